@@ -82,7 +82,7 @@ class Interrupted(CoterieError):  # noqa: N818 - an interruption is not a failur
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return a phrase that names the nearest valid choice and all of them, to end a message with."""
+    """Return a phrase with the nearest valid choice and all of them, to end a message with."""
     known = sorted(set(choices))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f"did you mean “{close[0]}”? " if close else ""

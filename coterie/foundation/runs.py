@@ -1,0 +1,152 @@
+"""Run directories: one run is one directory, found by name, `latest` or path.
+
+runs/NAME/
+  config.yaml     the resolved settings
+  events.jsonl    everything that happened (see `foundation.events`)
+  checkpoints/    step-00001000/, ...
+  samples/        text written during training
+  report.html     the page made from the above
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from coterie.foundation.errors import RunError, nearest
+from coterie.foundation.files import explain_disk_errors, write_text_atomic
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The places inside one run's directory."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name: its directory's."""
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def events(self) -> Path:
+        """The record of all that happened, JSON lines."""
+        return self.path / "events.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The directory of texts written during training."""
+        return self.path / "samples"
+
+    @property
+    def report(self) -> Path:
+        """The page made from the events."""
+        return self.path / "report.html"
+
+    @classmethod
+    def create(cls, root: Path | str, name: str) -> RunDirectory:
+        """Make a new run directory.
+
+        Raises:
+            RunError: the name is not usable or taken.
+            UserError: the disk is full or not writable.
+        """
+        if not _NAME.fullmatch(name) or name == "latest":
+            raise RunError(
+                f"“{name}” cannot name a run: use letters, digits, dots, dashes and underscores, "
+                "beginning with a letter or digit; “latest” is reserved."
+            )
+        path = Path(root) / name
+        if (path / "config.yaml").exists():
+            raise RunError(
+                f"There is a run “{name}” already, at {path}.",
+                hint=f"Resume it with: coterie train --resume {name}   or choose another --name.",
+            )
+        with explain_disk_errors(str(path)):
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path)
+            run.checkpoints.mkdir(exist_ok=True)
+            run.samples.mkdir(exist_ok=True)
+        return run
+
+    def write_config(self, text: str) -> None:
+        """Write the resolved settings; from then on the directory counts as a run."""
+        write_text_atomic(self.config, text)
+
+
+def runs_root() -> Path:
+    """Return where runs live: the environment variable COTERIE_RUNS, or `runs` in this folder."""
+    return Path(os.environ.get("COTERIE_RUNS", "runs"))
+
+
+def cache_root() -> Path:
+    """Return where prepared data and measurements are kept: COTERIE_CACHE or the user's cache."""
+    if named := os.environ.get("COTERIE_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "coterie"
+
+
+def list_runs(root: Path | None = None) -> list[RunDirectory]:
+    """Return every run under the root, the one that was active last at the end."""
+    root = runs_root() if root is None else root
+    if not root.is_dir():
+        return []
+    found = [RunDirectory(path.parent) for path in root.glob("*/config.yaml")]
+    return sorted(found, key=_last_active)
+
+
+def _last_active(run: RunDirectory) -> float:
+    latest = run.events if run.events.exists() else run.config
+    return latest.stat().st_mtime
+
+
+def find_run(target: str | Path, root: Path | None = None) -> RunDirectory:
+    """Return the run that a target names: a run's name, `latest`, or a path to its directory.
+
+    Raises:
+        RunError: there is none; the message names the nearest one.
+    """
+    path = Path(target)
+    if (path / "config.yaml").is_file():
+        return RunDirectory(path)
+    runs = list_runs(root)
+    where = runs_root() if root is None else root
+    if not runs:
+        raise RunError(
+            f"There is no run “{target}”: no runs were found in {where}/.",
+            hint="Train one: coterie train quickstart   (or set COTERIE_RUNS to where yours are)",
+        )
+    if str(target) == "latest":
+        return runs[-1]
+    for run in runs:
+        if run.name == str(target):
+            return run
+    raise RunError(
+        f"There is no run “{target}” in {where}/; {nearest(str(target), [r.name for r in runs])}",
+        hint="List them: coterie runs list",
+    )
+
+
+def fresh_name(base: str, root: Path | None = None) -> str:
+    """Return the first free name of the form `base`, `base-2`, `base-3`, ..."""
+    root = runs_root() if root is None else root
+    name, number = base, 1
+    while (root / name).exists():
+        number += 1
+        name = f"{base}-{number}"
+    return name

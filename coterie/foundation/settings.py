@@ -1,0 +1,145 @@
+"""Settings: frozen, strict, and open to new variants.
+
+`Settings` is the base of every configuration class. `union` makes a closed union of settings that
+are told apart by `kind`; an import path such as `my_lab.routers:Noisy` opens it to outsiders.
+Reading settings from presets, files and the command line lives in `foundation.layers`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, core_schema
+
+from coterie.foundation.errors import nearest
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys forbidden, defaults validated.
+
+    A settings class holds no behaviour beyond validation and building what it configures.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+def kind_of(member: type[Settings]) -> str:
+    """Return the `kind` that names a member of a union."""
+    return member.model_fields["kind"].default
+
+
+class union:  # noqa: N801 - reads as a word in annotations
+    """Annotation that makes `A | B` a closed union told apart by `kind`.
+
+    Usage: `Norm = Annotated[RMSNorm | LayerNorm, union(RMSNorm, LayerNorm)]`. A mapping is
+    validated by the member that its `kind` names. A `kind` with a colon is an import path to a
+    `Settings` class from outside the package.
+
+    Raises (through pydantic): an unknown `kind` is answered with the nearest valid one.
+    """
+
+    def __init__(self, *members: type[Settings]) -> None:
+        self.members = {kind_of(member): member for member in members}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True),
+        )
+
+    def _validate(self, value: Any) -> Settings:
+        if isinstance(value, Settings):
+            if isinstance(value, tuple(self.members.values())) or _is_outsider(value):
+                return value
+            raise PydanticCustomError(
+                "wrong_union",
+                "{name} does not belong here; {phrase}",
+                {"name": type(value).__name__, "phrase": nearest("", self.members)},
+            )
+        if isinstance(value, str):
+            value = {"kind": value}  # `norm: rms` is enough where the defaults serve
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError(
+                "union_mapping",
+                "expected a mapping with “kind”, got {got}; {phrase}",
+                {"got": repr(value), "phrase": nearest("", self.members)},
+            )
+        member = self._find(value)
+        return member.model_validate(dict(value))
+
+    def _find(self, value: Mapping[str, Any]) -> type[Settings]:
+        """Return the member that a mapping asks for by its `kind`."""
+        kind = value.get("kind")
+        if kind is None and len(self.members) == 1:
+            return next(iter(self.members.values()))
+        if kind is None:
+            raise PydanticCustomError(
+                "union_kind_missing", "“kind” is missing; {phrase}",
+                {"phrase": nearest("", self.members)},
+            )  # fmt: skip
+        if isinstance(kind, str) and ":" in kind:
+            return _import_member(kind)
+        if kind not in self.members:
+            raise PydanticCustomError(
+                "union_kind",
+                "there is no kind “{kind}” here; {phrase}",
+                {"kind": str(kind), "phrase": nearest(str(kind), self.members)},
+            )
+        return self.members[kind]
+
+
+def members(annotation: Any) -> tuple[type[Settings], ...]:
+    """Return every member of a union made with `union`, for tests and listings."""
+    for extra in get_args(annotation)[1:]:
+        if isinstance(extra, union):
+            return tuple(extra.members.values())
+    raise TypeError(f"{annotation!r} is not a union of settings")
+
+
+def _dump(value: Settings, info: core_schema.SerializationInfo) -> dict[str, Any]:
+    return value.model_dump(
+        mode=info.mode,
+        exclude_defaults=False,
+        exclude_unset=info.exclude_unset,
+        exclude_none=info.exclude_none,
+    )
+
+
+def _is_outsider(value: Settings) -> bool:
+    return ":" in getattr(value, "kind", "")
+
+
+def _import_member(path: str) -> type[Settings]:
+    """Import `module:Class`, a settings class from outside the package."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        member = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise PydanticCustomError(
+            "union_import", "could not import “{path}”: {reason}",
+            {"path": path, "reason": str(error)},
+        ) from error  # fmt: skip
+    if not (isinstance(member, type) and issubclass(member, Settings)):
+        raise PydanticCustomError(
+            "union_import", "“{path}” is not a coterie Settings class", {"path": path}
+        )
+    field = member.model_fields.get("kind")
+    if field is None or field.annotation is not str:
+        raise PydanticCustomError(
+            "union_import",
+            "“{path}” needs a field `kind: str`, which will hold its import path",
+            {"path": path},
+        )
+    return member
+
+
+__all__ = ["Settings", "ValidationError", "kind_of", "members", "union"]
