@@ -1,0 +1,71 @@
+"""Ready-made configurations: one YAML file per system, read as the first layer of a run.
+
+A preset file is a run's settings plus `scales`: named overlays such as `tiny`, a twin of the same
+architecture that trains on a laptop CPU.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from coterie.foundation.errors import SettingsError, nearest
+from coterie.foundation.layers import Layer, file_layer, merge, parse_yaml
+
+FULL = "full"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    files = resources.files("coterie.presets").iterdir()
+    return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """Return a shipped preset's YAML, comments included.
+
+    Raises:
+        SettingsError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise SettingsError(
+            f"There is no preset “{name}”; {nearest(name, preset_names())}",
+            hint="List them: coterie presets list   A settings file of yours needs its path "
+            "(./my.yaml).",
+        )
+    file = resources.files("coterie.presets") / f"{name}.yaml"
+    return file.read_text(encoding="utf-8")
+
+
+def preset_layer(target: str, scale: str | None = None) -> Layer:
+    """Return a preset, or a settings file in the same form, as a layer.
+
+    Args:
+        target: a shipped preset's name or the path of a YAML file.
+        scale: one of the file's `scales`; `None` or “full” for the file as it stands.
+
+    Raises:
+        SettingsError: there is no such preset, file or scale.
+    """
+    path = Path(target)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        layer = file_layer(path)
+        name, values = str(path), dict(layer.values)
+    else:
+        name = f"preset {target}"
+        values = parse_yaml(preset_text(target), name)
+    scales = values.pop("scales", {}) or {}
+    if scale in (None, FULL):
+        return Layer(name, values)
+    if scale not in scales:
+        raise SettingsError(
+            f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
+        )
+    return Layer(f"{name} at scale {scale}", merge(values, scales[scale]))
+
+
+def preset_scales(name: str) -> list[str]:
+    """Return the scales that a shipped preset offers, “full” first."""
+    values: dict[str, Any] = parse_yaml(preset_text(name), name)
+    return [FULL, *(values.get("scales") or {})]

@@ -1,0 +1,155 @@
+"""The command `coterie`: registers the verbs, runs one, and turns errors into words for people.
+
+Verbs are registered by import path, so that `coterie --help` imports none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+
+import coterie
+
+_HELP = """Train, measure and run small sparse mixture-of-experts language models.
+
+First steps:  `coterie demo`  (three minutes from raw Shakespeare to text), then
+`coterie train quickstart data.source=my_book.txt`  and  `coterie generate latest "Once"`.
+
+Targets are presets, run names, `latest` or paths. `key=value` changes the experiment, flags change
+how the command behaves. `--debug` anywhere shows tracebacks.
+"""
+
+
+# verb or group -> (where its function lives, one line of help); a group holds verbs of its own.
+VERBS = {
+    "demo": ("coterie.cli.demo:demo", "From raw Shakespeare to text in three minutes."),
+    "doctor": ("coterie.cli.doctor:doctor", "Check this machine and the installation."),
+    "train": ("coterie.cli.train:train", "Train a preset or a settings file; resume a run."),
+    "generate": ("coterie.cli.generate:generate", "Write text with a trained model."),
+    "evaluate": ("coterie.cli.evaluate:evaluate", "Measure a run on its own data or any file."),
+    "report": ("coterie.cli.report:report", "Make one page about one or several runs."),
+}
+GROUPS = {
+    "presets": (
+        "The ready-made configurations.",
+        {
+            "list": ("coterie.cli.presets:list_presets", "List the presets."),
+            "show": ("coterie.cli.presets:show", "Show a preset's layers, counts and settings."),
+            "copy": ("coterie.cli.presets:copy", "Copy a preset to a file, to change it."),
+        },
+    ),
+    "data": (
+        "Turn texts into token stores.",
+        {
+            "prepare": ("coterie.cli.data:prepare", "Tokenize texts into a store."),
+            "inspect": ("coterie.cli.data:inspect", "Show what a store holds."),
+            "verify": ("coterie.cli.data:verify", "Check every byte of stores."),
+        },
+    ),
+    "tokenizer": (
+        "Train and look into tokenizers.",
+        {
+            "train": ("coterie.cli.tokenizer:train", "Train byte-level BPE on texts."),
+            "inspect": ("coterie.cli.tokenizer:inspect", "Show how a tokenizer splits a text."),
+        },
+    ),
+    "runs": (
+        "What has been trained here.",
+        {
+            "list": ("coterie.cli.runs:list_runs", "List the runs and how they went."),
+            "show": ("coterie.cli.runs:show", "Show one run."),
+        },
+    ),
+}
+
+
+def build_app() -> App:
+    """Return the application with every verb registered by name."""
+    app = App(
+        name="coterie",
+        help=_HELP,
+        version=coterie.__version__,
+        help_flags=["--help", "-h"],
+        version_flags=["--version"],
+        result_action="return_value",
+    )
+    for name, (path, text) in VERBS.items():
+        app.command(path, name=name, help=text)
+    for name, (text, verbs) in GROUPS.items():
+        group = App(name=name, help=text)
+        for verb, (path, line) in verbs.items():
+            group.command(path, name=verb, help=line)
+        app.command(group)
+    return app
+
+
+def _check_verb(words: list[str]) -> None:
+    """Refuse an unknown verb with the nearest one, before anything is imported for it.
+
+    Raises:
+        UserError: there is no such verb.
+    """
+    known, prefix = {*VERBS, *GROUPS}, "coterie"
+    for word in words[:2]:
+        if word.startswith("-"):
+            return
+        if word not in known:
+            from coterie.foundation.errors import UserError, nearest
+
+            raise UserError(
+                f"There is no “{prefix} {word}”; {nearest(word, known)}",
+                hint=f"Run: {prefix} --help",
+            )
+        if word not in GROUPS:
+            return
+        known, prefix = set(GROUPS[word][1]), f"{prefix} {word}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 the user's input, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    debug = "--debug" in arguments or os.environ.get("COTERIE_DEBUG") == "1"
+    words = [word for word in arguments if word != "--debug"]
+    try:
+        _check_verb(words)
+        result = build_app()(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        verb = " ".join(word for word in words[:2] if word in VERBS or word in GROUPS)
+        return _tell(str(error), f"Run: coterie {verb} --help", 2, debug)
+    except KeyboardInterrupt:
+        return _tell("Interrupted.", None, 130, debug)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader of our output went away
+        return 0
+    except Exception as error:
+        from coterie.foundation.errors import CoterieError
+
+        if isinstance(error, CoterieError):
+            return _tell(error.message, error.hint, error.exit_code, debug)
+        return _tell(
+            f"Something went wrong inside Coterie: {type(error).__name__}: {error}",
+            "Run the command again with --debug for the traceback; it helps a bug report.",
+            1,
+            debug,
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _tell(message: str, hint: str | None, code: int, debug: bool) -> int:
+    """Print an error for the reader and return the exit code."""
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    from coterie.cli.console import stderr
+
+    stderr.print(message, style="problem" if code != 130 else "heading", markup=False)
+    if hint:
+        stderr.print(hint, style="hint", markup=False, soft_wrap=True)
+    return code

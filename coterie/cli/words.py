@@ -1,0 +1,72 @@
+"""The grammar of the command line's words: targets, `key=value`, `@overlay.yaml`, in any order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from coterie.foundation.errors import UserError
+from coterie.foundation.layers import Layer, file_layer, overrides_layer
+
+_ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the words of a command line say."""
+
+    targets: tuple[str, ...]
+    overrides: tuple[str, ...]  # "a.b=c"
+    overlays: tuple[Path, ...]  # from "@file.yaml"
+
+    def layers(self) -> list[Layer]:
+        """Return the overlay files and then the overrides as layers; the last one wins."""
+        layers = [file_layer(path) for path in self.overlays]
+        if self.overrides:
+            layers.append(overrides_layer(self.overrides))
+        return layers
+
+    def take(self, key: str) -> tuple[Words, str | None]:
+        """Take one override out, such as `scale`, that is not a setting.
+
+        Returns:
+            The words without it and its value (the last one's), or `None`.
+        """
+        found = [word for word in self.overrides if word.partition("=")[0] == key]
+        rest = tuple(word for word in self.overrides if word not in found)
+        value = found[-1].partition("=")[2] if found else None
+        return Words(self.targets, rest, self.overlays), value
+
+
+def read_words(words: tuple[str, ...]) -> Words:
+    """Sort words into targets, overrides and overlays.
+
+    A word counts as `key=value` when a plain name stands before its first `=`; a path or a prompt
+    that looks so can be given after `./` or through standard input.
+    """
+    targets, overrides, overlays = [], [], []
+    for word in words:
+        if word.startswith("@") and len(word) > 1:
+            overlays.append(Path(word[1:]))
+        elif _ASSIGNMENT.match(word):
+            overrides.append(word)
+        else:
+            targets.append(word)
+    return Words(tuple(targets), tuple(overrides), tuple(overlays))
+
+
+def one_target(words: Words, what: str, usage: str, default: str | None = None) -> str:
+    """Return the single target among the words.
+
+    Raises:
+        UserError: there is none and no default, or there are several.
+    """
+    if len(words.targets) > 1:
+        listed = " ".join(words.targets)
+        raise UserError(f"Expected one {what}, got {len(words.targets)}: {listed}", hint=usage)
+    if words.targets:
+        return words.targets[0]
+    if default is not None:
+        return default
+    raise UserError(f"Which {what}? None was named.", hint=usage)
