@@ -1,0 +1,17 @@
+"""No cache: every step computes the whole text again. The yardstick of every other cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from coterie.foundation.settings import Settings
+
+
+class NoCacheSettings(Settings):
+    """Keep nothing; each token costs as much as reading the whole text so far."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, windows: Sequence[int | None]) -> None:
+        """Make nothing: the engine reads the text from its start at every step."""

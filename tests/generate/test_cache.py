@@ -1,0 +1,132 @@
+"""Caches under a small attention of our own: whatever the pieces, the same result as at once."""
+
+import pytest
+import torch
+
+from coterie.foundation.settings import members
+from coterie.generate.cache import (
+    CacheSettings,
+    CacheStack,
+    FullCacheSettings,
+    NoCacheSettings,
+    WindowCacheSettings,
+)
+
+B, K, C = 2, 2, 4
+
+
+def attend(queries, keys, values, start: int, first: int, window: int | None):
+    """Causal attention of queries at `start`, ... over keys at `first`, ..., by the definition."""
+    at = start + torch.arange(queries.shape[2])[:, None]
+    of = first + torch.arange(keys.shape[2])[None, :]
+    seen = (of <= at) & (of > at - (window or 1 << 30))
+    scores = queries @ keys.transpose(-1, -2)
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1) @ values
+
+
+def read(cache: CacheStack, qkv, pieces, window: int | None):
+    outputs, start = [], 0
+    for size in pieces:
+        queries, keys, values = (each[:, :, start : start + size] for each in qkv)
+        held_keys, held_values, first = cache.layers[0].append(keys, values)
+        assert first + held_keys.shape[2] == start + size
+        outputs.append(attend(queries, held_keys, held_values, start, first, window))
+        cache.extend(torch.full((B, size), size))
+        start += size
+        assert cache.length == start
+    return torch.cat(outputs, dim=2)
+
+
+def draw_qkv(length: int, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, B, K, length, C)
+    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64))
+
+
+def cut(length: int, size: int) -> list[int]:
+    return [size] * (length // size) + ([length % size] if length % size else [])
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 5, 8])
+@pytest.mark.parametrize("pieces_of", [1, 3, 7, 100])
+@pytest.mark.parametrize(
+    "settings", [FullCacheSettings(room=1), FullCacheSettings(), WindowCacheSettings()]
+)
+def test_pieces_equal_the_whole_at_every_length_around_the_window(window, pieces_of, settings):
+    w = window or 8
+    for length in sorted({max(w - 1, 1), w, w + 1, 3 * w, 3 * w + 1}):
+        qkv = draw_qkv(length)
+        expected = attend(*qkv, 0, 0, window)
+        got = read(settings.build([window]), qkv, cut(length, pieces_of), window)
+        torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_window_bounds_what_a_token_sees(size):
+    qkv = draw_qkv(20)
+    got = read(WindowCacheSettings(size=size).build([None]), qkv, [1] * 20, None)
+    torch.testing.assert_close(got, attend(*qkv, 0, 0, size), atol=1e-12, rtol=0)
+
+
+def test_a_window_larger_than_the_layers_own_keeps_only_its_own():
+    small = WindowCacheSettings(size=50).build([4])
+    read(small, draw_qkv(30), [1] * 30, 4)
+    assert small.nbytes == 2 * B * K * 6 * C * 8
+
+
+def test_window_memory_does_not_grow_and_full_memory_does():
+    full, windowed = FullCacheSettings(room=4).build([None]), WindowCacheSettings().build([5])
+    sizes = []
+    for cache in (full, windowed):
+        assert cache.nbytes == 0
+        read(cache, draw_qkv(10), [1] * 10, 5)
+        ten = cache.nbytes
+        for start in range(10, 40):
+            keys = torch.zeros(B, K, 1, C, dtype=torch.float64)
+            cache.layers[0].append(keys, keys)
+            del start
+        sizes.append((ten, cache.nbytes))
+    assert sizes[0] == (2 * B * K * 16 * C * 8, 2 * B * K * 64 * C * 8)
+    assert sizes[1][0] == sizes[1][1] == 2 * B * K * 8 * C * 8
+
+
+def test_the_full_cache_grows_by_doubling():
+    cache = FullCacheSettings(room=2).build([None])
+    places = set()
+    for step in range(33):
+        keys = torch.full((B, K, 1, C), float(step))
+        held, _, _ = cache.layers[0].append(keys, keys)
+        places.add(held.untyped_storage().data_ptr())
+        assert held[0, 0, :, 0].tolist() == list(range(step + 1))
+    assert cache.nbytes == 2 * B * K * 64 * C * 4
+
+
+@pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=4)])
+def test_select_keeps_and_repeats_rows(settings):
+    cache = settings.build([None])
+    qkv = draw_qkv(9)
+    read(cache, [each[:, :, :6] for each in qkv], [6], None)
+    cache.select(torch.tensor([1, 1, 0]))
+    _, keys, values = (each[[1, 1, 0], :, 6:7] for each in qkv)
+    held, _, first = cache.layers[0].append(keys, values)
+    assert torch.equal(held, qkv[1][[1, 1, 0], :, first:7])
+    cache.extend(torch.tensor([[1], [2], [3]]))
+    assert cache.recent_tokens(1).tolist() == [[1], [2], [3]]
+
+
+def test_recent_tokens_are_the_latest_and_survive_many_steps():
+    cache = FullCacheSettings().build([])
+    assert cache.recent_tokens(3) is None
+    for step in range(100):
+        cache.extend(torch.tensor([[step], [-step]]))
+    assert cache.recent_tokens(3).tolist() == [[97, 98, 99], [-97, -98, -99]]
+    cache.extend(torch.arange(200).expand(2, -1))
+    assert cache.recent_tokens(2).tolist() == [[198, 199], [198, 199]]
+    assert cache.length == 300
+
+
+def test_no_cache_keeps_nothing_and_the_union_is_complete():
+    assert NoCacheSettings().build([None]) is None
+    assert set(members(CacheSettings)) == {
+        FullCacheSettings, WindowCacheSettings, NoCacheSettings
+    }  # fmt: skip
