@@ -1,0 +1,77 @@
+"""Which parameter is treated how: groups of parameters by the role they play in the decoder.
+
+The decoder says the role of each parameter; settings give a learning rate and a weight decay to
+roles. A role that the decoder does not know is an error, not a pattern that silently matches none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import nn
+
+from coterie.foundation.errors import nearest
+
+# What a parameter can be in a decoder; `coterie.model.parameter_roles` answers with these.
+ROLES = ("embedding", "matrix", "head", "router", "norm", "bias")
+
+
+class RoleParameter(NamedTuple):
+    """A trainable tensor with its name in the decoder and the role it plays there."""
+
+    name: str
+    role: str
+    tensor: nn.Parameter
+
+
+@dataclass
+class Group:
+    """Parameters that share a peak learning rate and a weight decay."""
+
+    learning_rate: float
+    weight_decay: float
+    members: list[RoleParameter] = field(default_factory=list)
+
+    @property
+    def tensors(self) -> list[nn.Parameter]:
+        """The parameters themselves."""
+        return [member.tensor for member in self.members]
+
+
+def group_by_role(
+    parameters: Iterable[RoleParameter],
+    *,
+    learning_rate: float,
+    learning_rates: Mapping[str, float],
+    weight_decay: float,
+    decayed: Sequence[str],
+) -> list[Group]:
+    """Return groups of parameters with equal learning rate and weight decay, in a fixed order.
+
+    Args:
+        parameters: what to group.
+        learning_rate: the peak rate of roles that `learning_rates` does not name.
+        learning_rates: the peak rate of single roles.
+        weight_decay: applied to the roles in `decayed`, zero elsewhere.
+        decayed: roles whose parameters are drawn towards zero.
+    """
+    groups: dict[tuple[float, float], Group] = {}
+    for parameter in parameters:
+        rate = learning_rates.get(parameter.role, learning_rate)
+        decay = weight_decay if parameter.role in decayed else 0.0
+        group = groups.setdefault((rate, decay), Group(rate, decay))
+        group.members.append(parameter)
+    return list(groups.values())
+
+
+def check_roles(named: Iterable[str]) -> None:
+    """Make sure that settings name only roles that decoders have.
+
+    Raises:
+        ValueError: a role is not known; the message names the nearest one.
+    """
+    for role in named:
+        if role not in ROLES:
+            raise ValueError(f"there is no parameter role “{role}”; {nearest(role, ROLES)}")

@@ -1,0 +1,168 @@
+"""Muon: momentum whose update is orthogonalised, over stacks of equal-shaped matrices.
+
+Keller Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; the learning-rate scale is
+the original one, sqrt(max(1, rows / columns)). `torch.optim.Muon` goes matrix by matrix in
+bfloat16; here all matrices of one shape go through batched products together, in float32 on the
+CPU (where bfloat16 is slower) and in bfloat16 on a GPU. A packed tensor [experts, out, in] is that
+many matrices: each expert is orthogonalised by itself.
+
+Matrices inside the decoder are Muon's; embeddings, head, router, norms and biases are AdamW's.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from coterie.foundation.settings import Settings
+from coterie.train.optimizer.adamw import AdamW, AdamWOptimizer
+from coterie.train.optimizer.groups import RoleParameter
+from coterie.train.optimizer.orthogonalise import (
+    Coefficients,
+    newton_schulz,
+    orthogonalise,
+    polar_express,
+)
+
+_PREFIX = "muon"
+MATRIX = "matrix"
+
+
+class Muon(Settings):
+    """Muon for the matrices inside the decoder, AdamW (`others`) for everything else."""
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: float = Field(default=0.02, gt=0, description="peak learning rate of matrices")
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, description="of matrices")
+    iterations: int = Field(default=5, ge=1, le=20, description="orthogonalising steps")
+    polynomial: Literal["polar_express", "newton_schulz"] = "polar_express"
+    safety: float = Field(
+        default=1.02, ge=1, description="what matrices are divided by, times their norm"
+    )
+    others: AdamW = Field(
+        default=AdamW(learning_rate=0.01, weight_decay=0.0, epsilon=1e-10),
+        description="optimizer of embeddings, head, router, norms and biases",
+    )
+
+    def build(self, parameters: Sequence[RoleParameter]) -> MuonOptimizer:
+        """Return the optimizer of these parameters."""
+        return MuonOptimizer(parameters, self)
+
+    def coefficients(self) -> tuple[Coefficients, ...]:
+        """Return the polynomial of each orthogonalising step."""
+        table = {"polar_express": polar_express, "newton_schulz": newton_schulz}
+        return table[self.polynomial](self.iterations)
+
+
+class MuonOptimizer:
+    """Muon and AdamW, each over the parameters that suit it."""
+
+    def __init__(self, parameters: Sequence[RoleParameter], settings: Muon) -> None:
+        matrices = [p for p in parameters if p.role == MATRIX and p.tensor.ndim >= 2]
+        chosen = {p.name for p in matrices}
+        others = [p for p in parameters if p.name not in chosen]
+        self.learning_rate = settings.learning_rate
+        self._settings = settings
+        by_shape: dict[tuple[int, int], list[RoleParameter]] = defaultdict(list)
+        for parameter in matrices:
+            rows, columns = parameter.tensor.shape[-2:]
+            by_shape[rows, columns].append(parameter)
+        self._stacks = [_Stack(members, settings) for members in by_shape.values()]
+        self._others = AdamWOptimizer(others, settings.others) if others else None
+
+    def step(self, multiplier: float) -> None:
+        """Move the parameters along their gradients at `multiplier` times the peak rates."""
+        for stack in self._stacks:
+            stack.step(self._settings.learning_rate * multiplier)
+        if self._others is not None:
+            self._others.step(multiplier)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return momentum and moments by parameter name."""
+        state = self._others.state() if self._others is not None else {}
+        for stack in self._stacks:
+            state.update(stack.state())
+        return state
+
+    def load_state(self, state: Mapping[str, Tensor]) -> set[str]:
+        """Take momentum and moments back; return the keys that were used."""
+        used = self._others.load_state(state) if self._others is not None else set()
+        for stack in self._stacks:
+            used |= stack.load_state(state)
+        return used
+
+
+class _Stack:
+    """All matrices of one shape with their momentum, [N, rows, columns]."""
+
+    def __init__(self, members: Sequence[RoleParameter], settings: Muon) -> None:
+        first = members[0].tensor
+        self._names = [member.name for member in members]
+        self._tensors = [member.tensor for member in members]
+        self._shape = first.shape[-2:]
+        self._counts = [t.numel() // self._shape.numel() for t in self._tensors]
+        self._momentum = torch.zeros(
+            sum(self._counts), *self._shape, device=first.device, dtype=torch.float32
+        )
+        self._mass = settings.momentum
+        self._weight_decay = settings.weight_decay
+        self._coefficients = settings.coefficients()
+        self._safety = settings.safety
+        rows, columns = self._shape
+        self._scale = max(1.0, rows / columns) ** 0.5
+        # bfloat16 products are slower than float32 on CPUs without matrix units for them.
+        self._dtype = torch.bfloat16 if first.device.type == "cuda" else torch.float32
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Update every matrix of the stack."""
+        gradients = self._gather()
+        self._momentum.lerp_(gradients, 1.0 - self._mass)
+        lookahead = gradients.lerp_(self._momentum, self._mass)  # Nesterov's form
+        updates = orthogonalise(lookahead.to(self._dtype), self._coefficients, safety=self._safety)
+        if self._weight_decay:
+            torch._foreach_mul_(self._tensors, 1.0 - learning_rate * self._weight_decay)
+        shaped = [
+            update.view(tensor.shape).to(tensor.dtype)
+            for update, tensor in zip(self._split(updates), self._tensors, strict=True)
+        ]
+        torch._foreach_add_(self._tensors, shaped, alpha=-learning_rate * self._scale)
+
+    def _gather(self) -> Float[Tensor, "N rows columns"]:
+        """Return a fresh copy of all gradients; a parameter without one counts as zero."""
+        return torch.cat(
+            [
+                torch.zeros(count, *self._shape, device=tensor.device)
+                if tensor.grad is None
+                else tensor.grad.reshape(-1, *self._shape).float()
+                for tensor, count in zip(self._tensors, self._counts, strict=True)
+            ]
+        )
+
+    def _split(self, stacked: Float[Tensor, "N rows columns"]) -> tuple[Tensor, ...]:
+        return stacked.contiguous().split(self._counts)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return each parameter's momentum, in the parameter's own shape."""
+        return {
+            f"{_PREFIX}.{name}.momentum": part.view(tensor.shape)
+            for name, tensor, part in zip(
+                self._names, self._tensors, self._split(self._momentum), strict=True
+            )
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> set[str]:
+        """Take the momentum back; return the keys that were used."""
+        used: set[str] = set()
+        for key, part in self.state().items():
+            if key in state:
+                part.copy_(state[key])
+                used.add(key)
+        return used
