@@ -251,9 +251,12 @@ class _Merged:
 
 def _get(values: Any, key: Key) -> Any:
     for part in key:
-        if not isinstance(values, Mapping) or part not in values:
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        elif isinstance(values, list | tuple) and part.isdigit() and int(part) < len(values):
+            values = values[int(part)]
+        else:
             return None
-        values = values[part]
     return values
 
 

@@ -1,0 +1,74 @@
+"""Holds the house rules that no linter knows: sizes, and imports that hide inside functions.
+
+Run: python scripts/check_house.py   (part of `make check`)
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+FILE_LINES = 500
+FUNCTION_LINES = 60
+PARAMETERS = 12
+
+
+def tracked() -> list[Path]:
+    """Return the Python files that belong to the project."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [path for path in map(Path, listed.split()) if path.exists()]
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Yield every function and method of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def imports_project(node: ast.AST) -> bool:
+    """Whether a statement imports from the package."""
+    if isinstance(node, ast.ImportFrom):
+        return node.level > 0 or (node.module or "").split(".")[0] == "coterie"
+    if isinstance(node, ast.Import):
+        return any(name.name.split(".")[0] == "coterie" for name in node.names)
+    return False
+
+
+def problems(path: Path) -> Iterator[str]:
+    """Yield what a file breaks, one line each."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.count("\n")
+    if lines > FILE_LINES:
+        yield f"{path}: {lines} lines, the house allows {FILE_LINES}"
+    product = path.parts[0] == "coterie"
+    tree = ast.parse(text)
+    if product and ast.get_docstring(tree) is None and text.strip():
+        yield f"{path}: no docstring that says the file's one idea"
+    for function in functions(tree):
+        where = f"{path}:{function.lineno} {function.name}"
+        size = (function.end_lineno or function.lineno) - function.lineno + 1
+        if size > FUNCTION_LINES:
+            yield f"{where}: {size} lines, the house allows {FUNCTION_LINES}"
+        count = len(function.args.args) + len(function.args.kwonlyargs)
+        if count > PARAMETERS:
+            yield f"{where}: {count} parameters, the house allows {PARAMETERS}"
+        if product and "cli" not in path.parts:
+            for node in ast.walk(function):
+                if imports_project(node):
+                    yield f"{path}:{node.lineno} project import inside {function.name}"  # type: ignore[attr-defined]
+
+
+def main() -> int:
+    """Print every problem; exit 1 when there is one."""
+    found = [problem for path in tracked() for problem in problems(path)]
+    print("\n".join(found) if found else "house rules: kept")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
