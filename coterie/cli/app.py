@@ -149,7 +149,8 @@ def _tell(message: str, hint: str | None, code: int, debug: bool) -> int:
         traceback.print_exc()
     from coterie.cli.console import stderr
 
-    stderr.print(message, style="problem" if code != 130 else "heading", markup=False)
+    style = "problem" if code != 130 else "heading"
+    stderr.print(message, style=style, markup=False, soft_wrap=True)
     if hint:
         stderr.print(hint, style="hint", markup=False, soft_wrap=True)
     return code

@@ -1,0 +1,146 @@
+"""`coterie generate`: write text with a trained model, shown as it comes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from coterie.checkpoint import LoadedModel, load_model
+from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.words import Words, read_words
+from coterie.foundation.errors import UserError
+from coterie.foundation.layers import Layer, load_settings
+from coterie.generate import Engine, Generation, SamplingSettings
+from coterie.train.precision import resolve_device
+
+_USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
+# Escape sequences that a model of bytes may write must not reach the terminal.
+_UNSAFE = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_ENDS = {
+    "length": "max_tokens reached",
+    "stop": "a stop text was met",
+    "end": "the model ended the text",
+}
+
+
+def generate(
+    *words: str,
+    json: bool = False,
+    samples: int = 1,
+    step: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Write text with a trained model: `coterie generate RUN PROMPT [key=value ...]`.
+
+    RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a PROMPT the model
+    begins a new text; `-` reads it from standard input. Keys are those of the run's own `sample`
+    settings: temperature (0 is greedy), top_k, top_p, repetition_penalty, repetition_window, seed,
+    max_tokens, stop, cache (full, window, none; cache.size=N).
+
+    Parameters
+    ----------
+    words
+        The run, the prompt, and settings as key=value.
+    json
+        Print JSON: the settings, the text, its tokens and their log-probabilities.
+    samples
+        How many texts to write, side by side; their seeds count up from `seed`.
+    step
+        Use the checkpoint of this step instead of the newest.
+    device
+        Where to compute: auto, cpu, cuda, mps.
+    """
+    said = read_words(words)
+    target, prompt = _target_and_prompt(said)
+    loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    own = Layer("the run's sample settings", loaded.settings.get("sample") or {})
+    sampling = load_settings(SamplingSettings, [own, *said.layers()]).settings
+    decoder = loaded.decoder.to(resolve_device(device))
+    engine = Engine(decoder, loaded.tokenizer, notify=_notice)
+    if json:
+        made = engine.generate_samples(prompt, samples, sampling)
+        emit_json(_as_json(loaded, sampling, made))
+        return
+    if samples == 1:
+        _show_stream(engine, prompt, sampling)
+    else:
+        _show_samples(engine.generate_samples(prompt, samples, sampling))
+    next_step(f"coterie evaluate {target}  # how well it foretells its own data or any file")
+
+
+def _target_and_prompt(said: Words) -> tuple[str, str]:
+    """Return the run and the prompt; the words of an unquoted prompt are joined.
+
+    Raises:
+        UserError: no run was named, or standard input is not text.
+    """
+    if not said.targets:
+        raise UserError("Which run? None was named.", hint=_USAGE)
+    prompt = " ".join(said.targets[1:])
+    if prompt == "-":
+        try:
+            prompt = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise UserError(f"Standard input is not UTF-8 text: {error}") from error
+    return said.targets[0], prompt
+
+
+def _show_stream(engine: Engine, prompt: str, sampling: SamplingSettings) -> None:
+    """Print one text as it comes and then, on standard error, how fast it came."""
+    if console.is_terminal:
+        console.print(prompt.translate(_UNSAFE), style="dim", end="", markup=False)
+    times = [time.perf_counter()]
+    reason = None
+    for piece in engine.stream(prompt, sampling):
+        _write(piece.text)
+        times.append(time.perf_counter())
+        reason = piece.finish_reason
+    _write("\n")
+    count, first = len(times) - 1, times[1] - times[0]
+    rate = (count - 1) / (times[-1] - times[1]) if count > 1 else 1 / first
+    stderr.print(
+        f"{count} tokens, {rate:,.1f} tokens/s, the first after {first:.2f} s; "
+        f"{_ENDS[reason or 'length']}",
+        style="dim",
+    )
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text.translate(_UNSAFE) if console.is_terminal else text)
+    sys.stdout.flush()
+
+
+def _show_samples(made: list[Generation]) -> None:
+    """Print several texts, one after the other."""
+    for number, each in enumerate(made, start=1):
+        stderr.print(f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]})", style="dim")
+        _write(each.text + "\n")
+    count = sum(len(each.tokens) for each in made)
+    stderr.print(f"{count} tokens, {count / made[0].seconds:,.1f} tokens/s in all", style="dim")
+
+
+def _as_json(
+    loaded: LoadedModel, sampling: SamplingSettings, made: list[Generation]
+) -> dict[str, Any]:
+    decode = loaded.tokenizer.decode
+    return {
+        "checkpoint": str(loaded.path),
+        "step": loaded.step,
+        "sampling": sampling.model_dump(mode="json"),
+        "prompt": made[0].prompt,
+        "samples": [
+            {**asdict(each), "pieces": [decode([token]) for token in each.tokens]} for each in made
+        ],
+    }
+
+
+def _notice(sentence: str) -> None:
+    stderr.print(f"Note: {sentence}", style="hint", markup=False)
+
+
+def tell_damaged(path: Path, problem: str) -> None:
+    """Say that a checkpoint was passed over because it is damaged."""
+    _notice(f"the checkpoint {path.name} is damaged ({problem}); using the one before it.")

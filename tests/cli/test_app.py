@@ -1,0 +1,99 @@
+"""The command itself: verbs, errors, exit codes, and a quick start."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from coterie.cli import app, console
+from coterie.foundation.errors import Interrupted, TrainingError, UserError
+
+
+def test_every_verb_exists_and_is_documented():
+    listed = list(app.VERBS.values())
+    for _text, verbs in app.GROUPS.values():
+        listed += verbs.values()
+    for path, text in listed:
+        module, _, function = path.partition(":")
+        assert getattr(importlib.import_module(module), function).__doc__, path
+        assert text.endswith(".")
+
+
+def test_help_lists_every_verb(capsys):
+    assert app.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*app.VERBS, *app.GROUPS))
+
+
+@pytest.mark.parametrize("verb", [*app.VERBS, *app.GROUPS])
+def test_each_verb_has_help(verb, capsys):
+    assert app.run([verb, "--help"]) == 0
+    assert "Usage: coterie" in capsys.readouterr().out
+
+
+def test_help_imports_no_heavy_library():
+    code = (
+        "import sys; from coterie.cli.app import run; run(['--help']);"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'matplotlib', 'pydantic'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "guess"),
+    [(["trian"], "train"), (["data", "verfy"], "verify"), (["presets", "lst"], "list")],
+)
+def test_unknown_verbs_get_the_nearest_one(words, guess, capsys):
+    assert app.run(words) == 2
+    assert f"did you mean “{guess}”" in " ".join(capsys.readouterr().err.split())
+
+
+def test_unknown_flags_are_the_users_error(capsys):
+    assert app.run(["runs", "list", "--jsn"]) == 2
+    assert "--jsn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UserError("bad [input]", hint="try"), 2), (TrainingError("x"), 1), (Interrupted("x"), 130),
+     (KeyboardInterrupt(), 130), (RuntimeError("boom"), 1)],
+)  # fmt: skip
+def test_errors_become_words_and_exit_codes(error, code, monkeypatch, capsys):
+    def fail(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(app, "_check_verb", fail)
+    assert app.run(["runs", "list"]) == code
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    if isinstance(error, UserError):
+        assert "bad [input]" in shown
+        assert "try" in shown
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    def fail(_words):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(app, "_check_verb", fail)
+    assert app.run(["runs", "list", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_output_has_no_colour_when_it_is_not_a_terminal():
+    done = subprocess.run(
+        [sys.executable, "-m", "coterie", "runs", "list"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "No runs" in done.stderr
+
+
+def test_next_steps_keep_brackets_and_comments(capsys):
+    console.next_step("coterie x [y]  # say [why]")
+    assert "coterie x [y]  # say [why]" in capsys.readouterr().err
