@@ -1,0 +1,152 @@
+"""What every tokenizer can do: encode, decode, name its special tokens, describe itself completely.
+
+A tokenizer is immutable. Its JSON description holds everything that decides its behaviour, so the
+description's SHA-256 (the fingerprint) tells whether two tokenizers are the same one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.special import END_OF_TEXT, check_special_tokens
+
+CUT_REACH = 1 << 16  # how far back from the wished place a cut is searched, in characters
+
+
+class Tokenizer(ABC):
+    """Turns text into token numbers and back.
+
+    Attributes:
+        kind: the name under which the tokenizer is saved.
+        vocab_size: one more than the largest token number.
+        special_tokens: text of each special token and its number; `END_OF_TEXT` is always there.
+        unknown_token: the number that stands for what the vocabulary cannot say, if there is one.
+        joins_bytes: whether decoding is the plain concatenation of `token_bytes`.
+    """
+
+    kind: ClassVar[str]
+    vocab_size: int
+    special_tokens: dict[str, int]
+    unknown_token: int | None = None
+    joins_bytes: bool = True
+
+    @abstractmethod
+    def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
+        """Return the token numbers of a text, uint32 [T].
+
+        Args:
+            text: any text without lone surrogates.
+            special: whether special tokens written out in the text become their own number;
+                otherwise they are plain text.
+
+        Raises:
+            TokenizerError: the text cannot be encoded.
+        """
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """Return the UTF-8 bytes that a token stands for; they may be part of a character.
+
+        Raises:
+            TokenizerError: the number lies outside the vocabulary.
+        """
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Return the complete description, from which `load_tokenizer` makes an equal one."""
+
+    @abstractmethod
+    def extended(self, special_tokens: Iterable[str]) -> Tokenizer:
+        """Return a tokenizer that knows further special tokens, numbered after all others.
+
+        Raises:
+            TokenizerError: a special token is empty, ambiguous or holds a line break.
+        """
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the token numbers of a text as a list; see `encode_array`."""
+        return self.encode_array(text, special=special).tolist()
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """Return the text of token numbers; bytes that are no whole character become U+FFFD.
+
+        Raises:
+            TokenizerError: a number lies outside the vocabulary.
+        """
+        return b"".join(self.token_bytes(int(token)) for token in tokens).decode("utf-8", "replace")
+
+    def cut(self, text: str, near: int) -> int | None:
+        """Return the last place up to `near` where the text may be cut without changing its tokens.
+
+        Encoding both sides one after the other gives exactly the tokens of the whole. The place
+        lies after a single line break between a visible character and a letter: every
+        pre-tokenization used here ends a word there, and no special token reaches across.
+
+        Returns:
+            The place, or `None` where none is known (then the text must be encoded whole).
+        """
+        low = max(near - CUT_REACH, 1)
+        place = text.rfind("\n", low, near)
+        while place > 0:
+            if not text[place - 1].isspace() and text[place + 1 : place + 2].isalpha():
+                return place + 1
+            place = text.rfind("\n", low, place)
+        return None
+
+    @property
+    def end_of_text(self) -> int:
+        """The number of the token that separates documents."""
+        return self.special_tokens[END_OF_TEXT]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON description: equal tokenizers, equal fingerprints."""
+        return fingerprint_of(self.to_json())
+
+    def check_token(self, token: int) -> None:
+        """Raise a `TokenizerError` for a number outside the vocabulary."""
+        if not 0 <= token < self.vocab_size:
+            raise TokenizerError(
+                f"Token {token} is outside this tokenizer's vocabulary (0 … {self.vocab_size - 1})."
+            )
+
+    def new_special_tokens(self, special_tokens: Iterable[str]) -> list[str]:
+        """Return those special tokens that are not known yet, after checking all of them."""
+        fresh = [token for token in special_tokens if token not in self.special_tokens]
+        check_special_tokens([*self.special_tokens, *fresh])
+        return fresh
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return int(self.fingerprint[:16], 16)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.vocab_size:,} tokens, {self.fingerprint[:12]}>"
+
+
+def fingerprint_of(description: dict[str, Any]) -> str:
+    """Return the SHA-256 of a description in canonical form (sorted keys, no spaces)."""
+    canonical = json.dumps(description, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def refuse_surrogates(text: str, error: UnicodeEncodeError | None = None) -> None:
+    """Raise a `TokenizerError` that names the lone surrogate which UTF-8 cannot say."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as found:
+        raise TokenizerError(
+            f"The text holds half of a surrogate pair (U+{ord(text[found.start]):04X}) at "
+            f"character {found.start}, which is no character.",
+            hint="Repair the text where it was written, or leave this document out.",
+        ) from (error or found)

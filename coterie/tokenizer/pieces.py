@@ -1,0 +1,214 @@
+"""Tokenizers of the `tokenizers` library: byte-level BPE trained here, and any tokenizer.json.
+
+Both are saved as a plain tokenizer.json, which other programs read too. Where the file describes
+ordinary byte-level BPE, `merges` supplies a several times faster way to the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import tokenizers
+from pydantic import Field
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from coterie.foundation.errors import TokenizerError
+from coterie.foundation.settings import Settings
+from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
+from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules
+from coterie.tokenizer.special import SpecialSplitter, with_end_of_text
+from coterie.tokenizer.tables import byte_alphabet
+
+
+class BPE(Settings):
+    """Byte-level byte-pair encoding, trained on the user's own text."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(
+        default=4096, ge=257, le=1 << 20, description="Tokens in all, special ones included."
+    )
+    min_frequency: int = Field(
+        default=2, ge=1, description="How often a pair must occur to become a token."
+    )
+    special_tokens: tuple[str, ...] = Field(
+        default=(), description="Further texts that become one token each."
+    )
+
+    def build(self, texts: Iterable[str] = ()) -> PieceTokenizer:
+        """Train on the texts; equal texts in equal order give equal tokenizers.
+
+        A small text may yield fewer than `vocab_size` tokens.
+
+        Raises:
+            TokenizerError: the texts are empty, or `vocab_size` leaves no room for the bytes.
+        """
+        specials = with_end_of_text(self.special_tokens)
+        if self.vocab_size < 256 + len(specials):
+            raise TokenizerError(
+                f"vocab_size {self.vocab_size} leaves no room for the 256 bytes and "
+                f"{len(specials)} special tokens.",
+                hint=f"Ask for at least {256 + len(specials)}.",
+            )
+        rules = tokenizers.Tokenizer(models.BPE())
+        rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        rules.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size - len(specials),
+            min_frequency=self.min_frequency,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        stretches = _Stretches(texts, specials)
+        rules.train_from_iterator(stretches, trainer)
+        if not stretches.characters:
+            raise TokenizerError("There is no text to train the tokenizer on.")
+        return PieceTokenizer(rules, specials)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the tokenizer that these settings build, given the text."""
+        return self.model_dump(mode="json")
+
+
+class _Stretches:
+    """The texts without their special tokens, which must not shape the merges."""
+
+    def __init__(self, texts: Iterable[str], specials: Sequence[str]) -> None:
+        self._texts = texts
+        self._splitter = SpecialSplitter(dict.fromkeys(specials, 0))
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self._texts:
+            refuse_surrogates(text)
+            for stretch in self._splitter.split(text):
+                if isinstance(stretch, str):
+                    self.characters += len(stretch)
+                    yield stretch
+
+
+class PieceTokenizer(Tokenizer):
+    """Rules of the `tokenizers` library, with `END_OF_TEXT` and further special tokens added."""
+
+    kind: ClassVar[str] = "pieces"
+
+    def __init__(self, rules: tokenizers.Tokenizer, special_tokens: Iterable[str] = ()) -> None:
+        """Take over `rules`, which must not be changed afterwards.
+
+        Raises:
+            TokenizerError: a special token is empty or ambiguous.
+        """
+        rules.no_truncation()
+        rules.no_padding()
+        _add_special_tokens(rules, special_tokens)
+        self._rules = rules
+        self._json = rules.to_str()
+        self._plain = _ignoring_special_tokens(self._json)
+        description = json.loads(self._json)
+        self._added = {token["id"]: token["content"] for token in description["added_tokens"]}
+        self.special_tokens = {
+            token["content"]: token["id"]
+            for token in description["added_tokens"]
+            if token["special"]
+        }
+        self.vocab_size = max(rules.get_vocab(with_added_tokens=True).values()) + 1
+        self.unknown_token = _unknown_token(rules, description["model"])
+        self.joins_bytes = (description["decoder"] or {}).get("type") == "ByteLevel"
+        self._cuts_at_lines = cuts_at_lines(description)
+        self._fast: FastRules | None = fast_rules(description)
+
+    def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
+        """See `Tokenizer.encode_array`."""
+        if self._fast is not None:
+            refuse_surrogates(text)
+            fast = self._fast.encode(text, special=special)
+            if fast is not None:
+                return fast
+        rules = self._rules if special else self._plain
+        try:
+            # The batch call works without Python's lock and without computing offsets.
+            encoding = rules.encode_batch_fast([text], add_special_tokens=False)[0]
+        except TypeError as error:
+            refuse_surrogates(text)
+            raise TokenizerError(f"The tokenizer refused the text: {error}") from error
+        except Exception as error:  # the library raises the bare class
+            raise TokenizerError(f"The tokenizer cannot encode this text: {error}") from error
+        return np.array(encoding.ids, dtype=np.uint32)
+
+    def token_bytes(self, token: int) -> bytes:
+        """See `Tokenizer.token_bytes`; numbers that the file leaves unassigned are empty."""
+        self.check_token(token)
+        if token in self._added:
+            return self._added[token].encode("utf-8")
+        piece = self._rules.id_to_token(token)
+        if piece is None:
+            return b""
+        if self.joins_bytes:
+            alphabet = byte_alphabet()
+            return bytes(alphabet[character] for character in piece)
+        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            return bytes([int(piece[3:5], 16)])  # SentencePiece's way to say a byte
+        return piece.replace("▁", " ").encode("utf-8")
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """See `Tokenizer.decode`; files with a decoder of their own decide how pieces join."""
+        if self.joins_bytes:
+            return super().decode(tokens)
+        numbers = [int(token) for token in tokens]
+        for token in numbers:
+            self.check_token(token)
+        return self._rules.decode(numbers, skip_special_tokens=False)
+
+    def cut(self, text: str, near: int) -> int | None:
+        """See `Tokenizer.cut`; only where the file's rules are known to end words at lines."""
+        return super().cut(text, near) if self._cuts_at_lines else None
+
+    def extended(self, special_tokens: Iterable[str]) -> PieceTokenizer:
+        """See `Tokenizer.extended`."""
+        fresh = self.new_special_tokens(special_tokens)
+        if not fresh:
+            return self
+        return PieceTokenizer(tokenizers.Tokenizer.from_str(self._json), fresh)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Tokenizer.to_json`: a plain tokenizer.json."""
+        return json.loads(self._json)
+
+    @classmethod
+    def from_json(cls, description: dict[str, Any]) -> PieceTokenizer:
+        """Return the tokenizer of a tokenizer.json.
+
+        Raises:
+            TokenizerError: the library cannot read it.
+        """
+        try:
+            rules = tokenizers.Tokenizer.from_str(json.dumps(description))
+        except Exception as error:  # the library raises the bare class
+            raise TokenizerError(f"Not a tokenizer.json that can be read: {error}") from error
+        return cls(rules)
+
+
+def _add_special_tokens(rules: tokenizers.Tokenizer, special_tokens: Iterable[str]) -> None:
+    known = [t.content for t in rules.get_added_tokens_decoder().values() if t.special]
+    fresh = [token for token in with_end_of_text(special_tokens) if token not in known]
+    if fresh:
+        with_end_of_text([*known, *fresh])  # refuses what is ambiguous between old and new
+        rules.add_special_tokens(
+            [tokenizers.AddedToken(token, special=True, normalized=False) for token in fresh]
+        )
+
+
+def _ignoring_special_tokens(description: str) -> tokenizers.Tokenizer:
+    """Return the same rules, for which special tokens in a text are plain text."""
+    plain = tokenizers.Tokenizer.from_str(description)
+    plain.encode_special_tokens = True
+    return plain
+
+
+def _unknown_token(rules: tokenizers.Tokenizer, model: dict[str, Any]) -> int | None:
+    if model.get("unk_id") is not None:  # Unigram names the number
+        return int(model["unk_id"])
+    unknown = model.get("unk_token")
+    return rules.token_to_id(unknown) if unknown else None
