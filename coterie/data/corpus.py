@@ -1,0 +1,103 @@
+"""The corpus inside the package: Shakespeare's plays and poems as tagged text, verified on load.
+
+`shipped/shakespeare.txt.xz` holds all documents one after another; `shipped/shakespeare.json` says
+where each begins and what its checksum is. `scripts/build_corpus.py` makes both from the sources.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.data.documents import Document
+from coterie.foundation.errors import DataError
+from coterie.foundation.files import sha256_bytes, write_bytes_atomic, write_json_atomic
+
+SHIPPED = Path(__file__).parent / "shipped"
+TEXTS = "shakespeare.txt.xz"
+MANIFEST = "shakespeare.json"
+
+_REPAIR = "Install the package again, or rebuild the files: python scripts/build_corpus.py"
+# The dictionary holds the whole text, so that a phrase is found again anywhere in it.
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23}]
+
+
+def shakespeare(folder: Path | str = SHIPPED) -> list[Document]:
+    """Return the 38 plays, the sonnets and four poems in the tags of `language.drama.tags`.
+
+    Args:
+        folder: where the two files are; by default inside the package.
+
+    Raises:
+        DataError: a file is missing or damaged, with the document that it hits.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder / MANIFEST)
+    texts = _read_texts(folder / TEXTS)
+    documents = []
+    start = 0
+    for entry in manifest["documents"]:
+        text = texts[start : start + entry["characters"]]
+        start += entry["characters"]
+        if sha256_bytes(text.encode("utf-8")) != entry["sha256"]:
+            raise DataError(
+                f"The shipped corpus is damaged: {entry['name']} in {folder / TEXTS} does not have"
+                f" the checksum of {MANIFEST}.",
+                hint=_REPAIR,
+            )
+        documents.append(Document(entry["name"], text))
+    if start != len(texts):
+        raise DataError(
+            f"The shipped corpus is damaged: {folder / TEXTS} holds {len(texts):,} characters,"
+            f" {MANIFEST} says {start:,}.",
+            hint=_REPAIR,
+        )
+    return documents
+
+
+def ship(documents: Sequence[Document], sources: Sequence[dict[str, str]], folder: Path) -> None:
+    """Write the two files; the same documents give the same bytes.
+
+    Args:
+        documents: in the order in which they shall be read.
+        sources: what each source is: name, sha256, licence.
+        folder: where the files go.
+    """
+    texts = "".join(document.text for document in documents)
+    packed = lzma.compress(
+        texts.encode("utf-8"), format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=_FILTERS
+    )
+    manifest = {
+        "format": 1,
+        "sources": list(sources),
+        "characters": len(texts),
+        "documents": [
+            {
+                "name": document.name,
+                "characters": len(document.text),
+                "sha256": sha256_bytes(document.text.encode("utf-8")),
+            }
+            for document in documents
+        ],
+    }
+    write_bytes_atomic(folder / TEXTS, packed)
+    write_json_atomic(folder / MANIFEST, manifest)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"The shipped corpus cannot be read: {path}: {error}", hint=_REPAIR
+        ) from None
+
+
+def _read_texts(path: Path) -> str:
+    try:
+        return lzma.decompress(path.read_bytes()).decode("utf-8")
+    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise DataError(f"The shipped corpus is damaged: {path}: {error}", hint=_REPAIR) from None

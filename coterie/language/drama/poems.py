@@ -1,0 +1,81 @@
+"""Read a poem or a cycle in plain text: stanzas between empty lines, parts under Roman numbers."""
+
+from __future__ import annotations
+
+import re
+
+from coterie.language.drama.licence import strip_licence
+from coterie.language.drama.structure import Part, Poem, Problem
+from coterie.language.drama.typography import tidy_line
+
+LOST_LINE = "..."
+"""Stands for a line that the source marks as lost with a row of asterisks."""
+
+_PART = re.compile(r"([IVXLC]+)\.?|(THRENOS)\.|(THE ARGUMENT)\.")
+_RULE = re.compile(r"_{5,}|-{5,}")
+_LOST = re.compile(r"(?:\* *){3,}")
+_AUTHOR = re.compile(r"by William Shakespeare", re.I)
+_LEFT_OVER = re.compile(r"[\\_*#\[\]<>{}|~^=$@+/]")
+_DEDICATION = re.compile(r"TO THE")
+
+
+class _Reader:
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.own_title: str | None = None
+        self.parts: list[tuple[str | None, list[list[str]]]] = []
+        self.gap = True
+        self.problems: list[Problem] = []
+        self.removed: list[Problem] = []
+
+    def line(self, number: int, line: str) -> None:
+        if not line:
+            self.gap = True
+            return
+        if self.own_title is None:
+            self.own_title = line
+            self.removed.append(Problem(number, line, "the source's title"))
+        elif line == self.own_title or _AUTHOR.fullmatch(line):
+            self.removed.append(Problem(number, line, "the title page"))
+        elif found := _PART.fullmatch(line):
+            self._part(next(filter(None, found.groups())))
+        elif _DEDICATION.fullmatch(line):
+            self._part("DEDICATION")
+            self._verse(number, line)
+        elif _RULE.fullmatch(line):
+            self.removed.append(Problem(number, line, "a rule between two parts"))
+            self._part("THE POEM")
+        else:
+            self._verse(number, LOST_LINE if _LOST.fullmatch(line) else line)
+
+    def _part(self, name: str | None) -> None:
+        self.parts.append((name, []))
+        self.gap = True
+
+    def _verse(self, number: int, line: str) -> None:
+        if not self.parts:
+            self._part(None)
+        stanzas = self.parts[-1][1]
+        if self.gap:
+            stanzas.append([])
+            self.gap = False
+        if _LEFT_OVER.search(line):
+            self.problems.append(Problem(number, line, "marks left over in words"))
+            line = re.sub(r"[<>]", "", line)
+        stanzas[-1].append(tidy_line(line))
+
+
+def parse_poem(text: str, *, title: str) -> Poem:
+    """Return the poem or cycle that a plain text holds, without title page, licence and rules.
+
+    Indentation is dropped: it marks couplets that rhyme and position mark already.
+    """
+    text, licence = strip_licence(text)
+    reader = _Reader(title)
+    reader.removed += [Problem(1, piece, "licence") for piece in licence]
+    for number, raw in enumerate(text.splitlines(), start=1):
+        reader.line(number, raw.strip())
+    parts = tuple(
+        Part(name, tuple(tuple(stanza) for stanza in stanzas)) for name, stanzas in reader.parts
+    )
+    return Poem(title, parts, tuple(reader.problems), tuple(reader.removed))
