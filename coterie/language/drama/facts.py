@@ -1,8 +1,8 @@
 """What is known about the plays and poems from outside: the table every parse is compared with.
 
 Scenes per act are those of the Globe edition (Clark and Wright, 1864), which the Moby text, and so
-our source, follows; Edward III follows Tucker Brooke's Shakespeare Apocrypha (1908). Prologues and
-epilogues are counted apart. The counts are known from the editions, not taken from a parse.
+our source, follows; Edward III has its customary division. Prologues and epilogues are counted
+apart. The counts are set down from the editions, not copied from a parse.
 """
 
 from __future__ import annotations
