@@ -1,0 +1,1 @@
+"""Pictures of a run: report page, plot files, live terminal. Reads events; imports no torch."""

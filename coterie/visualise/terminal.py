@@ -1,0 +1,185 @@
+"""A training run in the terminal: a live panel, or plain lines where there is no terminal.
+
+`Display` is an observer: it is called with events and never asks the trainer anything. The panel is
+drawn twice a second at most, whatever the pace of events; lines appear at evaluations and
+every few seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from coterie.foundation.events import (
+    AnyEvent,
+    Evaluated,
+    Notice,
+    RunEnded,
+    RunStarted,
+    Sampled,
+    StepDone,
+)
+from coterie.visualise.figures import (
+    MINUS,
+    clock,
+    count,
+    duration,
+    loss,
+    percent,
+    printable,
+    significant,
+    split_name,
+)
+from coterie.visualise.panel import panel
+from coterie.visualise.progress import Progress
+
+REFRESHES_PER_SECOND = 2  # one drawing takes 6 ms: half a per cent of two cores
+_SAMPLE_LINES = 6
+
+
+class Display:
+    """Shows a run's events on a console. Use it as a context manager and call it with events.
+
+    Args:
+        console: where to; a live panel if it is a terminal that can move its cursor.
+        every_seconds: least time between two plain lines about steps.
+    """
+
+    def __init__(self, console: Console, *, every_seconds: float = 5.0) -> None:
+        self.console = console
+        self.progress = Progress()
+        self.every_seconds = every_seconds
+        self._told = 0.0  # time of the last plain line about a step
+        self._began = time.time()
+        self._lock = threading.Lock()  # the panel is drawn by rich's own thread
+        able = console.is_terminal and not console.is_dumb_terminal
+        self._live = self._make_live() if able and not console.options.ascii_only else None
+
+    def _make_live(self) -> Live:
+        return Live(
+            console=self.console,
+            get_renderable=self._draw,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            vertical_overflow="crop",
+        )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a panel rather than lines."""
+        return self._live is not None
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()  # draws once more, so that the last state stays on the screen
+
+    def __call__(self, event: AnyEvent) -> None:
+        """Take in one event."""
+        with self._lock:
+            self.progress.update(event)
+            if isinstance(event, RunStarted):
+                self._began = event.time
+        if self._live:
+            self._tell_above(event)
+        else:
+            self._tell(event)
+
+    def _draw(self) -> RenderableType:
+        with self._lock:
+            ended = self.progress.ended
+            elapsed = ended.seconds if ended else max(0.0, time.time() - self._began)
+            size = self.console.size
+            return panel(self.progress, elapsed, size.width, size.height)
+
+    def _tell_above(self, event: AnyEvent) -> None:
+        """Write what shall stay on the screen above the panel: evaluations and warnings."""
+        if isinstance(event, Evaluated):
+            self.console.print(Text(self._evaluation(event), style="dim"), soft_wrap=True)
+        elif isinstance(event, Notice) and event.level == "warning":
+            text = Text(f"warning: {printable(event.message)}", style="yellow")
+            self.console.print(text, soft_wrap=True)
+
+    def _tell(self, event: AnyEvent) -> None:
+        """Write an event as plain lines, or nothing."""
+        match event:
+            case RunStarted():
+                self._line(_beginning(event))
+            case StepDone():
+                last = event.step >= self.progress.steps
+                if last or event.time - self._told >= self.every_seconds:
+                    self._told = event.time
+                    self._line(self._step(event))
+            case Evaluated():
+                self._line(self._evaluation(event))
+            case Sampled():
+                body = printable(event.prompt + event.text.removeprefix(event.prompt))
+                for line in [x for x in body.split("\n") if x.strip()][:_SAMPLE_LINES]:
+                    self._line(f"    | {line}")
+            case Notice():
+                self._line(f"{'warning' if event.level == 'warning' else 'note'}: {event.message}")
+            case RunEnded():
+                self._line(_ending(event))
+
+    def _step(self, event: StepDone) -> str:
+        parts = [
+            self._place(event.step),
+            f"loss {loss(event.loss)}",
+            f"rate {significant(event.learning_rate)}",
+            f"gradient {significant(event.gradient_norm)}",
+            f"{count(event.tokens_per_second)} tokens/s",
+        ]
+        if event.mfu is not None:
+            parts.append(f"MFU {percent(event.mfu)}")
+        if self.progress.imbalance is not None:
+            parts.append(f"load max/mean {self.progress.imbalance:.2f}")
+        if self.progress.seconds_left is not None:
+            parts.append(f"{clock(max(1, self.progress.seconds_left))} left")
+        return "  ".join(parts)
+
+    def _evaluation(self, event: Evaluated) -> str:
+        parts = [self._place(event.step), f"{split_name(event.split)} loss {loss(event.loss)}"]
+        if event.nats_per_character is not None and event.tokens != event.characters:
+            parts.append(f"{loss(event.nats_per_character)} nats per character")
+        if self.progress.best is event:
+            parts.append("the best so far")
+        return "  ".join(parts)
+
+    def _place(self, step: int) -> str:
+        total = f"{self.progress.steps:,}"
+        return f"step {step:>{len(total)},}/{total}"
+
+    def _line(self, line: str) -> None:
+        """Write one line without markup, colour or wrapping, in what the console can encode."""
+        encoding = self.console.encoding or "utf-8"
+        safe = printable(line).replace(MINUS, "-").encode(encoding, "replace").decode(encoding)
+        self.console.print(
+            Text(safe), soft_wrap=True, highlight=False, markup=False, no_wrap=True, crop=False
+        )
+
+
+def _beginning(event: RunStarted) -> str:
+    resumed = "" if event.resumed_from is None else f", resumed from step {event.resumed_from:,}"
+    return (
+        f"{event.name}: preset {event.preset}, {event.parameters:,} parameters "
+        f"({event.active_parameters:,} active), {event.steps:,} steps of "
+        f"{event.tokens_per_step:,} tokens, {event.device}, {event.precision}{resumed}"
+    )
+
+
+def _ending(event: RunEnded) -> str:
+    ending = f"{event.status} at step {event.step:,} after {duration(event.seconds)}"
+    return f"{ending}: {event.message}" if event.message else ending

@@ -1,0 +1,214 @@
+"""A made-up run, the same at every call: events as a real trainer would write them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coterie.foundation.events import (
+    AnyEvent,
+    CheckpointDamaged,
+    CheckpointSaved,
+    Evaluated,
+    EventLog,
+    LayerLoad,
+    LoadMeasured,
+    Notice,
+    RunEnded,
+    RunStarted,
+    Sampled,
+    StepDone,
+)
+from coterie.foundation.runs import RunDirectory
+
+TOKENS_PER_STEP = 2048
+BEGAN = 1_790_000_000.0
+
+CONFIG = """\
+description: The first five minutes on a small machine.
+seed: 1337  # any whole number
+data:
+  source: shakespeare
+  split: tail
+  valid_fraction: 0.1
+tokenizer:
+  kind: characters
+model:
+  layers: {layers}
+  width: 128
+  context: 128
+  position: {{kind: rotary, theta: 10000.0}}
+  feedforward:
+    kind: moe
+    experts:
+      - body: {{kind: swiglu, width: 192}}
+        count: {experts}
+    experts_per_token: 2
+    balance: {{kind: bias, rate: 0.001}}
+train:
+  steps: {steps}
+  learning_rate: {learning_rate}
+  compile: false
+"""
+
+SAMPLES = (
+    ("", "ROMEO:\nq;Wk&e tTzn,\nhs3  oae iXvlr.tn\n\ndhe-JJot,aa  sw!Mbec?ii\nre o 'Qun htLsd"),
+    ("", "ROMEO:\nThe whe the mour the me the sor,\nAnd thit ho fard wis and the thes\nI the me."),
+    (
+        "ROMEO:\n",
+        "ROMEO:\nWhat is the heart and the sweet soul of men,\nThat I should be the word of "
+        "all the king,\nAnd not the breath that would have made me so.\n\nJULIET:\nO, my lord!",
+    ),
+    (
+        "<ACT>III</ACT>\n<SCENE>2. A room in the castle</SCENE>\n",
+        "<STAGE>Enter HAMLET and two Players</STAGE>\n<SPEAKER>HAMLET</SPEAKER>\n"
+        "Speak soft, and let the season of the night\nAttend the tongue; for I have heard of "
+        "kings\nThat lost a crown for want of one good word.\n<SPEAKER>FIRST PLAYER</SPEAKER>\n"
+        "We'll mend it, my good lord, and mark the verse.\n<STAGE>Exeunt</STAGE>\n<SPEAKER>",
+    ),
+)
+
+
+def _loss(step: int, steps: int, floor: float) -> float:
+    return (
+        floor
+        + (4.2 - floor) * math.exp(-step / (steps * 0.02)) * 0.55
+        + (4.2 - floor) * 0.45 * (1 + step / (steps * 0.03)) ** -1.1
+    )
+
+
+def _load(rng: random.Random, share: float, layer: int, experts: int) -> tuple[int, ...]:
+    """Draw a load that is skewed at the beginning (share 0) and balanced at the end."""
+    skew = 0.9 * math.exp(-share * 9) + 0.05
+    taste = random.Random(layer)
+    weights = [math.exp(skew * taste.gauss(0, 1) + rng.gauss(0, 0.02)) for _ in range(experts)]
+    total = TOKENS_PER_STEP * 2 * 10
+    return tuple(round(total * w / sum(weights)) for w in weights)
+
+
+def make_events(
+    steps: int = 400,
+    layers: int = 4,
+    experts: int = 8,
+    *,
+    seed: int = 1,
+    floor: float = 1.42,
+    every: int = 50,
+    resume_at: int | None = None,
+    finished: bool = True,
+    dead: bool = False,
+    name: str = "quickstart-3",
+) -> list[AnyEvent]:
+    """Return the events of a run. With `resume_at` it was interrupted and resumed there."""
+    rng = random.Random(seed)
+    clock = BEGAN
+    start = RunStarted(
+        time=clock, name=name, preset="quickstart", parameters=2_134_912,
+        active_parameters=887_552, steps=steps, tokens_per_step=TOKENS_PER_STEP, device="cpu",
+        precision="float32", peak_flops=3.1e11,
+        machine={"processor": "a 2-core processor", "cores": 2, "memory_gb": 8.4,
+                 "python": "3.11.2", "torch": "2.13.0"},
+    )  # fmt: skip
+    events: list[AnyEvent] = [start]
+    events.append(Notice(time=clock, message="The token store was found in the cache."))
+    for step in range(1, steps + 1):
+        seconds = 0.11 + abs(rng.gauss(0, 0.008)) + (0.15 if rng.random() < 0.01 else 0)
+        clock += seconds
+        warm = min(1.0, step / (steps * 0.05))
+        rate = 2e-3 * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        norm = 0.4 + 1.6 * math.exp(-step / (steps * 0.1)) + abs(rng.gauss(0, 0.07))
+        loss = _loss(step, steps, floor) + rng.gauss(0, 0.035)
+        events.append(StepDone(
+            time=clock, step=step, loss=loss, learning_rate=rate,
+            gradient_norm=norm * (6 if step == steps // 3 else 1), tokens=step * TOKENS_PER_STEP,
+            seconds=seconds, tokens_per_second=TOKENS_PER_STEP / seconds,
+            mfu=TOKENS_PER_STEP / seconds * 6 * 887_552 / 3.1e11, memory_bytes=612_000_000,
+            auxiliary={"router z-loss": 0.01 * math.exp(-step / steps) + rng.random() * 1e-4},
+        ))  # fmt: skip
+        if layers and step % max(1, every // 5) == 0:
+            share = step / steps
+            measured = []
+            for layer in range(layers):
+                load = _load(rng, share, layer, experts)
+                if dead and layer == 1:
+                    load = (*load[:-1], 0)
+                bias = tuple(0.02 * (1 - math.exp(-share * 4)) * (1 - x * experts / sum(load))
+                             for x in _load(random.Random(7), 0.0, layer, experts))  # fmt: skip
+                dropped = 3 * (layer == 0) if dead else 0
+                measured.append(LayerLoad(layer=layer, load=load, dropped=dropped, bias=bias))
+            events.append(LoadMeasured(time=clock, step=step, steps=10, layers=tuple(measured)))
+        if step % every == 0 or step == steps:
+            clock += 0.8
+            held_out = _loss(step, steps, floor) + 0.07 + 0.05 * step / steps
+            events.append(Evaluated(time=clock, step=step, split="valid", loss=held_out,
+                                    tokens=111_540, characters=111_540, seconds=0.8))  # fmt: skip
+            stage = min(3, int(4 * step / (steps + 1) + 0.5))
+            prompt, text = SAMPLES[stage]
+            events.append(Sampled(time=clock, step=step, prompt=prompt, text=text))
+            events.append(CheckpointSaved(time=clock, step=step, bytes=25_700_000, seconds=0.05,
+                                          path=f"checkpoints/step-{step:08d}"))  # fmt: skip
+        if step == resume_at:
+            events.append(
+                RunEnded(
+                    time=clock,
+                    step=step,
+                    status="interrupted",
+                    message="Interrupted from the keyboard.",
+                    seconds=clock - BEGAN,
+                )
+            )
+            clock += 3600
+            damaged = f"checkpoints/step-{step + every:08d}"
+            events.append(
+                CheckpointDamaged(
+                    time=clock, path=damaged, problem="model.safetensors is shorter than recorded"
+                )
+            )
+            events.append(start.model_copy(update={"time": clock, "resumed_from": step}))
+            events.append(
+                Notice(
+                    time=clock,
+                    level="warning",
+                    message=f"{damaged} is damaged; the one before it was used.",
+                )
+            )
+    if finished:
+        events.append(RunEnded(time=clock, step=steps, status="finished", seconds=clock - BEGAN))
+    return events
+
+
+def write_run(root: Path, events: list[AnyEvent], name: str = "quickstart-3") -> RunDirectory:
+    """Write events and a configuration as a run directory under `root`."""
+    run = RunDirectory(root / name)
+    run.path.mkdir(parents=True)
+    loads = [event for event in events if isinstance(event, LoadMeasured)]
+    steps = sum(isinstance(event, StepDone) for event in events)
+    experts = len(loads[-1].layers[0].load) if loads else 0
+    layers = len(loads[-1].layers) if loads else 2
+    run.write_config(CONFIG.format(layers=layers, experts=experts, steps=steps,
+                                   learning_rate=round(0.002 * layers, 4)))  # fmt: skip
+    with EventLog(run.events) as log:
+        for event in events:
+            log.append(event)
+    return run
+
+
+@pytest.fixture
+def synthetic() -> Callable[..., list[AnyEvent]]:
+    """Return the maker of events."""
+    return make_events
+
+
+@pytest.fixture
+def synthetic_run(tmp_path: Path) -> Callable[..., RunDirectory]:
+    """Return a maker of run directories; its arguments are those of the maker of events."""
+
+    def make(**options) -> RunDirectory:
+        name = options.get("name", "quickstart-3")
+        return write_run(tmp_path / "runs", make_events(**options), name)
+
+    return make
