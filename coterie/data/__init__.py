@@ -1,0 +1,36 @@
+"""Floor 3: sources → documents → split → tokens → store → windows → batches.
+
+In reading order: `documents`, `text` and `tables` (readers), `sources` (what the user names),
+`split` (what is held out), `encode` (text to tokens), `writer` and `prepare` (the store is made),
+`manifest`, `tokens` and `store` (it is read), `verify`, `windows` (what a step reads), `batches`,
+`settings` and `cache` (a run's data, found or made). `corpus` is the text that is shipped.
+"""
+
+from coterie.data.batches import IGNORE, Batch, BatchLoader, evaluation_batches
+from coterie.data.cache import store_for
+from coterie.data.documents import Document
+from coterie.data.prepare import prepare
+from coterie.data.settings import DataSettings
+from coterie.data.sources import Sources, read_documents
+from coterie.data.store import Store, open_store
+from coterie.data.tokens import TokenArray
+from coterie.data.verify import verify_store
+from coterie.data.windows import Windows
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "BatchLoader",
+    "DataSettings",
+    "Document",
+    "Sources",
+    "Store",
+    "TokenArray",
+    "Windows",
+    "evaluation_batches",
+    "open_store",
+    "prepare",
+    "read_documents",
+    "store_for",
+    "verify_store",
+]

@@ -53,6 +53,13 @@ class Characters(Settings):
         """Return what decides the tokenizer that these settings build, given the text."""
         return self.model_dump(mode="json")
 
+    def mismatch(self, tokenizer: Tokenizer) -> str | None:
+        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
+        if not isinstance(tokenizer, CharacterTokenizer):
+            return f"{tokenizer!r} is not of the kind “{self.kind}”"
+        missing = [text for text in self.special_tokens if text not in tokenizer.special_tokens]
+        return f"it lacks the special tokens {', '.join(missing)}" if missing else None
+
 
 class CharacterTokenizer(Tokenizer):
     """Numbers characters by their place in `alphabet`, special tokens after them."""

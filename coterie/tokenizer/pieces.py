@@ -71,6 +71,15 @@ class BPE(Settings):
         """Return what decides the tokenizer that these settings build, given the text."""
         return self.model_dump(mode="json")
 
+    def mismatch(self, tokenizer: Tokenizer) -> str | None:
+        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
+        if not isinstance(tokenizer, PieceTokenizer):
+            return f"{tokenizer!r} is not of the kind “{self.kind}”"
+        if tokenizer.vocab_size > self.vocab_size:
+            return f"it has {tokenizer.vocab_size:,} tokens, more than {self.vocab_size:,}"
+        missing = [text for text in self.special_tokens if text not in tokenizer.special_tokens]
+        return f"it lacks the special tokens {', '.join(missing)}" if missing else None
+
 
 class _Stretches:
     """The texts without their special tokens, which must not shape the merges."""

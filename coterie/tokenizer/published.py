@@ -39,6 +39,12 @@ class Tiktoken(Settings):
         """Return what decides the tokenizer that these settings build."""
         return self.model_dump(mode="json")
 
+    def mismatch(self, tokenizer: Tokenizer) -> str | None:
+        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
+        wanted = self.build()
+        same = wanted.fingerprint == tokenizer.fingerprint
+        return None if same else f"{tokenizer!r} is not {wanted!r}"
+
 
 class TiktokenTokenizer(Tokenizer):
     """A published encoding with, possibly, further special tokens numbered after its own."""

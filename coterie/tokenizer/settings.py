@@ -42,6 +42,12 @@ class TokenizerFile(Settings):
         content = sha256_file(tokenizer_path(self.path))
         return {"kind": self.kind, "sha256": content, "special_tokens": list(self.special_tokens)}
 
+    def mismatch(self, tokenizer: Tokenizer) -> str | None:
+        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
+        wanted = self.build()
+        same = wanted.fingerprint == tokenizer.fingerprint
+        return None if same else f"{tokenizer!r} is not {wanted!r}"
+
 
 TokenizerSettings = Annotated[
     Characters | Bytes | BPE | Tiktoken | TokenizerFile,

@@ -1,0 +1,199 @@
+"""Batches of windows as tensors, prepared ahead of the step that needs them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.data.tokens import TokenArray
+from coterie.data.windows import Windows
+
+IGNORE = -100  # a target that counts in no loss; cross-entropy's own default in torch
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step reads.
+
+    Attributes:
+        tokens: int64 [B, T].
+        targets: int64 [B, T], each the token after its input; `IGNORE` where there is none.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch on a device."""
+        return Batch(
+            self.tokens.to(device, non_blocking=non_blocking),
+            self.targets.to(device, non_blocking=non_blocking),
+        )
+
+
+class BatchLoader:
+    """Training batches: number i is always the same one, whatever came before.
+
+    A context manager; leaving it ends every thread that it began.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenArray,
+        context: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str = "cpu",
+        prefetch: int = 2,
+    ) -> None:
+        """Prepare for batches of `batch_size` windows over all ranks.
+
+        Args:
+            tokens: the split to read.
+            context: inputs per window.
+            batch_size: windows per step over all ranks; this rank gets its share of them.
+            seed: of the order of windows.
+            rank, world: which share of how many.
+            device: where the batches shall be; copies to a GPU start from pinned memory and do
+                not wait.
+            prefetch: batches kept ready by `iterate`.
+
+        Raises:
+            DataError: there are no tokens, or the batch cannot be shared by the ranks.
+        """
+        self._tokens = tokens
+        self._windows = Windows(len(tokens), context, seed)
+        self._share = (batch_size, rank, world)
+        self._device = torch.device(device)
+        self._prefetch = max(prefetch, 1)
+        self._running: set[_Ahead] = set()
+        self._windows.starts(0, *self._share)  # refuses what cannot be shared, now
+
+    def batch(self, index: int) -> Batch:
+        """Return batch number `index`: a pure function of the number and the loader's settings."""
+        starts = self._windows.starts(index, *self._share)
+        windows = np.empty((len(starts), self._windows.context + 1), dtype=np.int64)
+        for row, start in zip(windows, starts.tolist(), strict=True):
+            self._tokens.fill(row, start)
+        whole = torch.from_numpy(windows)
+        if self._device.type == "cuda":
+            whole = whole.pin_memory()
+        whole = whole.to(self._device, non_blocking=True)
+        return Batch(whole[:, :-1].contiguous(), whole[:, 1:].contiguous())
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` on, without end, prepared in a thread.
+
+        What goes wrong in the thread is raised here.
+        """
+        ahead = _Ahead(self, start, self._prefetch)
+        self._running.add(ahead)
+        try:
+            while True:
+                yield ahead.next()
+        finally:
+            ahead.stop()
+            self._running.discard(ahead)
+
+    def close(self) -> None:
+        """End all threads begun by `iterate`."""
+        for ahead in list(self._running):
+            ahead.stop()
+        self._running.clear()
+
+    def __enter__(self) -> BatchLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Ahead:
+    """A thread that keeps a few batches ready."""
+
+    def __init__(self, loader: BatchLoader, start: int, size: int) -> None:
+        self._loader = loader
+        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(size)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work, args=(start,), name="coterie-batches", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self, index: int) -> None:
+        while not self._stopped.is_set():
+            try:
+                item: Batch | BaseException = self._loader.batch(index)
+            except BaseException as error:  # handed to whoever waits for the batch
+                item = error
+            self._put(item)
+            if isinstance(item, BaseException):
+                return
+            index += 1
+
+    def _put(self, item: Batch | BaseException) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def next(self) -> Batch:
+        """Return the next batch, or raise what went wrong while preparing it."""
+        while True:
+            try:
+                item = self._ready.get(timeout=0.1)
+            except queue.Empty:
+                if self._stopped.is_set():
+                    raise RuntimeError("The batch loader was closed.") from None
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    def stop(self) -> None:
+        """End the thread and wait for it."""
+        self._stopped.set()
+        self._thread.join()
+
+
+def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Iterator[Batch]:
+    """Yield a whole split in consecutive windows; each token after the first is a target once.
+
+    The last window is padded with token 0 and the target `IGNORE`; the last batch may have fewer
+    rows. Fewer than two tokens yield nothing.
+
+    Args:
+        tokens: the split.
+        context: inputs per window, T.
+        batch_size: windows per batch, B.
+    """
+    assert context > 0
+    assert batch_size > 0
+    pairs = len(tokens) - 1
+    for first in range(0, pairs, context * batch_size):
+        last = min(first + context * batch_size, pairs)
+        rows = -(-(last - first) // context)
+        inputs = np.zeros(rows * context, dtype=np.int64)
+        targets = np.full(rows * context, IGNORE, dtype=np.int64)
+        inputs[: last - first] = tokens[first:last]
+        targets[: last - first] = tokens[first + 1 : last + 1]
+        yield Batch(
+            torch.from_numpy(inputs.reshape(rows, context)),
+            torch.from_numpy(targets.reshape(rows, context)),
+        )

@@ -1,0 +1,88 @@
+"""Stores that runs share: prepared once for equal text, tokenizer and split, then found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from coterie.data.prepare import prepare
+from coterie.data.settings import DataSettings
+from coterie.data.sources import Sources, texts_of
+from coterie.data.split import Progress
+from coterie.data.store import Store, is_store, open_store
+from coterie.foundation.errors import StoreError
+from coterie.tokenizer.settings import TokenizerSettings
+
+_VERSION = 1  # raised whenever equal settings come to mean other tokens
+
+
+def store_for(
+    data: DataSettings,
+    tokenizer: TokenizerSettings,
+    cache_root: Path,
+    progress: Progress | None = None,
+) -> Store:
+    """Return the store of a run's data, preparing it into the cache if it is not there yet.
+
+    The cache's key is the SHA-256 of the sources' contents, the tokenizer's settings and the
+    split's, so that a changed file is prepared anew. Nothing is printed.
+
+    Args:
+        data: what to read; `data.store`, or a source that is a store, is opened as it is.
+        tokenizer: what to tokenize with; a store that is opened must have been made with it.
+        cache_root: where the cache is; stores lie in its folder `stores`.
+        progress: told how preparation goes.
+
+    Raises:
+        UserError: the text cannot be read, or the store was made with another tokenizer.
+    """
+    ready = data.store
+    if ready is None and len(data.inputs) == 1 and is_store(data.inputs[0]):
+        ready = Path(data.inputs[0])
+    if ready is not None:
+        store = open_store(ready)
+        _check_tokenizer(store, tokenizer)
+        return store
+    sources = Sources(data.inputs, data.column, data.on_error)
+    path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
+    if path.exists():
+        try:
+            return open_store(path)
+        except StoreError:
+            shutil.rmtree(path)  # damaged: prepared again, as any missing one
+    return prepare(
+        sources,
+        path,
+        tokenizer.build(texts_of(sources)),
+        valid_fraction=data.valid_fraction,
+        split=data.split,
+        seed=data.split_seed,
+        progress=progress,
+    )
+
+
+def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> str:
+    content = {
+        "version": _VERSION,
+        "sources": sources.fingerprint(),
+        "tokenizer": tokenizer.identity(),
+        "split": [data.split, data.valid_fraction, data.split_seed],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_tokenizer(store: Store, wanted: TokenizerSettings) -> None:
+    """Refuse a store that the settings' tokenizer cannot have made.
+
+    Raises:
+        StoreError: it was made with another one.
+    """
+    problem = wanted.mismatch(store.tokenizer)
+    if problem:
+        raise StoreError(
+            f"The store {store.path} was made with another tokenizer: {problem}.",
+            hint=f"Use the store's own: tokenizer.kind=file tokenizer.path={store.path}; "
+            "or prepare the text again.",
+        )

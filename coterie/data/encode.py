@@ -1,0 +1,125 @@
+"""Pieces of text to token numbers, in order, on several threads, in bounded memory.
+
+Long documents are cut only where the tokenizer says that cutting changes nothing; the tokenizers'
+cores work without Python's lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from coterie.data.split import Piece
+from coterie.tokenizer.interface import Tokenizer
+
+CUT_AT = 1 << 18  # characters after which a cut is looked for
+_JOB = 1 << 17  # characters that make a job worth handing to a thread
+_MOST_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One piece as tokens, uint32 [T], with what is counted about its text."""
+
+    split: str
+    starts: bool
+    tokens: np.ndarray
+    characters: int
+    bytes: int
+    unknown: int
+
+
+def encode_pieces(
+    pieces: Iterable[Piece], tokenizer: Tokenizer, workers: int | None = None
+) -> Iterator[Encoded]:
+    """Yield the tokens of pieces in order, exactly those of the uncut documents.
+
+    Args:
+        workers: threads; by default one per processor, at most 8.
+
+    Raises:
+        TokenizerError: a text cannot be encoded.
+    """
+    jobs = _jobs(cut_pieces(pieces, tokenizer))
+    workers = workers or min(os.cpu_count() or 1, _MOST_THREADS)
+    if workers == 1:
+        for job in jobs:
+            yield from _encode_all(job, tokenizer)
+        return
+    waiting: deque[Future[list[Encoded]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="coterie-encode")
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(_encode_all, job, tokenizer))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cut_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[Piece]:
+    """Yield the same text in pieces whose tokens, one after the other, are those of the whole."""
+    split, starts, rest = "", True, ""
+    for piece in pieces:
+        if piece.starts or piece.split != split:
+            if rest:
+                yield Piece(split, rest, starts)
+            split, starts, rest = piece.split, piece.starts, piece.text
+        else:
+            rest += piece.text
+        begun = 0
+        for end in _cuts(rest, tokenizer):
+            yield Piece(split, rest[begun:end], starts)
+            begun, starts = end, False
+        rest = rest[begun:]
+    if rest:
+        yield Piece(split, rest, starts)
+
+
+def _cuts(text: str, tokenizer: Tokenizer) -> Iterator[int]:
+    """Yield rising places where a text may be cut, about `CUT_AT` characters apart."""
+    begun, near = 0, CUT_AT
+    while near < len(text):
+        place = tokenizer.cut(text, near)
+        if place is not None and place > begun:
+            yield place
+            begun = place
+        near = max(near, begun) + CUT_AT
+
+
+def _jobs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Gather short pieces until they are worth a thread's while."""
+    job: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        job.append(piece)
+        characters += len(piece.text)
+        if characters >= _JOB:
+            yield job
+            job, characters = [], 0
+    if job:
+        yield job
+
+
+def _encode_all(pieces: list[Piece], tokenizer: Tokenizer) -> list[Encoded]:
+    return [_encode(piece, tokenizer) for piece in pieces]
+
+
+def _encode(piece: Piece, tokenizer: Tokenizer) -> Encoded:
+    tokens = tokenizer.encode_array(piece.text)
+    unknown = tokenizer.unknown_token
+    return Encoded(
+        split=piece.split,
+        starts=piece.starts,
+        tokens=tokens,
+        characters=len(piece.text),
+        bytes=len(piece.text.encode("utf-8", "surrogatepass")),
+        unknown=0 if unknown is None else int(np.count_nonzero(tokens == unknown)),
+    )

@@ -1,0 +1,119 @@
+"""Documents to a token store: survey, split, encode, write; whole or not at all.
+
+Memory stays constant whatever the input's size: documents stream through twice, once to decide the
+split and once to be encoded. An interruption leaves nothing that looks like a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from coterie.data.documents import Document
+from coterie.data.encode import encode_pieces
+from coterie.data.manifest import Manifest, SplitChoice, TokenizerRecord, write_manifest
+from coterie.data.sources import Sources
+from coterie.data.split import (
+    SPLITS,
+    Progress,
+    SplitKind,
+    plan_split,
+    split_pieces,
+    survey,
+)
+from coterie.data.store import Store, is_store, open_store
+from coterie.data.writer import SplitWriter, dtype_for
+from coterie.foundation.errors import DataError
+from coterie.foundation.files import atomic_directory
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
+from coterie.tokenizer.saving import save_tokenizer
+
+SHARD_TOKENS = 1 << 26
+
+
+def prepare(
+    documents: Iterable[Document],
+    out: Path | str,
+    tokenizer: Tokenizer,
+    *,
+    valid_fraction: float = 0.1,
+    split: SplitKind = "documents",
+    seed: int = 0,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    replace: bool = False,
+) -> Store:
+    """Write a token store.
+
+    Documents follow one another with `END_OF_TEXT` between them; special tokens written out in the
+    text become their own numbers.
+
+    Args:
+        documents: what can be iterated twice (`Sources`, a list); an iterator is kept in memory.
+        out: the folder to make.
+        tokenizer: what turns text into tokens; it is saved inside the store.
+        valid_fraction: share of the characters held out for validation, 0 for none.
+        split: hold out whole `documents`, or the `tail` of the whole text.
+        seed: of the choice of documents.
+        progress: told the stage, characters done, and characters in all where known.
+        workers: threads that encode; by default one per processor.
+        shard_tokens: tokens per file.
+        replace: whether a store that stands at `out` may be replaced.
+
+    Raises:
+        DataError: the documents cannot be read, or are too few to split.
+        TokenizerError: a text cannot be encoded.
+        UserError: `out` exists, or the disk is full or not writable.
+    """
+    out = Path(out)
+    if replace and out.exists() and not is_store(out):
+        raise DataError(f"{out} is not a token store, so it is not replaced.")
+    if isinstance(documents, Iterator):
+        documents = list(documents)
+    with atomic_directory(out, replace=replace) as folder:
+        keys = folder / "keys.partial"
+        found = survey(documents, seed, keys, progress)
+        plan = plan_split(found, split, valid_fraction)
+        writers = {name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS}
+        done = 0
+        for piece in encode_pieces(split_pieces(documents, found, plan), tokenizer, workers):
+            writers[piece.split].add(piece)
+            done += piece.characters
+            if progress is not None:
+                progress("tokenizing", done, found.characters)
+        keys.unlink()
+        save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
+        write_manifest(
+            folder,
+            Manifest(
+                dtype=dtype_for(tokenizer),
+                shard_tokens=shard_tokens,
+                tokenizer=TokenizerRecord(
+                    kind=tokenizer.kind,
+                    fingerprint=tokenizer.fingerprint,
+                    vocab_size=tokenizer.vocab_size,
+                    end_of_text=tokenizer.end_of_text,
+                ),
+                split=SplitChoice(
+                    asked=split,
+                    used=plan.kind,
+                    valid_fraction=valid_fraction,
+                    seed=seed,
+                    note=plan.note,
+                ),
+                splits={name: writer.finish() for name, writer in writers.items()},
+                **_left_out(documents),
+            ),
+        )
+    return open_store(out, tokenizer)
+
+
+def _left_out(documents: Iterable[Document]) -> dict[str, Any]:
+    """Return what the sources could not use, for the manifest."""
+    if not isinstance(documents, Sources):
+        return {}
+    report = documents.report
+    return {"skipped": report.skipped, "problems": tuple(report.problems)}

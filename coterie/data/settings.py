@@ -1,0 +1,41 @@
+"""The settings of a run's data: what to read, what to hold out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from coterie.data.sources import OnError
+from coterie.data.split import SplitKind
+from coterie.foundation.settings import Settings
+
+
+class DataSettings(Settings):
+    """Where the text comes from and how it is divided."""
+
+    source: str | tuple[str, ...] = Field(
+        default="shakespeare",
+        description="files, folders or “shakespeare” for the corpus that is shipped",
+    )
+    column: str | None = Field(
+        default=None, description="column of JSONL, CSV and Parquet that holds the text"
+    )
+    valid_fraction: float = Field(
+        default=0.1, ge=0, lt=1, description="share of the characters held out for validation"
+    )
+    split: SplitKind = Field(
+        default="documents", description="hold out whole documents, or the tail of the whole text"
+    )
+    split_seed: int = Field(default=0, description="of the choice of documents held out")
+    on_error: OnError = Field(
+        default="stop", description="at a row or file that cannot be used: stop, or skip it"
+    )
+    store: Path | None = Field(
+        default=None, description="a prepared token store, used instead of the source"
+    )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The sources as a tuple."""
+        return (self.source,) if isinstance(self.source, str) else self.source

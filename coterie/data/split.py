@@ -1,0 +1,199 @@
+"""Which text is held out for validation: whole documents, or the tail of everything.
+
+`documents` orders documents by a hash of their content and holds out the first of them until the
+wished fraction of characters is met as nearly as may be. Equal documents always go the same way.
+`tail` holds out the last fraction of all characters: of n characters the first int(n·(1−fraction))
+train. Both need one reading of the sources before the tokens are made; neither holds the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from coterie.data.documents import Document
+from coterie.foundation.errors import DataError
+
+SplitKind = Literal["documents", "tail"]
+SPLITS = ("train", "valid")
+Progress = Callable[[str, int, int | None], None]  # stage, characters done, characters in all
+
+_BUCKET_BITS = 20  # documents are told apart up to a millionth of the range of hashes
+_SHIFT = np.uint64(64 - _BUCKET_BITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of text that goes into one split; `starts` marks the beginning of a document."""
+
+    split: str
+    text: str
+    starts: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one reading of the sources found.
+
+    Attributes:
+        documents, characters: how many there are.
+        buckets: characters by the leading bits of the documents' hashes, int64 [2^20].
+        keys: the file with every document's hash, in order.
+    """
+
+    documents: int
+    characters: int
+    buckets: np.ndarray
+    keys: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the split is made.
+
+    Attributes:
+        kind: what is done, which may differ from what was asked for.
+        cut: for `tail`, how many characters train.
+        threshold: for `documents`, hashes below it are held out.
+        note: why something else is done than was asked for; else empty.
+    """
+
+    kind: SplitKind
+    cut: int = 0
+    threshold: int = 0
+    note: str = ""
+
+
+def survey(
+    documents: Iterable[Document], seed: int, keys: Path, progress: Progress | None = None
+) -> Survey:
+    """Read all documents once; write their hashes, 8 bytes each, to the file `keys`.
+
+    Raises:
+        DataError: the documents cannot be read, or hold no text.
+    """
+    buckets = np.zeros(1 << _BUCKET_BITS, dtype=np.int64)
+    count = characters = 0
+    with open(keys, "wb") as file:
+        for key, length in _hashed(documents, seed, progress):
+            file.write(key)
+            buckets[int.from_bytes(key, "little") >> int(_SHIFT)] += length
+            count += length > 0
+            characters += length
+    if not characters:
+        raise DataError("The input holds no text.")
+    return Survey(count, characters, buckets, keys)
+
+
+def _hashed(
+    documents: Iterable[Document], seed: int, progress: Progress | None
+) -> Iterator[tuple[bytes, int]]:
+    """Yield the hash (8 bytes) and the length of each document, its pieces taken together."""
+    digest, length, done = None, 0, 0
+    for document in documents:
+        if not document.continued:
+            if digest is not None:
+                yield digest.digest(), length
+            # Python's own hash of a text changes from process to process; this one never does.
+            digest, length = hashlib.blake2b(digest_size=8, salt=_salt(seed)), 0
+        assert digest is not None, "a document begins with a piece that is not continued"
+        digest.update(document.text.encode("utf-8", "surrogatepass"))
+        length += len(document.text)
+        done += len(document.text)
+        if progress is not None:
+            progress("reading", done, None)
+    if digest is not None:
+        yield digest.digest(), length
+
+
+def _salt(seed: int) -> bytes:
+    return hashlib.sha256(str(seed).encode()).digest()[: hashlib.blake2b.SALT_SIZE]
+
+
+def plan_split(found: Survey, kind: SplitKind, valid_fraction: float) -> Plan:
+    """Decide what is held out.
+
+    Raises:
+        DataError: the fraction leaves nothing to train on.
+    """
+    if not 0 <= valid_fraction < 1:
+        raise DataError(f"valid_fraction must be at least 0 and below 1, not {valid_fraction}.")
+    if valid_fraction == 0 or kind == "tail":
+        return _tail(found, valid_fraction, "")
+    filled = np.flatnonzero(found.buckets)
+    if len(filled) < 2:
+        one = "there is only one document" if found.documents == 1 else "all documents are equal"
+        return _tail(found, valid_fraction, f"{one}, so the tail of the text is held out instead")
+    # After how many buckets are the characters held out nearest to what was asked for? At least
+    # one is held out and at least one trains.
+    held = np.cumsum(found.buckets[filled])[:-1]
+    last = int(np.argmin(np.abs(held - valid_fraction * found.characters)))
+    threshold = (int(filled[last]) + 1) << int(_SHIFT)
+    return Plan("documents", threshold=threshold)
+
+
+def _tail(found: Survey, valid_fraction: float, note: str) -> Plan:
+    cut = int(found.characters * (1 - valid_fraction))
+    if cut == 0:
+        raise DataError(
+            f"The input holds {found.characters} characters; with valid_fraction "
+            f"{valid_fraction} nothing is left to train on.",
+            hint="Give more text.",
+        )
+    return Plan("tail", cut=cut, note=note)
+
+
+def split_pieces(documents: Iterable[Document], found: Survey, plan: Plan) -> Iterator[Piece]:
+    """Yield the text of documents with the split that each stretch goes into, in order.
+
+    Raises:
+        DataError: the documents are not those of the survey any more.
+    """
+    pieces = (
+        _tail_pieces(documents, plan.cut)
+        if plan.kind == "tail"
+        else _document_pieces(documents, found, plan.threshold)
+    )
+    characters = 0
+    for piece in pieces:
+        characters += len(piece.text)
+        yield piece
+    if characters != found.characters:
+        raise _changed()
+
+
+def _tail_pieces(documents: Iterable[Document], cut: int) -> Iterator[Piece]:
+    position = 0
+    for document in documents:
+        room = max(cut - position, 0)
+        before, after = document.text[:room], document.text[room:]
+        if before:
+            yield Piece("train", before, starts=not document.continued)
+        if after:
+            # The held-out part begins a document of its own where it cuts one in two.
+            yield Piece("valid", after, starts=not document.continued or position <= cut)
+        position += len(document.text)
+
+
+def _document_pieces(
+    documents: Iterable[Document], found: Survey, threshold: int
+) -> Iterator[Piece]:
+    keys = np.memmap(found.keys, dtype="<u8", mode="r")
+    number, split = -1, "train"
+    for document in documents:
+        if not document.continued:
+            number += 1
+            if number >= len(keys):
+                raise _changed()
+            split = "valid" if int(keys[number]) < threshold else "train"
+        if document.text:
+            yield Piece(split, document.text, starts=not document.continued)
+
+
+def _changed() -> DataError:
+    return DataError("The input changed while it was read.", hint="Run the same command again.")

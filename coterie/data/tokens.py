@@ -1,0 +1,78 @@
+"""One long row of tokens that lies in several memory-mapped files, read without copying."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+
+
+class TokenArray:
+    """The tokens of a split, as if they lay in one array of its dtype [N].
+
+    Reading a slice inside one shard copies nothing. The row is also a ring: `fill` goes on at the
+    beginning where it reaches the end.
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray], shard_tokens: int | None = None) -> None:
+        """Join shards; all but the last must hold `shard_tokens` tokens."""
+        self._shards = [np.asarray(shard) for shard in shards]
+        self._length = sum(len(shard) for shard in self._shards)
+        self._shard_tokens = shard_tokens or max(self._length, 1)
+        assert all(len(shard) == self._shard_tokens for shard in self._shards[:-1])
+        self.dtype = self._shards[0].dtype if self._shards else np.dtype(np.uint16)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, key: int) -> int: ...
+    @overload
+    def __getitem__(self, key: slice) -> np.ndarray: ...
+    def __getitem__(self, key: int | slice) -> int | np.ndarray:
+        """Return one token, or a slice (a view where it lies in one shard, else a copy)."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(self._length)
+            whole = self._range(start, max(stop, start)) if step > 0 else self._range(0, len(self))
+            return whole[::step] if step > 0 else whole[key]
+        position = key + self._length if key < 0 else key
+        if not 0 <= position < self._length:
+            raise IndexError(f"token {key} of {self._length}")
+        shard, place = divmod(position, self._shard_tokens)
+        return int(self._shards[shard][place])
+
+    def _range(self, start: int, stop: int) -> np.ndarray:
+        parts = [self._part(begin, end) for begin, end in self._bounds(start, stop)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
+
+    def _part(self, start: int, stop: int) -> np.ndarray:
+        shard = start // self._shard_tokens
+        first = shard * self._shard_tokens
+        return self._shards[shard][start - first : stop - first]
+
+    def _bounds(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the stretches of [start, stop), each inside one shard."""
+        size = self._shard_tokens
+        inner = range((start // size + 1) * size, stop, size)
+        edges = [start, *inner, stop]
+        return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+
+    def fill(self, out: np.ndarray, start: int) -> None:
+        """Copy tokens from `start` on into `out` [T], going round at the end of the row."""
+        wanted = len(out)
+        if start + wanted <= self._length:
+            shard, place = divmod(start, self._shard_tokens)
+            content = self._shards[shard]
+            if place + wanted <= len(content):  # nearly always: no detour through slices
+                out[:] = content[place : place + wanted]
+                return
+        done = 0
+        while done < wanted:
+            begin = (start + done) % self._length
+            end = min(begin + wanted - done, self._length)
+            out[done : done + end - begin] = self._range(begin, end)
+            done += end - begin

@@ -1,0 +1,110 @@
+"""Which windows of the text a training step reads: a pure function of (seed, step, rank, world).
+
+Every start position is usable. An epoch visits each of them once, in an order that a keyed
+permutation gives without storing it; the next epoch has another order. Nothing is remembered from
+step to step, so a resumed run needs its step alone.
+
+The permutation is a Feistel network over pairs (Luby & Rackoff 1988) on Z_a × Z_b with modular
+addition and a·b just above the number of starts; numbers above it walk on along their cycle (Black
+& Rogaway 2002). Its rounds mix with the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from coterie.foundation.errors import DataError
+
+_ROUNDS = 6
+_GOLDEN = 0x9E3779B97F4A7C15
+_MASK = (1 << 64) - 1
+
+
+class Windows:
+    """The starts of training windows of `context` inputs and as many targets, one token later."""
+
+    def __init__(self, num_tokens: int, context: int, seed: int) -> None:
+        """Prepare for a row of tokens; one too short for a window is read as a ring.
+
+        Raises:
+            DataError: there are no tokens, or the context is not positive.
+        """
+        if num_tokens < 1:
+            raise DataError("There are no tokens to train on.")
+        if context < 1:
+            raise DataError(f"The context must be at least 1 token, not {context}.")
+        self.context = context
+        self.seed = seed
+        # A window takes context + 1 tokens: the last input's target lies one after it.
+        fitting = num_tokens - context
+        self.count = fitting if fitting > 0 else num_tokens
+
+    def starts(self, step: int, batch_size: int, rank: int = 0, world: int = 1) -> np.ndarray:
+        """Return where the windows of one step begin, int64 [batch_size / world].
+
+        Args:
+            step: number of the step, from 0.
+            batch_size: windows of the step over all ranks; ranks take consecutive parts of it, so
+                their union does not depend on how many there are.
+            rank, world: which part of how many.
+
+        Raises:
+            DataError: the batch cannot be divided among the ranks.
+        """
+        if batch_size < 1 or batch_size % world:
+            raise DataError(f"A batch of {batch_size} windows cannot be shared by {world} ranks.")
+        part = batch_size // world
+        first = step * batch_size + rank * part
+        epoch, place = divmod(first, self.count)
+        parts = []
+        while part:
+            taken = min(part, self.count - place)
+            numbers = np.arange(place, place + taken, dtype=np.uint64)
+            parts.append(self._permuted(numbers, epoch))
+            part -= taken
+            epoch, place = epoch + 1, 0
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _permuted(self, numbers: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the places, int64 [n], at which an epoch's order has the given numbers."""
+        keys = _round_keys(self.seed, epoch)
+        result = _feistel(numbers, self.count, keys)
+        outside = np.flatnonzero(result >= self.count)
+        while len(outside):
+            result[outside] = _feistel(result[outside], self.count, keys)
+            outside = outside[result[outside] >= self.count]
+        return result.astype(np.int64)
+
+
+def _feistel(numbers: np.ndarray, count: int, keys: list[np.uint64]) -> np.ndarray:
+    """Permute the numbers below a·b ≥ count, uint64 [n]."""
+    high = math.isqrt(count - 1) + 1
+    low = -(-count // high)
+    left, right = numbers // np.uint64(low), numbers % np.uint64(low)
+    for number, key in enumerate(keys):
+        if number % 2 == 0:
+            left = (left + _mix(right ^ key) % np.uint64(high)) % np.uint64(high)
+        else:
+            right = (right + _mix(left ^ key) % np.uint64(low)) % np.uint64(low)
+    return left * np.uint64(low) + right
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Return SplitMix64's finaliser of each value; arithmetic wraps at 2^64."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
+    """Return one key per round from the seed and the epoch, the same on every machine."""
+    state = np.array([seed & _MASK, epoch & _MASK, seed >> 64 & _MASK], dtype=np.uint64)
+    base = 0
+    for part in _mix(state + np.uint64(_GOLDEN)).tolist():
+        base = int(_mix(np.array([(base * 3 + part) & _MASK], dtype=np.uint64))[0])
+    steps = np.array(
+        [(base + _GOLDEN * (number + 1)) & _MASK for number in range(_ROUNDS)], dtype=np.uint64
+    )
+    return list(_mix(steps))
