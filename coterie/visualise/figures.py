@@ -19,7 +19,8 @@ def significant(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if 1e-4 <= abs(value) < 1e6:
-        before_point = math.floor(math.log10(abs(value))) + 1
+        rounded = float(f"{abs(value):.{digits - 1}e}")  # 0.9999 becomes 1.00, not 1.000
+        before_point = math.floor(math.log10(rounded)) + 1
         text = f"{value:,.{max(0, digits - before_point)}f}"
         if abs(value) < 0.01:
             text = text.rstrip("0")

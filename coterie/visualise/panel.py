@@ -27,6 +27,7 @@ from coterie.visualise.progress import Progress
 BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 32  # experts drawn one by one
 _LAYER_ROWS = 4
+_SAMPLE_ROWS = 8
 _STATUS = {"finished": "green", "interrupted": "yellow", "failed": "red"}
 
 
@@ -42,16 +43,17 @@ def panel(progress: Progress, elapsed: float, width: int, height: int) -> Render
     if start is None:
         return Text("Waiting for the first event …", style="dim")
     inner = max(20, width - 4)
-    parts: list[RenderableType] = [_bar(progress, elapsed), _figures(progress, inner)]
-    used = 8
-    if progress.load and progress.load.layers and height >= 14:
-        loads = _loads(progress.load.layers, inner)
+    figures = _figures(progress, inner)
+    parts: list[RenderableType] = [_bar(progress, elapsed), figures]
+    free = height - 4 - figures.row_count  # lines left: less frame, bar, and one below the frame
+    if progress.load and progress.load.layers and free >= 2:
+        loads = _loads(progress.load.layers, inner, min(_LAYER_ROWS, free - 1))
         parts += [Text(), loads]
-        used += 1 + loads.row_count
-    notices = list(progress.notices)
-    room = height - used - (len(notices) + 1 if notices else 0) - 3
-    if progress.sample and room >= 2:
-        parts += [Text(), _sample(progress, inner, min(room, 8))]
+        free -= 1 + loads.row_count
+    notices = list(progress.notices)[-max(1, free - 1) :] if free >= 2 else []
+    free -= len(notices) + 1 if notices else 0
+    if progress.sample and free >= 3:
+        parts += [Text(), _sample(progress, inner, min(free - 2, _SAMPLE_ROWS))]
     if notices:
         parts += [Text(), *(_notice(level, message) for level, message in notices)]
     state = progress.ended.status if progress.ended else None
@@ -125,12 +127,12 @@ def _figures(progress: Progress, width: int) -> Table:
     return table
 
 
-def _loads(layers: Sequence[LayerLoad], width: int) -> Table:
+def _loads(layers: Sequence[LayerLoad], width: int, rows: int) -> Table:
     """Return small bars per layer; where there are too many layers, those least in balance."""
     most = min(_MOST_BARS, max(len(layer.load) for layer in layers))
     cell = most + 20
     columns = max(1, min(width // cell, -(-len(layers) // 2), 4))
-    fitting = columns * _LAYER_ROWS
+    fitting = columns * rows
     shown = list(layers)
     if len(shown) > fitting:
         shown = sorted(sorted(shown, key=_imbalance)[-fitting:], key=lambda layer: layer.layer)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from coterie.foundation.errors import UserError
 from coterie.foundation.files import explain_disk_errors
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.axis import axis_for, tick_text
@@ -74,6 +75,8 @@ def write_plots(run: RunDirectory, folder: Path | str) -> list[Path]:
         UserError: the folder cannot be written, or the disk is full.
     """
     series, folder = read_series(run), Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; the pictures need a folder.")
     plots: list[tuple[str, Callable[[Series], Figure], tuple[str, ...]]] = []
     if len(series.step):
         plots.append(("loss", loss_figure, ("svg", "png")))

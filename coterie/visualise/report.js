@@ -6,7 +6,8 @@ function number(value, digits = 4) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1e6 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 2);
-  return value.toLocaleString("en", { maximumSignificantDigits: size >= 1000 ? 6 : digits });
+  const least = size >= 0.1 && size < 1000 ? digits : 1;
+  return value.toLocaleString("en", { minimumSignificantDigits: least, maximumSignificantDigits: size >= 1000 ? 6 : digits });
 }
 
 // A path is absolute M and relative l in a box of 10,000 by 10,000; see charts.py.
@@ -192,6 +193,8 @@ function samples(box) {
     range.setAttribute("aria-valuetext", `step ${items[range.value].dataset.step}`);
   };
   range.addEventListener("input", show);
+  const toggle = box.querySelector(".toggle");
+  if (toggle) bar.append(toggle);
   box.querySelector("ol").before(bar);
   show();
 }
@@ -199,3 +202,6 @@ function samples(box) {
 document.querySelectorAll(".plot").forEach(chart);
 document.querySelectorAll(".map").forEach(heat);
 document.querySelectorAll(".samples").forEach(samples);
+window.addEventListener("beforeprint", () => {
+  document.querySelectorAll("details").forEach((each) => { each.open = true; });
+});

@@ -282,9 +282,16 @@ def configuration_section(series: Series) -> str:
         if start.peak_flops:
             entries.append(("measured ceiling", f"{count(start.peak_flops)}FLOP/s"))
         entries.append(("tokens per step", f"{start.tokens_per_step:,}"))
-        entries += [(name.replace("_", " "), value) for name, value in start.machine.items()]
+        entries += [_machine_entry(name, value) for name, value in start.machine.items()]
         parts.append(f"<h3>Machine</h3>{pairs(entries)}")
     return "".join(parts)
+
+
+def _machine_entry(name: str, value: str | int | float) -> tuple[str, object]:
+    """Return one fact about the machine with its unit."""
+    if name.endswith("_bytes") and not isinstance(value, str):
+        return name.removesuffix("_bytes").replace("_", " "), size(value)
+    return name.replace("_", " "), value
 
 
 def _resumes(series: Series) -> list[tuple[float, str]]:
