@@ -1,0 +1,15 @@
+"""Attention: a closed union, one file per mathematical idea.
+
+An attention module maps tokens [B, T, D] to [B, T, D], given how to turn queries and keys by
+position and, when generating, its part of the cache. Its settings say its `window` (None: it sees
+everything before it), which caches read.
+"""
+
+from typing import Annotated
+
+from coterie.foundation.settings import union
+from coterie.model.attention.grouped import GroupedAttention
+
+Attention = Annotated[GroupedAttention, union(GroupedAttention)]
+
+__all__ = ["Attention", "GroupedAttention"]

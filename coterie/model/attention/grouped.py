@@ -1,0 +1,165 @@
+"""Grouped-query attention: groups of query heads share the keys and values of one head.
+
+Ainslie et al. 2023, arXiv:2305.13245. With as many key heads as query heads it is multi-head
+attention (Vaswani et al. 2017, arXiv:1706.03762), with one it is multi-query attention (Shazeer
+2019, arXiv:1911.02150). Optional normalisation of queries and keys per head: Henry et al. 2020,
+arXiv:2010.04245.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coterie.foundation.settings import Settings
+from coterie.model.attention.products import attend
+from coterie.model.cache import AttentionCache
+from coterie.model.count import Count, linear, mean_visible
+from coterie.model.norm import Norm
+from coterie.model.part import Part
+from coterie.model.position import Rotate
+
+
+class GroupedAttention(Settings):
+    """Settings of multi-head, grouped-query and multi-query attention."""
+
+    kind: Literal["grouped"] = "grouped"
+    heads: int = Field(default=4, ge=1, description="query heads")
+    kv_heads: int | None = Field(
+        default=None, ge=1, description="key and value heads; None: as `heads`"
+    )
+    head_dim: int | None = Field(
+        default=None, ge=1, description="channels of a head; None: width / heads"
+    )
+    window: int | None = Field(
+        default=None,
+        ge=1,
+        description="positions a token sees, its own included; None: all before it",
+    )
+    bias: bool = Field(default=False, description="biases on queries, keys, values and output")
+    query_key_norm: Norm | None = Field(
+        default=None, description="normalises each head of queries and keys; true means rms"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of attention weights dropped"
+    )
+
+    @field_validator("query_key_norm", mode="before")
+    @classmethod
+    def _flag(cls, value: Any) -> Any:
+        return {True: "rms", False: None}[value] if isinstance(value, bool) else value
+
+    @property
+    def key_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+    def channels(self, width: int) -> int:
+        """Return the channels of one head."""
+        return self.head_dim or width // self.heads
+
+    def check(self, width: int) -> None:
+        """Make sure that the heads fit the model's width and each other.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if self.head_dim is None and width % self.heads:
+            raise ValueError(
+                f"{self.heads} attention heads cannot share a width of {width} evenly; "
+                "change heads or width, or set head_dim"
+            )
+        if self.heads % self.key_heads:
+            raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
+
+    def build(self, width: int) -> GroupedAttentionPart:
+        """Return the module for a decoder of this width."""
+        return GroupedAttentionPart(self, width)
+
+    def counts(self, width: int, context: int) -> Count:
+        """Return its count; a query sees `mean_visible` positions on average."""
+        channels = self.channels(width)
+        inner, shared = self.heads * channels, self.key_heads * channels
+        products = Count(
+            "products",
+            f"window {self.window}" if self.window else "all before",
+            flops=4.0 * inner * mean_visible(context, self.window),
+            cache=2 * shared,
+        )
+        parts = [
+            linear("query", width, inner, bias=self.bias),
+            linear("key", width, shared, bias=self.bias),
+            linear("value", width, shared, bias=self.bias),
+            products,
+            linear("output", inner, width, bias=self.bias),
+        ]
+        if self.query_key_norm is not None:
+            parts += [self.query_key_norm.counts(f"{x}_norm", channels) for x in ("query", "key")]
+        return Count.of("attention", f"{self.heads}/{self.key_heads} heads of {channels}", parts)
+
+
+class GroupedAttentionPart(Part):
+    """Projects to queries, keys and values, attends, projects back."""
+
+    roles = {
+        "query": "matrix", "key": "matrix", "value": "matrix", "output": "matrix",
+        "query_bias": "bias", "key_bias": "bias", "value_bias": "bias", "output_bias": "bias",
+    }  # fmt: skip
+    outputs = frozenset({"output"})
+    query: nn.Parameter
+    key: nn.Parameter
+    value: nn.Parameter
+    query_bias: nn.Parameter | None
+    key_bias: nn.Parameter | None
+    value_bias: nn.Parameter | None
+
+    def __init__(self, settings: GroupedAttention, width: int) -> None:
+        super().__init__()
+        self.window = settings.window
+        self.channels = settings.channels(width)
+        self.dropout = settings.dropout
+        inner, shared = settings.heads * self.channels, settings.key_heads * self.channels
+        for name, rows in (("query", inner), ("key", shared), ("value", shared)):
+            self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
+            bias = nn.Parameter(torch.empty(rows)) if settings.bias else None
+            self.register_parameter(f"{name}_bias", bias)
+        self.output = nn.Parameter(torch.empty(width, inner))
+        self.output_bias = nn.Parameter(torch.empty(width)) if settings.bias else None
+        norm = settings.query_key_norm
+        self.query_norm = None if norm is None else norm.build(self.channels)
+        self.key_norm = None if norm is None else norm.build(self.channels)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        rotate: Rotate | None = None,
+        cache: AttentionCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Let each token read the tokens before it.
+
+        Args:
+            x: the tokens.
+            rotate: turns queries and keys by their positions.
+            cache: this layer's earlier keys and values; the new ones are added to it.
+        """
+        heads = (*x.shape[:2], -1, self.channels)
+        query = F.linear(x, self.query, self.query_bias).view(heads)
+        keys = F.linear(x, self.key, self.key_bias).view(heads)
+        values = F.linear(x, self.value, self.value_bias).view(heads).transpose(1, 2)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, keys = self.query_norm(query), self.key_norm(keys)
+        if rotate is not None:
+            query, keys = rotate(query), rotate(keys)
+        # Under autocast norms answer in float32; the products want one type.
+        query = query.to(values.dtype).transpose(1, 2)
+        keys = keys.to(values.dtype).transpose(1, 2)
+        if cache is not None:
+            keys, values, _ = cache.append(keys, values)
+        dropout = self.dropout if self.training else 0.0
+        mixed = attend(query, keys, values, window=self.window, dropout=dropout)
+        return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)

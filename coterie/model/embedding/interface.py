@@ -1,0 +1,35 @@
+"""What the decoder asks of an embedding module."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from coterie.model.part import Part
+
+
+class EmbeddingPart(Part, ABC):
+    """Base of embedding modules."""
+
+    lookback: int = 0
+
+    @abstractmethod
+    def forward(
+        self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Return the tokens' vectors.
+
+        Args:
+            tokens: their ids.
+            recent: up to `lookback` tokens that came just before; None at the start of a text.
+        """
+        ...
+
+    @abstractmethod
+    def tied(
+        self, hidden: Float[Tensor, "*N D"]
+    ) -> tuple[Float[Tensor, "*N R"], Float[Tensor, "V R"]]:
+        """Return what a tied head multiplies: hidden states and a matrix over the vocabulary."""
+        ...

@@ -1,0 +1,27 @@
+"""Routed experts. Read in the order of a token's way: router (score → select), dispatch, compute
+over the bodies, combine, account; `layer` joins them, `balance` keeps experts evenly used.
+"""
+
+from coterie.model.experts.account import LayerRouting
+from coterie.model.experts.balance import Balance
+from coterie.model.experts.bodies import Body
+from coterie.model.experts.compute import Compute
+from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart, RoutingMemory
+from coterie.model.experts.pack import ExpertPack
+from coterie.model.experts.router import RouterSettings
+from coterie.model.experts.score import Score
+from coterie.model.experts.select import Select
+
+__all__ = [
+    "Balance",
+    "Body",
+    "Compute",
+    "ExpertPack",
+    "LayerRouting",
+    "MixtureOfExperts",
+    "MixtureOfExpertsPart",
+    "RouterSettings",
+    "RoutingMemory",
+    "Score",
+    "Select",
+]

@@ -1,0 +1,64 @@
+"""Learned positions: one vector per position, added to the token's embedding.
+
+Radford et al. 2019 (GPT-2). There is no vector beyond the context.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from coterie.foundation.errors import UserError
+from coterie.foundation.settings import Settings
+from coterie.model.count import Count, lookup
+from coterie.model.position.interface import PositionPart
+
+
+class LearnedPosition(Settings):
+    """Settings of learned positions."""
+
+    kind: Literal["learned"] = "learned"
+    std: float | None = Field(
+        default=None, ge=0, description="initial spread; None: the embedding's"
+    )
+
+    def check(self, head_dim: int) -> None:
+        """Accept every head size."""
+
+    def build(self, width: int, context: int) -> LearnedPositionPart:
+        """Return the module with one vector for each of `context` positions."""
+        return LearnedPositionPart(self, width, context)
+
+    def counts(self, width: int, context: int) -> Count:
+        """Return its count."""
+        return lookup("position", context, width)
+
+
+class LearnedPositionPart(PositionPart):
+    """A table of position vectors."""
+
+    roles = {"weight": "embedding"}
+
+    def __init__(self, settings: LearnedPosition, width: int, context: int) -> None:
+        super().__init__()
+        self.limit = context
+        self.weight = nn.Parameter(torch.empty(context, width))
+        self.initial_std = {} if settings.std is None else {"weight": settings.std}
+
+    def embed(self, start: int, length: int) -> Float[Tensor, "T D"]:
+        """Return the vectors of `length` positions.
+
+        Raises:
+            UserError: the text is longer than the context.
+        """
+        if start + length > self.weight.shape[0]:
+            raise UserError(
+                f"The text has {start + length} tokens, but this model has learned positions for "
+                f"{self.weight.shape[0]}.",
+                hint="Shorten the text, or give the model a larger context and train it.",
+            )
+        return self.weight[start : start + length]

@@ -1,0 +1,92 @@
+"""What a decoder of given settings costs, counted by formula and laid out as a tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from coterie.model.count import Count
+from coterie.model.decoder import DecoderSettings
+
+
+@dataclass(frozen=True)
+class TreeRow:
+    """One line of the layer tree; figures include the rows below it that are deeper."""
+
+    depth: int
+    name: str
+    detail: str
+    parameters: int
+    active_parameters: int
+    flops: float
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a decoder costs.
+
+    Attributes:
+        settings: of the decoder.
+        parameters: values that training moves.
+        active_parameters: of these, those multiplied for one token: without look-ups and experts
+            that are not selected, with the output head.
+        cache_bytes_per_token: kept for each earlier token when generating in float32; layers with
+            a window keep no more than that many tokens.
+        tree: the decoder's parts in reading order, equal neighbours joined.
+    """
+
+    settings: DecoderSettings
+    parameters: int
+    active_parameters: int
+    cache_bytes_per_token: int
+    tree: tuple[TreeRow, ...]
+
+    def flops_per_token(self, context: int | None = None) -> float:
+        """Return the operations of one token's forward pass, mean over a text of `context` tokens.
+
+        Matrix products at two operations per multiplication; attention over the positions that
+        the causal mask and the window let through. A training step costs three times as much.
+        """
+        return count_tree(self.settings, context).flops
+
+
+def count(settings: DecoderSettings) -> Counts:
+    """Count a decoder.
+
+    Raises:
+        SettingsError: the vocabulary's size is not set.
+    """
+    whole = count_tree(settings)
+    float_bytes = 4
+    rows = (
+        TreeRow(
+            depth=depth,
+            name=part.name,
+            detail=part.detail,
+            parameters=part.parameters,
+            active_parameters=part.active,
+            flops=part.flops,
+            cache_bytes=part.cache * float_bytes,
+        )
+        for depth, part in whole.walk()
+    )
+    return Counts(settings, whole.parameters, whole.active, whole.cache * float_bytes, tuple(rows))
+
+
+def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
+    """Return the tree of a decoder's counts over texts of `context` tokens (None: its own)."""
+    vocab_size, width = settings.known_vocab_size(), settings.width
+    parts = [settings.embedding.counts(vocab_size, width)]
+    if settings.embedding_norm:
+        parts.append(settings.norm.counts("embedding_norm", width))
+    parts.append(settings.position.counts(width, settings.context))
+    layer = 0
+    for plan, group in groupby(settings.plans()):
+        number = len(tuple(group))
+        name = f"block {layer}" if number == 1 else f"blocks {layer}–{layer + number - 1}"
+        parts.append(plan.counts(name, width, context or settings.context).times(number))
+        layer += number
+    parts.append(settings.norm.counts("norm", width))
+    parts.append(settings.head.counts(settings.embedding, vocab_size, width))
+    return Count.of("decoder", f"{settings.layers} layers of {width}", parts)
