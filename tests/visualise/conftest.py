@@ -27,6 +27,13 @@ from coterie.foundation.runs import RunDirectory
 
 TOKENS_PER_STEP = 2048
 BEGAN = 1_790_000_000.0
+START = RunStarted(
+    name="quickstart-3", preset="quickstart", parameters=2_134_912, active_parameters=887_552,
+    steps=400, tokens_per_step=TOKENS_PER_STEP, device="cpu", precision="float32",
+    peak_flops=3.1e11,
+    machine={"processor": "a 2-core processor", "cores": 2, "memory_bytes": 8_400_000_000,
+             "python": "3.11.2", "torch": "2.13.0"},
+)  # fmt: skip
 
 CONFIG = """\
 description: The first five minutes on a small machine.
@@ -106,79 +113,80 @@ def make_events(
     """Return the events of a run. With `resume_at` it was interrupted and resumed there."""
     rng = random.Random(seed)
     clock = BEGAN
-    start = RunStarted(
-        time=clock, name=name, preset="quickstart", parameters=2_134_912,
-        active_parameters=887_552, steps=steps, tokens_per_step=TOKENS_PER_STEP, device="cpu",
-        precision="float32", peak_flops=3.1e11,
-        machine={"processor": "a 2-core processor", "cores": 2, "memory_gb": 8.4,
-                 "python": "3.11.2", "torch": "2.13.0"},
-    )  # fmt: skip
-    events: list[AnyEvent] = [start]
-    events.append(Notice(time=clock, message="The token store was found in the cache."))
+    start = START.model_copy(update={"time": clock, "name": name, "steps": steps})
+    notice = Notice(time=clock, message="The token store was found in the cache.")
+    events: list[AnyEvent] = [start, notice]
     for step in range(1, steps + 1):
-        seconds = 0.11 + abs(rng.gauss(0, 0.008)) + (0.15 if rng.random() < 0.01 else 0)
-        clock += seconds
-        warm = min(1.0, step / (steps * 0.05))
-        rate = 2e-3 * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        norm = 0.4 + 1.6 * math.exp(-step / (steps * 0.1)) + abs(rng.gauss(0, 0.07))
-        loss = _loss(step, steps, floor) + rng.gauss(0, 0.035)
-        events.append(StepDone(
-            time=clock, step=step, loss=loss, learning_rate=rate,
-            gradient_norm=norm * (6 if step == steps // 3 else 1), tokens=step * TOKENS_PER_STEP,
-            seconds=seconds, tokens_per_second=TOKENS_PER_STEP / seconds,
-            mfu=TOKENS_PER_STEP / seconds * 6 * 887_552 / 3.1e11, memory_bytes=612_000_000,
-            auxiliary={"router z-loss": 0.01 * math.exp(-step / steps) + rng.random() * 1e-4},
-        ))  # fmt: skip
+        done = _step(rng, step, steps, floor)
+        clock += done.seconds
+        events.append(done.model_copy(update={"time": clock}))
         if layers and step % max(1, every // 5) == 0:
-            share = step / steps
-            measured = []
-            for layer in range(layers):
-                load = _load(rng, share, layer, experts)
-                if dead and layer == 1:
-                    load = (*load[:-1], 0)
-                bias = tuple(0.02 * (1 - math.exp(-share * 4)) * (1 - x * experts / sum(load))
-                             for x in _load(random.Random(7), 0.0, layer, experts))  # fmt: skip
-                dropped = 3 * (layer == 0) if dead else 0
-                measured.append(LayerLoad(layer=layer, load=load, dropped=dropped, bias=bias))
-            events.append(LoadMeasured(time=clock, step=step, steps=10, layers=tuple(measured)))
+            measured = tuple(_layer(rng, n, step / steps, experts, dead) for n in range(layers))
+            events.append(LoadMeasured(time=clock, step=step, steps=10, layers=measured))
         if step % every == 0 or step == steps:
             clock += 0.8
-            held_out = _loss(step, steps, floor) + 0.07 + 0.05 * step / steps
-            events.append(Evaluated(time=clock, step=step, split="valid", loss=held_out,
-                                    tokens=111_540, characters=111_540, seconds=0.8))  # fmt: skip
-            stage = min(3, int(4 * step / (steps + 1) + 0.5))
-            prompt, text = SAMPLES[stage]
-            events.append(Sampled(time=clock, step=step, prompt=prompt, text=text))
-            events.append(CheckpointSaved(time=clock, step=step, bytes=25_700_000, seconds=0.05,
-                                          path=f"checkpoints/step-{step:08d}"))  # fmt: skip
+            events += _pause(step, steps, floor, clock)
         if step == resume_at:
-            events.append(
-                RunEnded(
-                    time=clock,
-                    step=step,
-                    status="interrupted",
-                    message="Interrupted from the keyboard.",
-                    seconds=clock - BEGAN,
-                )
-            )
+            interrupted = "Interrupted from the keyboard."
+            events.append(RunEnded(time=clock, step=step, status="interrupted",
+                                   message=interrupted, seconds=clock - BEGAN))  # fmt: skip
             clock += 3600
-            damaged = f"checkpoints/step-{step + every:08d}"
-            events.append(
-                CheckpointDamaged(
-                    time=clock, path=damaged, problem="model.safetensors is shorter than recorded"
-                )
-            )
-            events.append(start.model_copy(update={"time": clock, "resumed_from": step}))
-            events.append(
-                Notice(
-                    time=clock,
-                    level="warning",
-                    message=f"{damaged} is damaged; the one before it was used.",
-                )
-            )
+            events += _resumption(start, step, f"checkpoints/step-{step + every:08d}", clock)
     if finished:
         events.append(RunEnded(time=clock, step=steps, status="finished", seconds=clock - BEGAN))
     return events
+
+
+def _step(rng: random.Random, step: int, steps: int, floor: float) -> StepDone:
+    seconds = 0.11 + abs(rng.gauss(0, 0.008)) + (0.15 if rng.random() < 0.01 else 0)
+    warm = min(1.0, step / (steps * 0.05))
+    norm = 0.4 + 1.6 * math.exp(-step / (steps * 0.1)) + abs(rng.gauss(0, 0.07))
+    return StepDone(
+        step=step,
+        loss=_loss(step, steps, floor) + rng.gauss(0, 0.035),
+        learning_rate=2e-3 * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps))),
+        gradient_norm=norm * (6 if step == steps // 3 else 1),
+        tokens=step * TOKENS_PER_STEP,
+        seconds=seconds,
+        tokens_per_second=TOKENS_PER_STEP / seconds,
+        mfu=TOKENS_PER_STEP / seconds * 6 * 887_552 / 3.1e11,
+        memory_bytes=612_000_000,
+        auxiliary={"router z-loss": 0.01 * math.exp(-step / steps) + rng.random() * 1e-4},
+    )
+
+
+def _layer(rng: random.Random, layer: int, share: float, experts: int, dead: bool) -> LayerLoad:
+    """Return one layer's load; with `dead`, layer 1 has an idle expert and layer 0 drops tokens."""
+    load = _load(rng, share, layer, experts)
+    if dead and layer == 1:
+        load = (*load[:-1], 0)
+    first = _load(random.Random(7), 0.0, layer, experts)
+    grown = 0.02 * (1 - math.exp(-share * 4))
+    bias = tuple(grown * (1 - x * experts / sum(load)) for x in first)
+    return LayerLoad(layer=layer, load=load, dropped=3 * (dead and layer == 0), bias=bias)
+
+
+def _pause(step: int, steps: int, floor: float, clock: float) -> list[AnyEvent]:
+    """Return an evaluation, a sample and a checkpoint."""
+    held_out = _loss(step, steps, floor) + 0.07 + 0.05 * step / steps
+    prompt, text = SAMPLES[min(3, int(4 * step / (steps + 1) + 0.5))]
+    path = f"checkpoints/step-{step:08d}"
+    return [
+        Evaluated(time=clock, step=step, split="valid", loss=held_out, tokens=111_540,
+                  characters=111_540, seconds=0.8),
+        Sampled(time=clock, step=step, prompt=prompt, text=text),
+        CheckpointSaved(time=clock, step=step, bytes=25_700_000, seconds=0.05, path=path),
+    ]  # fmt: skip
+
+
+def _resumption(start: RunStarted, step: int, damaged: str, clock: float) -> list[AnyEvent]:
+    problem = "model.safetensors is shorter than recorded"
+    message = f"{damaged} is damaged; the one before it was used."
+    return [
+        CheckpointDamaged(time=clock, path=damaged, problem=problem),
+        start.model_copy(update={"time": clock, "resumed_from": step}),
+        Notice(time=clock, level="warning", message=message),
+    ]
 
 
 def write_run(root: Path, events: list[AnyEvent], name: str = "quickstart-3") -> RunDirectory:
