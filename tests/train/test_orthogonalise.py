@@ -69,7 +69,7 @@ def test_muon_equals_torch_on_one_matrix(shape, monkeypatch):
     for step in range(4):
         ours.grad = stack(shape, 10 + step)
         theirs.grad = ours.grad.clone()
-        optimizer.step(1.0)
+        optimizer.step(step, 1.0)
         reference.step()
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
@@ -80,9 +80,9 @@ def test_packed_experts_are_orthogonalised_one_by_one():
     singles = [nn.Parameter(torch.zeros(6, 10)) for _ in range(3)]
     for single, gradient in zip(singles, packed.grad, strict=True):
         single.grad = gradient.clone()
-    Muon().build([RoleParameter("experts", "matrix", packed)]).step(1.0)
+    Muon().build([RoleParameter("experts", "matrix", packed)]).step(0, 1.0)
     for single in singles:
-        Muon().build([RoleParameter("one", "matrix", single)]).step(1.0)
+        Muon().build([RoleParameter("one", "matrix", single)]).step(0, 1.0)
     torch.testing.assert_close(packed.detach(), torch.stack([s.detach() for s in singles]))
 
 
@@ -100,7 +100,7 @@ def test_state_by_name_restores_the_optimizer_bit_for_bit(settings):
         for step in steps:
             for index, parameter in enumerate(parameters):
                 parameter.tensor.grad = stack(parameter.tensor.shape, 100 * step + index)
-            optimizer.step(0.5)
+            optimizer.step(step, 0.5)
 
     whole = mixed_parameters()
     optimizer = settings.build(whole)
@@ -126,13 +126,13 @@ def test_rates_and_decay_follow_roles():
     )
     for parameter in parameters:
         parameter.tensor.grad = torch.zeros_like(parameter.tensor)
-    settings.build(parameters).step(1.0)
+    settings.build(parameters).step(0, 1.0)
     after = {p.name: p.tensor.detach() for p in parameters}
     torch.testing.assert_close(after["matrix"], before["matrix"] * (1 - 0.1 * 0.5))
     assert torch.equal(after["embedding"], before["embedding"])
     for parameter in parameters:
         parameter.tensor.grad = torch.ones_like(parameter.tensor)
-    settings.build(parameters).step(0.5)
+    settings.build(parameters).step(0, 0.5)
     torch.testing.assert_close(after["norm"], before["norm"] - 0.1, atol=1e-5, rtol=0)
     torch.testing.assert_close(after["bias"], before["bias"] - 0.05, atol=1e-5, rtol=0)
 
@@ -140,3 +140,11 @@ def test_rates_and_decay_follow_roles():
 def test_an_unknown_role_is_named_with_the_nearest_one():
     with pytest.raises(ValueError, match=r"embeding.*embedding"):
         AdamW(learning_rates={"embeding": 0.1})
+
+
+def test_momentum_rises_over_its_warmup_and_then_stays():
+    settings = Muon(momentum=0.95, momentum_start=0.85, momentum_warmup=100)
+    assert [settings.momentum_at(step) for step in (0, 50, 100, 900)] == pytest.approx(
+        [0.85, 0.90, 0.95, 0.95]
+    )
+    assert Muon(momentum=0.9).momentum_at(0) == 0.9

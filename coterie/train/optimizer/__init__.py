@@ -1,7 +1,7 @@
 """Optimizers: a closed union of settings, each of which builds what moves the parameters.
 
-An optimizer answers `step(multiplier)`, `state()` and `load_state(tensors)`, and says its peak
-`learning_rate`. It never clips and never reads a schedule: the step does both.
+An optimizer answers `step(step, multiplier)`, `state()` and `load_state(tensors)`, and says its
+peak `learning_rate`. It never clips and never reads a schedule: the step does both.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ class Optimizer(Protocol):
 
     learning_rate: float
 
-    def step(self, multiplier: float) -> None:
-        """Move the parameters along their gradients at `multiplier` times the peak rates."""
+    def step(self, step: int, multiplier: float) -> None:
+        """Move the parameters along their gradients at `multiplier` times the peak rates.
+
+        `step` counts from 0, for whatever changes over the run besides the learning rate.
+        """
         ...
 
     def state(self) -> dict[str, Tensor]:

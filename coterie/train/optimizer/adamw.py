@@ -45,6 +45,14 @@ class AdamW(Settings):
         """Return the optimizer of these parameters."""
         return AdamWOptimizer(parameters, self)
 
+    def state_bytes(self, parameters: Sequence[RoleParameter]) -> int:
+        """Return the memory of the two moments of each parameter, in bytes."""
+        return sum(2 * p.tensor.numel() * p.tensor.element_size() for p in parameters)
+
+    def flops(self, parameters: Sequence[RoleParameter]) -> float:
+        """Return the operations of the matrix products of one step: there are none."""
+        return 0.0
+
 
 class AdamWOptimizer:
     """`torch.optim.AdamW` behind the small interface that the step needs."""
@@ -71,7 +79,7 @@ class AdamWOptimizer:
             fused=True,  # one kernel for all parameters; runs on CPU, CUDA and MPS
         )  # fmt: skip
 
-    def step(self, multiplier: float) -> None:
+    def step(self, step: int, multiplier: float) -> None:
         """Move the parameters along their gradients at `multiplier` times the peak rates."""
         for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
             group["lr"] = peak * multiplier

@@ -13,9 +13,7 @@ from typing import NamedTuple
 from torch import nn
 
 from coterie.foundation.errors import nearest
-
-# What a parameter can be in a decoder; `coterie.model.parameter_roles` answers with these.
-ROLES = ("embedding", "matrix", "head", "router", "norm", "bias")
+from coterie.model.part import ROLES
 
 
 class RoleParameter(NamedTuple):

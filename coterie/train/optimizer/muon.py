@@ -25,6 +25,7 @@ from coterie.train.optimizer.adamw import AdamW, AdamWOptimizer
 from coterie.train.optimizer.groups import RoleParameter
 from coterie.train.optimizer.orthogonalise import (
     Coefficients,
+    iteration_flops,
     newton_schulz,
     orthogonalise,
     polar_express,
@@ -40,6 +41,10 @@ class Muon(Settings):
     kind: Literal["muon"] = "muon"
     learning_rate: float = Field(default=0.02, gt=0, description="peak learning rate of matrices")
     momentum: float = Field(default=0.95, ge=0, lt=1)
+    momentum_start: float = Field(default=0.85, ge=0, lt=1, description="momentum of step 0 ...")
+    momentum_warmup: int = Field(
+        default=0, ge=0, description="... if it rises linearly over so many steps"
+    )
     weight_decay: float = Field(default=0.0, ge=0, description="of matrices")
     iterations: int = Field(default=5, ge=1, le=20, description="orthogonalising steps")
     polynomial: Literal["polar_express", "newton_schulz"] = "polar_express"
@@ -55,19 +60,49 @@ class Muon(Settings):
         """Return the optimizer of these parameters."""
         return MuonOptimizer(parameters, self)
 
+    def state_bytes(self, parameters: Sequence[RoleParameter]) -> int:
+        """Return the memory of matrices' momentum and the others' moments, in bytes."""
+        matrices, others = split_matrices(parameters)
+        return 4 * sum(p.tensor.numel() for p in matrices) + self.others.state_bytes(others)
+
+    def flops(self, parameters: Sequence[RoleParameter]) -> float:
+        """Return the operations of the matrix products of one step."""
+        matrices, _ = split_matrices(parameters)
+        shapes = [p.tensor.shape for p in matrices]
+        return float(
+            sum(
+                shape[:-2].numel() * iteration_flops(shape[-2], shape[-1], self.iterations)
+                for shape in shapes
+            )
+        )
+
+    def momentum_at(self, step: int) -> float:
+        """Return the momentum of a step, counted from 0."""
+        if step >= self.momentum_warmup:
+            return self.momentum
+        rise = (self.momentum - self.momentum_start) * step / self.momentum_warmup
+        return self.momentum_start + rise
+
     def coefficients(self) -> tuple[Coefficients, ...]:
         """Return the polynomial of each orthogonalising step."""
         table = {"polar_express": polar_express, "newton_schulz": newton_schulz}
         return table[self.polynomial](self.iterations)
 
 
+def split_matrices(
+    parameters: Sequence[RoleParameter],
+) -> tuple[list[RoleParameter], list[RoleParameter]]:
+    """Return the parameters that are Muon's and those that are not."""
+    matrices = [p for p in parameters if p.role == MATRIX and p.tensor.ndim >= 2]
+    names = {p.name for p in matrices}
+    return matrices, [p for p in parameters if p.name not in names]
+
+
 class MuonOptimizer:
     """Muon and AdamW, each over the parameters that suit it."""
 
     def __init__(self, parameters: Sequence[RoleParameter], settings: Muon) -> None:
-        matrices = [p for p in parameters if p.role == MATRIX and p.tensor.ndim >= 2]
-        chosen = {p.name for p in matrices}
-        others = [p for p in parameters if p.name not in chosen]
+        matrices, others = split_matrices(parameters)
         self.learning_rate = settings.learning_rate
         self._settings = settings
         by_shape: dict[tuple[int, int], list[RoleParameter]] = defaultdict(list)
@@ -77,12 +112,13 @@ class MuonOptimizer:
         self._stacks = [_Stack(members, settings) for members in by_shape.values()]
         self._others = AdamWOptimizer(others, settings.others) if others else None
 
-    def step(self, multiplier: float) -> None:
+    def step(self, step: int, multiplier: float) -> None:
         """Move the parameters along their gradients at `multiplier` times the peak rates."""
+        momentum = self._settings.momentum_at(step)
         for stack in self._stacks:
-            stack.step(self._settings.learning_rate * multiplier)
+            stack.step(self._settings.learning_rate * multiplier, momentum)
         if self._others is not None:
-            self._others.step(multiplier)
+            self._others.step(step, multiplier)
 
     def state(self) -> dict[str, Tensor]:
         """Return momentum and moments by parameter name."""
@@ -111,7 +147,6 @@ class _Stack:
         self._momentum = torch.zeros(
             sum(self._counts), *self._shape, device=first.device, dtype=torch.float32
         )
-        self._mass = settings.momentum
         self._weight_decay = settings.weight_decay
         self._coefficients = settings.coefficients()
         self._safety = settings.safety
@@ -121,11 +156,11 @@ class _Stack:
         self._dtype = torch.bfloat16 if first.device.type == "cuda" else torch.float32
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
+    def step(self, learning_rate: float, momentum: float) -> None:
         """Update every matrix of the stack."""
         gradients = self._gather()
-        self._momentum.lerp_(gradients, 1.0 - self._mass)
-        lookahead = gradients.lerp_(self._momentum, self._mass)  # Nesterov's form
+        self._momentum.lerp_(gradients, 1.0 - momentum)
+        lookahead = gradients.lerp_(self._momentum, momentum)  # Nesterov's form
         updates = orthogonalise(lookahead.to(self._dtype), self._coefficients, safety=self._safety)
         if self._weight_decay:
             torch._foreach_mul_(self._tensors, 1.0 - learning_rate * self._weight_decay)

@@ -91,6 +91,12 @@ def _iterate_gram(
     return torch.bmm(Q, X)
 
 
+def iteration_flops(rows: int, columns: int, steps: int) -> float:
+    """Return the operations of orthogonalising one matrix directly, without the Gram iteration."""
+    m, n = min(rows, columns), max(rows, columns)
+    return float(steps * (4 * m * m * n + 2 * m**3))
+
+
 def polar_express(steps: int) -> tuple[Coefficients, ...]:
     """Return the polynomials of `steps` steps; the last one is repeated beyond the table's end."""
     last = POLAR_EXPRESS[-1]

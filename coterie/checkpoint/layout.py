@@ -1,0 +1,38 @@
+"""Where things lie in a checkpoint, and which checkpoints a run has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+FORMAT = 1
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer.json"
+MANIFEST = "manifest.json"
+FILES = (MODEL, OPTIMIZER, STATE, CONFIG, TOKENIZER)
+
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+def directory_name(step: int) -> str:
+    """Return the name of the checkpoint after `step` optimizer steps."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint directory's name says."""
+    match = _NAME.fullmatch(path.name)
+    assert match, f"{path} is not a checkpoint's name"
+    return int(match.group(1))
+
+
+def list_checkpoints(root: Path | str) -> list[Path]:
+    """Return every checkpoint directory, sound or not, the newest at the end."""
+    root = Path(root)
+    if not root.is_dir():
+        return []
+    found = [path for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of)

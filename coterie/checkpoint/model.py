@@ -1,0 +1,99 @@
+"""A trained model from whatever names it: a run, `latest`, or the path of a run or checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from coterie.checkpoint.layout import MANIFEST, MODEL, TOKENIZER
+from coterie.checkpoint.read import (
+    OnDamaged,
+    find_checkpoint,
+    load_tensors,
+    read_manifest,
+    read_settings,
+    require_sound,
+)
+from coterie.foundation.errors import CheckpointError
+from coterie.foundation.runs import RunDirectory, find_run
+from coterie.model import Decoder, DecoderSettings
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.saving import load_tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder in evaluation mode on the CPU, and what belongs to it.
+
+    Attributes:
+        decoder: the model.
+        tokenizer: the one it was trained with.
+        settings: the resolved settings of its run, as plain values.
+        step: optimizer steps it was trained for.
+        path: the checkpoint it came from.
+    """
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    settings: dict[str, Any]
+    step: int
+    path: Path
+
+
+def locate_checkpoint(
+    target: str | Path | RunDirectory,
+    step: int | None = None,
+    on_damaged: OnDamaged | None = None,
+) -> Path:
+    """Return the sound checkpoint that a target means.
+
+    Args:
+        target: a run, its name, `latest`, or the path of a run or of a checkpoint.
+        step: one of the run's checkpoints; the newest sound one if None.
+        on_damaged: told of each damaged checkpoint that was passed over.
+
+    Raises:
+        RunError: there is no such run.
+        CheckpointError: there is no (sound) checkpoint.
+    """
+    if isinstance(target, RunDirectory):
+        return find_checkpoint(target, step, on_damaged)
+    path = Path(target)
+    # A checkpoint holds a config.yaml as a run does; its manifest tells them apart.
+    if (path / MANIFEST).is_file() or (path / MODEL).is_file():
+        require_sound(path)
+        return path
+    return find_checkpoint(find_run(target), step, on_damaged)
+
+
+def load_model(
+    target: str | Path | RunDirectory,
+    step: int | None = None,
+    on_damaged: OnDamaged | None = None,
+) -> LoadedModel:
+    """Load a trained model; see `locate_checkpoint` for the arguments.
+
+    Raises:
+        RunError: there is no such run.
+        CheckpointError: there is no sound checkpoint, or this version cannot build its model.
+    """
+    path = locate_checkpoint(target, step, on_damaged)
+    settings = read_settings(path)
+    try:
+        decoder = DecoderSettings.model_validate(settings.get("model")).build()
+    except ValidationError as error:
+        raise CheckpointError(
+            f"This version of Coterie cannot build the model of {path}: {error}"
+        ) from error
+    load_tensors(decoder, load_file(path / MODEL), path)
+    return LoadedModel(
+        decoder=decoder.eval(),
+        tokenizer=load_tokenizer(path / TOKENIZER),
+        settings=settings,
+        step=read_manifest(path)["step"],
+        path=path,
+    )

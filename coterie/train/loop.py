@@ -1,0 +1,312 @@
+"""Training, as the story of one step: train, report, evaluate, sample, save; then the next.
+
+A run is resumable at any moment. Ctrl-C ends it after the step that is being taken, with a
+checkpoint; a kill costs the steps since the latest one. Resumed, it goes on as if never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coterie.checkpoint import (
+    checkpoint_bytes,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    step_of,
+)
+from coterie.foundation.errors import CoterieError, Interrupted
+from coterie.foundation.events import (
+    CheckpointDamaged,
+    CheckpointSaved,
+    Evaluated,
+    RunEnded,
+    RunStarted,
+)
+from coterie.foundation.layers import dump_yaml
+from coterie.foundation.runs import RunDirectory
+from coterie.model import count
+from coterie.train.evaluation import evaluate
+from coterie.train.interrupt import InterruptRequest
+from coterie.train.machine import describe_machine, peak_flops
+from coterie.train.monitor.publish import Observer, Publisher
+from coterie.train.monitor.report import StepReporter
+from coterie.train.plan import step_flops
+from coterie.train.randomness import set_aside
+from coterie.train.resume import restore_session, save_session
+from coterie.train.samples import draw_samples, write_samples
+from coterie.train.session import Session, open_session
+from coterie.train.settings import RunSettings, Status
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes:
+        steps: optimizer steps done, earlier sittings included.
+        loss: training loss of the last step, nats per token; None if no step was taken.
+        validation_loss: mean nats per token over the validation split, after the last step.
+        seconds: time spent in training steps alone, earlier sittings included.
+        checkpoint: the newest checkpoint.
+    """
+
+    steps: int
+    loss: float | None
+    validation_loss: float | None
+    seconds: float
+    checkpoint: Path
+
+    def summary(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {**dataclasses.asdict(self), "checkpoint": str(self.checkpoint)}
+
+
+def train(
+    settings: RunSettings,
+    run: RunDirectory,
+    *,
+    preset: str,
+    observers: Sequence[Observer] = (),
+    resume: bool = False,
+) -> TrainResult:
+    """Train a model, or go on with a run from its newest sound checkpoint.
+
+    Args:
+        settings: what to do.
+        run: the directory that everything is written to.
+        preset: the name of what the settings came from, for the record.
+        observers: called with every event, as displays and trackers are.
+        resume: go on instead of beginning; a run without a checkpoint begins anew.
+
+    Raises:
+        UserError: settings, data or checkpoints cannot be used.
+        TrainingError: a gradient was not finite.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
+    """
+    trackers = [tracker.build(run) for tracker in settings.train.trackers]
+    with InterruptRequest() as stop, Publisher(run, [*observers, *trackers]) as publish:
+        session = open_session(settings, run)
+        checkpoint = _restore(session, publish) if resume else None
+        run.write_config(dump_yaml(session.settings))
+        training = _Training(session, publish, stop, checkpoint)
+        return training.run(preset, resumed_from=session.progress.step if resume else None)
+
+
+def _restore(session: Session, publish: Publisher) -> Path | None:
+    """Put the session where its newest sound checkpoint was; return the checkpoint."""
+    if not list_checkpoints(session.run.checkpoints):
+        publish.notice("The run has no checkpoint yet, so it begins anew.")
+        return None
+    path = find_checkpoint(
+        session.run,
+        on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
+    )
+    restore_session(session, load_checkpoint(path, verify=False))  # it was hashed just now
+    return path
+
+
+def _report_damage(publish: Publisher, path: Path, problem: str) -> None:
+    publish(CheckpointDamaged(path=str(path), problem=problem))
+    publish.notice(
+        f"The checkpoint {path.name} is damaged ({problem}); the one before it is used.",
+        warning=True,
+    )
+
+
+class _Training:
+    """The phases of a run; `run` says in which order they come."""
+
+    def __init__(
+        self,
+        session: Session,
+        publish: Publisher,
+        stop: InterruptRequest,
+        checkpoint: Path | None,
+    ) -> None:
+        self._session = session
+        self._publish = publish
+        self._stop = stop
+        self._settings = session.settings.train
+        self._engine = session.engine()
+        self._checkpoint = checkpoint
+        self._began = time.perf_counter()
+        self._peak_flops = peak_flops(session.precision)
+        self._reporter = StepReporter(
+            publish,
+            session.decoder,
+            tokens_per_step=session.tokens_per_step,
+            flops_per_step=step_flops(session.settings),
+            peak_flops=self._peak_flops,
+            log_every=self._settings.log_every,
+            load_every=self._settings.load_every,
+            train_seconds=session.progress.train_seconds,
+        )
+
+    def run(self, preset: str, resumed_from: int | None) -> TrainResult:
+        """Train to the end, whatever the end may be, and record how it came."""
+        try:
+            self._announce(preset, resumed_from)
+            self._take_steps()
+        except Interrupted as interruption:
+            self._end("interrupted", interruption.message)
+            raise
+        except KeyboardInterrupt:
+            self._end("interrupted", "stopped at once; the latest checkpoint is sound")
+            raise
+        except Exception as error:
+            message = error.message if isinstance(error, CoterieError) else repr(error)
+            self._end("failed", message)
+            raise
+        self._end("finished", "")
+        progress = self._session.progress
+        assert self._checkpoint is not None
+        return TrainResult(
+            steps=progress.step,
+            loss=progress.loss,
+            validation_loss=progress.validation_loss,
+            seconds=progress.train_seconds,
+            checkpoint=self._checkpoint,
+        )
+
+    def _take_steps(self) -> None:
+        """Train, report, evaluate, sample, save, until the last step or an interruption."""
+        session, progress, settings = self._session, self._session.progress, self._settings
+        with session.loader() as loader:
+            batches = loader.iterate(progress.step)
+            while progress.step < settings.steps and not self._stop:
+                # Train: waiting for the batch is part of the step's time, what follows is not.
+                begin = time.perf_counter()
+                result = session.stepper(progress.step, next(batches))
+                progress.advance(
+                    tokens=session.tokens_per_step,
+                    seconds=time.perf_counter() - begin,
+                    loss=float(result.account.loss),
+                )
+                # Report: what the step did, for whoever listens.
+                self._reporter.step_done(progress, result, last=progress.step == settings.steps)
+                # Evaluate and sample: how good the model is now. Training does not notice.
+                if self._is_due(settings.evaluate_every):
+                    self._evaluate()
+                if self._samples_are_due():
+                    self._sample()
+                # Save: from here the run can go on, bit for bit.
+                if self._is_due(settings.checkpoint_every):
+                    self._save()
+        if progress.step < settings.steps:
+            self._leave()
+
+    def _is_due(self, every: int) -> bool:
+        """Whether something done every so many steps, and after the last one, is to be done now."""
+        step = self._session.progress.step
+        return step == self._settings.steps or (every > 0 and step % every == 0)
+
+    def _samples_are_due(self) -> bool:
+        every = self._settings.sample_every
+        if every is None:
+            return self._is_due(self._settings.evaluate_every)
+        return every > 0 and self._is_due(every)
+
+    def _evaluate(self) -> None:
+        session = self._session
+        tokens = session.store.tokens("valid")
+        evaluation = evaluate(
+            session.decoder,
+            tokens,
+            batch_size=self._settings.micro_batch_size,
+            precision=session.precision,
+        )
+        session.progress.validation_loss = evaluation.loss
+        self._publish(
+            Evaluated(
+                step=session.progress.step,
+                split="valid",
+                loss=evaluation.loss,
+                tokens=evaluation.tokens,
+                characters=self._characters(evaluation.tokens),
+                seconds=evaluation.seconds,
+            )
+        )
+
+    def _characters(self, tokens: int) -> int | None:
+        """Return how many characters so many validation tokens stand for."""
+        length = self._session.store.characters_per_token("valid")
+        return None if length is None else round(length * tokens)
+
+    def _sample(self) -> None:
+        session = self._session
+        samples = draw_samples(
+            self._engine, self._settings.prompts, session.settings.sample, session.progress.step
+        )
+        write_samples(session.run, samples)
+        for sample in samples:
+            self._publish(sample)
+
+    def _save(self) -> None:
+        begin = time.perf_counter()
+        with set_aside():
+            path = save_session(self._session)
+        self._checkpoint = path
+        self._publish(
+            CheckpointSaved(
+                step=self._session.progress.step,
+                path=str(path),
+                bytes=checkpoint_bytes(path),
+                seconds=time.perf_counter() - begin,
+            )
+        )
+
+    def _leave(self) -> None:
+        """End before the last step, as was asked for, with everything saved."""
+        step = self._session.progress.step
+        if self._checkpoint is None or step_of(self._checkpoint) != step:
+            self._save()
+        raise Interrupted(
+            f"Stopped after step {step:,} of {self._settings.steps:,}; everything is saved.",
+            hint=f"Go on with: coterie train --resume {self._session.run.name}",
+        )
+
+    def _announce(self, preset: str, resumed_from: int | None) -> None:
+        session, settings = self._session, self._session.settings
+        counts = count(settings.model)
+        peak = self._peak_flops
+        self._publish(
+            RunStarted(
+                name=session.run.name,
+                preset=preset,
+                parameters=counts.parameters,
+                active_parameters=counts.active_parameters,
+                steps=settings.train.steps,
+                tokens_per_step=session.tokens_per_step,
+                device=str(session.precision.device),
+                precision=session.precision.name,
+                machine=describe_machine(session.precision.device),
+                peak_flops=peak,
+                resumed_from=resumed_from,
+            )
+        )
+        if settings.train.precision == "auto":
+            self._publish.notice(
+                f"Computing in {session.precision.name} on {session.precision.device}: "
+                f"{session.precision.reason}."
+            )
+        if peak is not None:
+            self._publish.notice(
+                f"MFU counts active parameters and attention, as a share of the {peak / 1e9:,.0f} "
+                f"GFLOP/s that {session.precision.name} matrix products reach on this device."
+            )
+
+    def _end(self, status: Status, message: str) -> None:
+        self._publish(
+            RunEnded(
+                step=self._session.progress.step,
+                status=status,
+                message=message,
+                seconds=time.perf_counter() - self._began,
+            )
+        )

@@ -1,0 +1,104 @@
+"""The machine: what it is, and how many operations a second its matrix products really reach.
+
+The rate is measured, not looked up: it is what MFU is a fraction of, and what time estimates are
+made from. A measurement takes well under a second and is kept per machine in the cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coterie.foundation.files import sha256_bytes, write_json_atomic
+from coterie.foundation.runs import cache_root
+from coterie.train.precision import Precision
+
+_SIDES = {"cpu": 2048, "cuda": 8192}
+_SECONDS = 0.4
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int | float]:
+    """Return what a reader of figures must know about the machine."""
+    machine: dict[str, str | int | float] = {
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        machine["gpu"] = properties.name
+        machine["gpu_memory_bytes"] = properties.total_memory
+    return machine
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_flops(precision: Precision, *, measure: bool = True) -> float | None:
+    """Return the measured rate of square matrix products on a device, in FLOP/s.
+
+    Args:
+        precision: the device and the type to multiply in.
+        measure: whether to measure if no measurement is kept; otherwise None is the answer.
+    """
+    path = cache_root() / "machine" / f"{_fingerprint(precision)}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return float(json.loads(path.read_text(encoding="utf-8"))["flops"])
+    if not measure:
+        return None
+    flops = measure_matmul(precision)
+    with contextlib.suppress(OSError, ValueError):  # a read-only cache costs a measurement a run
+        write_json_atomic(
+            path,
+            {"flops": flops, "precision": precision.name, "measured": time.strftime("%F %T"),
+             **describe_machine(precision.device)},
+        )  # fmt: skip
+    return flops
+
+
+def _fingerprint(precision: Precision) -> str:
+    """Return a name for this machine, device and precision."""
+    about: dict[str, Any] = describe_machine(precision.device)
+    about |= {"device": precision.device.type, "precision": precision.name}
+    return sha256_bytes(json.dumps(about, sort_keys=True).encode())[:16]
+
+
+def measure_matmul(precision: Precision, seconds: float = _SECONDS) -> float:
+    """Return the best rate of n³ matrix products seen within a short time, in FLOP/s.
+
+    A product of two n × n matrices is 2 n³ operations. The best of several is taken, because
+    other work on the machine can only make it slower.
+    """
+    device, side = precision.device, _SIDES.get(precision.device.type, 2048)
+    a = torch.ones(side, side, device=device, dtype=precision.dtype)
+    out = torch.empty_like(a)
+
+    def once() -> float:
+        begin = time.perf_counter()
+        torch.mm(a, a, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter() - begin
+
+    once()
+    end, best = time.perf_counter() + seconds, float("inf")
+    while time.perf_counter() < end:
+        best = min(best, once())
+    return 2.0 * side**3 / best

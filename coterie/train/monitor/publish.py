@@ -1,0 +1,79 @@
+"""Handing events on: first to the run's own record, then to every observer.
+
+The record is the run's truth, so failing to write it stops the run. An observer is a guest: when it
+fails, a warning says so, it hears no more, and the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from coterie.foundation.events import Event, EventLog, Notice
+from coterie.foundation.runs import RunDirectory
+from coterie.train.randomness import set_aside
+
+Observer = Callable[[Event], None]
+
+
+class Publisher:
+    """Appends events to a run's record and tells observers.
+
+    An observer that has a `close` method is closed when the run ends.
+    """
+
+    def __init__(self, run: RunDirectory, observers: Sequence[Observer]) -> None:
+        self._log = EventLog(run.events)
+        self._observers = list(observers)
+
+    def __call__(self, event: Event) -> None:
+        """Publish one event."""
+        self._log.append(event)
+        if not self._observers:
+            return
+        with set_aside():
+            for observer in tuple(self._observers):
+                self._tell(observer, event)
+
+    def notice(self, message: str, *, warning: bool = False) -> None:
+        """Publish a sentence for the reader."""
+        self(Notice(level="warning" if warning else "info", message=message))
+
+    def _tell(self, observer: Observer, event: Event) -> None:
+        try:
+            observer(event)
+        except Exception as error:
+            self._dismiss(observer, error)
+
+    def _dismiss(self, observer: Observer, error: Exception) -> None:
+        """Stop telling an observer that failed, and say so to the others."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+        reason = (str(error) or "no message").splitlines()[0]
+        self.notice(
+            f"{_name(observer)} failed and is not told anything more in this run: "
+            f"{type(error).__name__}: {reason}",
+            warning=True,
+        )
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for observer in tuple(self._observers):
+            close = getattr(observer, "close", None)
+            if callable(close):
+                try:
+                    close()
+                except Exception as failure:
+                    self._dismiss(observer, failure)
+        self._log.close()
+
+
+def _name(observer: Observer) -> str:
+    return getattr(observer, "__name__", type(observer).__name__)

@@ -1,0 +1,133 @@
+"""Steps become events: losses, rates, speed and the load per expert.
+
+Values leave the device only for steps that are recorded. Speed counts the time of training steps
+alone: evaluating, sampling and saving are not in it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from coterie.foundation.events import LayerLoad, LoadMeasured, StepDone
+from coterie.model import Decoder, selection_biases
+from coterie.train.monitor.publish import Publisher
+from coterie.train.objective import Account
+from coterie.train.progress import Progress
+from coterie.train.step import StepResult
+
+try:
+    import resource
+except ImportError:  # Windows has none; memory is then left out there
+    resource = None
+
+
+class StepReporter:
+    """Publishes every `log_every`-th step and the load summed over every `load_every` steps.
+
+    Args:
+        publish: where events go.
+        decoder: asked for its selection biases when loads are recorded.
+        tokens_per_step: tokens read by one step.
+        flops_per_step: operations of one step, forward and backward, active parameters only.
+        peak_flops: the measured ceiling, FLOP/s; None leaves MFU out.
+        log_every: steps between recorded steps.
+        load_every: steps between recorded loads.
+        train_seconds: time spent in steps before, in earlier sittings.
+    """
+
+    def __init__(
+        self,
+        publish: Publisher,
+        decoder: Decoder,
+        *,
+        tokens_per_step: int,
+        flops_per_step: float,
+        peak_flops: float | None,
+        log_every: int,
+        load_every: int,
+        train_seconds: float,
+    ) -> None:
+        self._publish = publish
+        self._decoder = decoder
+        self._device = next(decoder.parameters()).device
+        self._tokens_per_step = tokens_per_step
+        self._flops_per_step = flops_per_step
+        self._peak_flops = peak_flops
+        self._log_every = log_every
+        self._load_every = load_every
+        self._steps_since, self._seconds_before = 0, train_seconds
+        self._loads = _Loads()
+
+    def step_done(self, progress: Progress, result: StepResult, *, last: bool) -> None:
+        """Take note of the step that `progress` has just come to."""
+        self._steps_since += 1
+        if result.moved:
+            self._loads.add(result.account)
+        if progress.step % self._log_every == 0 or last:
+            self._publish(self._record(progress, result))
+            self._steps_since, self._seconds_before = 0, progress.train_seconds
+        if self._loads.steps and (progress.step % self._load_every == 0 or last):
+            self._publish(self._loads.take(progress.step, selection_biases(self._decoder)))
+
+    def _record(self, progress: Progress, result: StepResult) -> StepDone:
+        seconds = progress.train_seconds - self._seconds_before
+        steps_per_second = self._steps_since / max(seconds, 1e-9)
+        assert progress.loss is not None
+        return StepDone(
+            step=progress.step,
+            loss=progress.loss,
+            learning_rate=result.learning_rate,
+            gradient_norm=result.gradient_norm,
+            tokens=progress.tokens,
+            seconds=seconds / self._steps_since,
+            tokens_per_second=steps_per_second * self._tokens_per_step,
+            mfu=self._peak_flops and self._flops_per_step * steps_per_second / self._peak_flops,
+            memory_bytes=peak_memory_bytes(self._device),
+            auxiliary={name: float(term) for name, term in result.account.auxiliary.items()},
+        )
+
+
+class _Loads:
+    """Loads per layer and expert, summed over steps, on the device."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._loads: dict[int, Tensor] = {}
+        self._dropped: dict[int, Tensor | int] = {}
+
+    def add(self, account: Account) -> None:
+        """Add the loads of one step."""
+        if not account.loads:
+            return
+        self.steps += 1
+        for layer, load in account.loads.items():
+            self._loads[layer] = load + self._loads.get(layer, 0)
+            self._dropped[layer] = account.dropped[layer] + self._dropped.get(layer, 0)
+
+    def take(self, step: int, biases: dict[int, Tensor]) -> LoadMeasured:
+        """Return the sums as an event and begin again."""
+        layers = tuple(
+            LayerLoad(
+                layer=layer,
+                load=tuple(load.tolist()),
+                dropped=int(self._dropped[layer]),
+                bias=tuple(biases[layer].tolist()) if layer in biases else None,
+            )
+            for layer, load in sorted(self._loads.items())
+        )
+        event = LoadMeasured(step=step, steps=self.steps, layers=layers)
+        self.steps, self._loads, self._dropped = 0, {}, {}
+        return event
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """Return the most memory held so far: by tensors on a GPU, by the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,139 @@
+"""What a run would be, before it is one: counts, memory, operations and time, by formula.
+
+The decoder is built without memory (torch's meta device), so a plan of any size takes a moment. The
+time is an estimate: operations over the share of the measured matrix-product rate that small models
+usually reach here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from coterie.model import count
+from coterie.train.machine import peak_flops
+from coterie.train.optimizer import RoleParameter
+from coterie.train.precision import resolve_device, resolve_precision
+from coterie.train.session import fill_vocabulary_size, role_parameters
+from coterie.train.settings import RunSettings
+
+# A training step costs three forward passes: one forward, two (inputs and weights) backward.
+_FORWARD_PASSES = 3
+# Bytes of activations per token, layer and channel in a 2-byte type, with attention scores not
+# kept: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
+_ACTIVATION_BYTES = 34
+LOGITS_AT_ONCE = 1 << 25
+# Share of the ceiling that steps of small models reach; between 0.2 and 0.6 in practice.
+_USUAL_SHARE = 0.35
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would take.
+
+    Attributes:
+        parameters: of the whole decoder.
+        active_parameters: multiplied for one token.
+        vocab_size: rows of the embedding.
+        tokens_per_step: tokens that one optimizer step reads.
+        total_tokens: tokens of the whole run.
+        flops_per_step: operations of one step, forward, backward and the optimizer's products.
+        memory: estimated bytes by purpose: weights, gradients, optimizer, activations.
+        memory_bytes: their sum.
+        device: where it would run.
+        precision: the type of its matrix products.
+        precision_reason: why that one.
+        peak_flops: the measured ceiling, FLOP/s, if known.
+        seconds: estimated time in training steps; None without a measured ceiling.
+    """
+
+    parameters: int
+    active_parameters: int
+    vocab_size: int
+    tokens_per_step: int
+    total_tokens: int
+    flops_per_step: float
+    memory: dict[str, int]
+    memory_bytes: int
+    device: str
+    precision: str
+    precision_reason: str
+    peak_flops: float | None
+    seconds: float | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+
+def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Plan:
+    """Return what a run of these settings would be.
+
+    Args:
+        settings: the run.
+        vocab_size: tokens that its tokenizer knows; used where the model does not say.
+        measure: whether to measure the machine's ceiling if that was never done.
+
+    Raises:
+        UserError: the settings do not fit together or the device is not there.
+    """
+    settings = fill_vocabulary_size(settings, vocab_size)
+    train, model = settings.train, settings.model
+    precision = resolve_precision(train.precision, resolve_device(train.device))
+    with torch.device("meta"):
+        parameters = role_parameters(model.build())
+    counts = count(model)
+    assert model.vocab_size is not None
+    flops = step_flops(settings) + train.optimizer.flops(parameters)
+    memory = _memory(settings, parameters, precision.dtype.itemsize)
+    peak = peak_flops(precision, measure=measure)
+    tokens = train.batch_size * model.context
+    return Plan(
+        parameters=counts.parameters,
+        active_parameters=counts.active_parameters,
+        vocab_size=model.vocab_size,
+        tokens_per_step=tokens,
+        total_tokens=tokens * train.steps,
+        flops_per_step=flops,
+        memory=memory,
+        memory_bytes=sum(memory.values()),
+        device=str(precision.device),
+        precision=precision.name,
+        precision_reason=precision.reason,
+        peak_flops=peak,
+        seconds=None if peak is None else flops * train.steps / (peak * _USUAL_SHARE),
+    )
+
+
+def step_flops(settings: RunSettings) -> float:
+    """Return the operations of one step: 6 per active parameter and token, plus attention's.
+
+    This is what MFU counts. Recomputation and the optimizer are not in it.
+    """
+    per_token = count(settings.model).flops_per_token(settings.model.context)
+    tokens = settings.train.batch_size * settings.model.context
+    return float(_FORWARD_PASSES * per_token * tokens)
+
+
+def _memory(
+    settings: RunSettings, parameters: Iterable[RoleParameter], item_bytes: int
+) -> dict[str, int]:
+    """Return estimated bytes by purpose."""
+    train, model = settings.train, settings.model
+    parameters = list(parameters)
+    weights = sum(p.tensor.numel() * p.tensor.element_size() for p in parameters)
+    tokens = train.micro_batch_size * model.context
+    layers = 2 if train.recompute else model.layers  # one block at work, and all blocks' inputs
+    activations = tokens * layers * model.width * _ACTIVATION_BYTES * item_bytes // 2
+    assert model.vocab_size is not None
+    # Scores and their gradient; of many rows the decoder computes a slice at a time.
+    logits = min(tokens * model.vocab_size, LOGITS_AT_ONCE) * (4 + item_bytes)
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": train.optimizer.state_bytes(parameters),
+        "activations": activations + logits,
+    }

@@ -1,0 +1,82 @@
+"""A session to a checkpoint and back, bit for bit.
+
+Kept: weights and buffers (balance biases), momentum and moments, loss scale, clip history, every
+random state, step, tokens, losses. The schedule and the data position are functions of the step,
+and the settings travel with the rest, so nothing else is needed to go on as if never stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from coterie.checkpoint import Checkpoint, load_tensors, save_checkpoint
+from coterie.foundation.errors import CheckpointError
+from coterie.train.progress import Progress
+from coterie.train.randomness import random_state, set_random_state
+from coterie.train.session import Session
+
+
+def save_session(session: Session) -> Path:
+    """Write a checkpoint of the session as it is now and return its path.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    stepper = session.stepper
+    scale = stepper.loss_scale
+    state: dict[str, Any] = {
+        **asdict(session.progress),
+        "data": session.store.fingerprint,
+        "random": random_state(),
+        "clip": stepper.clipper.state(),
+        "loss_scale": None if scale is None else scale.state(),
+    }
+    return save_checkpoint(
+        session.run.checkpoints,
+        session.progress.step,
+        model=session.decoder,
+        optimizer_state=stepper.optimizer.state(),
+        state=state,
+        settings=session.settings,
+        tokenizer=session.tokenizer,
+        keep=session.settings.train.keep,
+    )
+
+
+def restore_session(session: Session, checkpoint: Checkpoint) -> None:
+    """Put a freshly opened session into the state of a checkpoint.
+
+    Raises:
+        CheckpointError: it belongs to another model, optimizer, tokenizer or text.
+    """
+    _check_belongs(session, checkpoint)
+    load_tensors(session.decoder, checkpoint.model, checkpoint.path)
+    used = session.stepper.optimizer.load_state(checkpoint.optimizer)
+    if left := sorted(set(checkpoint.optimizer) - used):
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.path} is of another optimizer: {left[0]} has no place "
+            "in this run's.",
+            hint="Resume with the settings the run was started with.",
+        )
+    state = checkpoint.state
+    session.stepper.clipper.load_state(state["clip"])
+    if session.stepper.loss_scale is not None and state["loss_scale"] is not None:
+        session.stepper.loss_scale.load_state(state["loss_scale"])
+    session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
+    set_random_state(state["random"])
+
+
+def _check_belongs(session: Session, checkpoint: Checkpoint) -> None:
+    if checkpoint.tokenizer.fingerprint != session.tokenizer.fingerprint:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint.path} was made with another tokenizer than this run's "
+            "data, so its weights mean other tokens.",
+            hint="Resume with the data and tokenizer the run was started with.",
+        )
+    if checkpoint.state["data"] != session.store.fingerprint:
+        raise CheckpointError(
+            f"The text that this run trains on has changed since {checkpoint.path} was written.",
+            hint="Restore the text, or start a new run.",
+        )

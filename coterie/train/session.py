@@ -1,0 +1,108 @@
+"""Everything that a run needs while it trains, built from its settings in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from coterie.data import BatchLoader, Store, store_for
+from coterie.foundation.errors import SettingsError
+from coterie.foundation.runs import RunDirectory, cache_root
+from coterie.generate import Engine
+from coterie.model import Decoder, parameter_roles
+from coterie.tokenizer.interface import Tokenizer
+from coterie.train.optimizer import RoleParameter
+from coterie.train.precision import Precision, resolve_device, resolve_precision
+from coterie.train.progress import Progress
+from coterie.train.randomness import seed_all
+from coterie.train.settings import RunSettings
+from coterie.train.step import Stepper
+
+
+@dataclass
+class Session:
+    """A run in training."""
+
+    settings: RunSettings
+    run: RunDirectory
+    store: Store
+    decoder: Decoder
+    stepper: Stepper
+    precision: Precision
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the run's store."""
+        return self.store.tokenizer
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one optimizer step reads."""
+        return self.settings.train.batch_size * self.settings.model.context
+
+    def loader(self) -> BatchLoader:
+        """Return the batches of this run; batch i is what step i trains on."""
+        return BatchLoader(
+            self.store.tokens("train"),
+            context=self.settings.model.context,
+            batch_size=self.settings.train.batch_size,
+            seed=self.settings.seed,
+            device=self.precision.device,
+        )
+
+    def engine(self) -> Engine:
+        """Return an engine that writes with the model as it is at the time."""
+        return Engine(self.decoder, self.tokenizer)
+
+
+def open_session(settings: RunSettings, run: RunDirectory) -> Session:
+    """Prepare the data if need be and build model and optimizer with freshly seeded weights.
+
+    Raises:
+        UserError: settings, data or device cannot be used.
+    """
+    train = settings.train
+    precision = resolve_precision(train.precision, resolve_device(train.device))
+    store = store_for(settings.data, settings.tokenizer, cache_root())
+    settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
+    seed_all(settings.seed)
+    decoder = settings.model.build().to(precision.device).train()
+    decoder.recompute = train.recompute
+    forward = torch.compile(decoder) if train.compile else decoder
+    optimizer = train.optimizer.build(role_parameters(decoder))
+    stepper = Stepper(decoder, forward, optimizer, train.clip.build(), precision, train)
+    return Session(settings, run, store, decoder, stepper, precision)
+
+
+def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:
+    """Return the settings with the model's vocabulary size set, if they leave it out.
+
+    Args:
+        settings: the run.
+        tokens: how many its tokenizer knows.
+
+    Raises:
+        SettingsError: the size given is smaller than that.
+    """
+    size = settings.model.vocab_size
+    if size is None:
+        model = settings.model.model_copy(update={"vocab_size": tokens})
+        return settings.model_copy(update={"model": model})
+    if size < tokens:
+        raise SettingsError(
+            f"model.vocab_size={size:,} is smaller than the tokenizer's {tokens:,}.",
+            hint="Leave model.vocab_size out: it is taken from the tokenizer.",
+        )
+    return settings
+
+
+def role_parameters(decoder: Decoder) -> list[RoleParameter]:
+    """Return the trainable parameters of a decoder with their roles, in the decoder's order."""
+    roles = parameter_roles(decoder)
+    return [
+        RoleParameter(name, roles[name], parameter)
+        for name, parameter in decoder.named_parameters()
+        if parameter.requires_grad
+    ]

@@ -1,0 +1,92 @@
+"""The settings of a run: what to train on, what to train, how.
+
+`RunSettings` is the whole configuration: the same file describes a preset, travels in every run and
+checkpoint, and is what `key=value` words change.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from coterie.data import DataSettings
+from coterie.foundation.settings import Settings
+from coterie.generate import SamplingSettings
+from coterie.model import DecoderSettings
+from coterie.tokenizer.settings import Characters, TokenizerSettings
+from coterie.train.clip import Clip, NormClip
+from coterie.train.monitor.trackers import Tracker
+from coterie.train.optimizer import AdamW, OptimizerSettings
+from coterie.train.precision import PrecisionName
+from coterie.train.schedule import Cosine, Schedule
+
+
+class TrainSettings(Settings):
+    """How a decoder is trained.
+
+    `batch_size` is the whole batch of one optimizer step; `accumulation` only says in how many
+    pieces it is computed, so changing it changes memory and not the experiment.
+    """
+
+    steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=32, ge=1, description="windows in one optimizer step")
+    accumulation: int = Field(
+        default=1, ge=1, description="micro-batches that one step's batch is computed in"
+    )
+    optimizer: OptimizerSettings = AdamW()
+    schedule: Schedule = Cosine()
+    clip: Clip = NormClip()
+    precision: PrecisionName = Field(default="auto", description="auto chooses for the device")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    compile: bool = Field(default=False, description="compile the decoder with torch.compile")
+    recompute: bool = Field(
+        default=False, description="keep only the blocks' inputs and compute the rest twice"
+    )
+    evaluate_every: int = Field(
+        default=250, ge=0, description="steps between evaluations; 0: only after the last step"
+    )
+    checkpoint_every: int = Field(
+        default=250, ge=0, description="steps between checkpoints; 0: only after the last step"
+    )
+    keep: int = Field(default=2, ge=1, description="newest checkpoints kept, and the best besides")
+    sample_every: int | None = Field(
+        default=None, ge=0, description="steps between samples; None: at each evaluation; 0: never"
+    )
+    prompts: tuple[str, ...] = Field(default=("\n",), description="what samples go on from")
+    log_every: int = Field(default=1, ge=1, description="steps between recorded steps")
+    load_every: int = Field(
+        default=20, ge=1, description="steps that one record of the load per expert sums up"
+    )
+    trackers: tuple[Tracker, ...] = Field(default=(), description="where else events are sent")
+
+    @model_validator(mode="after")
+    def _even_pieces(self) -> Self:
+        if self.batch_size % self.accumulation:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be cut into "
+                f"accumulation={self.accumulation} equal micro-batches"
+            )
+        return self
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Windows computed at once."""
+        return self.batch_size // self.accumulation
+
+
+class RunSettings(Settings):
+    """One run: data, tokenizer, model, training, and how it samples."""
+
+    description: str = Field(default="", description="what this run is, in a sentence")
+    seed: int = Field(default=1337, ge=0, description="of initial weights, data order and dropout")
+    data: DataSettings = DataSettings()
+    tokenizer: TokenizerSettings = Characters()
+    model: DecoderSettings
+    train: TrainSettings = TrainSettings()
+    sample: SamplingSettings = Field(
+        default=SamplingSettings(), description="how samples and `generate` draw by default"
+    )
+
+
+Status = Literal["finished", "interrupted", "failed"]

@@ -1,0 +1,153 @@
+"""One optimizer step: forward and backward in pieces, check, clip, move, balance.
+
+Gradients that are not finite never reach the parameters: with float16 the loss scale is lowered and
+the step skipped; otherwise the run stops and names the parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from coterie.data import Batch
+from coterie.foundation.errors import TrainingError
+from coterie.model import Decoder, Output, update_balance
+from coterie.train.clip import Clipper
+from coterie.train.objective import Account, count_valid, objective
+from coterie.train.optimizer import Optimizer
+from coterie.train.precision import LossScale, Precision
+from coterie.train.settings import TrainSettings
+
+_SCALE_TINY = 1e-6  # added to the norm when dividing by it
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did. Tensors stay on the device until somebody asks for their value.
+
+    Attributes:
+        account: loss, routers' terms and loads over the whole batch.
+        gradient_norm: before clipping.
+        learning_rate: of the optimizer's main group.
+        moved: false where a float16 overflow made the step be skipped.
+    """
+
+    account: Account
+    gradient_norm: float
+    learning_rate: float
+    moved: bool
+
+
+class Stepper:
+    """Takes optimizer steps with one decoder.
+
+    Args:
+        decoder: the model whose parameters move.
+        forward: the decoder, or a compiled form of it.
+        optimizer: moves the parameters.
+        clipper: bounds the gradient's norm.
+        precision: the type that products run in.
+        settings: how to train.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        forward: Callable[..., Output],
+        optimizer: Optimizer,
+        clipper: Clipper,
+        precision: Precision,
+        settings: TrainSettings,
+    ) -> None:
+        self.decoder = decoder
+        self.optimizer = optimizer
+        self.clipper = clipper
+        self.loss_scale: LossScale | None = precision.loss_scale()
+        self._forward = forward
+        self._precision = precision
+        self._settings = settings
+        self._parameters = [p for p in decoder.parameters() if p.requires_grad]
+
+    def __call__(self, step: int, batch: Batch) -> StepResult:
+        """Take step number `step` (counted from 0) on a batch on the model's device.
+
+        Raises:
+            TrainingError: a gradient is not finite; nothing was changed.
+        """
+        account = self._accumulate(batch)
+        norm = self._gradient_norm()
+        moved = self._is_usable(step, norm, account)
+        settings = self._settings
+        multiplier = settings.schedule.multiplier(step, settings.steps)
+        if moved:
+            self._scale_gradients(norm)
+            self.optimizer.step(step, multiplier)
+            if account.loads:
+                update_balance(self.decoder, account.loads)
+        for parameter in self._parameters:
+            parameter.grad = None
+        return StepResult(account, norm, self.optimizer.learning_rate * multiplier, moved)
+
+    def _accumulate(self, batch: Batch) -> Account:
+        """Add up the gradients of all micro-batches."""
+        account = Account()
+        batch_tokens = count_valid(batch.targets)
+        for tokens, targets in self._pieces(batch):
+            with self._precision.autocast():
+                output = self._forward(tokens, targets)
+                loss = objective(output, batch_tokens, account)
+            if self.loss_scale is not None:
+                loss = loss * self.loss_scale.scale
+            loss.backward()
+        return account
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        pieces = self._settings.accumulation
+        if pieces == 1:
+            yield batch.tokens, batch.targets
+            return
+        yield from zip(batch.tokens.chunk(pieces), batch.targets.chunk(pieces), strict=True)
+
+    def _gradient_norm(self) -> float:
+        """Return the norm over all gradients together, loss scale taken out."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        return norm if self.loss_scale is None else norm / self.loss_scale.scale
+
+    def _is_usable(self, step: int, norm: float, account: Account) -> bool:
+        """Whether the gradients may move the parameters."""
+        finite = math.isfinite(norm)
+        if self.loss_scale is not None:
+            self.loss_scale.update(finite=finite)
+            if not finite and not self.loss_scale.exhausted:
+                return False
+        if finite:
+            return True
+        raise TrainingError(
+            f"At step {step + 1} {self._first_bad_gradient()}; the loss was "
+            f"{float(account.loss):.4g}. The update was not made.",
+            hint="Lower train.optimizer.learning_rate or raise train.schedule.warmup; the run's "
+            "checkpoints from before are sound.",
+        )
+
+    def _first_bad_gradient(self) -> str:
+        for name, parameter in self.decoder.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                bad = int((~torch.isfinite(parameter.grad)).sum())
+                total = parameter.grad.numel()
+                return f"the gradient of {name} is not finite ({bad:,} of {total:,} values)"
+        return "the norm of all gradients together is too large for float32"
+
+    def _scale_gradients(self, norm: float) -> None:
+        """Take the loss scale out and bound the norm, in one pass over the gradients if any."""
+        factor = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale.scale
+        limit = self.clipper.limit()
+        self.clipper.observe(norm)
+        if limit is not None and norm > limit:
+            factor *= limit / (norm + _SCALE_TINY)
+        if factor != 1.0:
+            torch._foreach_mul_([p.grad for p in self._parameters if p.grad is not None], factor)

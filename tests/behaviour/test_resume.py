@@ -1,0 +1,211 @@
+"""A run that was stopped and resumed ends bit for bit where an uninterrupted one ends."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from coterie.checkpoint import list_checkpoints, load_checkpoint
+from coterie.foundation.errors import CheckpointError, Interrupted
+from coterie.foundation.events import CheckpointDamaged, Evaluated, StepDone, read_events
+from coterie.foundation.layers import dump_yaml, file_layer
+from coterie.foundation.runs import RunDirectory
+from coterie.train import RunSettings, machine, train
+
+TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the {'king' if n % 3 else 'fool'}.\n"
+               for n in range(40))  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch):
+    monkeypatch.setattr(machine, "measure_matmul", lambda precision, seconds=0.0: 1e11)
+
+
+def make_settings(folder: Path, **train_changes: object) -> RunSettings:
+    source = folder / "text.txt"
+    source.write_text(TEXT, encoding="utf-8")
+    return RunSettings.model_validate(
+        {
+            "seed": 11,
+            "data": {"source": str(source), "valid_fraction": 0.1, "split": "tail"},
+            "tokenizer": "characters",
+            "model": {
+                "layers": 2,
+                "width": 16,
+                "context": 16,
+                "dropout": 0.1,
+                "attention": {"kind": "grouped", "heads": 2},
+                "feedforward": {
+                    "kind": "moe",
+                    "experts": [{"body": {"kind": "swiglu", "width": 16}, "count": 4}],
+                    "experts_per_token": 2,
+                    "balance": {"kind": "bias"},
+                },
+            },
+            "train": {
+                "steps": 12,
+                "batch_size": 4,
+                "accumulation": 2,
+                "clip": {"kind": "adaptive", "percentile": 50},
+                "evaluate_every": 3,
+                "checkpoint_every": 4,
+                "keep": 3,
+                "sample_every": 0,
+                **train_changes,
+            },
+        }
+    )
+
+
+def newest(run: RunDirectory):
+    return load_checkpoint(list_checkpoints(run.checkpoints)[-1])
+
+
+def assert_same_end(one: RunDirectory, other: RunDirectory) -> None:
+    """Weights, moments, states and the recorded losses are equal to the last bit."""
+    ours, theirs = newest(one), newest(other)
+    for part in ("model", "optimizer"):
+        expected = getattr(ours, part)
+        assert set(expected) == set(getattr(theirs, part))
+        for name, tensor in expected.items():
+            assert torch.equal(tensor, getattr(theirs, part)[name]), name
+    # Python's own generator is left out: the shape checks that run under pytest draw from it.
+    one_random, other_random = ours.state.pop("random"), theirs.state.pop("random")
+    for name in ("numpy", "torch"):
+        assert one_random[name] == other_random[name], name
+    for state in (ours.state, theirs.state):
+        state.pop("train_seconds")
+    assert ours.state == theirs.state
+    assert told(one) == told(other)
+
+
+def told(run: RunDirectory) -> list[tuple[object, ...]]:
+    """Return what a run's record says about losses, by step."""
+    found: list[tuple[object, ...]] = []
+    for event in read_events(run.events):
+        if isinstance(event, StepDone):
+            found.append((event.step, event.loss, event.gradient_norm, event.learning_rate))
+        if isinstance(event, Evaluated):
+            found.append((event.step, "valid", event.loss))
+    return found
+
+
+def stop_after(step: int):
+    def press(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return press
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_interrupted_often_ends_the_same(tmp_path, optimizer):
+    # 12 steps x 4 windows x 16 tokens: the text of about 1,300 tokens is begun again more than once
+    # at 30 steps, so data order across epochs is part of what must come back.
+    settings = make_settings(tmp_path, optimizer=optimizer, steps=30)
+    whole = RunDirectory.create(tmp_path, "whole")
+    train(settings, whole, preset="tiny")
+    broken = RunDirectory.create(tmp_path, "broken")
+    for step in (1, 5, 6, 23):
+        with pytest.raises(Interrupted):
+            train(settings, broken, preset="tiny", observers=[stop_after(step)], resume=step > 1)
+        assert newest(broken).step == step
+    train(settings, broken, preset="tiny", resume=True)
+    assert_same_end(whole, broken)
+
+
+def test_a_truncated_newest_checkpoint_is_named_and_the_one_before_used(tmp_path):
+    settings = make_settings(tmp_path)
+    whole = RunDirectory.create(tmp_path, "whole")
+    train(settings, whole, preset="tiny")
+    hurt = RunDirectory.create(tmp_path, "hurt")
+    with pytest.raises(Interrupted):
+        train(settings, hurt, preset="tiny", observers=[stop_after(9)])
+    weights = hurt.checkpoints / "step-00000009" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    heard: list[object] = []
+    train(settings, hurt, preset="tiny", observers=[heard.append], resume=True)
+    (damage,) = [event for event in heard if isinstance(event, CheckpointDamaged)]
+    assert damage.path.endswith("step-00000009")
+    assert "model.safetensors" in damage.problem
+    assert_same_end(whole, hurt)
+
+
+def test_a_run_without_a_checkpoint_begins_anew(tmp_path):
+    settings = make_settings(tmp_path)
+    whole, empty = (RunDirectory.create(tmp_path, name) for name in ("whole", "empty"))
+    train(settings, whole, preset="tiny")
+    train(settings, empty, preset="tiny", resume=True)
+    assert_same_end(whole, empty)
+
+
+def test_what_does_not_belong_is_refused(tmp_path):
+    settings = make_settings(tmp_path)
+    run = RunDirectory.create(tmp_path, "mine")
+    with pytest.raises(Interrupted):
+        train(settings, run, preset="tiny", observers=[stop_after(2)])
+    model = settings.model.model_copy(update={"width": 32})
+    with pytest.raises(CheckpointError, match="another model"):
+        train(settings.model_copy(update={"model": model}), run, preset="tiny", resume=True)
+    with pytest.raises(CheckpointError, match="another optimizer"):
+        train(make_settings(tmp_path, optimizer="muon"), run, preset="tiny", resume=True)
+    (tmp_path / "text.txt").write_text(TEXT.upper(), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        train(settings, run, preset="tiny", resume=True)
+    (tmp_path / "text.txt").write_text("".join(reversed(TEXT)), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"text .* has changed"):
+        train(settings, run, preset="tiny", resume=True)
+
+
+CHILD = """
+import sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from coterie.foundation.layers import file_layer, load_settings
+from coterie.foundation.runs import RunDirectory
+from coterie.train import RunSettings, machine, train
+machine.measure_matmul = lambda precision, seconds=0.0: 1e11
+settings = load_settings(RunSettings, [file_layer(sys.argv[1])]).settings
+train(settings, RunDirectory(Path(sys.argv[2])), preset="tiny", resume=sys.argv[3] == "resume")
+"""
+
+
+def test_killed_at_a_random_moment_and_resumed_ends_the_same(tmp_path):
+    """`kill -9` twice, wherever it falls: in a step, while saving, while evaluating."""
+    settings = make_settings(tmp_path, steps=60, checkpoint_every=2, optimizer="muon")
+    config = tmp_path / "settings.yaml"
+    config.write_text(dump_yaml(settings), encoding="utf-8")
+    assert RunSettings.model_validate(file_layer(config).values) == settings
+    whole, killed = (RunDirectory.create(tmp_path, name) for name in ("whole", "killed"))
+    train(settings, whole, preset="tiny")
+    moment = random.Random(os.urandom(8))
+    for mode in ("new", "resume"):
+        kill_after(config, killed, mode, seconds=moment.uniform(0.0, 0.3))
+    train(settings, killed, preset="tiny", resume=True)
+    assert_same_end(whole, killed)
+
+
+def kill_after(config: Path, run: RunDirectory, mode: str, seconds: float) -> None:
+    """Train in a process of its own and kill it some time after it has recorded a step."""
+    before = run.events.stat().st_size if run.events.exists() else 0
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(config), str(run.path), mode])
+    try:
+        deadline = time.monotonic() + 120
+        while not (run.events.exists() and run.events.stat().st_size > before + 1500):
+            assert child.poll() in (None, 0), "training failed"
+            if child.poll() == 0:
+                return
+            assert time.monotonic() < deadline, "training never began"
+            time.sleep(0.01)
+        time.sleep(seconds)
+    finally:
+        child.kill()
+        child.wait()
