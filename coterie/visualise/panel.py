@@ -110,7 +110,7 @@ def _figures(progress: Progress, width: int) -> Table:
     if evaluation:
         line = Text().append(loss(evaluation.loss), style="bold dark_orange3")
         detail = f"  at step {evaluation.step:,}"
-        if evaluation.nats_per_character is not None and evaluation.tokens != evaluation.characters:
+        if loss(evaluation.nats_per_character) not in ("–", loss(evaluation.loss)):
             detail += f"  {loss(evaluation.nats_per_character)} nats per character"
         if progress.best and progress.best.step != evaluation.step:
             detail += f"  best {loss(progress.best.loss)} at {progress.best.step:,}"

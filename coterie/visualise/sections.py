@@ -54,10 +54,11 @@ def _headline_tiles(series: Series) -> list[tuple[str, str, str]]:
     entries = []
     best = series.best
     if best:
-        entries.append(
-            ("validation loss", loss(series.validation[-1].loss),
-             f"nats per token; best {loss(best.loss)} at step {best.step:,}")
-        )  # fmt: skip
+        last = series.validation[-1]
+        place = (
+            f"best {loss(best.loss)} at step {best.step:,}" if best != last else "the best so far"
+        )
+        entries.append(("validation loss", loss(last.loss), f"nats per token; {place}"))
     per_character = figures["nats_per_character"]
     if isinstance(per_character, float):
         bits = per_character / math.log(2)
@@ -233,6 +234,8 @@ def optimizer_section(series: Series) -> str:
         memory = Line("memory", step, series.memory / 1e6)
         charts.append(Chart("Memory", "peak, MB", [memory], base=0.0))
     for name, values in series.auxiliary.items():
+        if not values[np.isfinite(values)].any():  # a loss that is switched off
+            continue
         title = printable(name).replace("_", " ")
         charts.append(Chart(title, "auxiliary, nats", _with_mean(title, step, values)))
     return f'<div class="grid">{"".join(chart.html() for chart in charts)}</div>'

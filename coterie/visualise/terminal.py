@@ -152,7 +152,7 @@ class Display:
 
     def _evaluation(self, event: Evaluated) -> str:
         parts = [self._place(event.step), f"{split_name(event.split)} loss {loss(event.loss)}"]
-        if event.nats_per_character is not None and event.tokens != event.characters:
+        if loss(event.nats_per_character) not in ("–", loss(event.loss)):
             parts.append(f"{loss(event.nats_per_character)} nats per character")
         if self.progress.best is event:
             parts.append("the best so far")

@@ -228,3 +228,15 @@ def test_looking_at_a_run_needs_no_torch():
 def test_the_script_writes_text_and_never_markup():
     script = (files("coterie.visualise") / "report.js").read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b", script)
+
+
+def test_an_auxiliary_loss_that_is_off_is_left_out(synthetic):
+    events = [
+        event.model_copy(update={"auxiliary": {"balance": 0.0, "z": 0.5}})
+        if isinstance(event, StepDone)
+        else event
+        for event in synthetic(steps=30)
+    ]
+    text = " ".join(Page(report_page(series_of(events))).text)
+    assert " z " in text
+    assert " balance " not in text.replace("expert balance", "")

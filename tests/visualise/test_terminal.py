@@ -7,7 +7,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from coterie.foundation.events import LayerLoad, LoadMeasured, Notice, Sampled, StepDone
+from coterie.foundation.events import Evaluated, LayerLoad, LoadMeasured, Notice, Sampled, StepDone
 from coterie.visualise.panel import panel, spark
 from coterie.visualise.progress import Progress
 from coterie.visualise.terminal import Display
@@ -154,3 +154,14 @@ def test_the_curve_stays_short_however_long_the_run():
                                  tokens=number, seconds=1, tokens_per_second=1))  # fmt: skip
     assert len(progress.curve) <= 256
     assert progress.curve[0] > progress.curve[-1]
+
+
+def test_loss_per_character_is_told_where_it_differs(synthetic):
+    events = synthetic(steps=50, layers=0)
+    assert "nats per character" not in plain(events)
+    events = [
+        e.model_copy(update={"characters": 4 * e.tokens}) if isinstance(e, Evaluated) else e
+        for e in events
+    ]
+    assert "nats per character" in plain(events)
+    assert "nats per character" in drawn(events)
