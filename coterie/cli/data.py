@@ -1,0 +1,267 @@
+"""`coterie data`: texts to token stores, and a look at what is in them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.data.prepare import prepare as prepare_store
+from coterie.data.sources import OnError, Sources, texts_of
+from coterie.data.split import SplitKind
+from coterie.data.store import Store, is_store, open_store
+from coterie.data.verify import verify_store
+from coterie.foundation.errors import UserError
+from coterie.language.drama.tags import DRAMA_TAGS
+from coterie.tokenizer.settings import parse_tokenizer
+
+_SAMPLE_TOKENS = 80
+_STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing"}
+
+
+def prepare(
+    *inputs: str,
+    out: Path,
+    tokenizer: str = "gpt2",
+    column: str | None = None,
+    valid_fraction: float = 0.1,
+    split: SplitKind = "documents",
+    seed: int = 0,
+    special: tuple[str, ...] = (),
+    on_error: OnError = "stop",
+    replace: bool = False,
+    json: bool = False,
+) -> None:
+    """Tokenize texts into a store: `coterie data prepare INPUT... --out STORE`.
+
+    An INPUT is a file (text, Markdown, JSONL, CSV, Parquet; also .gz, .xz, .bz2, .zst), a folder of
+    such files, or `shakespeare` for the corpus that is shipped.
+
+    Parameters
+    ----------
+    inputs
+        Files, folders, or `shakespeare`.
+    out
+        The folder to make; it appears only when it is complete.
+    tokenizer
+        gpt2, cl100k_base, o200k_base, characters, bytes, bpe:4096 (trained here), or a path.
+    column
+        Which column of JSONL, CSV and Parquet holds the text.
+    valid_fraction
+        Share of the characters held out for validation.
+    split
+        Hold out whole documents, or the tail of the whole text.
+    seed
+        Of the choice of documents held out.
+    special
+        A text that becomes one token (may be given again); `drama` means all tags of plays.
+    on_error
+        At a row or file that cannot be used: stop, or skip it and report it.
+    replace
+        Replace a store that stands at --out.
+    json
+        Print JSON.
+    """
+    if out.exists() and not (replace and is_store(out)):
+        kind = "a store" if is_store(out) else "something that is no store"
+        raise UserError(
+            f"{out} exists already: {kind}.",
+            hint="Choose another --out, or --replace an old store.",
+        )
+    sources = Sources(inputs, column, on_error)
+    chosen = parse_tokenizer(tokenizer, special_tokens(special))
+    started = time.perf_counter()
+    with progress_bar() as tell:
+        tell("training", 0, None)
+        built = chosen.build(texts_of(sources))
+        store = prepare_store(
+            sources,
+            out,
+            built,
+            valid_fraction=valid_fraction,
+            split=split,
+            seed=seed,
+            progress=tell,
+            replace=replace,
+        )
+    if json:
+        emit_json(describe(store) | {"seconds": round(time.perf_counter() - started, 3)})
+        return
+    _show(store)
+    stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
+    next_step(
+        f"coterie train quickstart data.store={out} tokenizer.kind=file tokenizer.path={out}"
+        "  # train on it",
+        f"coterie data verify {out}",
+    )
+
+
+def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) -> None:
+    """Show what a store holds: `coterie data inspect STORE`.
+
+    Parameters
+    ----------
+    store
+        The store's folder.
+    sample
+        How many of the first tokens to show as text.
+    json
+        Print JSON.
+    """
+    opened = open_store(store)
+    texts = {
+        name: opened.tokenizer.decode(opened.tokens(name)[: max(sample, 0)])
+        for name in opened.manifest.splits
+    }
+    if json:
+        emit_json(describe(opened) | {"sample": texts})
+        return
+    _show(opened)
+    for name, text in texts.items():
+        if text:
+            console.print(f"\n[heading]{name} begins:[/heading]")
+            console.print(text, markup=False, soft_wrap=True)
+    next_step(f"coterie data verify {store}")
+
+
+def verify(*stores: Path, json: bool = False) -> int:
+    """Check every byte of stores: `coterie data verify STORE...`; exits with 2 if one is unsound.
+
+    Parameters
+    ----------
+    stores
+        The stores' folders.
+    json
+        Print JSON.
+    """
+    if not stores:
+        raise UserError("Which store? None was named.", hint="coterie data verify STORE...")
+    found = {str(store): verify_store(store) for store in stores}
+    if json:
+        emit_json({name: {"sound": not problems, "problems": problems}
+                   for name, problems in found.items()})  # fmt: skip
+    else:
+        for name, problems in found.items():
+            _show_verdict(name, problems)
+    return 2 if any(found.values()) else 0
+
+
+def special_tokens(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the special tokens that words on the command line mean, none twice."""
+    tokens = [tag for word in words for tag in (DRAMA_TAGS if word == "drama" else (word,))]
+    return tuple(dict.fromkeys(tokens))
+
+
+@contextmanager
+def progress_bar():
+    """Yield a callback (stage, characters done, in all) that draws on a terminal only."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+    with bar:
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                for earlier in tasks.values():
+                    bar.remove_task(earlier)
+                tasks.clear()
+                tasks[stage] = bar.add_task(_STAGES.get(stage, stage), total=None, figures="")
+            figures = f"{done / 1e6:,.1f} M characters" if done else ""
+            bar.update(tasks[stage], completed=done, total=total, figures=figures)
+
+        yield tell
+
+
+def describe(store: Store) -> dict[str, Any]:
+    """Return the figures of a store."""
+    manifest = store.manifest
+    splits = {}
+    for name, record in manifest.splits.items():
+        splits[name] = {
+            "tokens": record.tokens,
+            "documents": record.documents,
+            "characters": record.characters,
+            "bytes": record.bytes,
+            "unknown": record.unknown,
+            "shards": len(record.shards),
+            "characters_per_token": _round(store.characters_per_token(name)),
+        }
+    return {
+        "store": str(store.path),
+        "fingerprint": store.fingerprint,
+        "dtype": manifest.dtype,
+        "tokenizer": manifest.tokenizer.model_dump(),
+        "split": manifest.split.model_dump(),
+        "splits": splits,
+        "skipped": manifest.skipped,
+        "problems": list(manifest.problems),
+    }
+
+
+def _show(store: Store) -> None:
+    """Print a store's figures as a table, and what the reader should know about them."""
+    figures = describe(store)
+    record = store.manifest.tokenizer
+    console.print(
+        f"{store.path}: {record.kind} tokenizer of {record.vocab_size:,} tokens "
+        f"({figures['dtype']}, {record.fingerprint[:12]})",
+        markup=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("split")
+    for column in ("documents", "characters", "tokens", "characters/token"):
+        table.add_column(column, justify="right")
+    for name, part in figures["splits"].items():
+        ratio = part["characters_per_token"]
+        table.add_row(
+            name, f"{part['documents']:,}", f"{part['characters']:,}", f"{part['tokens']:,}",
+            f"{ratio:.3f}" if ratio else "–",
+        )  # fmt: skip
+    console.print(table)
+    choice = store.manifest.split
+    if choice.note:
+        stderr.print(f"Note: {choice.note}.", soft_wrap=True)
+    unknown = sum(part["unknown"] for part in figures["splits"].values())
+    if unknown:
+        stderr.print(f"{unknown:,} tokens stand for what the vocabulary cannot say.")
+    if figures["skipped"]:
+        stderr.print(f"{figures['skipped']:,} rows or files were left out:", style="problem")
+        for problem in figures["problems"]:
+            stderr.print(f"  {escape(problem)}", soft_wrap=True)
+
+
+def _show_verdict(name: str, problems: list[str]) -> None:
+    if not problems:
+        console.print(f"[good]sound[/good]  {escape(name)}", soft_wrap=True)
+        return
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    console.print(f"[problem]UNSOUND[/problem]  {escape(name)}: {count}", soft_wrap=True)
+    for problem in problems:
+        console.print(f"  {escape(problem)}", soft_wrap=True)
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,133 @@
+"""`coterie data`: what users see, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coterie.cli.app import run as coterie
+
+TEXT = "Now is the winter of our discontent\nMade glorious summer by this sun of York;\n"
+
+
+@pytest.fixture
+def folder(places):
+    for name in ("one", "two", "three"):
+        (places / "books").mkdir(exist_ok=True)
+        (places / "books" / f"{name}.txt").write_text(f"{name}\n{TEXT}" * 5)
+    return "books"
+
+
+def prepared(folder, *options):
+    return coterie(["data", "prepare", folder, "--out", "store", "--tokenizer", "bytes", *options])
+
+
+def test_prepare_inspect_verify(folder, capsys):
+    assert prepared(folder) == 0
+    captured = capsys.readouterr()
+    assert "train" in captured.out
+    assert "coterie train" in captured.err
+    assert coterie(["data", "inspect", "store"]) == 0
+    shown = capsys.readouterr().out
+    assert "bytes tokenizer of 257 tokens" in shown
+    assert "Now is the winter" in shown
+    assert coterie(["data", "verify", "store"]) == 0
+    assert "sound" in capsys.readouterr().out
+
+
+def test_everything_as_json(folder, capsys):
+    assert prepared(folder, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["splits"]["train"]["documents"] == 2
+    assert figures["splits"]["valid"]["documents"] == 1
+    assert coterie(["data", "inspect", "store", "--json", "--sample", "12"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["fingerprint"] == figures["fingerprint"]
+    assert len(again["sample"]["train"]) == 12
+    assert coterie(["data", "verify", "store", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"store": {"sound": True, "problems": []}}
+
+
+def test_verify_lists_every_problem_and_exits_with_2(folder, places, capsys):
+    prepared(folder)
+    (places / "store" / "train-00000.bin").write_bytes(b"xy")
+    (places / "store" / "stray.bin").write_bytes(b"xy")
+    capsys.readouterr()
+    assert coterie(["data", "verify", "store", "gone"]) == 2
+    shown = capsys.readouterr().out
+    for part in ("UNSOUND", "train-00000.bin has", "stray.bin does not belong", "no token store"):
+        assert part in shown
+    assert coterie(["data", "verify"]) == 2
+
+
+def test_options_reach_the_store(places, capsys):
+    (places / "rows.csv").write_text('id,story\n1,"a <X> b"\n2,bad,row\n3,"<PLAY>"\n4,"c"\n')
+    assert coterie([
+        "data", "prepare", "rows.csv", "--out", "store", "--tokenizer", "bpe:320",
+        "--column", "story", "--special", "<X>", "--special", "drama", "--on-error", "skip",
+        "--valid-fraction", "0", "--json",
+    ]) == 0  # fmt: skip
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["splits"]["train"]["documents"] == 3
+    assert figures["splits"]["valid"]["tokens"] == 0
+    assert figures["skipped"] == 1
+    assert "rows.csv:3" in figures["problems"][0]
+    assert figures["tokenizer"]["kind"] == "pieces"
+    assert coterie(["tokenizer", "inspect", "store", "<X><PLAY>", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["tokens"]) == 2
+
+
+def test_what_was_left_out_and_unknown_is_shown(places, capsys):
+    (places / "a.jsonl").write_text('{"text": "abc"}\n{\n{"text": "cab"}\n')
+    assert coterie(["data", "prepare", "a.jsonl", "--out", "s", "--on-error", "skip"]) == 0
+    assert "a.jsonl:2" in capsys.readouterr().err
+    assert coterie(["data", "prepare", "a.jsonl", "--out", "s2", "--tokenizer", "characters"]) == 2
+    (places / "b.txt").write_text("xyz " * 9)
+    assert coterie(["data", "prepare", "b.txt", "--out", "t", "--tokenizer", "characters"]) == 0
+    (places / "c.txt").write_text("abc " * 9)
+    assert coterie(["data", "prepare", "c.txt", "--out", "u", "--tokenizer", "t"]) == 0
+    err = capsys.readouterr().err
+    assert "27 tokens stand for what the vocabulary cannot say" in err
+    assert "only one document" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["gone.txt", "--out", "s"], "There is no input"),
+        (["books", "--out", "s", "--tokenizer", "gpt9"], "did you mean “gpt2”"),
+        (["books", "--out", "s", "--valid-fraction", "2"], "valid_fraction"),
+        (["books", "--out", "s", "--split", "half"], "split"),
+        (["books", "--out", "books"], "exists already"),
+        (["--out", "s"], "No input"),
+        (["books/one.txt", "--out", "s", "--special", "a b\nc"], "line break"),
+        (["binary", "--out", "s"], "binary file"),
+    ],
+)
+def test_mistakes_of_users_exit_with_2_and_leave_nothing(folder, places, capsys, words, why):
+    (places / "binary").write_bytes(b"\0\1\2")
+    before = sorted(path.name for path in places.iterdir())
+    assert coterie(["data", "prepare", *words]) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert sorted(path.name for path in places.iterdir()) == before
+
+
+def test_an_old_store_is_replaced_only_on_request(folder, places, capsys):
+    assert prepared(folder) == 0
+    assert prepared(folder) == 2
+    assert prepared(folder, "--replace", "--valid-fraction", "0") == 0
+    assert coterie(["data", "prepare", folder, "--out", folder, "--replace"]) == 2
+    assert (places / "books" / "one.txt").exists()
+
+
+def test_a_progress_bar_appears_on_a_terminal_only(folder, capsys, monkeypatch):
+    assert prepared(folder) == 0
+    assert "\x1b" not in capsys.readouterr().err
+    from coterie.cli import data
+
+    with data.progress_bar() as tell:
+        tell("reading", 10, None)
+        tell("tokenizing", 10, 20)
+        tell("tokenizing", 20, 20)
+    assert capsys.readouterr().err.strip() == ""

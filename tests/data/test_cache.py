@@ -1,0 +1,113 @@
+"""A run's data is prepared once, found again, and prepared anew when anything changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from coterie.data import DataSettings, prepare, store_for, verify_store
+from coterie.data.sources import Sources
+from coterie.foundation.errors import DataError, StoreError
+from coterie.tokenizer.characters import Characters
+from coterie.tokenizer.pieces import BPE
+from coterie.tokenizer.published import Tiktoken
+from coterie.tokenizer.raw_bytes import Bytes
+from coterie.tokenizer.settings import TokenizerFile
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("It was the best of times,\nit was the worst of times.\n" * 20)
+    return path
+
+
+def stores(root):
+    return sorted((root / "stores").iterdir())
+
+
+def test_prepared_once_for_equal_settings(book, tmp_path, capfd):
+    data = DataSettings(source=str(book))
+    told = []
+    first = store_for(data, Characters(), tmp_path / "c", lambda *news: told.append(news))
+    assert told
+    told.clear()
+    again = store_for(data, Characters(), tmp_path / "c", lambda *news: told.append(news))
+    assert again.path == first.path
+    assert not told
+    assert stores(tmp_path / "c") == [first.path]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_anything_that_changes_the_tokens_changes_the_place(book, tmp_path):
+    data = DataSettings(source=str(book))
+    changes = [
+        (data, Characters()),
+        (data, Bytes()),
+        (data, Characters(special_tokens=("<X>",))),
+        (data.model_copy(update={"valid_fraction": 0.2}), Characters()),
+        (data.model_copy(update={"split": "tail"}), Characters()),
+        (data.model_copy(update={"split_seed": 1}), Characters()),
+        (data.model_copy(update={"source": (str(book), str(book))}), Characters()),
+    ]
+    for number, (settings, tokenizer) in enumerate(changes, start=1):
+        store_for(settings, tokenizer, tmp_path / "c")
+        assert len(stores(tmp_path / "c")) == number
+    book.write_text("Other words.\n" * 9)
+    store_for(data, Characters(), tmp_path / "c")
+    assert len(stores(tmp_path / "c")) == len(changes) + 1
+
+
+def test_a_damaged_store_in_the_cache_is_prepared_again(book, tmp_path):
+    data = DataSettings(source=str(book))
+    path = store_for(data, Bytes(), tmp_path / "c").path
+    (path / "train-00000.bin").write_bytes(b"")
+    assert store_for(data, Bytes(), tmp_path / "c").path == path
+    assert verify_store(path) == []
+
+
+def test_a_prepared_store_is_used_as_it_is(book, tmp_path):
+    made = prepare(Sources([book]), tmp_path / "s", Bytes().build())
+    for data in (DataSettings(store=tmp_path / "s"), DataSettings(source=str(tmp_path / "s"))):
+        store = store_for(data, Bytes(), tmp_path / "c")
+        assert store.fingerprint == made.fingerprint
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("made_with", "fits", "others"),
+    [
+        (Bytes(), [Bytes()], [Characters(), BPE(), Tiktoken(), Bytes(special_tokens=("<X>",))]),
+        (
+            Characters(),
+            [Characters()],
+            [Bytes(), BPE(), Characters(special_tokens=("<X>",))],
+        ),
+        (
+            BPE(vocab_size=270),
+            [BPE(vocab_size=270), BPE(vocab_size=4096)],
+            [Bytes(), BPE(vocab_size=265), BPE(vocab_size=270, special_tokens=("<X>",))],
+        ),
+    ],
+)
+def test_a_store_of_another_tokenizer_is_refused(book, tmp_path, made_with, fits, others):
+    prepare(Sources([book]), tmp_path / "s", made_with.build([book.read_text()]))
+    data = DataSettings(store=tmp_path / "s")
+    for settings in [*fits, TokenizerFile(path=tmp_path / "s")]:
+        store_for(data, settings, tmp_path / "c")
+    for settings in others:
+        with pytest.raises(StoreError, match="another tokenizer") as caught:
+            store_for(data, settings, tmp_path / "c")
+        assert "tokenizer.kind=file" in caught.value.hint
+
+
+def test_a_store_among_several_sources_is_refused(book, tmp_path):
+    prepare(Sources([book]), tmp_path / "s", Bytes().build())
+    with pytest.raises(DataError, match="token store already"):
+        store_for(DataSettings(source=(str(book), str(tmp_path / "s"))), Bytes(), tmp_path / "c")
+
+
+def test_a_failure_leaves_the_cache_empty(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match="UTF-8"):
+        store_for(DataSettings(source=str(tmp_path / "bad.txt")), Bytes(), tmp_path / "c")
+    assert not (tmp_path / "c").exists() or stores(tmp_path / "c") == []
