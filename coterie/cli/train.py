@@ -62,11 +62,11 @@ def train(
 def resolve(target: str, words: Words) -> Resolved[RunSettings]:
     """Resolve a preset or settings file, its scale and the words laid over it."""
     from coterie.foundation.layers import load_settings
-    from coterie.presets import preset_layer
+    from coterie.presets import preset_layers
     from coterie.train.settings import RunSettings
 
     words, scale = words.take("scale")
-    return load_settings(RunSettings, [preset_layer(target, scale), *words.layers()])
+    return load_settings(RunSettings, [*preset_layers(target, scale), *words.layers()])
 
 
 def run_training(

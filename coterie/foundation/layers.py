@@ -145,9 +145,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
             merged[name] = merge(below, {"kind": value})  # `norm=layer` keeps what both kinds know
         elif isinstance(below, str) and isinstance(value, Mapping):
             merged[name] = merge({"kind": below}, value)  # `norm: rms` below `norm.epsilon=1e-6`
+        elif isinstance(below, list | tuple) and _are_indices(value, len(below)):
+            numbered = {str(index): item for index, item in enumerate(below)}
+            merged[name] = list(merge(numbered, value).values())  # `experts.0.count=4`
         else:
             merged[name] = dict(value) if isinstance(value, Mapping) else value
     return merged
+
+
+def _are_indices(value: Any, length: int) -> bool:
+    """Whether a mapping's names are positions in a list of some length."""
+    names = value if isinstance(value, Mapping) else ()
+    return bool(names) and all(str(name).isdigit() and int(name) < length for name in names)
 
 
 def leaves(values: Mapping[str, Any], prefix: Key = ()) -> Iterable[tuple[Key, Any]]:

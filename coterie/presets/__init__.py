@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.foundation.errors import SettingsError, nearest
-from coterie.foundation.layers import Layer, file_layer, merge, parse_yaml
+from coterie.foundation.layers import Layer, file_layer, parse_yaml
 
 FULL = "full"
 
@@ -38,8 +38,8 @@ def preset_text(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def preset_layer(target: str, scale: str | None = None) -> Layer:
-    """Return a preset, or a settings file in the same form, as a layer.
+def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
+    """Return a preset, or a settings file in the same form, and its scale as layers.
 
     Args:
         target: a shipped preset's name or the path of a YAML file.
@@ -56,13 +56,14 @@ def preset_layer(target: str, scale: str | None = None) -> Layer:
         name = f"preset {target}"
         values = parse_yaml(preset_text(target), name)
     scales = values.pop("scales", {}) or {}
+    layers = [Layer(name, values)]
     if scale in (None, FULL):
-        return Layer(name, values)
+        return layers
     if scale not in scales:
         raise SettingsError(
             f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
         )
-    return Layer(f"{name} at scale {scale}", merge(values, scales[scale]))
+    return [*layers, Layer(f"{name} at scale {scale}", scales[scale])]
 
 
 def preset_scales(name: str) -> list[str]:

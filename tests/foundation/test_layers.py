@@ -139,6 +139,13 @@ def test_scientific_numbers_are_numbers_and_words_stay_words():
     assert load("rate=3e-4").settings.rate == 3e-4
 
 
+def test_an_item_of_a_list_is_reached_by_its_position():
+    words = ["basket.rows=[apple, {kind: pear, heads: 3}]", "basket.rows.1.window=7"]
+    assert load(*words).settings.basket.rows == (Apple(), Pear(heads=3, window=7))
+    message = refuse("basket.rows=[apple]", "basket.rows.0.hads=1")
+    assert "did you mean “heads”" in message
+
+
 def test_missing_and_misshapen_files_are_refused(tmp_path):
     with pytest.raises(SettingsError, match="no settings file"):
         file_layer(tmp_path / "none.yaml")

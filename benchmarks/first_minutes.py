@@ -1,0 +1,202 @@
+"""First minutes: our quickstart beside nanoGPT's published CPU recipe, on any text, in one run.
+
+    python benchmarks/first_minutes.py FILE [--rounds 40] [--json]
+
+Both learn FILE character by character; the first 90 % of the characters train, the rest validates.
+The baseline is that recipe's model inside our own decoder: dense, 4 layers of width 128, 4 heads,
+context 64, LayerNorm, GELU, learned positions, no biases, tied head, batch 12, 2,000 iterations of
+AdamW (0.9, 0.99) with a learning rate of 1e-3 falling along a cosine to 1e-4 after 100 steps of
+warm-up, weight decay 0.1, gradient clipping at 1 (https://github.com/karpathy/nanoGPT, README,
+"I only have a macbook"). Its published result is a validation loss of 1.88 after about 3 minutes.
+
+The two take turns in one process: a slice of the baseline's steps, a slice of ours, and so on, so
+that a busy machine slows both alike. Seconds are those of training steps alone, batches included.
+Validation loss is the mean nats per character over the whole validation part, evaluation mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from coterie.foundation.layers import Layer, load_settings, overrides_layer
+from coterie.foundation.runs import RunDirectory
+from coterie.presets import preset_layers
+from coterie.train.evaluation import evaluate
+from coterie.train.session import Session, open_session
+from coterie.train.settings import RunSettings
+
+GOAL = 1.886  # the baseline's own validation loss after its 2,000 iterations
+
+BASELINE = {
+    "description": "nanoGPT's CPU recipe in our decoder",
+    "seed": 1337,
+    "model": {
+        "layers": 4, "width": 128, "context": 64,
+        "embedding": {"kind": "full"},
+        "position": {"kind": "learned"},
+        "norm": {"kind": "layer", "epsilon": 1e-5, "bias": False},
+        "attention": {"kind": "grouped", "heads": 4, "bias": False},
+        "feedforward": {"kind": "dense", "body": {"kind": "gelu", "width": 512, "bias": False}},
+        "head": {"tied": True, "bias": False},
+        "initial": {"std": 0.02, "outputs": "scaled"},
+    },
+    "train": {
+        "steps": 2000, "batch_size": 12,
+        "optimizer": {"kind": "adamw", "learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.99,
+                      "weight_decay": 0.1, "decayed": ["matrix", "embedding", "head"]},
+        "schedule": {"kind": "cosine", "warmup": 0.05, "final": 0.1},
+        "clip": {"kind": "norm", "max_norm": 1.0},
+    },
+}  # fmt: skip
+
+
+@dataclass
+class Runner:
+    """One side: its session, the time it has taken, and what it reached."""
+
+    name: str
+    session: Session
+    seconds: float = 0.0
+    slices: list[float] = field(default_factory=list)
+    curve: list[tuple[int, float, float]] = field(default_factory=list)  # step, seconds, loss
+    worst_load: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batches = self.session.loader().iterate(0)
+        self.step = 0
+
+    @property
+    def steps(self) -> int:
+        return self.session.settings.train.steps
+
+    def train(self, until: int) -> None:
+        """Take steps up to `until`, timed."""
+        count, begin = until - self.step, time.perf_counter()
+        while self.step < until:
+            result = self.session.stepper(self.step, next(self.batches))
+            self.step += 1
+            if self.step > self.steps // 2:
+                ratios = [float(load.max() / load.float().mean())
+                          for load in result.account.loads.values()]  # fmt: skip
+                if ratios:
+                    self.worst_load.append(max(ratios))
+        seconds = time.perf_counter() - begin
+        self.seconds += seconds
+        if count:
+            self.slices.append(seconds / count)
+
+    def measure(self) -> None:
+        """Record the validation loss; this time is nobody's."""
+        store, precision = self.session.store, self.session.precision
+        result = evaluate(
+            self.session.decoder, store.tokens("valid"), batch_size=64, precision=precision
+        )
+        self.curve.append((self.step, self.seconds, result.loss))
+        print(f"  {self.name:<10} step {self.step:>5}  {self.seconds:7.1f} s  "
+              f"{result.loss:.4f} nats/character", file=sys.stderr, flush=True)  # fmt: skip
+
+    def reached(self, loss: float) -> float | None:
+        """Return the seconds at the first measurement at or below a loss."""
+        return next((seconds for _, seconds, value in self.curve if value <= loss), None)
+
+    def loss_at(self, seconds: float) -> tuple[float, float]:
+        """Return (seconds, loss) of the last measurement within a time."""
+        return [(at, value) for _, at, value in self.curve if at <= seconds][-1]
+
+    def as_json(self) -> dict[str, object]:
+        spread = statistics.quantiles(self.slices, n=10)
+        return {
+            "steps": self.steps,
+            "tokens": self.step * self.session.tokens_per_step,
+            "parameters": sum(p.numel() for p in self.session.decoder.parameters()),
+            "seconds": round(self.seconds, 2),
+            "ms_per_step": round(1e3 * statistics.median(self.slices), 2),
+            "ms_per_step_10_90": [round(1e3 * spread[0], 2), round(1e3 * spread[-1], 2)],
+            "validation_loss": round(self.curve[-1][2], 4),
+            "curve": [(step, round(at, 2), round(loss, 4)) for step, at, loss in self.curve],
+        }
+
+
+def runner(name: str, layers: list[Layer], file: Path, folder: Path) -> Runner:
+    """Build one side on a file, characters, tail split."""
+    same = overrides_layer(
+        [f"data.source='{file.resolve()}'", "data.split=tail", "data.valid_fraction=0.1",
+         "tokenizer={kind: characters, special_tokens: []}"]
+    )  # fmt: skip
+    settings = load_settings(RunSettings, [*layers, same]).settings
+    return Runner(name, open_session(settings, RunDirectory.create(folder, name)))
+
+
+def compare(baseline: Runner, ours: Runner, rounds: int) -> dict[str, object]:
+    """Let both sides take turns, and say who got where when."""
+    for turn in range(1, rounds + 1):
+        baseline.train(baseline.steps * turn // rounds)
+        ours.train(ours.steps * turn // rounds)
+        ours.measure()
+        if turn in (rounds // 2, rounds):
+            baseline.measure()
+    goal = max(GOAL, baseline.curve[-1][2]) if baseline.curve[-1][2] > GOAL else GOAL
+    reached = ours.reached(goal)
+    ratios = [b / a for a, b in zip(baseline.slices, ours.slices, strict=True)]
+    at, loss = ours.loss_at(baseline.seconds)
+    return {
+        "machine": {"cores": os.cpu_count(), "threads": torch.get_num_threads(),
+                    "torch": torch.__version__, "gflops": round(ceiling() / 1e9)},
+        "baseline": baseline.as_json(),
+        "ours": ours.as_json(),
+        "slice_time_ratio_median": round(
+            statistics.median(ratios) * ours.steps / baseline.steps, 3),
+        "goal": GOAL,
+        "seconds_to_goal_ratio": None if reached is None else round(reached / baseline.seconds, 3),
+        "within_baseline_time": {"seconds": round(at, 2), "loss": round(loss, 4)},
+        "max_over_mean_load_last_half": round(statistics.mean(ours.worst_load), 3),
+    }  # fmt: skip
+
+
+def ceiling(size: int = 2048, repeats: int = 7) -> float:
+    """Return the machine's float32 matrix-product rate, FLOP/s, the best of a few."""
+    a, best = torch.randn(size, size), float("inf")
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("file", type=Path, help="any text")
+    parser.add_argument("--rounds", type=int, default=40, help="turns that the two sides take")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON alone")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["COTERIE_CACHE"] = str(folder / "cache")
+        baseline = runner("baseline", [Layer("baseline", BASELINE)], arguments.file, folder)
+        ours = runner("ours", preset_layers("quickstart", "minute"), arguments.file, folder)
+        result = compare(baseline, ours, arguments.rounds)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"machine {result['machine']}")
+    for side in ("baseline", "ours"):
+        row = {key: value for key, value in result[side].items() if key != "curve"}  # type: ignore[union-attr]
+        print(f"{side:<9}{row}")
+    print(f"ours reaches {result['goal']} in {result['seconds_to_goal_ratio']} x the baseline's "
+          f"whole time; within that time it reaches {result['within_baseline_time']}; "
+          f"max/mean load over the last half {result['max_over_mean_load_last_half']} "
+          "(worst layer of each step, mean)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

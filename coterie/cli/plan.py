@@ -1,0 +1,109 @@
+"""What a run would be, printed before it is one: settings and their origin, counts, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from coterie.foundation.layers import Resolved, leaves
+
+if TYPE_CHECKING:
+    from coterie.train.plan import Plan
+    from coterie.train.settings import RunSettings
+
+
+def make_plan(settings: RunSettings) -> Plan:
+    """Return the plan of a run; reads its sources only as far as the vocabulary asks for it."""
+    from coterie.train.plan import plan
+
+    return plan(settings, vocab_size=vocabulary(settings))
+
+
+def vocabulary(settings: RunSettings) -> int:
+    """Return how many tokens the run's tokenizer will know, without preparing its data."""
+    from coterie.data.sources import Sources
+    from coterie.data.store import open_store
+    from coterie.tokenizer.pieces import BPE
+
+    if settings.model.vocab_size is not None:
+        return settings.model.vocab_size
+    if settings.data.store is not None:
+        return open_store(settings.data.store).tokenizer.vocab_size
+    if isinstance(settings.tokenizer, BPE):
+        return settings.tokenizer.vocab_size
+    sources = Sources(settings.data.inputs, settings.data.column, settings.data.on_error)
+    return settings.tokenizer.build(document.text for document in sources).vocab_size
+
+
+def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:
+    """Return plan, settings and the origin of every value as JSON values."""
+    settings = resolved.settings.model_dump(mode="json")
+    return {
+        "plan": make_plan(resolved.settings).summary(),
+        "settings": settings,
+        "origins": {".".join(key): resolved.origin(key) for key, _ in leaves(settings)},
+    }
+
+
+def print_plan(resolved: Resolved[RunSettings], console: Console) -> None:
+    """Print plan, settings and origins for people."""
+    plan = make_plan(resolved.settings)  # first: it fails before anything is printed
+    for key, value, origin in settings_rows(resolved):
+        style = "dim" if origin == "default" else ""
+        note = "" if origin == "default" else f"  [dim]# {escape(origin)}[/dim]"
+        console.print(f"[{style or 'none'}]{escape(f'{key} = {value}')}[/]{note}", soft_wrap=True)
+    console.print()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in plan_rows(plan):
+        table.add_row(f"[dim]{name}[/dim]", value)
+    console.print(table)
+
+
+def settings_rows(resolved: Resolved[RunSettings]) -> Iterator[tuple[str, Any, str]]:
+    """Yield (key, value, origin) of every setting."""
+    for key, value in leaves(resolved.settings.model_dump(mode="json")):
+        yield ".".join(key), value, _origin(resolved, key)
+
+
+def _origin(resolved: Resolved[RunSettings], key: tuple[str, ...]) -> str:
+    """Return the origin of a value, or of the part that was named as a whole."""
+    for length in range(len(key), 0, -1):
+        if key[:length] in resolved.provenance:
+            return resolved.provenance[key[:length]]
+    return "default"
+
+
+def plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Yield what a plan says as (name, text)."""
+    share = plan.active_parameters / plan.parameters
+    yield "parameters", f"{plan.parameters:,}"
+    yield "active per token", f"{plan.active_parameters:,} ({share:.0%})"
+    yield "vocabulary", f"{plan.vocab_size:,}"
+    yield "tokens per step", f"{plan.tokens_per_step:,}"
+    yield "tokens in all", f"{plan.total_tokens:,}"
+    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in plan.memory.items())
+    yield "memory, about", f"{_bytes(plan.memory_bytes)} ({parts})"
+    yield "operations per step", f"{plan.flops_per_step / 1e9:,.1f} GFLOP"
+    yield "device", f"{plan.device}, {plan.precision}: {plan.precision_reason}"
+    if plan.seconds is not None and plan.peak_flops is not None:
+        yield "time, about", f"{_duration(plan.seconds)} ({plan.peak_flops / 1e9:,.0f} GFLOP/s)"
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
