@@ -51,7 +51,7 @@ def demo(*words: str, name: str | None = None) -> None:
 
 def _show_samples(run: RunDirectory) -> None:
     """Print samples from the start, the middle and the end of training, with the loss then."""
-    from coterie.data.corpus import plain
+    from coterie.language.drama import plain
 
     events = read_events(run.events)
     samples = [event for event in events if isinstance(event, Sampled)]

@@ -16,10 +16,14 @@ def finished():
     run = RunDirectory.create(runs_root(), "finished")
     run.write_config("seed: 1\n")
     with EventLog(run.events) as log:
-        log(RunStarted(name="finished", preset="quickstart", parameters=1234,
-                       active_parameters=567, steps=20, tokens_per_step=64, device="cpu", precision="float32"))  # fmt: skip
-        log(StepDone(step=20, loss=1.5, learning_rate=0.1, gradient_norm=1.0, tokens=1280,
-                     seconds=0.1, tokens_per_second=640.0))  # fmt: skip
+        log(RunStarted(
+            name="finished", preset="quickstart", parameters=1234, active_parameters=567,
+            steps=20, tokens_per_step=64, device="cpu", precision="float32",
+        ))  # fmt: skip
+        log(StepDone(
+            step=20, loss=1.5, learning_rate=0.1, gradient_norm=1.0, tokens=1280,
+            seconds=0.1, tokens_per_second=640.0,
+        ))  # fmt: skip
         log(Evaluated(step=20, split="valid", loss=1.625, tokens=100, seconds=0.1))
         log(RunEnded(step=20, status="finished", seconds=3.0))
     (run.checkpoints / "step-00000020").mkdir()

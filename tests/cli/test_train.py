@@ -1,0 +1,131 @@
+"""`coterie train`, `presets`, `demo` and `doctor` as a person would call them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from coterie.cli.app import run as coterie
+from coterie.foundation.events import RunEnded, read_events
+from coterie.foundation.runs import find_run, list_runs
+
+TEXT = "To be, or not to be, that is the question:\nWhether tis nobler in the mind to suffer\n" * 40
+SMALL = ("scale=tiny", "train.steps=4", "train.evaluate_every=2", "train.checkpoint_every=2",
+         "sample.max_tokens=5")  # fmt: skip
+
+
+@pytest.fixture
+def book(tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text(TEXT)
+    return f"data.source={path}"
+
+
+def test_train_resume_and_report(book, capsys):
+    assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
+    shown = capsys.readouterr().err
+    assert "coterie generate first" in shown
+    run = find_run("first")
+    assert run.report.exists()
+    assert run.config.exists()
+    assert coterie(["train", "--resume", "first", "train.steps=6"]) == 0
+    ends = [event for event in read_events(run.events) if isinstance(event, RunEnded)]
+    assert ends[-1].step == 6
+
+
+def test_a_resumed_run_keeps_its_settings(book, capsys):
+    assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
+    assert coterie(["train", "--resume", "first", "model.width=64"]) == 2
+    assert "only train.steps" in capsys.readouterr().err
+
+
+def test_names_are_given_in_turn(book, capsys):
+    for _ in range(2):
+        assert coterie(["train", "quickstart", *SMALL, book]) == 0
+    assert {run.name for run in list_runs()} == {"quickstart", "quickstart-2"}
+
+
+def test_the_result_as_json(book, capsys):
+    assert coterie(["train", "quickstart", *SMALL, book, "--name", "first", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["run"] == "first"
+    assert result["steps"] == 4
+
+
+def test_dry_run_tells_everything_and_makes_nothing(book, capsys):
+    words = ["train", "quickstart", "scale=tiny", book, "train.steps=7", "--dry-run"]
+    assert coterie(words) == 0
+    shown = capsys.readouterr().out
+    assert "train.steps = 7  # command line: train.steps=7" in shown
+    assert "model.width = 32  # preset quickstart at scale tiny" in shown
+    assert "active per token" in shown
+    assert list_runs() == []
+    assert coterie([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["origins"]["train.steps"] == "command line: train.steps=7"
+    assert told["plan"]["parameters"] > told["plan"]["active_parameters"] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train"], "Which preset"),
+        (["train", "quickstrat"], "did you mean “quickstart”"),
+        (["train", "none.yaml"], "no settings file"),
+        (["train", "quickstart", "scale=small"], "no scale “small”"),
+        (["train", "quickstart", "train.stepz=3"], "did you mean “steps”"),
+        (["train", "quickstart", "model.attention.heads=3"], "3 attention heads cannot share"),
+        (["train", "quickstart", "model.width=-1", "train.steps=x"], "2 problems"),
+        (["train", "quickstart", "data.source=none.txt"], "none.txt"),
+        (["train", "--resume", "none"], "no run"),
+        (["demo", "something"], "takes no target"),
+        (["presets", "show", "nothing"], "no preset"),
+    ],
+)
+def test_bad_words_exit_with_2_and_leave_no_run(words, said, capsys):
+    assert coterie(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert [run for run in list_runs() if run.events.exists()] == []
+
+
+def test_presets_are_listed_shown_and_copied(tmp_path, capsys):
+    assert coterie(["presets", "list", "--json"]) == 0
+    assert "quickstart" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert coterie(["presets", "list"]) == 0
+    assert coterie(["presets", "show", "yinggem"]) == 0
+    assert "133,957,969" in capsys.readouterr().out
+    assert coterie(["presets", "show", "gpt2", "scale=tiny", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["counts"]["parameters"] == shown["plan"]["parameters"]
+    assert shown["counts"]["tree"][0]["parameters"] == shown["counts"]["parameters"]
+
+    mine = tmp_path / "mine.yaml"
+    assert coterie(["presets", "copy", "gpt2", str(mine)]) == 0
+    assert "# GPT-2" in mine.read_text()
+    assert coterie(["presets", "copy", "gpt2", str(mine)]) == 2
+    assert coterie(["presets", "copy", "gpt2", str(mine), "--force"]) == 0
+
+
+def test_the_demo_goes_from_text_to_text(book, capsys):
+    assert coterie(["demo", *SMALL, book, "--name", "short"]) == 0
+    told = capsys.readouterr()
+    assert "step 4" in told.out
+    assert "coterie generate short" in told.err
+    assert find_run("short").report.exists()
+
+
+def test_the_doctor_finds_this_machine_sound(capsys):
+    assert coterie(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["shipped Shakespeare"]["state"] == "good"
+    assert "GFLOP/s" in checks["compute on cpu"]["text"]
+    assert coterie(["doctor"]) == 0
+
+
+def test_the_doctor_says_what_is_broken(monkeypatch, capsys):
+    monkeypatch.setattr("coterie.cli.doctor._LIBRARIES", ("surely-not-installed",))
+    assert coterie(["doctor"]) == 2
+    assert "missing" in capsys.readouterr().out
