@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from coterie.checkpoint import LoadedModel, load_model
 from coterie.cli.console import console, emit_json, next_step, stderr
@@ -19,6 +21,7 @@ from coterie.train.precision import resolve_device
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
 # Escape sequences that a model of bytes may write must not reach the terminal.
 _UNSAFE = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_FLAG = re.compile(r"--?[A-Za-z]")
 _ENDS = {
     "length": "max_tokens reached",
     "stop": "a stop text was met",
@@ -27,7 +30,7 @@ _ENDS = {
 
 
 def generate(
-    *words: str,
+    *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
     json: bool = False,
     samples: int = 1,
     step: int | None = None,
@@ -75,8 +78,15 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     """Return the run and the prompt; the words of an unquoted prompt are joined.
 
     Raises:
-        UserError: no run was named, or standard input is not text.
+        UserError: no run was named, a word looks like a flag, or standard input is not text.
     """
+    for word in said.targets:
+        if _FLAG.match(word):
+            raise UserError(
+                f"There is no flag {word} here.",
+                hint="Run: coterie generate --help   (a prompt that begins so can come through "
+                "standard input: echo PROMPT | coterie generate RUN -)",
+            )
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     prompt = " ".join(said.targets[1:])
@@ -85,6 +95,7 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
             prompt = sys.stdin.read()
         except UnicodeDecodeError as error:
             raise UserError(f"Standard input is not UTF-8 text: {error}") from error
+        prompt = prompt.removesuffix("\n")  # the shell's own, not the writer's
     return said.targets[0], prompt
 
 
@@ -116,7 +127,9 @@ def _write(text: str) -> None:
 def _show_samples(made: list[Generation]) -> None:
     """Print several texts, one after the other."""
     for number, each in enumerate(made, start=1):
-        stderr.print(f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]})", style="dim")
+        stderr.print(
+            f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]})", style="dim"
+        )
         _write(each.text + "\n")
     count = sum(len(each.tokens) for each in made)
     stderr.print(f"{count} tokens, {count / made[0].seconds:,.1f} tokens/s in all", style="dim")
@@ -132,13 +145,23 @@ def _as_json(
         "sampling": sampling.model_dump(mode="json"),
         "prompt": made[0].prompt,
         "samples": [
-            {**asdict(each), "pieces": [decode([token]) for token in each.tokens]} for each in made
+            {
+                "text": each.text,
+                "finish_reason": each.finish_reason,
+                "prompt_tokens": each.prompt_tokens,
+                "seconds": each.seconds,
+                "tokens": [
+                    {"token": token, "text": decode([token]), "logprob": logprob}
+                    for token, logprob in zip(each.tokens, each.logprobs, strict=True)
+                ],
+            }
+            for each in made
         ],
     }
 
 
 def _notice(sentence: str) -> None:
-    stderr.print(f"Note: {sentence}", style="hint", markup=False)
+    stderr.print(f"Note: {sentence}", style="hint", markup=False, soft_wrap=True)
 
 
 def tell_damaged(path: Path, problem: str) -> None:

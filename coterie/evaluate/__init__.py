@@ -1,0 +1,27 @@
+"""How good a model is: what it foretells of any text, and whether its experts share the work."""
+
+from coterie.evaluate.perplexity import (
+    Perplexity,
+    TextScore,
+    perplexity,
+    perplexity_of,
+    score_text,
+    token_logprobs,
+    windows_at_once,
+)
+from coterie.evaluate.routing import LoadCounter, RoutingHealth
+from coterie.evaluate.validation import Validation, validate
+
+__all__ = [
+    "LoadCounter",
+    "Perplexity",
+    "RoutingHealth",
+    "TextScore",
+    "Validation",
+    "perplexity",
+    "perplexity_of",
+    "score_text",
+    "token_logprobs",
+    "validate",
+    "windows_at_once",
+]

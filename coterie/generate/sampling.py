@@ -26,23 +26,34 @@ class SamplingSettings(Settings):
     """How a text is drawn from the model's probabilities."""
 
     temperature: float = Field(
-        0.8, ge=0, le=100, description="Flattens (> 1) or sharpens (< 1); 0 takes the likeliest."
+        default=0.8,
+        ge=0,
+        le=100,
+        description="flattens (> 1) or sharpens (< 1); 0 takes the likeliest",
     )
-    top_k: int | None = Field(None, ge=1, description="Keep only the k likeliest tokens.")
+    top_k: int | None = Field(default=None, ge=1, description="keep only the k likeliest tokens")
     top_p: float = Field(
-        1.0, gt=0, le=1, description="Keep the fewest tokens that hold this much probability."
+        default=1.0,
+        gt=0,
+        le=1,
+        description="keep the fewest tokens that hold this much probability",
     )
     repetition_penalty: float = Field(
-        1.0, gt=0, le=100, description="Above 1 makes tokens of the recent past less likely."
+        default=1.0,
+        gt=0,
+        le=100,
+        description="above 1 makes tokens of the recent past less likely",
     )
     repetition_window: int = Field(
-        256, ge=1, description="How many of the latest tokens the penalty looks at."
+        default=256, ge=1, description="how many of the latest tokens the penalty looks at"
     )
-    seed: int = Field(1337, ge=0, lt=1 << 63, description="Start of this text's own chance.")
-    max_tokens: int = Field(256, ge=1, description="The most tokens to generate.")
-    stop: tuple[str, ...] = Field((), description="Texts that end the generation; never shown.")
+    seed: int = Field(default=1337, ge=0, lt=1 << 63, description="start of this text's own chance")
+    max_tokens: int = Field(default=256, ge=1, description="the most tokens to generate")
+    stop: tuple[str, ...] = Field(
+        default=(), description="texts that end the generation; never shown"
+    )
     cache: CacheSettings = Field(
-        FullCacheSettings(), description="What is kept of keys and values between tokens."
+        default=FullCacheSettings(), description="what is kept of keys and values between tokens"
     )
 
     @field_validator("stop", mode="before")
@@ -132,10 +143,14 @@ class Sampler:
     Args:
         settings: how to choose.
         seed: start of this text's own chance; the settings' seed if None.
+        banned: tokens never to choose.
     """
 
-    def __init__(self, settings: SamplingSettings, seed: int | None = None) -> None:
+    def __init__(
+        self, settings: SamplingSettings, seed: int | None = None, banned: Sequence[int] = ()
+    ) -> None:
         self.settings = settings
+        self._banned = list(banned)
         self._generator = torch.Generator().manual_seed(settings.seed if seed is None else seed)
 
     def choose(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Choice:
@@ -161,6 +176,9 @@ class Sampler:
 
     def _pick(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> int:
         chosen = self.settings
+        if self._banned:
+            logits = logits.clone()
+            logits[self._banned] = -torch.inf
         recent = past[-chosen.repetition_window :]
         logits = penalise_repeats(logits, recent, chosen.repetition_penalty)
         if chosen.greedy:

@@ -93,9 +93,9 @@ def test_draws_follow_the_distribution():
     expected = torch.tensor([0.5, 0.3, 0.15, 0.05])
     sampler = Sampler(SamplingSettings(temperature=1.0, seed=3))
     count = torch.zeros(4)
-    for _ in range(4000):
+    for _ in range(1500):
         count[sampler.choose(expected.log(), []).token] += 1
-    assert torch.allclose(count / 4000, expected, atol=0.03)
+    assert torch.allclose(count / 1500, expected, atol=0.05)
 
 
 def test_logprob_is_the_models_own():

@@ -17,7 +17,7 @@ class FullCacheSettings(Settings):
     """Keep every position: exact for every model, memory grows with the text."""
 
     kind: Literal["full"] = "full"
-    room: int = Field(256, ge=1, description="Positions to make room for at first; doubles.")
+    room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
     def build(self, windows: Sequence[int | None]) -> CacheStack:
         """Make an empty cache.

@@ -33,7 +33,9 @@ class WindowCacheSettings(Settings):
     """
 
     kind: Literal["window"] = "window"
-    size: int | None = Field(None, ge=1, le=1 << 20, description="The most positions a token sees.")
+    size: int | None = Field(
+        default=None, ge=1, le=1 << 20, description="the most positions a token sees"
+    )
 
     def build(self, windows: Sequence[int | None]) -> CacheStack:
         """Make an empty cache for layers with these windows of their own."""

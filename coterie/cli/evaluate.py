@@ -1,0 +1,237 @@
+"""`coterie evaluate`: how well a run foretells its own validation part, or any text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from json import loads as parse_json
+from typing import Any
+
+from rich.progress import Progress
+from rich.table import Table
+
+from coterie.checkpoint import LoadedModel, load_model
+from coterie.checkpoint.layout import STATE
+from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.generate import tell_damaged
+from coterie.cli.words import read_words
+from coterie.data import Document, evaluation_batches, read_documents, store_for
+from coterie.evaluate import (
+    LoadCounter,
+    RoutingHealth,
+    TextScore,
+    perplexity_of,
+    score_text,
+    validate,
+    windows_at_once,
+)
+from coterie.foundation.errors import UserError
+from coterie.foundation.runs import cache_root
+from coterie.train.precision import resolve_device
+from coterie.train.settings import RunSettings
+
+_USAGE = "For example: coterie evaluate latest   or: coterie evaluate latest my_text.txt"
+
+
+def evaluate(
+    *words: str,
+    json: bool = False,
+    tokens: bool = False,
+    stride: int | None = None,
+    column: str | None = None,
+    step: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Measure a run on its own validation part, or on texts: `coterie evaluate RUN [FILE ...]`.
+
+    RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a FILE the loss over
+    the run's own validation part is measured; with files or folders, how well the model foretells
+    them. Both show where each layer's router sent the tokens.
+
+    Parameters
+    ----------
+    words
+        The run and the texts.
+    json
+        Print JSON.
+    tokens
+        Print every token of the texts with its log-probability in nats.
+    stride
+        Tokens between windows: smaller than the context gives each token more past, and more work.
+    column
+        Which column of a table (JSONL, CSV, Parquet) holds the text.
+    step
+        Use the checkpoint of this step instead of the newest.
+    device
+        Where to compute: auto, cpu, cuda, mps.
+    """
+    said = read_words(words)
+    if said.overrides or said.overlays:
+        raise UserError("`coterie evaluate` takes no settings, only flags.", hint=_USAGE)
+    if not said.targets:
+        raise UserError("Which run? None was named.", hint=_USAGE)
+    target, files = said.targets[0], said.targets[1:]
+    if (tokens or stride is not None or column is not None) and not files:
+        raise UserError("--tokens, --stride and --column need a FILE to look at.", hint=_USAGE)
+    loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    loaded.decoder.to(resolve_device(device))
+    if files:
+        _tell_texts(loaded, files, column, stride, json=json, tokens=tokens)
+    else:
+        _tell_own(loaded, json=json)
+    if not json:
+        next_step(f'coterie generate {target} "Once"  # write text with it')
+
+
+def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
+    """Measure a run on the validation part of its own store and print what was found."""
+    settings = RunSettings.model_validate(loaded.settings)
+    store = store_for(settings.data, settings.tokenizer, cache_root())
+    if _trained_on(loaded) not in (None, store.fingerprint):
+        raise UserError(
+            "The run's data are not what it was trained on: the text was changed since, so its "
+            "validation part may hold what the model has seen.",
+            hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
+        )
+    tokens = store.tokens("valid")
+    with _progress("Reading the validation part", max(len(tokens) - 1, 0)) as advance:
+        batches = evaluation_batches(
+            tokens, loaded.decoder.settings.context, windows_at_once(loaded.decoder)
+        )
+        found = validate(loaded.decoder, batches, advance)
+    per_token = store.characters_per_token("valid")
+    figures: dict[str, Any] = {
+        "checkpoint": str(loaded.path), "step": loaded.step, "split": "valid",
+        "tokens": found.tokens, "nats_per_token": found.loss,
+        "nats_per_character": found.loss / per_token if per_token else None,
+        "perplexity": math.exp(found.loss), "seconds": found.seconds,
+    }  # fmt: skip
+    _tell(figures, found.routing, json=json)
+
+
+def _trained_on(loaded: LoadedModel) -> str | None:
+    """Return the fingerprint of the store that a checkpoint was trained on, if it says so."""
+    return parse_json((loaded.path / STATE).read_text(encoding="utf-8")).get("data")
+
+
+def _tell_texts(
+    loaded: LoadedModel,
+    files: Sequence[str],
+    column: str | None,
+    stride: int | None,
+    *,
+    json: bool,
+    tokens: bool,
+) -> None:
+    """Measure a model on the texts of some files and print what was found."""
+    documents = _whole(read_documents(files, column))
+    scores: list[TextScore] = []
+    loads, done = LoadCounter(), 0
+    with _progress("Reading", sum(len(text) for text in documents)) as advance:
+        for text in documents:
+            scores.append(score_text(loaded.decoder, loaded.tokenizer, text, stride, loads))
+            done += len(text)
+            advance(done)
+    found = perplexity_of(scores, loaded.tokenizer)
+    if found.unknown_tokens:
+        stderr.print(
+            f"Note: {found.unknown_tokens:,} characters are unknown to this model's tokenizer; "
+            "the figures flatter it.",
+            style="hint",
+            soft_wrap=True,
+        )
+    figures: dict[str, Any] = {
+        "checkpoint": str(loaded.path), "step": loaded.step, "files": list(files),
+        "documents": len(scores), "tokens": found.tokens, "characters": found.characters,
+        "bytes": found.bytes, "nats_per_token": found.nats_per_token,
+        "nats_per_character": found.nats_per_character, "bits_per_byte": found.bits_per_byte,
+        "perplexity": found.perplexity, "unknown_tokens": found.unknown_tokens,
+    }  # fmt: skip
+    if tokens:
+        rows = list(_token_rows(loaded, scores))
+        if json:
+            figures["token_logprobs"] = rows
+        else:
+            for row in rows:
+                line = f"{row['logprob']:9.4f}  {row['token']:>6}  {row['text']!r}"
+                console.print(line, markup=False, soft_wrap=True)
+    _tell(figures, loads.health(), json=json)
+
+
+def _whole(documents: Iterator[Document]) -> list[str]:
+    """Return the texts of documents, those that came in pieces put together, without empty ones."""
+    texts: list[list[str]] = []
+    for each in documents:
+        if each.continued and texts:
+            texts[-1].append(each.text)
+        else:
+            texts.append([each.text])
+    return [text for pieces in texts if (text := "".join(pieces))]
+
+
+def _token_rows(loaded: LoadedModel, scores: list[TextScore]) -> Iterator[dict[str, Any]]:
+    for each in scores:
+        for token, logprob in zip(each.tokens, each.logprobs.tolist(), strict=True):
+            text = loaded.tokenizer.decode([token])
+            yield {"token": token, "text": text, "logprob": logprob}
+
+
+def _tell(figures: dict[str, Any], routing: tuple[RoutingHealth, ...], *, json: bool) -> None:
+    """Print figures and the routing of each layer, as tables or as JSON."""
+    if json:
+        emit_json({**figures, "routing": [_routing_row(each) for each in routing]})
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in figures.items():
+        table.add_row(f"[dim]{key.replace('_', ' ')}[/dim]", _shown(value))
+    console.print(table)
+    if not routing:
+        return
+    console.print()
+    table = Table(box=None, pad_edge=False)
+    for column in ("layer", "experts", "max/mean − 1", "entropy", "dead", "dropped", "load"):
+        table.add_column(column, justify="right" if column != "load" else "left")
+    for each in routing:
+        table.add_row(
+            str(each.layer), str(len(each.load)), f"{each.imbalance:.3f}", f"{each.entropy:.3f}",
+            f"{each.dead:.0%}", f"{each.dropped:,}", _bars(each.load),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _routing_row(health: RoutingHealth) -> dict[str, Any]:
+    return {
+        "layer": health.layer, "load": list(health.load), "dropped": health.dropped,
+        "imbalance": health.imbalance, "entropy": health.entropy, "dead": health.dead,
+    }  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    if value is None:
+        return "–"
+    return (
+        f"{value:,.4f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
+
+
+def _bars(load: Sequence[int], most: int = 32) -> str:
+    """Return the load as a row of bars, one per expert, as high as its share of the largest."""
+    if len(load) > most:
+        load = sorted(load, reverse=True)[:: -(-len(load) // most)]
+    top = max(max(load), 1)
+    return "".join("▁▂▃▄▅▆▇█"[min(int(8 * count / top), 7)] for count in load)
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error while the block runs, if that is a terminal."""
+    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,75 @@
+"""The health of routing: how evenly the tokens are spread over each layer's experts.
+
+Judged by real load and layer by layer: an auxiliary loss can look fine while one expert takes all,
+and a mean over layers hides the sick one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from coterie.model import LayerRouting
+
+DEAD_SHARE = 0.01
+"""An expert counts as dead when it receives less than this share of an even load."""
+
+
+@dataclass(frozen=True)
+class RoutingHealth:
+    """How one layer spread its tokens. `load` counts the token-expert pairs of each expert."""
+
+    layer: int
+    load: tuple[int, ...]
+    dropped: int = 0
+
+    @property
+    def mean(self) -> float:
+        """The even load."""
+        return sum(self.load) / len(self.load)
+
+    @property
+    def imbalance(self) -> float:
+        """max / mean − 1: 0 when even, E − 1 when one expert of E takes all."""
+        return max(self.load) / self.mean - 1 if sum(self.load) else 0.0
+
+    @property
+    def entropy(self) -> float:
+        """Entropy of the load over that of an even one: 1 when even, 0 when one takes all."""
+        total = sum(self.load)
+        if len(self.load) < 2 or not total:
+            return 1.0
+        shares = [count / total for count in self.load if count]
+        return -sum(share * math.log(share) for share in shares) / math.log(len(self.load))
+
+    @property
+    def dead(self) -> float:
+        """Share of experts that received less than a hundredth of an even load."""
+        return sum(count < DEAD_SHARE * self.mean for count in self.load) / len(self.load)
+
+
+class LoadCounter:
+    """Sums the routing of many batches, layer by layer."""
+
+    def __init__(self) -> None:
+        self._loads: dict[int, Int[Tensor, " E"]] = {}
+        self._dropped: dict[int, int] = {}
+
+    def add(self, routing: Sequence[LayerRouting]) -> None:
+        """Count one batch."""
+        for each in routing:
+            load = each.load.to("cpu", torch.int64)
+            self._loads[each.layer] = self._loads.get(each.layer, torch.zeros_like(load)) + load
+            self._dropped[each.layer] = self._dropped.get(each.layer, 0) + int(each.dropped)
+
+    def health(self) -> tuple[RoutingHealth, ...]:
+        """Return the layers' health, from the bottom up."""
+        return tuple(
+            RoutingHealth(layer, tuple(load.tolist()), self._dropped[layer])
+            for layer, load in sorted(self._loads.items())
+        )

@@ -1,0 +1,91 @@
+"""Reading tokens with a decoder: through a cache or anew, and what happens beyond the context.
+
+A decoder reads positions 0, 1, 2, … of a stretch of text. Where positions may go on for ever
+(rotary or none, and every attention layer with a window of its own), the stretch never ends.
+Otherwise it holds at most the model's context: when it is full, a new stretch begins with the
+latest half of it, read again from position 0, so that a long text costs one such reading every
+half context. All caches, `none` included, follow the same rule, and so give the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from coterie.generate.cache import CacheSettings, CacheStack
+from coterie.model import Decoder
+
+
+def attention_windows(decoder: Decoder) -> list[int | None]:
+    """Return the window of each layer's attention, from the bottom up; None sees everything."""
+    return [plan.attention.window for plan in decoder.settings.plans()]
+
+
+def position_limit(decoder: Decoder) -> int | None:
+    """Return the most tokens of one stretch; None where a text may go on for ever."""
+    endless = decoder.position.limit is None and None not in attention_windows(decoder)
+    return None if endless else decoder.position.limit or decoder.settings.context
+
+
+@contextmanager
+def evaluation(decoder: nn.Module) -> Iterator[None]:
+    """Switch dropout and gradients off inside the block; afterwards every part is as it was."""
+    training = [module for module in decoder.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class Reading:
+    """A batch of texts of equal length on their way through a decoder.
+
+    Args:
+        decoder: the model, on any device and in any mode.
+        settings: which cache to keep.
+    """
+
+    def __init__(self, decoder: Decoder, settings: CacheSettings) -> None:
+        self._decoder = decoder
+        self._settings = settings
+        self._limit = position_limit(decoder)
+        self._windows = attention_windows(decoder)
+        self._device = next(decoder.parameters()).device
+        self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
+        self._cache: CacheStack | None = settings.build(self._windows)
+
+    @property
+    def cache_nbytes(self) -> int:
+        """Memory that the cache holds at present, in bytes."""
+        return self._cache.nbytes if self._cache is not None else 0
+
+    def read(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:
+        """Read T further tokens of each text and return the logits of the one that comes next."""
+        tokens = tokens.to(self._device)
+        known = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
+        if self._limit is not None and known.shape[1] > self._limit:
+            known = tokens = known[:, -max(self._limit // 2, 1) :]
+            self._cache = self._settings.build(self._windows)
+        self._tokens = known
+        with evaluation(self._decoder):
+            unread = known if self._cache is None else tokens
+            logits = self._decoder(unread, cache=self._cache, last=1).logits
+        assert logits is not None, "without targets the decoder answers logits"
+        return logits[:, -1]
+
+    def select(self, rows: list[int]) -> None:
+        """Keep only these rows of the batch, in this order; a row may be named more than once."""
+        index = torch.tensor(rows, device=self._device)
+        assert self._tokens is not None, "nothing was read yet"
+        self._tokens = self._tokens.index_select(0, index)
+        if self._cache is not None:
+            with torch.inference_mode():
+                self._cache.select(index)

@@ -1,0 +1,107 @@
+"""Logits with a cache equal those without, for every attention, however the text is cut."""
+
+import pytest
+import torch
+
+from coterie.foundation.settings import kind_of, members
+from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
+from coterie.generate.reading import attention_windows
+from coterie.model import Attention, DecoderSettings, Embedding, Position
+
+W = 5
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+ATTENTIONS = {
+    "multi-head": {"kind": "grouped", "heads": 4},
+    "grouped": {"kind": "grouped", "heads": 4, "kv_heads": 2, "query_key_norm": True},
+    "multi-query": {"kind": "grouped", "heads": 4, "kv_heads": 1, "bias": True},
+    "window": {"kind": "grouped", "heads": 4, "kv_heads": 2, "window": W},
+}
+PARTS = {
+    **{f"position {kind_of(each)}": {"position": kind_of(each)} for each in members(Position)},
+    "interleaved": {"position": {"kind": "rotary", "layout": "interleaved", "fraction": 0.5}},
+    "embedding full": {"embedding": "full"},
+    "embedding factorised": {"embedding": {"kind": "factorised", "rank": 4}},
+    "embedding ngram": {"embedding": {"kind": "ngram", "rows": 64, "orders": (2, 3, 4)}},
+    "window in every other layer": {
+        "blocks": {"all": {}, "near": {"attention": ATTENTIONS["window"]}},
+        "pattern": ("near", "all"),
+    },
+    "moe": {
+        "feedforward": {
+            "kind": "moe", "experts": [{"count": 4}], "experts_per_token": 2, "shared_experts": 1
+        }
+    },
+}  # fmt: skip
+
+
+def build(dtype=torch.float64, **changes):
+    values = {"layers": 2, "width": 16, "context": 4 * W, "vocab_size": 11, "attention": "grouped"}
+    generator = torch.Generator().manual_seed(1)
+    decoder = DecoderSettings.model_validate(values | changes).build(generator).to(dtype).eval()
+    with torch.no_grad():  # a fresh model's output projections may be zero: nothing to compare
+        for parameter in decoder.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(noise.to(dtype) * 0.2)
+    return decoder
+
+
+def cut(length: int, size: int) -> list[int]:
+    return [size] * (length // size) + ([length % size] if length % size else [])
+
+
+def prefill_then_one(length: int) -> list[int]:
+    return [max(length - 3, 1), *[1] * min(3, length - 1)]
+
+
+@torch.inference_mode()
+def compare(decoder, dtype=torch.float64, lengths=(3 * W + 1,)):
+    generator = torch.Generator().manual_seed(2)
+    for length in lengths:
+        tokens = torch.randint(0, 11, (3, length), generator=generator)
+        expected = decoder(tokens).logits
+        for pieces in (cut(length, 1), cut(length, 3), prefill_then_one(length)):
+            for settings in (FullCacheSettings(room=2), WindowCacheSettings()):
+                cache = settings.build(attention_windows(decoder))
+                got = torch.cat(
+                    [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, 1)], 1
+                )
+                torch.testing.assert_close(got, expected, atol=TOLERANCE[dtype], rtol=0)
+                assert cache.length == length
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+def test_every_attention_at_every_length_around_the_window(attention, dtype):
+    compare(build(dtype, attention=attention), dtype, (W - 1, W, W + 1, 3 * W))
+
+
+@pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
+def test_every_position_embedding_and_pattern(changes):
+    compare(build(**changes))
+
+
+def test_every_member_of_the_unions_is_here():
+    assert {each["kind"] for each in ATTENTIONS.values()} == {*map(kind_of, members(Attention))}
+    assert {f"embedding {kind_of(each)}" for each in members(Embedding)} <= set(PARTS)
+
+
+@torch.inference_mode()
+def test_a_cache_smaller_than_the_layers_own_window_is_a_smaller_window():
+    full = build(attention={"kind": "grouped", "heads": 4})
+    narrow = build(attention={"kind": "grouped", "heads": 4, "window": 3})
+    tokens = torch.randint(0, 11, (2, 17), generator=torch.Generator().manual_seed(3))
+    cache = WindowCacheSettings(size=3).build(attention_windows(full))
+    got = torch.cat([full(piece, cache=cache).logits for piece in tokens.split(1, 1)], 1)
+    torch.testing.assert_close(got, narrow(tokens).logits, atol=1e-10, rtol=0)
+    assert not torch.allclose(got, full(tokens).logits, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_memory_of_a_windowed_model_stops_growing():
+    decoder = build(attention=ATTENTIONS["window"])
+    cache = WindowCacheSettings().build(attention_windows(decoder))
+    sizes = []
+    for _ in range(60):
+        decoder(torch.zeros(1, 1, dtype=torch.long), cache=cache)
+        sizes.append(cache.nbytes)
+    assert sizes[0] == sizes[-1] == 2 * 2 * 2 * (2 * (W - 1)) * 4 * 8

@@ -1,0 +1,235 @@
+"""The engine: streams, samples, stops, contexts that run over, and that it leaves no trace."""
+
+import numpy as np
+import pytest
+import torch
+
+from coterie.foundation.errors import CoterieError, UserError
+from coterie.generate import Engine, SamplingSettings
+from coterie.model import DecoderSettings
+from coterie.tokenizer.raw_bytes import Bytes
+from coterie.tokenizer.settings import Characters
+
+CONTEXT = 24
+TEXT = "abcdefgh ijklmnop.\nÄÖ€🎭"
+LEARNED = {"position": {"kind": "learned"}}
+WINDOWED = {"attention": {"kind": "grouped", "heads": 2, "window": 5}}
+MOE = {
+    "feedforward": {
+        "kind": "moe", "experts_per_token": 2,
+        "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+    }
+}  # fmt: skip
+MODELS = {"rotary": {}, "learned": LEARNED, "window": WINDOWED, "moe": MOE}
+CACHES = [{"kind": "full", "room": 3}, {"kind": "window"}, {"kind": "none"}]
+
+
+def make_engine(tokenizer=None, notify=None, seed=0, **changes) -> Engine:
+    tokenizer = tokenizer or Characters().build([TEXT])
+    values = {
+        "layers": 2, "width": 16, "context": CONTEXT, "vocab_size": tokenizer.vocab_size,
+        "attention": {"kind": "grouped", "heads": 2}, "dropout": 0.5,
+    }  # fmt: skip
+    torch.manual_seed(seed)
+    decoder = DecoderSettings.model_validate(values | changes).build().double()
+    with torch.no_grad():  # sharper than a fresh model, so that texts differ
+        for parameter in decoder.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    decoder.register_forward_hook(lambda *call: _never(call[-1], tokenizer.end_of_text))
+    return Engine(decoder, tokenizer, notify)
+
+
+def _never(output, token: int):
+    """Keep the model from choosing one token, so that texts have the length asked for."""
+    if output.logits is not None:
+        output.logits[..., token] -= 100.0
+    return output
+
+
+def settings(**values) -> SamplingSettings:
+    return SamplingSettings.model_validate({"max_tokens": 12, "temperature": 1.0} | values)
+
+
+@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("prompt", ["abc", "", "abcdefgh" * 5])
+def test_every_cache_gives_the_same_text_even_beyond_the_context(changes, prompt):
+    engine = make_engine(**changes)
+    texts = [engine.generate(prompt, settings(max_tokens=40, cache=cache)) for cache in CACHES]
+    assert texts[0].tokens == texts[1].tokens == texts[2].tokens
+    for one, other in zip(texts[0].logprobs, texts[2].logprobs, strict=True):
+        assert abs(one - other) < 1e-9
+    assert len(set(texts[0].tokens)) > 2  # a text, not one token over and over
+
+
+def test_pieces_add_up_to_the_generation():
+    engine = make_engine()
+    pieces = list(engine.stream("abc", settings(seed=4)))
+    whole = engine.generate("abc", settings(seed=4))
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert tuple(piece.token for piece in pieces) == whole.tokens
+    assert tuple(piece.logprob for piece in pieces) == whole.logprobs
+    assert [piece.finish_reason for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish_reason == whole.finish_reason
+    assert whole.text == engine.tokenizer.decode(
+        [token for token in whole.tokens if token != engine.tokenizer.end_of_text]
+    )
+
+
+def test_logprobs_are_those_of_the_model():
+    engine = make_engine()
+    made = engine.generate("abc", settings(temperature=0.5, top_k=3, repetition_penalty=1.5))
+    tokens = torch.tensor([engine.tokenizer.encode("abc") + list(made.tokens)])
+    with torch.no_grad():
+        logits = engine.decoder.eval()(tokens).logits
+    expected = logits.log_softmax(-1)[0, 2:-1].gather(-1, tokens[0, 3:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(made.logprobs, dtype=expected.dtype), expected)
+
+
+def test_the_same_seed_gives_the_same_text_whatever_else_is_in_the_batch():
+    engine = make_engine(**MOE)
+    together = engine.generate_samples("abc", 4, settings(seed=10, max_tokens=20))
+    alone = [engine.generate("abc", settings(seed=10 + i, max_tokens=20)) for i in range(4)]
+    assert [each.tokens for each in together] == [each.tokens for each in alone]
+    assert len({each.text for each in together}) > 1
+
+
+def test_samples_that_end_early_leave_the_others_as_they_were():
+    engine = make_engine()
+    stop = settings(seed=3, stop=["a", "b", "c", "d"], max_tokens=40)
+    together = engine.generate_samples("abc", 6, stop)
+    assert len({len(each.tokens) for each in together}) > 1
+    for i, each in enumerate(together):
+        assert each.tokens == engine.generate("abc", settings(
+            seed=3 + i, stop=["a", "b", "c", "d"], max_tokens=40
+        )).tokens  # fmt: skip
+
+
+def test_a_stop_text_ends_the_text_before_itself():
+    engine = make_engine()
+    free = engine.generate("abc", settings(temperature=0, max_tokens=40))
+    stop = free.text[5:8]
+    cut = engine.generate("abc", settings(temperature=0, max_tokens=40, stop=[stop]))
+    assert cut.text == free.text[: free.text.index(stop)]
+    assert cut.finish_reason == "stop"
+    assert stop not in cut.text
+    assert len(cut.tokens) < len(free.tokens)
+
+
+def test_bytes_come_out_as_whole_characters():
+    engine = make_engine(tokenizer=Bytes().build())
+    wish = iter("Ä€🎭x".encode())
+    engine.decoder.register_forward_hook(lambda *call: _force(call[-1], next(wish)))
+    pieces = [piece.text for piece in engine.stream("a", settings(temperature=0, max_tokens=10))]
+    assert pieces == ["", "Ä", "", "", "€", "", "", "", "🎭", "x"]
+
+
+def test_an_unfinished_character_at_the_end_is_marked():
+    engine = make_engine(tokenizer=Bytes().build())
+    wish = iter("a€".encode()[:-1])
+    engine.decoder.register_forward_hook(lambda *call: _force(call[-1], next(wish)))
+    assert engine.generate("a", settings(temperature=0, max_tokens=3)).text == "a�"
+
+
+def _force(output, token: int):
+    """Make the model want one token."""
+    output.logits[:, -1] = 0.0
+    output.logits[:, -1, token] = 9.0
+    return output
+
+
+def test_the_end_of_text_token_ends_the_text():
+    engine = make_engine()
+    end = engine.tokenizer.end_of_text
+    wish = iter([engine.tokenizer.encode("h")[0], end])
+    engine.decoder.register_forward_hook(lambda *call: _force(call[-1], next(wish)))
+    made = engine.generate("abc", settings(temperature=0))
+    assert (made.text, made.finish_reason, made.tokens[-1]) == ("h", "end", end)
+
+
+def test_an_empty_prompt_begins_a_new_document():
+    engine = make_engine()
+    assert engine.encode_prompt("") == [engine.tokenizer.end_of_text]
+    assert engine.generate("", settings()).prompt_tokens == 1
+
+
+def test_a_long_prompt_is_cut_from_the_left_with_a_notice():
+    said: list[str] = []
+    engine = make_engine(notify=said.append)
+    tokens = engine.encode_prompt("abcd" * 10)
+    assert tokens == engine.tokenizer.encode("abcd" * 6)
+    assert said == ["The prompt has 40 tokens; the model sees the last 24 of them."]
+
+
+def test_a_windowed_rotary_model_reads_a_long_prompt_whole():
+    said: list[str] = []
+    engine = make_engine(notify=said.append, **WINDOWED)
+    assert len(engine.encode_prompt("abcd" * 10)) == 40
+    assert said == []
+
+
+def test_unknown_characters_are_told():
+    said: list[str] = []
+    make_engine(notify=said.append).encode_prompt("a本b")
+    assert "1 character" in said[0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_generating_leaves_no_trace(training):
+    engine = make_engine(**MOE)
+    decoder = engine.decoder.train(training)
+    decoder.get_submodule(next(name for name, _ in decoder.named_children())).train(not training)
+    modes = {name: module.training for name, module in decoder.named_modules()}
+    weights = {name: each.clone() for name, each in decoder.state_dict().items()}
+    torch.manual_seed(5)
+    # Python's own generator serves the shape checks that run under these tests.
+    before = torch.random.get_rng_state(), np.random.get_state()
+    stream = engine.stream("abc", settings(max_tokens=5))
+    for _ in stream:
+        assert {name: module.training for name, module in decoder.named_modules()} == modes
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1][1], np.random.get_state()[1])
+    for name, each in decoder.state_dict().items():
+        assert torch.equal(each, weights[name]), name
+
+
+def test_training_goes_on_after_generating():
+    engine = make_engine(**MOE)
+    engine.generate("abc", settings(max_tokens=CONTEXT))
+    tokens = torch.randint(0, 10, (2, CONTEXT))
+    engine.decoder.train()(tokens, tokens).loss_sum.backward()
+    assert all(p.grad is not None for p in engine.decoder.parameters() if p.requires_grad)
+
+
+def test_dropout_is_off_while_generating():
+    engine = make_engine()
+    engine.decoder.train()
+    assert engine.generate("abc", settings(seed=2)) .tokens == engine.generate(
+        "abc", settings(seed=2)
+    ).tokens  # fmt: skip
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused():
+    with pytest.raises(UserError, match="257 tokens but the model only 10"):
+        make_engine(tokenizer=Bytes().build(), vocab_size=10)
+
+
+def test_rows_beyond_the_tokenizer_are_never_chosen():
+    tokenizer = Characters().build(["ab"])
+    engine = make_engine(tokenizer=tokenizer, vocab_size=64)
+    made = engine.generate("ab", settings(max_tokens=30, temperature=5.0))
+    assert max(made.tokens) < tokenizer.vocab_size
+
+
+def test_a_broken_model_is_told_and_not_sampled_from():
+    engine = make_engine()
+    with torch.no_grad():
+        next(iter(engine.decoder.parameters())).fill_(float("nan"))
+    with pytest.raises(CoterieError, match="not finite"):
+        engine.generate("abc", settings())
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(UserError, match="At least one sample"):
+        make_engine().generate_samples("abc", 0, settings())
