@@ -57,8 +57,9 @@ class FactorisedEmbeddingPart(EmbeddingPart):
     def forward(
         self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
     ) -> Float[Tensor, "B T D"]:
-        """Look the tokens up and project them."""
-        return F.linear(F.embedding(tokens, self.weight), self.projection)
+        """Look the tokens up and project them; the stream keeps its precision under autocast."""
+        short = F.embedding(tokens, self.weight)
+        return F.linear(short, self.projection).to(short.dtype)
 
     def tied(
         self, hidden: Float[Tensor, "*N D"]

@@ -1,0 +1,225 @@
+"""What every variant of every part promises, checked for each member of each union.
+
+A new member is picked up by itself; one that needs settings of its own gets a line in `NEEDS`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from coterie.foundation.settings import kind_of, members
+from coterie.model import (
+    Attention,
+    Balance,
+    Body,
+    Compute,
+    Embedding,
+    FeedForward,
+    Norm,
+    Position,
+    count,
+    parameter_roles,
+    update_balance,
+)
+from coterie.model.experts import Score, Select
+
+PACK = {"body": {"kind": "swiglu", "width": 8}, "count": 4}
+MOE = {"kind": "moe", "experts": [PACK], "experts_per_token": 2}
+NEEDS: dict[str, dict[str, Any]] = {
+    "grouped": {"heads": 2},
+    "factorised": {"rank": 5},
+    "ngram": {"orders": [2, 3, 5], "rows": 31, "dim": 4},
+    "moe": MOE,
+    "swiglu": {"width": 8},
+    "geglu": {"width": 8},
+    "gelu": {"width": 8},
+    "squared_relu": {"width": 8},
+}
+
+
+def each(name: str, annotation: Any, place) -> list[Any]:
+    found = []
+    for member in members(annotation):
+        kind = kind_of(member)
+        needs = {} if name == "compute" else NEEDS.get(kind, {})
+        found.append(pytest.param(place({"kind": kind} | needs), id=f"{name}-{kind}"))
+    return found
+
+
+def moe(**changes: Any) -> dict[str, Any]:
+    return {"feedforward": MOE | changes}
+
+
+def attention(name: str, **changes: Any) -> Any:
+    values = {"attention": {"kind": "grouped", "heads": 4} | changes}
+    return pytest.param(values, id=f"attention-{name}")
+
+
+VARIANTS = [
+    *each("attention", Attention, lambda value: {"attention": value}),
+    *each("position", Position, lambda value: {"position": value}),
+    *each("norm", Norm, lambda value: {"norm": value}),
+    *each("embedding", Embedding, lambda value: {"embedding": value}),
+    *each("feedforward", FeedForward, lambda value: {"feedforward": value}),
+    *each("body", Body, lambda v: {"feedforward": {"kind": "dense", "body": v | {"bias": True}}}),
+    *each("expert", Body, lambda v: moe(experts=[{"body": v | {"bias": True}, "count": 4}])),
+    *each("score", Score, lambda value: moe(router={"score": value, "z_loss": 0.1})),
+    *each("select", Select, lambda value: moe(router={"select": value})),
+    *each("balance", Balance, lambda value: moe(balance=value)),
+    *each("compute", Compute, lambda value: moe(compute=value)),
+    attention("multi-query", kv_heads=1),
+    attention("grouped-2", kv_heads=2, bias=True, query_key_norm=True),
+    attention("window", window=3, kv_heads=2),
+    attention("head-dim", head_dim=6, query_key_norm={"kind": "layer"}),
+    pytest.param(
+        {"position": {"kind": "rotary", "layout": "interleaved", "fraction": 0.5}},
+        id="rotary-interleaved",
+    ),
+    pytest.param({"head": {"tied": True, "bias": True}}, id="tied"),
+    pytest.param(
+        {"head": {"tied": True}, "embedding": {"kind": "factorised", "rank": 5}},
+        id="tied-factorised",
+    ),
+    pytest.param(
+        {
+            "embedding": {"kind": "ngram", "rows": 31, "combine": "add"},
+            "head": {"tied": True},
+            "embedding_norm": True,
+        },
+        id="ngram-added",
+    ),
+    pytest.param(moe(experts_per_token=1, shared_experts=2), id="top-1-shared"),
+    pytest.param(
+        moe(experts=[PACK, {"body": {"kind": "gelu", "width": 12}, "count": 3}]), id="two-packs"
+    ),
+    pytest.param(
+        {
+            "layers": 4,
+            "blocks": {
+                "local": {"attention": {"kind": "grouped", "heads": 2, "window": 2}},
+                "moe": {"feedforward": MOE, "norm": "layer"},
+            },
+            "opening": ["local"],
+            "pattern": ["moe", "local"],
+        },
+        id="mixed-layers",
+    ),
+]
+every_variant = pytest.mark.parametrize("changes", VARIANTS)
+
+
+def mixtures(decoder):
+    return [block.feedforward for block in decoder.blocks if hasattr(block.feedforward, "router")]
+
+
+@every_variant
+def test_counts_what_is_built(changes, make_settings, make_decoder, plain_cache, draw_tokens):
+    settings = make_settings(**changes)
+    decoder, counts = make_decoder(**changes), count(settings)
+    assert counts.parameters == sum(parameter.numel() for parameter in decoder.parameters())
+    cache = plain_cache(settings.layers)
+    decoder(draw_tokens(1, 5), cache=cache)
+    assert counts.cache_bytes_per_token * 5 == cache.elements * 4
+    assert set(parameter_roles(decoder)) == {name for name, _ in decoder.named_parameters()}
+
+
+@every_variant
+def test_no_token_sees_the_future(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens(2, 11)
+    before = decoder(tokens).logits
+    for at in (0, 4, 10):
+        changed = tokens.clone()
+        changed[:, at] = (changed[:, at] + 7) % 23
+        after = decoder(changed).logits
+        torch.testing.assert_close(after[:, :at], before[:, :at], rtol=0, atol=1e-12)
+        assert (after[:, at] - before[:, at]).abs().max() > 1e-6
+
+
+@every_variant
+@pytest.mark.parametrize("pieces", [(1,) * 11, (4, 1, 6), (10, 1)])
+def test_cached_equals_uncached(changes, pieces, make_decoder, plain_cache, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens(2, 11)
+    cache = plain_cache(len(decoder.blocks))
+    parts = [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, dim=1)]
+    torch.testing.assert_close(
+        torch.cat(parts, 1), decoder(tokens).logits, rtol=0, atol=1e-12
+    )  # fmt: skip
+    assert cache.length == 11
+
+
+@every_variant
+def test_gradients_reach_every_parameter(changes, make_decoder, draw_tokens):
+    decoder = make_decoder(**changes).train()
+    tokens = draw_tokens(8, 12)
+    output = decoder(tokens, tokens.roll(-1, 1))
+    loss = output.loss_sum + sum(each.auxiliary + each.z for each in output.routing)
+    loss.backward()
+    loads = torch.cat([each.load for each in output.routing]) if output.routing else torch.ones(1)
+    assert (loads > 0).all(), "the batch must visit every expert for this test to mean something"
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        packed = parameter.grad.flatten(1) if parameter.ndim == 3 else parameter.grad.flatten()
+        assert packed.abs().sum(-1).gt(0).all(), name
+
+
+@every_variant
+def test_saves_and_loads_bit_equal(changes, make_decoder, draw_tokens):
+    decoder, other = make_decoder(torch.float32, **changes), make_decoder(seed=1, **changes).float()
+    for part in mixtures(decoder):
+        part.balance.update(torch.arange(part.num_experts))
+    tokens = draw_tokens()
+    assert not torch.equal(decoder(tokens).logits, other(tokens).logits)
+    other.load_state_dict(load(save(decoder.state_dict())))
+    assert torch.equal(decoder(tokens).logits, other(tokens).logits)
+
+
+@every_variant
+def test_runs_under_bfloat16_autocast(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(torch.float32, **changes).train(), draw_tokens(8, 12)
+    exact = decoder(tokens, tokens).loss_sum
+    with torch.autocast("cpu", torch.bfloat16):
+        output = decoder(tokens, tokens)
+    assert output.loss_sum.dtype == torch.float32
+    for each_layer in output.routing:
+        assert each_layer.probabilities.dtype == torch.float32, "routers stay in float32"
+    torch.testing.assert_close(output.loss_sum, exact, rtol=0.03, atol=0)
+    output.loss_sum.backward()
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in decoder.parameters())
+
+
+@every_variant
+def test_routing_conserves_tokens(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens(3, 10)
+    targets = tokens.clone()
+    targets[0, 3:] = -100
+    output = decoder(tokens, targets)
+    assert int(output.valid_tokens) == 23
+    parts = mixtures(decoder)
+    assert len(output.routing) == len(parts)
+    for part, routing in zip(parts, output.routing, strict=True):
+        per_token = part.router.selector.experts_per_token
+        assert routing.layer == part.layer
+        assert int(routing.load.sum()) + int(routing.dropped) == 23 * per_token
+        assert routing.load.dtype == torch.int64
+        assert not routing.load.requires_grad
+        assert 0 <= float(routing.entropy) <= torch.tensor(part.num_experts).log() + 1e-9
+
+
+@every_variant
+def test_evaluating_changes_nothing(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens()
+    state = copy.deepcopy(decoder.state_dict())
+    with torch.inference_mode():
+        first = decoder(tokens).logits
+    decoder.train()
+    output = decoder(tokens, tokens)  # what was made while generating must serve training
+    output.loss_sum.backward()
+    torch.testing.assert_close(decoder(tokens).logits, first, rtol=0, atol=0)
+    assert all(torch.equal(state[name], value) for name, value in decoder.state_dict().items())
+    update_balance(decoder, {each.layer: each.load for each in output.routing})

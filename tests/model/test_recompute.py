@@ -1,0 +1,58 @@
+"""Recomputation: the same losses and gradients, routing counted once and never done anew."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+MOE = {
+    "feedforward": {
+        "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+        "experts_per_token": 2, "balance": {"kind": "auxiliary", "coefficient": 0.1},
+        "router": {"z_loss": 0.01},
+    }
+}  # fmt: skip
+
+
+def train_once(decoder, tokens):
+    torch.manual_seed(0)
+    output = decoder(tokens, tokens.roll(-1, 1))
+    loss = output.loss_sum + sum(each.auxiliary + each.z for each in output.routing)
+    loss.backward()
+    return output, {name: p.grad for name, p in decoder.named_parameters()}
+
+
+@pytest.mark.parametrize("changes", [{}, MOE, {"dropout": 0.3, **MOE}])
+def test_recomputing_changes_neither_loss_nor_gradients(changes, make_decoder, draw_tokens):
+    tokens = draw_tokens(4, 12)
+    plain, again = (make_decoder(torch.float32, **changes).train() for _ in range(2))
+    again.recompute = True
+    expected, expected_gradients = train_once(plain, tokens)
+    output, gradients = train_once(again, tokens)
+    assert torch.equal(output.loss_sum, expected.loss_sum)
+    for one, other in zip(output.routing, expected.routing, strict=True):
+        assert torch.equal(one.load, other.load)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_second_pass_takes_the_routing_of_the_first(make_decoder, draw_tokens, monkeypatch):
+    decoder, tokens = make_decoder(torch.float32, **MOE).train(), draw_tokens(4, 12)
+    decoder.recompute = True
+    output = decoder(tokens, tokens)
+    calls = []
+    for block in decoder.blocks:
+        selector = block.feedforward.router.selector
+        monkeypatch.setattr(type(selector), "__call__", lambda *_: calls.append(1))
+    output.loss_sum.backward()
+    assert calls == [], "nothing is selected in the backward pass"
+
+
+def test_evaluation_and_generation_do_not_recompute(make_decoder, draw_tokens, plain_cache):
+    decoder, tokens = make_decoder(), draw_tokens()
+    expected = decoder(tokens).logits
+    decoder.recompute = True
+    with torch.no_grad():
+        assert torch.equal(decoder(tokens).logits, expected)
+    cached = decoder(tokens, cache=plain_cache(2)).logits
+    torch.testing.assert_close(cached, expected, rtol=0, atol=1e-12)
