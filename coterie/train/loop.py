@@ -6,6 +6,7 @@ checkpoint; a kill costs the steps since the latest one. Resumed, it goes on as 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ class TrainResult:
     Attributes:
         steps: optimizer steps done, earlier sittings included.
         loss: training loss of the last step, nats per token; None if no step was taken.
-        validation_loss: mean nats per token over the validation split, after the last step.
+        validation_loss: mean nats per token over the validation split after the last step; None if
+            no text is held out.
         seconds: time spent in training steps alone, earlier sittings included.
         checkpoint: the newest checkpoint.
     """
@@ -90,12 +92,27 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
     trackers = [tracker.build(run) for tracker in settings.train.trackers]
-    with InterruptRequest() as stop, Publisher(run, [*observers, *trackers]) as publish:
-        session = open_session(settings, run)
+    with Publisher(run, [*observers, *trackers]) as publish:
+        try:
+            session = open_session(settings, run, tell=publish.notice)
+        except BaseException:
+            _forget(run)
+            raise
         checkpoint = _restore(session, publish) if resume else None
         run.write_config(dump_yaml(session.settings))
-        training = _Training(session, publish, stop, checkpoint)
-        return training.run(preset, resumed_from=session.progress.step if resume else None)
+        with InterruptRequest() as stop:
+            training = _Training(session, publish, stop, checkpoint)
+            return training.run(preset, resumed_from=session.progress.step if resume else None)
+
+
+def _forget(run: RunDirectory) -> None:
+    """Remove the directory of a run that could not even begin; one that has begun stays."""
+    if run.config.exists():
+        return
+    run.events.unlink(missing_ok=True)
+    for folder in (run.samples, run.checkpoints, run.path):
+        with contextlib.suppress(OSError):  # there is something in it, so it is kept
+            folder.rmdir()
 
 
 def _restore(session: Session, publish: Publisher) -> Path | None:
@@ -215,10 +232,12 @@ class _Training:
     def _evaluate(self) -> None:
         session = self._session
         tokens = session.store.tokens("valid")
+        if len(tokens) < 2:
+            return
         evaluation = evaluate(
             session.decoder,
             tokens,
-            batch_size=self._settings.micro_batch_size,
+            batch_size=self._settings.evaluation_batch_size(session.settings.model.context),
             precision=session.precision,
         )
         session.progress.validation_loss = evaluation.loss
@@ -290,6 +309,8 @@ class _Training:
                 resumed_from=resumed_from,
             )
         )
+        if len(session.store.tokens("valid")) < 2:
+            self._publish.notice("No text is held out, so nothing is evaluated.", warning=True)
         if settings.train.precision == "auto":
             self._publish.notice(
                 f"Computing in {session.precision.name} on {session.precision.device}: "

@@ -1,7 +1,8 @@
 """The machine: what it is, and how many operations a second its matrix products really reach.
 
 The rate is measured, not looked up: it is what MFU is a fraction of, and what time estimates are
-made from. A measurement takes well under a second and is kept per machine in the cache folder.
+made from. A measurement takes a fraction of a second. The best one of each machine is kept in the
+cache folder, because other work going on at the same time can only make one worse.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from coterie.foundation.runs import cache_root
 from coterie.train.precision import Precision
 
 _SIDES = {"cpu": 2048, "cuda": 8192}
-_SECONDS = 0.4
+_SECONDS = 0.25
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int | float]:
@@ -54,14 +55,18 @@ def peak_flops(precision: Precision, *, measure: bool = True) -> float | None:
 
     Args:
         precision: the device and the type to multiply in.
-        measure: whether to measure if no measurement is kept; otherwise None is the answer.
+        measure: whether to measure now; otherwise the best so far is the answer, None if there is
+            none.
     """
     path = cache_root() / "machine" / f"{_fingerprint(precision)}.json"
+    best = None
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return float(json.loads(path.read_text(encoding="utf-8"))["flops"])
+        best = float(json.loads(path.read_text(encoding="utf-8"))["flops"])
     if not measure:
-        return None
+        return best
     flops = measure_matmul(precision)
+    if best is not None and best >= flops:
+        return best
     with contextlib.suppress(OSError, ValueError):  # a read-only cache costs a measurement a run
         write_json_atomic(
             path,

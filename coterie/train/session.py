@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -57,15 +58,22 @@ class Session:
         return Engine(self.decoder, self.tokenizer)
 
 
-def open_session(settings: RunSettings, run: RunDirectory) -> Session:
+def open_session(
+    settings: RunSettings, run: RunDirectory, tell: Callable[[str], None] = lambda message: None
+) -> Session:
     """Prepare the data if need be and build model and optimizer with freshly seeded weights.
+
+    Args:
+        settings: the run's.
+        run: its directory.
+        tell: told in a sentence what takes long.
 
     Raises:
         UserError: settings, data or device cannot be used.
     """
     train = settings.train
     precision = resolve_precision(train.precision, resolve_device(train.device))
-    store = store_for(settings.data, settings.tokenizer, cache_root())
+    store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell))
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
@@ -74,6 +82,19 @@ def open_session(settings: RunSettings, run: RunDirectory) -> Session:
     optimizer = train.optimizer.build(role_parameters(decoder))
     stepper = Stepper(decoder, forward, optimizer, train.clip.build(), precision, train)
     return Session(settings, run, store, decoder, stepper, precision)
+
+
+def _tell_stages(tell: Callable[[str], None]) -> Callable[[str, int, int | None], None]:
+    """Return a progress function that says each stage of preparing the data once."""
+    told: set[str] = set()
+
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage not in told:
+            told.add(stage)
+            size = "" if total is None else f" {total:,} characters"
+            tell(f"Preparing the data, for this first time: {stage}{size}.")
+
+    return progress
 
 
 def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:

@@ -21,6 +21,8 @@ from coterie.train.optimizer import AdamW, OptimizerSettings
 from coterie.train.precision import PrecisionName
 from coterie.train.schedule import Cosine, Schedule
 
+_EVALUATION_TOKENS = 8192
+
 
 class TrainSettings(Settings):
     """How a decoder is trained.
@@ -73,6 +75,10 @@ class TrainSettings(Settings):
     def micro_batch_size(self) -> int:
         """Windows computed at once."""
         return self.batch_size // self.accumulation
+
+    def evaluation_batch_size(self, context: int) -> int:
+        """Windows evaluated at once: at least as many as are trained on at once."""
+        return max(self.micro_batch_size, _EVALUATION_TOKENS // context)
 
 
 class RunSettings(Settings):

@@ -150,4 +150,5 @@ class Stepper:
         if limit is not None and norm > limit:
             factor *= limit / (norm + _SCALE_TINY)
         if factor != 1.0:
-            torch._foreach_mul_([p.grad for p in self._parameters if p.grad is not None], factor)
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from coterie.checkpoint import list_checkpoints, load_checkpoint, load_model
-from coterie.foundation.errors import Interrupted, TrainingError
+from coterie.checkpoint import write as writing
+from coterie.foundation.errors import Interrupted, TrainingError, UserError
 from coterie.foundation.events import (
     CheckpointSaved,
     Evaluated,
@@ -254,3 +256,28 @@ def test_log_every_records_fewer_steps_with_the_same_values(tiny, new_run):
     for event in sparse:
         assert event.loss == dense[event.step - 1].loss
         assert event.tokens == dense[event.step - 1].tokens
+
+
+def test_a_run_that_cannot_begin_leaves_nothing_behind(tiny, new_run):
+    run = new_run("impossible")
+    with pytest.raises(UserError):
+        train(tiny(data={"source": "no/such/file.txt"}), run, preset="tiny")
+    assert not run.path.exists()
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tiny, new_run, monkeypatch):
+    run = new_run("full")
+
+    def fill_up(event):
+        if isinstance(event, StepDone) and event.step == 3:
+            monkeypatch.setattr(writing, "save_tokenizer", no_space)
+
+    def no_space(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="disk is full"):
+        train(tiny(), run, preset="tiny", observers=[fill_up])
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000002"]
+    assert of(read_events(run.events), RunEnded)[0].status == "failed"
+    monkeypatch.undo()
+    assert weights_of(run).step == 2

@@ -58,7 +58,7 @@ class AdamWOptimizer:
     """`torch.optim.AdamW` behind the small interface that the step needs."""
 
     def __init__(self, parameters: Sequence[RoleParameter], settings: AdamW) -> None:
-        self._names = {parameter.tensor: parameter.name for parameter in parameters}
+        self._names: dict[Tensor, str] = {each.tensor: each.name for each in parameters}
         self.learning_rate = settings.learning_rate
         groups = group_by_role(
             parameters,

@@ -141,7 +141,7 @@ class _Stack:
     def __init__(self, members: Sequence[RoleParameter], settings: Muon) -> None:
         first = members[0].tensor
         self._names = [member.name for member in members]
-        self._tensors = [member.tensor for member in members]
+        self._tensors: list[Tensor] = [member.tensor for member in members]
         self._shape = first.shape[-2:]
         self._counts = [t.numel() // self._shape.numel() for t in self._tensors]
         self._momentum = torch.zeros(
@@ -163,12 +163,16 @@ class _Stack:
         lookahead = gradients.lerp_(self._momentum, momentum)  # Nesterov's form
         updates = orthogonalise(lookahead.to(self._dtype), self._coefficients, safety=self._safety)
         if self._weight_decay:
-            torch._foreach_mul_(self._tensors, 1.0 - learning_rate * self._weight_decay)
+            torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+                self._tensors, 1.0 - learning_rate * self._weight_decay
+            )
         shaped = [
             update.view(tensor.shape).to(tensor.dtype)
             for update, tensor in zip(self._split(updates), self._tensors, strict=True)
         ]
-        torch._foreach_add_(self._tensors, shaped, alpha=-learning_rate * self._scale)
+        torch._foreach_add_(  # pyright: ignore[reportPrivateImportUsage]
+            self._tensors, shaped, alpha=-learning_rate * self._scale
+        )
 
     def _gather(self) -> Float[Tensor, "N rows columns"]:
         """Return a fresh copy of all gradients; a parameter without one counts as zero."""
