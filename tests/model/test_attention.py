@@ -14,11 +14,10 @@ def oracle(query, keys, values, window):
     query, keys, values = (each.double() for each in (query, keys, values))
     repeats = query.shape[1] // keys.shape[1]
     length, seen = query.shape[2], keys.shape[2]
-    mask = torch.zeros(length, seen, dtype=torch.bool)
-    for i in range(length):
-        at = seen - length + i
-        for j in range(seen):
-            mask[i, j] = j <= at and (window is None or j > at - window)
+    ends = range(seen - length, seen)
+    mask = torch.tensor(
+        [[j <= at and (window is None or j > at - window) for j in range(seen)] for at in ends]
+    )
     result = torch.empty_like(query)
     for head in range(query.shape[1]):
         k, v = keys[:, head // repeats], values[:, head // repeats]
