@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -153,7 +153,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _are_indices(value: Any, length: int) -> bool:
+def _are_indices(value: Any, length: int) -> TypeGuard[Mapping[str, Any]]:
     """Whether a mapping's names are positions in a list of some length."""
     names = value if isinstance(value, Mapping) else ()
     return bool(names) and all(str(name).isdigit() and int(name) < length for name in names)
