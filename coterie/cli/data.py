@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.data.cache import settings_of
 from coterie.data.prepare import prepare as prepare_store
 from coterie.data.sources import OnError, Sources, texts_of
 from coterie.data.split import SplitKind
@@ -47,13 +48,11 @@ def prepare(
 ) -> None:
     """Tokenize texts into a store: `coterie data prepare INPUT... --out STORE`.
 
-    An INPUT is a file (text, Markdown, JSONL, CSV, Parquet; also .gz, .xz, .bz2, .zst), a folder of
-    such files, or `shakespeare` for the corpus that is shipped.
-
     Parameters
     ----------
     inputs
-        Files, folders, or `shakespeare`.
+        Files (text, Markdown, JSONL, CSV, Parquet; also .gz, .xz, .bz2, .zst), folders of such
+        files, or `shakespeare` for the corpus that is shipped.
     out
         The folder to make; it appears only when it is complete.
     tokenizer
@@ -75,12 +74,7 @@ def prepare(
     json
         Print JSON.
     """
-    if out.exists() and not (replace and is_store(out)):
-        kind = "a store" if is_store(out) else "something that is no store"
-        raise UserError(
-            f"{out} exists already: {kind}.",
-            hint="Choose another --out, or --replace an old store.",
-        )
+    _refuse_existing(out, replace)
     sources = Sources(inputs, column, on_error)
     chosen = parse_tokenizer(tokenizer, special_tokens(special))
     started = time.perf_counter()
@@ -88,25 +82,16 @@ def prepare(
         tell("training", 0, None)
         built = chosen.build(texts_of(sources))
         store = prepare_store(
-            sources,
-            out,
-            built,
-            valid_fraction=valid_fraction,
-            split=split,
-            seed=seed,
-            progress=tell,
-            replace=replace,
-        )
+            sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
+            progress=tell, replace=replace,
+        )  # fmt: skip
     if json:
-        emit_json(describe(store) | {"seconds": round(time.perf_counter() - started, 3)})
+        emit_json(describe(store))
         return
     _show(store)
     stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
-    next_step(
-        f"coterie train quickstart data.store={out} tokenizer.kind=file tokenizer.path={out}"
-        "  # train on it",
-        f"coterie data verify {out}",
-    )
+    train = f"coterie train quickstart {settings_of(out)}"
+    next_step(f"{train}  # train on it", f"coterie data verify {out}")
 
 
 def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) -> None:
@@ -157,6 +142,20 @@ def verify(*stores: Path, json: bool = False) -> int:
         for name, problems in found.items():
             _show_verdict(name, problems)
     return 2 if any(found.values()) else 0
+
+
+def _refuse_existing(out: Path, replace: bool) -> None:
+    """Refuse to write where something stands, but for a store that may be replaced.
+
+    Raises:
+        UserError: something stands there.
+    """
+    if out.exists() and not (replace and is_store(out)):
+        kind = "a store" if is_store(out) else "something that is no store"
+        raise UserError(
+            f"{out} exists already: {kind}.",
+            hint="Choose another --out, or --replace an old store.",
+        )
 
 
 def special_tokens(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -61,15 +61,7 @@ def train(
     """
     if out.is_dir() or (out.exists() and not replace):
         raise UserError(f"{out} exists already.", hint="Choose another --out, or use --replace.")
-    try:
-        settings = BPE(
-            vocab_size=vocab_size,
-            min_frequency=min_frequency,
-            special_tokens=special_tokens(special),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise TokenizerError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    settings = _settings(vocab_size, min_frequency, special)
     sources = Sources(inputs, column, on_error)
     started = time.perf_counter()
     with progress_bar() as tell:
@@ -87,14 +79,33 @@ def train(
     console.print(
         f"{out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s", markup=False, soft_wrap=True
     )
-    if tokenizer.vocab_size < vocab_size:
-        stderr.print(f"The text gave fewer than the {vocab_size:,} tokens asked for.")
-    for problem in sources.report.problems:
-        stderr.print(f"left out: {problem}", markup=False, soft_wrap=True)
+    _warn(sources, vocab_size if tokenizer.vocab_size < vocab_size else 0)
     next_step(
         f'coterie tokenizer inspect {out} "some text"',
         f"coterie data prepare {' '.join(inputs)} --out STORE --tokenizer {out}",
     )
+
+
+def _settings(vocab_size: int, min_frequency: int, special: tuple[str, ...]) -> BPE:
+    """Return the settings of the training.
+
+    Raises:
+        TokenizerError: a size is impossible.
+    """
+    tokens = special_tokens(special)
+    try:
+        return BPE(vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=tokens)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise TokenizerError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _warn(sources: Sources, too_many: int) -> None:
+    """Say what the text did not give and what of it was left out."""
+    if too_many:
+        stderr.print(f"The text gave fewer than the {too_many:,} tokens asked for.")
+    for problem in sources.report.problems:
+        stderr.print(f"left out: {problem}", markup=False, soft_wrap=True)
 
 
 def inspect(

@@ -81,14 +81,17 @@ class BatchLoader:
     def batch(self, index: int) -> Batch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
         starts = self._windows.starts(index, *self._share)
-        windows = np.empty((len(starts), self._windows.context + 1), dtype=np.int64)
-        for row, start in zip(windows, starts.tolist(), strict=True):
-            self._tokens.fill(row, start)
-        whole = torch.from_numpy(windows)
+        windows = self._tokens.gather(starts, self._windows.context + 1)
+        return Batch(self._tensor(windows[:, :-1]), self._tensor(windows[:, 1:]))
+
+    def _tensor(self, numbers: np.ndarray) -> Tensor:
+        """Return numbers [B, T] as an int64 tensor on the loader's device."""
+        tensor = torch.from_numpy(numbers.astype(np.int64))
+        if self._device.type == "cpu":
+            return tensor
         if self._device.type == "cuda":
-            whole = whole.pin_memory()
-        whole = whole.to(self._device, non_blocking=True)
-        return Batch(whole[:, :-1].contiguous(), whole[:, 1:].contiguous())
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.

@@ -63,6 +63,13 @@ def store_for(
     )
 
 
+def settings_of(store: Path) -> str:
+    """Return the words of a command line that train on a store with its own tokenizer."""
+    # A preset's special tokens would be added to the file's own, which makes another tokenizer.
+    own = f"tokenizer.kind=file tokenizer.path={store} 'tokenizer.special_tokens=[]'"
+    return f"data.store={store} {own}"
+
+
 def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> str:
     content = {
         "version": _VERSION,
@@ -83,6 +90,5 @@ def _check_tokenizer(store: Store, wanted: TokenizerSettings) -> None:
     if problem:
         raise StoreError(
             f"The store {store.path} was made with another tokenizer: {problem}.",
-            hint=f"Use the store's own: tokenizer.kind=file tokenizer.path={store.path}; "
-            "or prepare the text again.",
+            hint=f"Use the store's own: {settings_of(store.path)}; or prepare the text again.",
         )

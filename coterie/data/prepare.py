@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from coterie.data.documents import Document
-from coterie.data.encode import encode_pieces
+from coterie.data.encode import Encoded, encode_pieces
 from coterie.data.manifest import Manifest, SplitChoice, TokenizerRecord, write_manifest
 from coterie.data.sources import Sources
 from coterie.data.split import (
     SPLITS,
+    Plan,
     Progress,
     SplitKind,
     plan_split,
     split_pieces,
     survey,
 )
-from coterie.data.store import Store, is_store, open_store
+from coterie.data.store import Store, is_store
 from coterie.data.writer import SplitWriter, dtype_for
 from coterie.foundation.errors import DataError
 from coterie.foundation.files import atomic_directory
@@ -68,8 +69,7 @@ def prepare(
         TokenizerError: a text cannot be encoded.
         UserError: `out` exists, or the disk is full or not writable.
     """
-    out = Path(out)
-    if replace and out.exists() and not is_store(out):
+    if replace and Path(out).exists() and not is_store(out):
         raise DataError(f"{out} is not a token store, so it is not replaced.")
     if isinstance(documents, Iterator):
         documents = list(documents)
@@ -78,37 +78,50 @@ def prepare(
         found = survey(documents, seed, keys, progress)
         plan = plan_split(found, split, valid_fraction)
         writers = {name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS}
-        done = 0
-        for piece in encode_pieces(split_pieces(documents, found, plan), tokenizer, workers):
-            writers[piece.split].add(piece)
-            done += piece.characters
-            if progress is not None:
-                progress("tokenizing", done, found.characters)
+        pieces = encode_pieces(split_pieces(documents, found, plan), tokenizer, workers)
+        _write(pieces, writers, found.characters, progress)
         keys.unlink()
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
-        write_manifest(
-            folder,
-            Manifest(
-                dtype=dtype_for(tokenizer),
-                shard_tokens=shard_tokens,
-                tokenizer=TokenizerRecord(
-                    kind=tokenizer.kind,
-                    fingerprint=tokenizer.fingerprint,
-                    vocab_size=tokenizer.vocab_size,
-                    end_of_text=tokenizer.end_of_text,
-                ),
-                split=SplitChoice(
-                    asked=split,
-                    used=plan.kind,
-                    valid_fraction=valid_fraction,
-                    seed=seed,
-                    note=plan.note,
-                ),
-                splits={name: writer.finish() for name, writer in writers.items()},
-                **_left_out(documents),
-            ),
+        manifest = Manifest(
+            dtype=dtype_for(tokenizer),
+            shard_tokens=shard_tokens,
+            tokenizer=_record(tokenizer),
+            split=_choice(split, plan, valid_fraction, seed),
+            splits={name: writer.finish() for name, writer in writers.items()},
+            **_left_out(documents),
         )
-    return open_store(out, tokenizer)
+        write_manifest(folder, manifest)
+    return Store(Path(out), manifest, tokenizer)
+
+
+def _write(
+    pieces: Iterable[Encoded],
+    writers: dict[str, SplitWriter],
+    characters: int,
+    progress: Progress | None,
+) -> None:
+    """Hand each encoded piece to the writer of its split."""
+    done = 0
+    for piece in pieces:
+        writers[piece.split].add(piece)
+        done += piece.characters
+        if progress is not None:
+            progress("tokenizing", done, characters)
+
+
+def _choice(asked: SplitKind, plan: Plan, valid_fraction: float, seed: int) -> SplitChoice:
+    return SplitChoice(
+        asked=asked, used=plan.kind, valid_fraction=valid_fraction, seed=seed, note=plan.note
+    )
+
+
+def _record(tokenizer: Tokenizer) -> TokenizerRecord:
+    return TokenizerRecord(
+        kind=tokenizer.kind,
+        fingerprint=tokenizer.fingerprint,
+        vocab_size=tokenizer.vocab_size,
+        end_of_text=tokenizer.end_of_text,
+    )
 
 
 def _left_out(documents: Iterable[Document]) -> dict[str, Any]:

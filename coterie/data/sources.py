@@ -184,7 +184,7 @@ def _find(name: str | Path) -> list[_Input]:
         if (path / "manifest.json").is_file() and (path / "tokenizer.json").is_file():
             raise DataError(
                 f"{path} is a token store already, not text.",
-                hint=f"Train on it with data.store={path}, or look into it: "
+                hint=f"Train on it with data.store={path}; look into it with "
                 f"coterie data inspect {path}",
             )
         files = [_Input(str(file), file, False) for file in _files_below(path)]

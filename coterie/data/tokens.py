@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 class TokenArray:
@@ -22,6 +23,7 @@ class TokenArray:
         self._length = sum(len(shard) for shard in self._shards)
         self._shard_tokens = shard_tokens or max(self._length, 1)
         assert all(len(shard) == self._shard_tokens for shard in self._shards[:-1])
+        self._views: dict[int, np.ndarray] = {}
         self.dtype = self._shards[0].dtype if self._shards else np.dtype(np.uint16)
 
     def __len__(self) -> int:
@@ -60,6 +62,21 @@ class TokenArray:
         inner = range((start // size + 1) * size, stop, size)
         edges = [start, *inner, stop]
         return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+
+    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return the stretches of `length` tokens that begin at `starts`, [B, length]."""
+        if len(self._shards) == 1 and int(starts.max()) + length <= self._length:
+            return self._stretches(length)[starts]
+        rows = np.empty((len(starts), length), dtype=self.dtype)
+        for row, start in zip(rows, starts.tolist(), strict=True):
+            self.fill(row, start)
+        return rows
+
+    def _stretches(self, length: int) -> np.ndarray:
+        """Return every stretch of the only shard, without a copy, [N - length + 1, length]."""
+        if length not in self._views:
+            self._views[length] = sliding_window_view(self._shards[0], length)
+        return self._views[length]
 
     def fill(self, out: np.ndarray, start: int) -> None:
         """Copy tokens from `start` on into `out` [T], going round at the end of the row."""

@@ -18,6 +18,7 @@ import numpy as np
 from coterie.foundation.errors import DataError
 
 _ROUNDS = 6
+_BLOCK = 1 << 12  # places permuted at once: an array costs hardly more than a number
 _GOLDEN = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 
@@ -40,6 +41,7 @@ class Windows:
         # A window takes context + 1 tokens: the last input's target lies one after it.
         fitting = num_tokens - context
         self.count = fitting if fitting > 0 else num_tokens
+        self._latest: tuple[tuple[int, int], np.ndarray] | None = None
 
     def starts(self, step: int, batch_size: int, rank: int = 0, world: int = 1) -> np.ndarray:
         """Return where the windows of one step begin, int64 [batch_size / world].
@@ -60,12 +62,24 @@ class Windows:
         epoch, place = divmod(first, self.count)
         parts = []
         while part:
-            taken = min(part, self.count - place)
-            numbers = np.arange(place, place + taken, dtype=np.uint64)
-            parts.append(self._permuted(numbers, epoch))
-            part -= taken
-            epoch, place = epoch + 1, 0
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            block, inside = divmod(place, _BLOCK)
+            found = self._block(epoch, block)[inside : inside + part]
+            parts.append(found)
+            part -= len(found)
+            place += len(found)
+            if place == self.count:
+                epoch, place = epoch + 1, 0
+        return np.concatenate(parts)
+
+    def _block(self, epoch: int, block: int) -> np.ndarray:
+        """Return one block of an epoch's order, int64 [n]; the latest is kept to save time."""
+        latest = self._latest  # one look: another thread may replace it
+        if latest is not None and latest[0] == (epoch, block):
+            return latest[1]
+        last = min((block + 1) * _BLOCK, self.count)
+        order = self._permuted(np.arange(block * _BLOCK, last, dtype=np.uint64), epoch)
+        self._latest = ((epoch, block), order)
+        return order
 
     def _permuted(self, numbers: np.ndarray, epoch: int) -> np.ndarray:
         """Return the places, int64 [n], at which an epoch's order has the given numbers."""

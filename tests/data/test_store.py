@@ -114,6 +114,10 @@ def test_shards_read_as_one_row(tmp_path, shard_tokens):
     for outside in (len(tokens), -len(tokens) - 1):
         with pytest.raises(IndexError):
             tokens[outside]
+    starts = np.array([0, len(expected) - 3, 5])
+    for length in (1, 3, 9):  # the last goes round
+        wanted = [np.resize(np.roll(expected, -start), length).tolist() for start in starts]
+        assert tokens.gather(starts, length).tolist() == wanted
     ring = np.empty(2 * len(expected) + 5, dtype=np.int64)
     tokens.fill(ring, 4)
     assert ring.tolist() == np.resize(np.roll(expected, -4), len(ring)).tolist()
