@@ -253,3 +253,26 @@ def test_impossible_settings_are_refused():
         build(experts_per_token=5)
     with pytest.raises(ValueError, match="no gradient"):
         build(experts_per_token=1, router={"renormalise": True})
+
+
+@pytest.mark.parametrize(
+    ("experts", "width", "grouped"), [(8, 16, 0), (31, 16, 0), (32, 16, 2), (4, 384, 2)]
+)
+def test_the_automatic_computation_follows_its_stated_rule(experts, width, grouped, monkeypatch):
+    calls = []
+    original = F.grouped_mm
+
+    def spy(*inputs, **options):
+        calls.append(1)
+        return original(*inputs, **options)
+
+    monkeypatch.setattr(F, "grouped_mm", spy)
+    body = {"kind": "gelu", "width": 8}
+    settings = MixtureOfExperts.model_validate(
+        {"experts": [{"body": body, "count": experts}], "experts_per_token": 1}
+    )
+    part = settings.build(width, layer=0)
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter)
+    part(torch.randn(1, 5, width))
+    assert len(calls) == grouped

@@ -129,7 +129,7 @@ def _blocked(query: Tensor, keys: Tensor, values: Tensor, window: int, dropout: 
     padding = (0, 0, 0, blocks * block - length)
     span = block + window - 1
     keys, values = (
-        F.pad(each, padding).unfold(2, span, block).flatten(1, 2).transpose(-1, -2)
+        F.pad(each, padding).unfold(2, span, block).transpose(-1, -2).flatten(1, 2)
         for each in (keys, values)
     )
     queries = F.pad(query, padding).unflatten(2, (blocks, block)).flatten(1, 2)
