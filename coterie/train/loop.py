@@ -311,11 +311,10 @@ class _Training:
         )
         if len(session.store.tokens("valid")) < 2:
             self._publish.notice("No text is held out, so nothing is evaluated.", warning=True)
-        if settings.train.precision == "auto":
-            self._publish.notice(
-                f"Computing in {session.precision.name} on {session.precision.device}: "
-                f"{session.precision.reason}."
-            )
+        self._publish.notice(
+            f"Computing in {session.precision.name} on {session.precision.device}: "
+            f"{session.precision.reason}."
+        )
         if peak is not None:
             self._publish.notice(
                 f"MFU counts active parameters and attention, as a share of the {peak / 1e9:,.0f} "

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from coterie.foundation.files import sha256_bytes, write_json_atomic
 from coterie.foundation.runs import cache_root
 from coterie.train.precision import Precision
 
-_SIDES = {"cpu": 2048, "cuda": 8192}
+_LARGEST_SIDES = {"cpu": 2048, "cuda": 8192}
+_LONG_ENOUGH = 0.02  # seconds
 _SECONDS = 0.25
 
 
@@ -87,23 +89,30 @@ def measure_matmul(precision: Precision, seconds: float = _SECONDS) -> float:
     """Return the best rate of n³ matrix products seen within a short time, in FLOP/s.
 
     A product of two n × n matrices is 2 n³ operations. The best of several is taken, because
-    other work on the machine can only make it slower.
+    other work on the machine can only make it slower; n grows until a product takes long enough to
+    be timed, so that a precision without units for it (a rate a hundred times lower) is found out
+    quickly too.
     """
-    device, side = precision.device, _SIDES.get(precision.device.type, 2048)
-    a = torch.ones(side, side, device=device, dtype=precision.dtype)
-    out = torch.empty_like(a)
+    device = precision.device
+    limit = _LARGEST_SIDES.get(device.type, 2048)
+    side, best = 256, 0.0
+    end = time.perf_counter() + seconds
+    while best == 0.0 or time.perf_counter() < end:
+        a = torch.ones(side, side, device=device, dtype=precision.dtype)
+        _time_product(a)  # the first one of a size sets things up
+        took = _time_product(a)
+        best = max(best, 2.0 * side**3 / took)
+        if took < _LONG_ENOUGH and side < limit:
+            side *= 2
+    return best
 
-    def once() -> float:
-        begin = time.perf_counter()
-        torch.mm(a, a, out=out)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-        return time.perf_counter() - begin
 
-    once()
-    end, best = time.perf_counter() + seconds, float("inf")
-    while time.perf_counter() < end:
-        best = min(best, once())
-    return 2.0 * side**3 / best
+def _time_product(a: Tensor) -> float:
+    """Return how many seconds a @ a takes, the device's work included."""
+    begin = time.perf_counter()
+    torch.mm(a, a)
+    if a.device.type == "cuda":
+        torch.cuda.synchronize(a.device)
+    elif a.device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter() - begin

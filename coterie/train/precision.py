@@ -9,6 +9,7 @@ two of them and must take both or none, hence the few lines of `LossScale`.
 from __future__ import annotations
 
 import contextlib
+import platform
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,10 +97,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def _has_half_units() -> bool:
+    """Whether this CPU multiplies 16-bit numbers in anything but single steps."""
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() or platform.machine() == "arm64"
+
+
 def resolve_precision(precision: PrecisionName, device: torch.device) -> Precision:
     """Return the precision to use, chosen for the device if it is `auto`."""
     if precision != "auto":
-        return Precision(device, precision, "as asked for")
+        slow = device.type == "cpu" and precision != "float32" and not _has_half_units()
+        reason = "as asked for; this CPU has no units for it, so it is very slow here"
+        return Precision(device, precision, reason if slow else "as asked for")
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision(device, "bfloat16", "this GPU has bfloat16 matrix units")

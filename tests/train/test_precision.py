@@ -94,6 +94,6 @@ def test_the_best_measurement_of_each_precision_is_kept(monkeypatch):
 
 
 def test_a_measurement_is_a_plausible_rate(monkeypatch):
-    monkeypatch.setitem(machine._SIDES, "cpu", 128)
+    monkeypatch.setitem(machine._LARGEST_SIDES, "cpu", 256)
     flops = MEASURE(resolve_precision("float32", CPU), seconds=0.01)
     assert 1e7 < flops < 1e16
