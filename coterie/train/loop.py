@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,11 @@ def train(
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
-    trackers = [tracker.build(run) for tracker in settings.train.trackers]
+    with _forgetting(run):
+        trackers = [tracker.build(run) for tracker in settings.train.trackers]
     with Publisher(run, [*observers, *trackers]) as publish:
-        try:
+        with _forgetting(run):
             session = open_session(settings, run, tell=publish.notice)
-        except BaseException:
-            _forget(run)
-            raise
         checkpoint = _restore(session, publish) if resume else None
         run.write_config(dump_yaml(session.settings))
         with InterruptRequest() as stop:
@@ -105,14 +103,18 @@ def train(
             return training.run(preset, resumed_from=session.progress.step if resume else None)
 
 
-def _forget(run: RunDirectory) -> None:
+@contextlib.contextmanager
+def _forgetting(run: RunDirectory) -> Iterator[None]:
     """Remove the directory of a run that could not even begin; one that has begun stays."""
-    if run.config.exists():
-        return
-    run.events.unlink(missing_ok=True)
-    for folder in (run.samples, run.checkpoints, run.path):
-        with contextlib.suppress(OSError):  # there is something in it, so it is kept
-            folder.rmdir()
+    try:
+        yield
+    except BaseException:
+        if not run.config.exists():
+            run.events.unlink(missing_ok=True)
+            for folder in (run.samples, run.checkpoints, run.path):
+                with contextlib.suppress(OSError):  # there is something in it, so it is kept
+                    folder.rmdir()
+        raise
 
 
 def _restore(session: Session, publish: Publisher) -> Path | None:
