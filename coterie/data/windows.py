@@ -1,11 +1,13 @@
 """Which windows of the text a training step reads: a pure function of (seed, step, rank, world).
 
-Every start position is usable. An epoch visits each of them once, in an order that a keyed
-permutation gives without storing it; the next epoch has another order. Nothing is remembered from
-step to step, so a resumed run needs its step alone.
+Every start position is usable. An epoch visits each of them once, in `context` laps: a lap begins
+at an offset of its own and reads windows that touch but do not overlap, so each lap reads the whole
+text about once and no token twice. (Starts drawn freely leave more than a third of the text unread
+in the time of one lap.) Keyed permutations give the order of laps and of the windows in them
+without storing it. Nothing is remembered from step to step: a resumed run needs its step alone.
 
 The permutation is a Feistel network over pairs (Luby & Rackoff 1988) on Z_a × Z_b with modular
-addition and a·b just above the number of starts; numbers above it walk on along their cycle (Black
+addition and a·b just above the number of places; numbers above it walk on along their cycle (Black
 & Rogaway 2002). Its rounds mix with the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
 """
 
@@ -41,7 +43,8 @@ class Windows:
         # A window takes context + 1 tokens: the last input's target lies one after it.
         fitting = num_tokens - context
         self.count = fitting if fitting > 0 else num_tokens
-        self._latest: tuple[tuple[int, int], np.ndarray] | None = None
+        self._laps: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._latest: tuple[tuple[int, int, int], np.ndarray] | None = None
 
     def starts(self, step: int, batch_size: int, rank: int = 0, world: int = 1) -> np.ndarray:
         """Return where the windows of one step begin, int64 [batch_size / world].
@@ -62,8 +65,7 @@ class Windows:
         epoch, place = divmod(first, self.count)
         parts = []
         while part:
-            block, inside = divmod(place, _BLOCK)
-            found = self._block(epoch, block)[inside : inside + part]
+            found = self._run(epoch, place, part)
             parts.append(found)
             part -= len(found)
             place += len(found)
@@ -71,25 +73,45 @@ class Windows:
                 epoch, place = epoch + 1, 0
         return np.concatenate(parts)
 
-    def _block(self, epoch: int, block: int) -> np.ndarray:
-        """Return one block of an epoch's order, int64 [n]; the latest is kept to save time."""
+    def _run(self, epoch: int, place: int, most: int) -> np.ndarray:
+        """Return the next starts, int64 [1 ... most], from a place in an epoch's order."""
+        offsets, ends = self._laps_of(epoch)
+        lap = int(np.searchsorted(ends, place, side="right"))
+        begin = int(ends[lap - 1]) if lap else 0
+        block, inside = divmod(place - begin, _BLOCK)
+        order = self._block(epoch, lap, block, int(ends[lap]) - begin)
+        return int(offsets[lap]) + self.context * order[inside : inside + most]
+
+    def _laps_of(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each lap of an epoch begins in the text and ends in the epoch's order."""
+        latest = self._laps  # one look: another thread may replace it
+        if latest is None or latest[0] != epoch:
+            laps = min(self.context, self.count)
+            numbers = np.arange(laps, dtype=np.uint64)
+            offsets = _permuted(numbers, laps, _round_keys(self.seed, epoch, 0))
+            sizes = -(-(self.count - offsets) // self.context)
+            latest = self._laps = (epoch, offsets, np.cumsum(sizes))
+        return latest[1], latest[2]
+
+    def _block(self, epoch: int, lap: int, block: int, size: int) -> np.ndarray:
+        """Return one block of a lap's order, int64 [n]; the latest is kept to save time."""
         latest = self._latest  # one look: another thread may replace it
-        if latest is not None and latest[0] == (epoch, block):
+        if latest is not None and latest[0] == (epoch, lap, block):
             return latest[1]
-        last = min((block + 1) * _BLOCK, self.count)
-        order = self._permuted(np.arange(block * _BLOCK, last, dtype=np.uint64), epoch)
-        self._latest = ((epoch, block), order)
+        numbers = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, size), dtype=np.uint64)
+        order = _permuted(numbers, size, _round_keys(self.seed, epoch, lap + 1))
+        self._latest = ((epoch, lap, block), order)
         return order
 
-    def _permuted(self, numbers: np.ndarray, epoch: int) -> np.ndarray:
-        """Return the places, int64 [n], at which an epoch's order has the given numbers."""
-        keys = _round_keys(self.seed, epoch)
-        result = _feistel(numbers, self.count, keys)
-        outside = np.flatnonzero(result >= self.count)
-        while len(outside):
-            result[outside] = _feistel(result[outside], self.count, keys)
-            outside = outside[result[outside] >= self.count]
-        return result.astype(np.int64)
+
+def _permuted(numbers: np.ndarray, count: int, keys: list[np.uint64]) -> np.ndarray:
+    """Return the places, int64 [n], at which a keyed order of `count` has the given numbers."""
+    result = _feistel(numbers, count, keys)
+    outside = np.flatnonzero(result >= count)
+    while len(outside):
+        result[outside] = _feistel(result[outside], count, keys)
+        outside = outside[result[outside] >= count]
+    return result.astype(np.int64)
 
 
 def _feistel(numbers: np.ndarray, count: int, keys: list[np.uint64]) -> np.ndarray:
@@ -112,9 +134,9 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    """Return one key per round from the seed and the epoch, the same on every machine."""
-    state = np.array([seed & _MASK, epoch & _MASK, seed >> 64 & _MASK], dtype=np.uint64)
+def _round_keys(seed: int, epoch: int, order: int) -> list[np.uint64]:
+    """Return one key per round of an epoch's numbered order, the same on every machine."""
+    state = np.array([seed & _MASK, epoch & _MASK, seed >> 64 & _MASK, order], dtype=np.uint64)
     base = 0
     for part in _mix(state + np.uint64(_GOLDEN)).tolist():
         base = int(_mix(np.array([(base * 3 + part) & _MASK], dtype=np.uint64))[0])

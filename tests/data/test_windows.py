@@ -29,6 +29,17 @@ def test_each_epoch_visits_every_start_once(tokens, context, seed, batch):
         assert sorted(part.tolist()) == list(range(count))
 
 
+def test_a_lap_reads_the_whole_text_and_no_token_twice():
+    tokens, context = 1000, 16
+    windows = Windows(tokens, context, seed=9)
+    lap = (windows.count - context) // context  # windows that every lap has at least
+    for number in (0, 1):
+        first = windows.starts(0, lap) if number == 0 else windows.starts(1, windows.count)[:lap]
+        read = np.concatenate([np.arange(start, start + context) for start in first])
+        assert len(np.unique(read)) == len(read)
+        assert len(read) > tokens - 3 * context
+
+
 def test_a_step_needs_no_step_before_it():
     windows = Windows(1000, 8, seed=1)
     forward = [windows.starts(step, 16).tolist() for step in range(200)]
@@ -60,7 +71,7 @@ def test_the_order_is_the_same_on_every_machine_for_ever():
     assert Windows(1_003_854, 64, seed=1337).starts(7, 6).tolist() == GOLDEN
 
 
-GOLDEN = [1003546, 413689, 595314, 326407, 224078, 859445]
+GOLDEN = [765057, 568129, 1001281, 972993, 469377, 426113]
 
 
 def test_the_order_looks_random():
@@ -68,7 +79,7 @@ def test_the_order_looks_random():
     count = 100_000
     order = Windows(count + 4, 4, seed=3).starts(0, count)
     steps = np.diff(order)
-    assert len(np.unique(steps)) > 0.5 * count
+    assert len(np.unique(steps)) > 0.1 * count
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.02
     for part in np.split(order, 10):
         shares = np.histogram(part, bins=10, range=(0, count))[0] / len(part)
