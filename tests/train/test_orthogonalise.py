@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from coterie.train.optimizer import AdamW, Muon, RoleParameter
+from coterie.train.optimizer import orthogonalise as module
 from coterie.train.optimizer.orthogonalise import (
     _iterate,
     _iterate_gram,
@@ -52,6 +53,13 @@ def test_each_matrix_of_a_stack_is_treated_alone():
     together = orthogonalise(matrices, polar_express(5))
     for matrix, result in zip(matrices, together, strict=True):
         torch.testing.assert_close(orthogonalise(matrix[None], polar_express(5))[0], result)
+
+
+def test_pieces_that_fit_the_cache_give_what_the_whole_stack_gives(monkeypatch):
+    matrices = stack((5, 10, 6))
+    whole = orthogonalise(matrices, polar_express(5))
+    monkeypatch.setattr(module, "_CACHED_NUMBERS", 2 * 10 * 6)
+    torch.testing.assert_close(orthogonalise(matrices, polar_express(5)), whole)
 
 
 def test_zeros_stay_zeros():
