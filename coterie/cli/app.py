@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
@@ -65,8 +66,13 @@ GROUPS = {
 }
 
 
-def build_app() -> App:
-    """Return the application with every verb registered by name."""
+def build_app(called: Sequence[str] = ()) -> App:
+    """Return the application with every verb registered by name.
+
+    Args:
+        called: the words of the call. The verb they name is imported anyway, so its help is its own
+            docstring; all others are listed with their line.
+    """
     app = App(
         name="coterie",
         help=_HELP,
@@ -75,12 +81,14 @@ def build_app() -> App:
         version_flags=["--version"],
         result_action="return_value",
     )
+    verb, second = [*called, "", ""][:2]
     for name, (path, text) in VERBS.items():
-        app.command(path, name=name, help=text)
+        app.command(path, name=name, help=None if name == verb else text)
     for name, (text, verbs) in GROUPS.items():
         group = App(name=name, help=text)
-        for verb, (path, line) in verbs.items():
-            group.command(path, name=verb, help=line)
+        for inner, (path, line) in verbs.items():
+            named = (name, inner) == (verb, second)
+            group.command(path, name=inner, help=None if named else line)
         app.command(group)
     return app
 
@@ -118,7 +126,7 @@ def run(arguments: list[str]) -> int:
     words = [word for word in arguments if word != "--debug"]
     try:
         _check_verb(words)
-        result = build_app()(words, exit_on_error=False, print_error=False)
+        result = build_app(words)(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         verb = " ".join(word for word in words[:2] if word in VERBS or word in GROUPS)
         return _tell(str(error), f"Run: coterie {verb} --help", 2, debug)

@@ -171,6 +171,8 @@ class _Training:
         """Train to the end, whatever the end may be, and record how it came."""
         try:
             self._announce(preset, resumed_from)
+            if self._session.progress.step == 0 and self._settings.sample_every != 0:
+                self._sample()  # what it writes before it has learnt anything
             self._take_steps()
         except Interrupted as interruption:
             self._end("interrupted", interruption.message)
