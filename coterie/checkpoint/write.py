@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -75,8 +78,8 @@ def save_checkpoint(
     sweep(root)
     target = root / directory_name(step)
     with atomic_directory(target, replace=True) as partial:
-        save_file(model_tensors(model), partial / MODEL)
-        save_file({name: _plain(t) for name, t in optimizer_state.items()}, partial / OPTIMIZER)
+        _save_tensors(model_tensors(model), partial / MODEL)
+        _save_tensors({name: _plain(t) for name, t in optimizer_state.items()}, partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
         (partial / CONFIG).write_text(dump_yaml(settings), encoding="utf-8")
         save_tokenizer(tokenizer, partial / TOKENIZER)
@@ -89,6 +92,22 @@ def save_checkpoint(
     if keep is not None:
         retain(root, keep)
     return target
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the system could not write; the library's own error hides that in its text.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def checkpoint_bytes(path: Path) -> int:

@@ -5,6 +5,7 @@ Verbs are registered by import path, so that `coterie --help` imports none of th
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ import coterie
 
 _HELP = """Train, measure and run small sparse mixture-of-experts language models.
 
-First steps:  `coterie demo`  (three minutes from raw Shakespeare to text), then
-`coterie train quickstart data.source=my_book.txt`  and  `coterie generate latest "Once"`.
+First: coterie demo (three minutes from raw Shakespeare to text). Then:
+coterie train quickstart data.source=my_book.txt
+coterie generate latest "Once"
 
-Targets are presets, run names, `latest` or paths. `key=value` changes the experiment, flags change
-how the command behaves. `--debug` anywhere shows tracebacks.
+Targets are presets, run names, "latest" or paths. key=value changes the
+experiment, flags change how the command behaves, --debug shows tracebacks.
 """
 
 
@@ -73,15 +75,17 @@ def build_app(called: Sequence[str] = ()) -> App:
         called: the words of the call. The verb they name is imported anyway, so its help is its own
             docstring; all others are listed with their line.
     """
+    verb, second = [*called, "", ""][:2]
     app = App(
         name="coterie",
         help=_HELP,
         version=coterie.__version__,
+        # Markdown, in the verbs' docstrings, would cost a third of the time of `coterie --help`.
+        help_format="markdown" if verb in VERBS or verb in GROUPS else "plaintext",
         help_flags=["--help", "-h"],
         version_flags=["--version"],
         result_action="return_value",
     )
-    verb, second = [*called, "", ""][:2]
     for name, (path, text) in VERBS.items():
         app.command(path, name=name, help=None if name == verb else text)
     for name, (text, verbs) in GROUPS.items():
@@ -138,6 +142,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         from coterie.foundation.errors import CoterieError
 
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            hint = "Free some space (df -h shows where), then run the same command again."
+            return _tell(f"The disk is full: {error}", hint, 2, debug)
         if isinstance(error, CoterieError):
             return _tell(error.message, error.hint, error.exit_code, debug)
         return _tell(

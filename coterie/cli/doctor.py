@@ -11,6 +11,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.markup import escape
+
 from coterie.cli.console import console, emit_json, next_step
 from coterie.foundation.runs import cache_root, runs_root
 
@@ -44,9 +46,9 @@ def doctor(*, json: bool = False) -> int:
         return 2 if broken else 0
     marks = {"good": "[good]✓[/good]", "note": "[dim]–[/dim]", "bad": "[problem]✗[/problem]"}
     for check in checks:
-        console.print(f"{marks[check.state]} {check.name:<22} {check.text}", soft_wrap=True)
+        console.print(f"{marks[check.state]} {check.name:<22} {escape(check.text)}", soft_wrap=True)
         if check.hint:
-            console.print(f"  {'':<22} [hint]{check.hint}[/hint]", soft_wrap=True)
+            console.print(f"  {'':<22} [hint]{escape(check.hint)}[/hint]", soft_wrap=True)
     if not broken:
         next_step("coterie demo  # three minutes from raw Shakespeare to text")
     return 2 if broken else 0

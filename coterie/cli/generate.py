@@ -19,6 +19,10 @@ from coterie.generate import Engine, Generation, SamplingSettings
 from coterie.train.precision import resolve_device
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
+_HINT = (
+    "Run: coterie generate --help  to see the keys. A prompt that looks like key=value comes "
+    "through standard input: echo PROMPT | coterie generate RUN -"
+)
 # Escape sequences that a model of bytes may write must not reach the terminal.
 _UNSAFE = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _FLAG = re.compile(r"--?[A-Za-z]")
@@ -60,7 +64,7 @@ def generate(
     target, prompt = _target_and_prompt(said)
     loaded = load_model(target, step=step, on_damaged=tell_damaged)
     own = Layer("the run's sample settings", loaded.settings.get("sample") or {})
-    sampling = load_settings(SamplingSettings, [own, *said.layers()]).settings
+    sampling = load_settings(SamplingSettings, [own, *said.layers()], _HINT).settings
     decoder = loaded.decoder.to(resolve_device(device))
     engine = Engine(decoder, loaded.tokenizer, notify=_notice)
     if json:
@@ -92,7 +96,9 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     prompt = " ".join(said.targets[1:])
     if prompt == "-":
         try:
-            prompt = sys.stdin.read()
+            # Decoded here: in some locales Python lets bytes through that are not text.
+            raw = getattr(sys.stdin, "buffer", None)
+            prompt = sys.stdin.read() if raw is None else raw.read().decode("utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"Standard input is not UTF-8 text: {error}") from error
         prompt = prompt.removesuffix("\n")  # the shell's own, not the writer's

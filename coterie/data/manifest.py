@@ -98,6 +98,11 @@ def read_manifest(folder: Path) -> Manifest:
             f"There is no token store at {folder}.",
             hint=f"Make one: coterie data prepare INPUT --out {folder}",
         ) from error
+    except NotADirectoryError as error:
+        raise StoreError(
+            f"{folder} is a file, not a token store.",
+            hint=f"Make a store of it: coterie data prepare {folder} --out STORE",
+        ) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"its {FILE_NAME} cannot be read: {error}") from error
     if not isinstance(content, dict) or "format" not in content:

@@ -70,6 +70,12 @@ def explain_disk_errors(what: str) -> Iterator[None]:
                 f"No permission to write {what} ({error.strerror}).",
                 hint="Choose another place, or change the folder's permissions.",
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise UserError(
+                f"Cannot write {what}: {error.strerror} ({error.filename}).",
+                hint="Choose another place; where runs and caches lie is said by COTERIE_RUNS and "
+                "COTERIE_CACHE.",
+            ) from error
         raise
 
 

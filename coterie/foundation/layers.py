@@ -23,6 +23,8 @@ from coterie.foundation.settings import Settings, union
 S = TypeVar("S", bound=Settings)
 Key = tuple[str, ...]
 
+_WHERE_KEYS_ARE = "Run: coterie train PRESET --dry-run  to see every key with its value."
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -169,8 +171,15 @@ def leaves(values: Mapping[str, Any], prefix: Key = ()) -> Iterable[tuple[Key, A
             yield path, value
 
 
-def load_settings(cls: type[S], layers: Sequence[Layer]) -> Resolved[S]:
+def load_settings(
+    cls: type[S], layers: Sequence[Layer], hint: str = _WHERE_KEYS_ARE
+) -> Resolved[S]:
     """Merge layers (the last wins) and validate them as `cls`.
+
+    Args:
+        cls: the settings class.
+        layers: where values come from.
+        hint: what the reader of an error is told to run.
 
     When a later layer chooses another `kind` for a part, values that the part inherited from
     earlier layers and that the new kind does not know are dropped; those it knows are kept.
@@ -188,7 +197,7 @@ def load_settings(cls: type[S], layers: Sequence[Layer]) -> Resolved[S]:
         except ValidationError as error:
             stale = [key for key in map(_key, _unknown(error)) if merged.is_stale(key)]
             if not stale:
-                raise _explain(cls, error, merged) from error
+                raise _explain(cls, error, merged, hint) from error
             for key in stale:
                 merged.drop(key)
         else:
@@ -277,13 +286,15 @@ def _unknown(error: ValidationError) -> Iterable[Sequence[str | int]]:
     return (item["loc"] for item in error.errors() if item["type"] == "extra_forbidden")
 
 
-def _explain(cls: type[Settings], error: ValidationError, merged: _Merged) -> SettingsError:
+def _explain(
+    cls: type[Settings], error: ValidationError, merged: _Merged, hint: str
+) -> SettingsError:
     """Turn pydantic's report into lines for the reader."""
     lines = ["  " + _explain_one(cls, problem, merged) for problem in error.errors()]
     count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
     return SettingsError(
         f"The settings have {count}:\n" + "\n".join(lines),
-        hint="Run: coterie presets show NAME  to see every key of a preset with its value.",
+        hint=hint,
     )
 
 

@@ -21,7 +21,7 @@ from coterie.checkpoint import (
     load_checkpoint,
     step_of,
 )
-from coterie.foundation.errors import CoterieError, Interrupted
+from coterie.foundation.errors import CoterieError, Interrupted, RunError
 from coterie.foundation.events import (
     CheckpointDamaged,
     CheckpointSaved,
@@ -97,6 +97,13 @@ def train(
         with _forgetting(run):
             session = open_session(settings, run, tell=publish.notice)
         checkpoint = _restore(session, publish) if resume else None
+        if session.progress.step > settings.train.steps:
+            raise RunError(
+                f"The run {run.name} has done {session.progress.step:,} steps already; "
+                f"train.steps={settings.train.steps:,} is less.",
+                hint=f"Train it for longer: coterie train --resume {run.name} "
+                f"train.steps={2 * session.progress.step}",
+            )
         run.write_config(dump_yaml(session.settings))
         with InterruptRequest() as stop:
             training = _Training(session, publish, stop, checkpoint)

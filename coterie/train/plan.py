@@ -7,25 +7,18 @@ usually reach here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from coterie.model import count
 from coterie.train.machine import peak_flops
-from coterie.train.optimizer import RoleParameter
+from coterie.train.memory import estimate_memory, shadow_parameters
 from coterie.train.precision import resolve_device, resolve_precision
-from coterie.train.session import fill_vocabulary_size, role_parameters
+from coterie.train.session import fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
 # A training step costs three forward passes: one forward, two (inputs and weights) backward.
 _FORWARD_PASSES = 3
-# Bytes of activations per token, layer and channel in a 2-byte type, with attention scores not
-# kept: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
-_ACTIVATION_BYTES = 34
-LOGITS_AT_ONCE = 1 << 25
 # Share of the ceiling that steps of small models reach; between 0.2 and 0.6 in practice.
 _USUAL_SHARE = 0.35
 
@@ -83,12 +76,11 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     settings = fill_vocabulary_size(settings, vocab_size)
     train, model = settings.train, settings.model
     precision = resolve_precision(train.precision, resolve_device(train.device))
-    with torch.device("meta"):
-        parameters = role_parameters(model.build())
+    parameters = shadow_parameters(model)
     counts = count(model)
     assert model.vocab_size is not None
     flops = step_flops(settings) + train.optimizer.flops(parameters)
-    memory = _memory(settings, parameters, precision.dtype.itemsize)
+    memory = estimate_memory(settings, parameters, precision)
     peak = peak_flops(precision, measure=False)
     if peak is None and measure:
         peak = peak_flops(precision)
@@ -118,24 +110,3 @@ def step_flops(settings: RunSettings) -> float:
     per_token = count(settings.model).flops_per_token(settings.model.context)
     tokens = settings.train.batch_size * settings.model.context
     return float(_FORWARD_PASSES * per_token * tokens)
-
-
-def _memory(
-    settings: RunSettings, parameters: Iterable[RoleParameter], item_bytes: int
-) -> dict[str, int]:
-    """Return estimated bytes by purpose."""
-    train, model = settings.train, settings.model
-    parameters = list(parameters)
-    weights = sum(p.tensor.numel() * p.tensor.element_size() for p in parameters)
-    tokens = train.micro_batch_size * model.context
-    layers = 2 if train.recompute else model.layers  # one block at work, and all blocks' inputs
-    activations = tokens * layers * model.width * _ACTIVATION_BYTES * item_bytes // 2
-    assert model.vocab_size is not None
-    # Scores and their gradient; of many rows the decoder computes a slice at a time.
-    logits = min(tokens * model.vocab_size, LOGITS_AT_ONCE) * (4 + item_bytes)
-    return {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": train.optimizer.state_bytes(parameters),
-        "activations": activations + logits,
-    }

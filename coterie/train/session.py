@@ -11,9 +11,9 @@ from coterie.data import BatchLoader, Store, store_for
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
-from coterie.model import Decoder, parameter_roles
+from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
-from coterie.train.optimizer import RoleParameter
+from coterie.train.memory import require_memory, role_parameters
 from coterie.train.precision import Precision, resolve_device, resolve_precision
 from coterie.train.progress import Progress
 from coterie.train.randomness import seed_all
@@ -75,6 +75,7 @@ def open_session(
     precision = resolve_precision(train.precision, resolve_device(train.device))
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell))
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
+    require_memory(settings, precision)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
     decoder.recompute = train.recompute
@@ -117,13 +118,3 @@ def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:
             hint="Leave model.vocab_size out: it is taken from the tokenizer.",
         )
     return settings
-
-
-def role_parameters(decoder: Decoder) -> list[RoleParameter]:
-    """Return the trainable parameters of a decoder with their roles, in the decoder's order."""
-    roles = parameter_roles(decoder)
-    return [
-        RoleParameter(name, roles[name], parameter)
-        for name, parameter in decoder.named_parameters()
-        if parameter.requires_grad
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_errors_become_words_and_exit_codes(error, code, monkeypatch, capsys):
     if isinstance(error, UserError):
         assert "bad [input]" in shown
         assert "try" in shown
+
+
+def test_a_full_disk_under_the_output_is_the_users_to_mend(monkeypatch, capsys):
+    def fail(_words):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(app, "_check_verb", fail)
+    assert app.run(["runs", "list"]) == 2
+    assert "disk is full" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):

@@ -131,3 +131,11 @@ def test_a_progress_bar_appears_on_a_terminal_only(folder, capsys, monkeypatch):
         tell("tokenizing", 10, 20)
         tell("tokenizing", 20, 20)
     assert capsys.readouterr().err.strip() == ""
+
+
+def test_a_text_is_not_called_a_damaged_store(tmp_path, capsys):
+    (tmp_path / "book.txt").write_text("Some words.")
+    assert coterie(["data", "inspect", str(tmp_path / "book.txt")]) == 2
+    told = capsys.readouterr().err
+    assert "is a file, not a token store" in told
+    assert "coterie data prepare" in told

@@ -105,3 +105,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(capsys, places
     shown = capsys.readouterr()
     assert "step-00000002 is damaged" in " ".join(shown.err.split())
     assert json.loads(shown.out)["step"] == 1
+
+
+def test_standard_input_that_is_not_text_is_refused(capsys, monkeypatch):
+    raw = io.TextIOWrapper(io.BytesIO(b"caf\xe9"), encoding="utf-8", errors="surrogateescape")
+    monkeypatch.setattr("sys.stdin", raw)
+    assert app.run(["generate", "tiny", "-"]) == 2
+    assert "not UTF-8" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -38,6 +40,35 @@ def test_a_resumed_run_keeps_its_settings(book, capsys):
     assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
     assert coterie(["train", "--resume", "first", "model.width=64"]) == 2
     assert "only train.steps" in capsys.readouterr().err
+
+
+def test_a_run_cannot_be_resumed_to_fewer_steps(book, capsys):
+    assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
+    before = find_run("first").config.read_text()
+    assert coterie(["train", "--resume", "first", "train.steps=2"]) == 2
+    assert "has done 4 steps already" in capsys.readouterr().err
+    assert find_run("first").config.read_text() == before
+
+
+def test_places_that_cannot_be_written_to_are_named(book, tmp_path, monkeypatch, capsys):
+    (tmp_path / "blocked").write_text("a file")
+    monkeypatch.setenv("COTERIE_RUNS", str(tmp_path / "blocked"))
+    assert coterie(["train", "quickstart", *SMALL, book]) == 2
+    assert "blocked" in capsys.readouterr().err
+
+
+def test_a_full_disk_under_a_checkpoint_is_told_and_leaves_none(book):
+    """The limit on the size of files stands in for a disk with no room."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000));"
+        "from coterie.cli.app import run; sys.exit(run(sys.argv[1:]))"
+    )
+    words = ["train", "quickstart", *SMALL, book, "--name", "full"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "disk is full" in done.stderr
+    assert list(find_run("full").checkpoints.iterdir()) == []
 
 
 def test_names_are_given_in_turn(book, capsys):
@@ -79,6 +110,8 @@ def test_dry_run_tells_everything_and_makes_nothing(book, capsys):
         (["train", "quickstart", "model.width=-1", "train.steps=x"], "2 problems"),
         (["train", "quickstart", "data.source=none.txt"], "none.txt"),
         (["train", "--resume", "none"], "no run"),
+        (["train", "quickstart", *SMALL, "model.context=100000000"], "GiB of memory"),
+        (["train", "quickstart", "model.width=3200000000", "--dry-run"], "Lower model.width"),
         (["demo", "something"], "takes no target"),
         (["presets", "show", "nothing"], "no preset"),
     ],

@@ -200,6 +200,9 @@ class Exploding(Settings):
 
     kind: str = "outside:Exploding"
 
+    def state_bytes(self, parameters):
+        return 0
+
     def build(self, parameters):
         return ExplodingOptimizer(parameters[-1].tensor)
 
