@@ -58,4 +58,6 @@ def report(
     steps = [f"open {page}  # in a browser; it needs no network"]
     if len(runs) == 1:
         steps.append(f"coterie report {name} OTHER_RUN  # compare with another run")
-    next_step(*steps, f'coterie generate {name} "ROMEO:"  # let the model write')
+    if any(runs[0].checkpoints.glob("step-*")):
+        steps.append(f'coterie generate {name} "ROMEO:"  # let the model write')
+    next_step(*steps)

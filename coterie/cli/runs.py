@@ -71,10 +71,10 @@ def show(*words: str, json: bool = False) -> None:
         text = _loss(value) if isinstance(value, float) or value is None else text
         table.add_row(f"[dim]{key.replace('_', ' ')}[/dim]", str(text))
     console.print(table)
-    next_step(
-        f"coterie report {run.name}  # one page about it",
-        f'coterie generate {run.name} "Once"  # write text with it',
-    )
+    steps = [f"coterie report {run.name}  # one page about it"]
+    if row["checkpoints"]:
+        steps.append(f'coterie generate {run.name} "Once"  # write text with it')
+    next_step(*steps)
 
 
 def summary(run: RunDirectory) -> dict[str, Any]:

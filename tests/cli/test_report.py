@@ -43,7 +43,11 @@ def test_one_run(runs, capsys):
     shown = capsys.readouterr()
     assert shown.out.strip() == str(runs[0].report)
     assert "1.500" in runs[0].report.read_text(encoding="utf-8")
-    assert "coterie generate first" in shown.err
+    assert "coterie report first OTHER_RUN" in shown.err
+    assert "coterie generate" not in shown.err  # it has no checkpoint to write with
+    (runs[0].checkpoints / "step-00000020").mkdir()
+    assert coterie(["report", "first"]) == 0
+    assert "coterie generate first" in capsys.readouterr().err
 
 
 def test_without_a_name_it_is_the_latest(runs, capsys):
