@@ -145,8 +145,7 @@ def compare(baseline: Runner, ours: Runner, rounds: int) -> dict[str, object]:
         ours.measure()
         if turn in (rounds // 2, rounds):
             baseline.measure()
-    goal = max(GOAL, baseline.curve[-1][2]) if baseline.curve[-1][2] > GOAL else GOAL
-    reached = ours.reached(goal)
+    reached = ours.reached(GOAL)
     ratios = [b / a for a, b in zip(baseline.slices, ours.slices, strict=True)]
     at, loss = ours.loss_at(baseline.seconds)
     return {

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
 """Targets that count neither in the loss nor in the routers' accounts."""
-_LOGITS_AT_ONCE = 1 << 25
+LOGITS_AT_ONCE = 1 << 25
 """Logits computed at once: 128 MiB in float32; as many again for their gradient."""
 
 
@@ -32,7 +32,7 @@ def summed_cross_entropy(
         bias: of the head.
         targets: the tokens to predict; −100 is left out.
     """
-    rows = max(_LOGITS_AT_ONCE // weight.shape[0], 1)
+    rows = max(LOGITS_AT_ONCE // weight.shape[0], 1)
     if hidden.shape[0] <= rows:
         return _slice_loss(hidden, weight, bias, targets)
     total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))

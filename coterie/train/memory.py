@@ -13,6 +13,7 @@ import torch
 
 from coterie.foundation.errors import SettingsError
 from coterie.model import Decoder, DecoderSettings, parameter_roles
+from coterie.model.loss import LOGITS_AT_ONCE
 from coterie.train.optimizer import RoleParameter
 from coterie.train.precision import Precision
 from coterie.train.settings import RunSettings
@@ -20,7 +21,6 @@ from coterie.train.settings import RunSettings
 # Bytes of activations per token, layer and channel in a 2-byte type, with attention scores not
 # kept: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
 _ACTIVATION_BYTES = 34
-LOGITS_AT_ONCE = 1 << 25
 
 
 def role_parameters(decoder: Decoder) -> list[RoleParameter]:

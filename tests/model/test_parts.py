@@ -116,7 +116,7 @@ def test_ngram_embedding_reads_back_exactly_its_longest_order(make_decoder):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("at_once", [1, 40, 1 << 25])
 def test_loss_is_summed_over_valid_targets_however_it_is_cut(bias, at_once, monkeypatch):
-    monkeypatch.setattr(loss, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
     inputs = [torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)]
     hidden, weight, vector = (each.double().requires_grad_() for each in inputs)
     targets = torch.tensor([3, -100, 0, 10, -100, 5, 5])

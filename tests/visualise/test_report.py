@@ -135,7 +135,8 @@ def test_a_long_run_makes_a_small_page(synthetic_run):
                                    (Sampled,), (RunEnded,), (RunStarted, StepDone)])  # fmt: skip
 def test_a_page_can_be_made_at_any_moment(synthetic, kinds):
     events = [event for event in synthetic(steps=60, resume_at=50) if isinstance(event, kinds)]
-    Page(report_page(series_of(events)))
+    page = Page(report_page(series_of(events)))
+    assert ("No step has been recorded yet." in page.text) == (StepDone not in kinds)
 
 
 def test_a_run_that_blew_up_can_be_looked_at(synthetic):
@@ -188,7 +189,8 @@ def test_a_comparison_bears_runs_that_tell_little(synthetic):
     from coterie.visualise.compare import comparison
 
     empty, dense = series_of([], name="dense"), series_of(synthetic(steps=60, layers=0))
-    Page(comparison([empty, dense, empty]))
+    page = Page(comparison([empty, dense, empty]))
+    assert all(name in " ".join(page.text) for name in ("dense", "(2)"))
 
 
 def test_runs_of_one_name_are_told_apart():
