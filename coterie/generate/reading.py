@@ -17,17 +17,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack
-from coterie.model import Decoder
+from coterie.model import Decoder, Keep
 
 
-def attention_windows(decoder: Decoder) -> list[int | None]:
-    """Return the window of each layer's attention, from the bottom up; None sees everything."""
-    return [plan.attention.window for plan in decoder.settings.plans()]
+def attention_keeps(decoder: Decoder) -> list[Keep]:
+    """Return what each layer's attention needs of the past, from the bottom up."""
+    return [plan.attention.keep() for plan in decoder.settings.plans()]
 
 
 def position_limit(decoder: Decoder) -> int | None:
     """Return the most tokens of one stretch; None where a text may go on for ever."""
-    endless = decoder.position.limit is None and None not in attention_windows(decoder)
+    keeps = attention_keeps(decoder)
+    bounded = all(keep.window is not None and not keep.sinks for keep in keeps)
+    endless = decoder.position.limit is None and bounded
     return None if endless else decoder.position.limit or decoder.settings.context
 
 
@@ -57,10 +59,10 @@ class Reading:
         self._decoder = decoder
         self._settings = settings
         self._limit = position_limit(decoder)
-        self._windows = attention_windows(decoder)
+        self._keeps = attention_keeps(decoder)
         self._device = next(decoder.parameters()).device
         self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
-        self._cache: CacheStack | None = settings.build(self._windows)
+        self._cache: CacheStack | None = settings.build(self._keeps)
 
     @property
     def cache_nbytes(self) -> int:
@@ -73,7 +75,7 @@ class Reading:
         known = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
         if self._limit is not None and known.shape[1] > self._limit:
             known = tokens = known[:, -max(self._limit // 2, 1) :]
-            self._cache = self._settings.build(self._windows)
+            self._cache = self._settings.build(self._keeps)
         self._tokens = known
         with evaluation(self._decoder):
             unread = known if self._cache is None else tokens

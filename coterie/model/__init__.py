@@ -5,7 +5,7 @@ Reading order: decoder, blocks, attention, experts, then embedding, position, no
 
 from coterie.model.attention import Attention
 from coterie.model.blocks import Block, BlockSettings
-from coterie.model.cache import AttentionCache, DecoderCache
+from coterie.model.cache import AttentionCache, DecoderCache, Keep, SummaryCache
 from coterie.model.decoder import (
     Decoder,
     DecoderSettings,
@@ -44,6 +44,7 @@ __all__ = [
     "FeedForward",
     "HeadSettings",
     "InitialSettings",
+    "Keep",
     "LayerRouting",
     "Norm",
     "Output",
@@ -51,6 +52,7 @@ __all__ = [
     "Position",
     "Role",
     "RouterSettings",
+    "SummaryCache",
     "TreeRow",
     "count",
     "parameter_roles",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ from coterie.model.count import Count
 from coterie.model.experts import LayerRouting, RoutingMemory
 from coterie.model.feedforward import FeedForward
 from coterie.model.norm import Norm
-from coterie.model.position import Rotate
+from coterie.model.position import Rotation
 
 
 class BlockSettings(Settings):
@@ -74,8 +74,9 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotate | None = None,
+        rotate: Rotation | None = None,
         cache: AttentionCache | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
         valid: Bool[Tensor, "B T"] | None = None,
         memory: RoutingMemory | None = None,
     ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
@@ -84,11 +85,12 @@ class Block(nn.Module):
         Args:
             x: the residual stream.
             rotate: turns queries and keys by their positions.
-            cache: this layer's earlier keys and values.
+            cache: what this layer keeps of earlier positions.
+            documents: the document of each token; no token sees another document.
             valid: which tokens count in the account of routing.
             memory: keeps the routing of a first pass for a second.
         """
-        x = x + self._drop(self.attention(self.attention_norm(x), rotate, cache))
+        x = x + self._drop(self.attention(self.attention_norm(x), rotate, cache, documents))
         out, account = self.feedforward(self.feedforward_norm(x), valid, memory)
         return x + self._drop(out), account
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from coterie.foundation.errors import SettingsError, nearest
+from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.settings import Settings
 from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
@@ -27,7 +27,7 @@ from coterie.model.head import HeadSettings
 from coterie.model.initialise import InitialSettings, initialise
 from coterie.model.loss import IGNORE, summed_cross_entropy
 from coterie.model.norm import Norm, RMSNorm
-from coterie.model.position import Position, RotaryPosition
+from coterie.model.position import Position, RotaryPosition, Rotation, Span
 
 
 class DecoderSettings(Settings):
@@ -177,6 +177,7 @@ class Decoder(nn.Module):
         cache: DecoderCache | None = None,
         valid: Bool[Tensor, "B T"] | None = None,
         last: int | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
     ) -> Output:
         """Predict the token after each position.
 
@@ -187,14 +188,21 @@ class Decoder(nn.Module):
             cache: the past of these texts; the tokens become part of it.
             valid: tokens that count in the routers' accounts; by default those with a target.
             last: answer the logits of so many last positions only.
+            documents: the document of each token, where rows hold several, each in one piece: no
+                token sees another document, and positions begin anew with each.
 
         Raises:
-            UserError: the text is longer than the positions the model knows.
+            UserError: the text is longer than the positions the model knows, or documents are given
+                together with a cache.
         """
+        if documents is not None and cache is not None:
+            raise UserError("Rows of several documents cannot be read through a cache.")
         if valid is None and targets is not None:
             valid = targets != IGNORE
-        hidden = self._embed(tokens, cache)
-        hidden, routing = self._read(hidden, cache, valid)
+        span = self._span(tokens, cache, documents)
+        hidden = self._embed(tokens, cache, span)
+        rotate = self.position.rotation(span)
+        hidden, routing = self._read(hidden, rotate, cache, documents, valid)
         if cache is not None:
             cache.extend(tokens)
         if targets is None and last is not None:
@@ -206,13 +214,18 @@ class Decoder(nn.Module):
         loss = summed_cross_entropy(hidden.flatten(0, 1), weight, self.head.bias, flat)
         return Output(None, loss, (flat != IGNORE).sum(), routing)
 
-    def _embed(self, tokens: Tensor, cache: DecoderCache | None) -> Tensor:
+    def _span(self, tokens: Tensor, cache: DecoderCache | None, documents: Tensor | None) -> Span:
+        """Return the positions of the tokens; they begin anew with each document."""
+        start = 0 if cache is None else cache.length
+        at = None if documents is None else positions_in_documents(documents)
+        return Span(start, tokens.shape[1], tokens.device, at)
+
+    def _embed(self, tokens: Tensor, cache: DecoderCache | None, span: Span) -> Tensor:
         """Return the residual stream at the bottom."""
         lookback = self.embedding.lookback
         recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
         hidden = self.embedding(tokens, recent)
-        start = 0 if cache is None else cache.length
-        added = self.position.embed(start, tokens.shape[1])
+        added = self.position.embed(span)
         if added is not None:
             hidden = hidden + added
         if self.embedding_norm is not None:
@@ -222,11 +235,14 @@ class Decoder(nn.Module):
         return hidden
 
     def _read(
-        self, hidden: Tensor, cache: DecoderCache | None, valid: Tensor | None
+        self,
+        hidden: Tensor,
+        rotate: Rotation | None,
+        cache: DecoderCache | None,
+        documents: Tensor | None,
+        valid: Tensor | None,
     ) -> tuple[Tensor, tuple[LayerRouting, ...]]:
         """Send the stream through all blocks; return it and the accounts."""
-        start = 0 if cache is None else cache.length
-        rotate = self.position.rotation(start, hidden.shape[1], hidden.device)
         again = self.recompute and cache is None and torch.is_grad_enabled()
         accounts = []
         for layer, block in enumerate(self.blocks):
@@ -234,13 +250,21 @@ class Decoder(nn.Module):
             if again:
                 memory = RoutingMemory()
                 hidden, account = checkpoint(
-                    block, hidden, rotate, part, valid, memory, use_reentrant=False
+                    block, hidden, rotate, part, documents, valid, memory, use_reentrant=False
                 )
             else:
-                hidden, account = block(hidden, rotate, part, valid)
+                hidden, account = block(hidden, rotate, part, documents, valid)
             if account is not None:
                 accounts.append(account)
         return hidden, tuple(accounts)
+
+
+def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Return each token's position in its own document; documents are runs of one number."""
+    at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return at - at.where(begins, 0).cummax(dim=1).values
 
 
 def routed_layers(decoder: Decoder) -> dict[int, MixtureOfExpertsPart]:

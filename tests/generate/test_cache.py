@@ -11,6 +11,7 @@ from coterie.generate.cache import (
     NoCacheSettings,
     WindowCacheSettings,
 )
+from coterie.model import Keep
 
 B, K, C = 2, 2, 4
 
@@ -57,25 +58,28 @@ def test_pieces_equal_the_whole_at_every_length_around_the_window(window, pieces
     for length in sorted({max(w - 1, 1), w, w + 1, 3 * w, 3 * w + 1}):
         qkv = draw_qkv(length)
         expected = attend(*qkv, 0, 0, window)
-        got = read(settings.build([window]), qkv, cut(length, pieces_of), window)
+        got = read(settings.build([Keep(window)]), qkv, cut(length, pieces_of), window)
         torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_a_window_bounds_what_a_token_sees(size):
     qkv = draw_qkv(20)
-    got = read(WindowCacheSettings(size=size).build([None]), qkv, [1] * 20, None)
+    got = read(WindowCacheSettings(size=size).build([Keep(None)]), qkv, [1] * 20, None)
     torch.testing.assert_close(got, attend(*qkv, 0, 0, size), atol=1e-12, rtol=0)
 
 
 def test_a_window_larger_than_the_layers_own_keeps_only_its_own():
-    small = WindowCacheSettings(size=50).build([4])
+    small = WindowCacheSettings(size=50).build([Keep(4)])
     read(small, draw_qkv(30), [1] * 30, 4)
     assert small.nbytes == 2 * B * K * 6 * C * 8
 
 
 def test_window_memory_does_not_grow_and_full_memory_does():
-    full, windowed = FullCacheSettings(room=4).build([None]), WindowCacheSettings().build([5])
+    full, windowed = (
+        FullCacheSettings(room=4).build([Keep(None)]),
+        WindowCacheSettings().build([Keep(5)]),
+    )
     sizes = []
     for cache in (full, windowed):
         assert cache.nbytes == 0
@@ -91,7 +95,7 @@ def test_window_memory_does_not_grow_and_full_memory_does():
 
 
 def test_the_full_cache_grows_by_doubling():
-    cache = FullCacheSettings(room=2).build([None])
+    cache = FullCacheSettings(room=2).build([Keep(None)])
     places = set()
     for step in range(33):
         keys = torch.full((B, K, 1, C), float(step))
@@ -103,7 +107,7 @@ def test_the_full_cache_grows_by_doubling():
 
 @pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=4)])
 def test_select_keeps_and_repeats_rows(settings):
-    cache = settings.build([None])
+    cache = settings.build([Keep(None)])
     qkv = draw_qkv(9)
     read(cache, [each[:, :, :6] for each in qkv], [6], None)
     cache.select(torch.tensor([1, 1, 0]))
@@ -126,7 +130,7 @@ def test_recent_tokens_are_the_latest_and_survive_many_steps():
 
 
 def test_no_cache_keeps_nothing_and_the_union_is_complete():
-    assert NoCacheSettings().build([None]) is None
+    assert NoCacheSettings().build([Keep(None)]) is None
     assert set(members(CacheSettings)) == {
         FullCacheSettings, WindowCacheSettings, NoCacheSettings
     }  # fmt: skip

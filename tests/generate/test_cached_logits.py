@@ -5,7 +5,7 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import attention_windows
+from coterie.generate.reading import attention_keeps
 from coterie.model import Attention, DecoderSettings, Embedding, Position
 
 W = 5
@@ -61,7 +61,7 @@ def compare(decoder, dtype=torch.float64, lengths=(3 * W + 1,)):
         expected = decoder(tokens).logits
         for pieces in (cut(length, 1), cut(length, 3), prefill_then_one(length)):
             for settings in (FullCacheSettings(room=2), WindowCacheSettings()):
-                cache = settings.build(attention_windows(decoder))
+                cache = settings.build(attention_keeps(decoder))
                 got = torch.cat(
                     [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, 1)], 1
                 )
@@ -90,7 +90,7 @@ def test_a_cache_smaller_than_the_layers_own_window_is_a_smaller_window():
     full = build(attention={"kind": "grouped", "heads": 4})
     narrow = build(attention={"kind": "grouped", "heads": 4, "window": 3})
     tokens = torch.randint(0, 11, (2, 17), generator=torch.Generator().manual_seed(3))
-    cache = WindowCacheSettings(size=3).build(attention_windows(full))
+    cache = WindowCacheSettings(size=3).build(attention_keeps(full))
     got = torch.cat([full(piece, cache=cache).logits for piece in tokens.split(1, 1)], 1)
     torch.testing.assert_close(got, narrow(tokens).logits, atol=1e-10, rtol=0)
     assert not torch.allclose(got, full(tokens).logits, atol=1e-3)
@@ -99,7 +99,7 @@ def test_a_cache_smaller_than_the_layers_own_window_is_a_smaller_window():
 @torch.inference_mode()
 def test_memory_of_a_windowed_model_stops_growing():
     decoder = build(attention=ATTENTIONS["window"])
-    cache = WindowCacheSettings().build(attention_windows(decoder))
+    cache = WindowCacheSettings().build(attention_keeps(decoder))
     sizes = []
     for _ in range(60):
         decoder(torch.zeros(1, 1, dtype=torch.long), cache=cache)

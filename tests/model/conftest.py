@@ -27,10 +27,10 @@ class PlainLayerCache:
 
 
 class PlainCache:
-    """The past of a decoder with so many layers."""
+    """The past of texts read by a decoder."""
 
-    def __init__(self, layers: int) -> None:
-        self.layers = [PlainLayerCache() for _ in range(layers)]
+    def __init__(self, decoder: Decoder) -> None:
+        self.layers = [PlainLayerCache() for _ in decoder.settings.plans()]
         self.length = 0
         self.tokens = None
 

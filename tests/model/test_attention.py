@@ -118,6 +118,6 @@ def test_window_of_a_decoder_with_and_without_cache(
         moved = (decoder(changed).logits - logits).abs().amax(-1)[0] > 1e-9
         # One layer: exactly the next w − 1 positions see the change, and no other.
         assert moved.nonzero().flatten().tolist() == list(range(at, min(at + window, length)))
-    cache = plain_cache(1)
+    cache = plain_cache(decoder)
     parts = [decoder(piece, cache=cache).logits for piece in tokens.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-12)

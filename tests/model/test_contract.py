@@ -1,15 +1,18 @@
 """What every variant of every part promises, checked for each member of each union.
 
-A new member is picked up by itself; one that needs settings of its own gets a line in `NEEDS`.
+A new member of a union is picked up by itself. What a kind cannot do without, and variants beyond
+the kinds, stand in `variants/*.yaml`.
 """
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load, save
 
 from coterie.foundation.settings import kind_of, members
@@ -28,18 +31,10 @@ from coterie.model import (
 )
 from coterie.model.experts import Score, Select
 
-PACK = {"body": {"kind": "swiglu", "width": 8}, "count": 4}
-MOE = {"kind": "moe", "experts": [PACK], "experts_per_token": 2}
-NEEDS: dict[str, dict[str, Any]] = {
-    "grouped": {"heads": 2},
-    "factorised": {"rank": 5},
-    "ngram": {"orders": [2, 3, 5], "rows": 31, "dim": 4},
-    "moe": MOE,
-    "swiglu": {"width": 8},
-    "geglu": {"width": 8},
-    "gelu": {"width": 8},
-    "squared_relu": {"width": 8},
-}
+VARIANT_FILES = Path(__file__).with_name("variants")
+FILES = [yaml.safe_load(path.read_text()) for path in sorted(VARIANT_FILES.glob("*.yaml"))]
+NEEDS: dict[str, dict[str, Any]] = {k: v for file in FILES for k, v in file["needs"].items()}
+MOE = NEEDS["moe"]
 
 
 def each(name: str, annotation: Any, place) -> list[Any]:
@@ -55,11 +50,6 @@ def moe(**changes: Any) -> dict[str, Any]:
     return {"feedforward": MOE | changes}
 
 
-def attention(name: str, **changes: Any) -> Any:
-    values = {"attention": {"kind": "grouped", "heads": 4} | changes}
-    return pytest.param(values, id=f"attention-{name}")
-
-
 VARIANTS = [
     *each("attention", Attention, lambda value: {"attention": value}),
     *each("position", Position, lambda value: {"position": value}),
@@ -72,45 +62,18 @@ VARIANTS = [
     *each("select", Select, lambda value: moe(router={"select": value})),
     *each("balance", Balance, lambda value: moe(balance=value)),
     *each("compute", Compute, lambda value: moe(compute=value)),
-    attention("multi-query", kv_heads=1),
-    attention("grouped-2", kv_heads=2, bias=True, query_key_norm=True),
-    attention("window", window=3, kv_heads=2),
-    attention("head-dim", head_dim=6, query_key_norm={"kind": "layer"}),
-    pytest.param(
-        {"position": {"kind": "rotary", "layout": "interleaved", "fraction": 0.5}},
-        id="rotary-interleaved",
-    ),
-    pytest.param({"head": {"tied": True, "bias": True}}, id="tied"),
-    pytest.param(
-        {"head": {"tied": True}, "embedding": {"kind": "factorised", "rank": 5}},
-        id="tied-factorised",
-    ),
-    pytest.param(
-        {
-            "embedding": {"kind": "ngram", "rows": 31, "combine": "add"},
-            "head": {"tied": True},
-            "embedding_norm": True,
-        },
-        id="ngram-added",
-    ),
-    pytest.param(moe(experts_per_token=1, shared_experts=2), id="top-1-shared"),
-    pytest.param(
-        moe(experts=[PACK, {"body": {"kind": "gelu", "width": 12}, "count": 3}]), id="two-packs"
-    ),
-    pytest.param(
-        {
-            "layers": 4,
-            "blocks": {
-                "local": {"attention": {"kind": "grouped", "heads": 2, "window": 2}},
-                "moe": {"feedforward": MOE, "norm": "layer"},
-            },
-            "opening": ["local"],
-            "pattern": ["moe", "local"],
-        },
-        id="mixed-layers",
+    *(
+        pytest.param(changes, id=name)
+        for file in FILES
+        for name, changes in file["variants"].items()
     ),
 ]
 every_variant = pytest.mark.parametrize("changes", VARIANTS)
+
+
+def everything(output):
+    """Return a number that all parts of the output add to."""
+    return output.loss_sum + sum(each.auxiliary + each.z for each in output.routing)
 
 
 def mixtures(decoder):
@@ -122,7 +85,7 @@ def test_counts_what_is_built(changes, make_settings, make_decoder, plain_cache,
     settings = make_settings(**changes)
     decoder, counts = make_decoder(**changes), count(settings)
     assert counts.parameters == sum(parameter.numel() for parameter in decoder.parameters())
-    cache = plain_cache(settings.layers)
+    cache = plain_cache(decoder)
     decoder(draw_tokens(1, 5), cache=cache)
     assert counts.cache_bytes_per_token * 5 == cache.elements * 4
     assert set(parameter_roles(decoder)) == {name for name, _ in decoder.named_parameters()}
@@ -144,7 +107,7 @@ def test_no_token_sees_the_future(changes, make_decoder, draw_tokens):
 @pytest.mark.parametrize("pieces", [(1,) * 11, (4, 1, 6), (10, 1)])
 def test_cached_equals_uncached(changes, pieces, make_decoder, plain_cache, draw_tokens):
     decoder, tokens = make_decoder(**changes), draw_tokens(2, 11)
-    cache = plain_cache(len(decoder.blocks))
+    cache = plain_cache(decoder)
     parts = [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, dim=1)]
     torch.testing.assert_close(
         torch.cat(parts, 1), decoder(tokens).logits, rtol=0, atol=1e-12
@@ -157,8 +120,7 @@ def test_gradients_reach_every_parameter(changes, make_decoder, draw_tokens):
     decoder = make_decoder(**changes).train()
     tokens = draw_tokens(8, 12)
     output = decoder(tokens, tokens.roll(-1, 1))
-    loss = output.loss_sum + sum(each.auxiliary + each.z for each in output.routing)
-    loss.backward()
+    everything(output).backward()
     loads = torch.cat([each.load for each in output.routing]) if output.routing else torch.ones(1)
     assert (loads > 0).all(), "the batch must visit every expert for this test to mean something"
     for name, parameter in decoder.named_parameters():

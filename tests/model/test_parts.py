@@ -15,7 +15,7 @@ from coterie.model.embedding.hashing import ngram_rows
 from coterie.model.loss import summed_cross_entropy
 from coterie.model.norm import RMSNorm
 from coterie.model.part import Part, owned_parameters
-from coterie.model.position import RotaryPosition
+from coterie.model.position import RotaryPosition, Span
 
 
 @pytest.mark.parametrize("scale", [True, False])
@@ -41,7 +41,7 @@ def test_rms_norm_and_its_derivative(scale):
 def test_rotary_turns_pairs_by_the_formula(layout, fraction):
     part = RotaryPosition(layout=layout, fraction=fraction, theta=100.0).build(16, 4)
     x = torch.randn(1, 6, 2, 8)
-    got = part.rotation(3, 6, x.device)(x)
+    got = part.rotation(Span(3, 6, x.device))(x)
     turned = int(8 * fraction)
     for t in range(6):
         for i in range(turned // 2):
@@ -62,8 +62,8 @@ def test_rotary_depends_on_distance_alone_far_beyond_its_table():
     query, key = torch.randn(2, 1, 1, 1, 16)
 
     def product(at, distance):
-        turned = part.rotation(at, 1, query.device)(query)
-        return float((turned * part.rotation(at - distance, 1, query.device)(key)).sum())
+        turned = part.rotation(Span(at, 1, query.device))(query)
+        return float((turned * part.rotation(Span(at - distance, 1, key.device))(key)).sum())
 
     for at in (5, 1000, 100_000):
         assert product(at, 3) == pytest.approx(product(3, 3), abs=1e-4)

@@ -54,5 +54,5 @@ def test_evaluation_and_generation_do_not_recompute(make_decoder, draw_tokens, p
     decoder.recompute = True
     with torch.no_grad():
         assert torch.equal(decoder(tokens).logits, expected)
-    cached = decoder(tokens, cache=plain_cache(2)).logits
+    cached = decoder(tokens, cache=plain_cache(decoder)).logits
     torch.testing.assert_close(cached, expected, rtol=0, atol=1e-12)

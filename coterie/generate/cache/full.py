@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.stack import CacheStack
+from coterie.model import Keep
 
 
 class FullCacheSettings(Settings):
@@ -19,14 +20,13 @@ class FullCacheSettings(Settings):
     kind: Literal["full"] = "full"
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
-    def build(self, windows: Sequence[int | None]) -> CacheStack:
+    def build(self, keeps: Sequence[Keep]) -> CacheStack:
         """Make an empty cache.
 
         Args:
-            windows: each attention layer's own window, `None` where it sees everything; a full
-                cache needs only their number.
+            keeps: what each attention layer needs.
         """
-        return CacheStack([FullLayerCache(self.room) for _ in windows])
+        return CacheStack([FullLayerCache(self.room) for _ in keeps])
 
 
 class FullLayerCache:

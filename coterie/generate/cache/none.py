@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from coterie.foundation.settings import Settings
+from coterie.model import Keep
 
 
 class NoCacheSettings(Settings):
@@ -13,5 +14,5 @@ class NoCacheSettings(Settings):
 
     kind: Literal["none"] = "none"
 
-    def build(self, windows: Sequence[int | None]) -> None:
+    def build(self, keeps: Sequence[Keep]) -> None:
         """Make nothing: the engine reads the text from its start at every step."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.model import Keep
 
 _FIRST_ROOM = 256
 
@@ -37,9 +38,9 @@ class WindowCacheSettings(Settings):
         default=None, ge=1, le=1 << 20, description="the most positions a token sees"
     )
 
-    def build(self, windows: Sequence[int | None]) -> CacheStack:
-        """Make an empty cache for layers with these windows of their own."""
-        return CacheStack([self._layer(window) for window in windows])
+    def build(self, keeps: Sequence[Keep]) -> CacheStack:
+        """Make an empty cache for layers with these needs."""
+        return CacheStack([self._layer(keep.window) for keep in keeps])
 
     def _layer(self, window: int | None) -> LayerCache:
         bounds = [bound for bound in (window, self.size) if bound is not None]

@@ -1,8 +1,8 @@
 """Attention: a closed union, one file per mathematical idea.
 
 An attention module maps tokens [B, T, D] to [B, T, D], given how to turn queries and keys by
-position and, when generating, its part of the cache. Its settings say its `window` (None: it sees
-everything before it), which caches read.
+position and, when generating, its part of the cache. Its settings say what a cache must `keep` for
+it.
 """
 
 from typing import Annotated

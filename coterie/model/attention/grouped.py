@@ -11,18 +11,18 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.attention.products import attend
-from coterie.model.cache import AttentionCache
+from coterie.model.cache import AttentionCache, Keep
 from coterie.model.count import Count, linear, mean_visible
 from coterie.model.norm import Norm
 from coterie.model.part import Part
-from coterie.model.position import Rotate
+from coterie.model.position import Rotation
 
 
 class GroupedAttention(Settings):
@@ -62,6 +62,10 @@ class GroupedAttention(Settings):
     def channels(self, width: int) -> int:
         """Return the channels of one head."""
         return self.head_dim or width // self.heads
+
+    def keep(self) -> Keep:
+        """Return what a cache must keep for it."""
+        return Keep(self.window)
 
     def check(self, width: int) -> None:
         """Make sure that the heads fit the model's width and each other.
@@ -137,8 +141,9 @@ class GroupedAttentionPart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotate | None = None,
+        rotate: Rotation | None = None,
         cache: AttentionCache | None = None,
+        documents: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Let each token read the tokens before it.
 
@@ -146,6 +151,7 @@ class GroupedAttentionPart(Part):
             x: the tokens.
             rotate: turns queries and keys by their positions.
             cache: this layer's earlier keys and values; the new ones are added to it.
+            documents: the document of each token; no token sees another document.
         """
         heads = (*x.shape[:2], -1, self.channels)
         query = F.linear(x, self.query, self.query_bias).view(heads)

@@ -1,14 +1,14 @@
 """How a token knows where it stands: a closed union, one file per idea.
 
-A position module answers two questions for the positions `start`, `start + 1`, …: what is added to
-the tokens' embeddings (`embed`) and how queries and keys are turned (`rotation`); either may be
-nothing. Its `limit` is the number of positions it can name, None where that is unbounded.
+A position module answers two questions for the positions of a `Span`: what is added to the tokens'
+embeddings (`embed`) and how queries and keys are turned (`rotation`); either may be nothing. Its
+`limit` is the number of positions it can name, None where that is unbounded.
 """
 
 from typing import Annotated
 
 from coterie.foundation.settings import union
-from coterie.model.position.interface import PositionPart, Rotate
+from coterie.model.position.interface import PositionPart, Rotation, Span
 from coterie.model.position.learned import LearnedPosition
 from coterie.model.position.none import NoPosition
 from coterie.model.position.rotary import RotaryPosition
@@ -18,4 +18,12 @@ Position = Annotated[
     union(RotaryPosition, LearnedPosition, NoPosition),
 ]
 
-__all__ = ["LearnedPosition", "NoPosition", "Position", "PositionPart", "RotaryPosition", "Rotate"]
+__all__ = [
+    "LearnedPosition",
+    "NoPosition",
+    "Position",
+    "PositionPart",
+    "RotaryPosition",
+    "Rotation",
+    "Span",
+]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from coterie.foundation.errors import UserError
 from coterie.foundation.settings import Settings
 from coterie.model.count import Count, lookup
-from coterie.model.position.interface import PositionPart
+from coterie.model.position.interface import PositionPart, Span
 
 
 class LearnedPosition(Settings):
@@ -49,16 +49,19 @@ class LearnedPositionPart(PositionPart):
         self.weight = nn.Parameter(torch.empty(context, width))
         self.initial_std = {} if settings.std is None else {"weight": settings.std}
 
-    def embed(self, start: int, length: int) -> Float[Tensor, "T D"]:
-        """Return the vectors of `length` positions.
+    def embed(self, span: Span) -> Float[Tensor, "*B T D"]:
+        """Return the vectors of the span's positions.
 
         Raises:
             UserError: the text is longer than the context.
         """
-        if start + length > self.weight.shape[0]:
+        if span.at is not None:
+            return self.weight[span.at]
+        stop = span.start + span.length
+        if stop > self.weight.shape[0]:
             raise UserError(
-                f"The text has {start + length} tokens, but this model has learned positions for "
+                f"The text has {stop} tokens, but this model has learned positions for "
                 f"{self.weight.shape[0]}.",
                 hint="Shorten the text, or give the model a larger context and train it.",
             )
-        return self.weight[start : start + length]
+        return self.weight[span.start : stop]

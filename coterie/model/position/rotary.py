@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.count import Count
-from coterie.model.position.interface import PositionPart, Rotate
+from coterie.model.position.interface import PositionPart, Rotation, Span
 
 Tables = tuple[Tensor, ...]
 
@@ -68,8 +68,8 @@ class RotaryPositionPart(PositionPart):
         self.context = context
         self._tables: dict[tuple[int, torch.device], Tables] = {}
 
-    def rotation(self, start: int, length: int, device: torch.device) -> Rotate:
-        """Return the turn of queries and keys [B, T, H, C] at positions `start`, ….
+    def rotation(self, span: Span) -> Rotation:
+        """Return the turn of queries and keys [B, T, H, C] at the span's positions.
 
         The slices of the tables are taken once and shared by all layers.
         """
@@ -78,14 +78,22 @@ class RotaryPositionPart(PositionPart):
         def rotate(x: Float[Tensor, "B T H C"]) -> Float[Tensor, "B T H C"]:
             turned = self.settings.turned(x.shape[-1])
             if turned not in slices:
-                tables = self._at_least(start + length, turned, device)
-                slices[turned] = tuple(table[start : start + length] for table in tables)
+                slices[turned] = self._slices(span, turned)
             turn = _turn_half if self.settings.layout == "half" else _turn_interleaved
             if turned == x.shape[-1]:
                 return turn(x, *slices[turned])
             return torch.cat((turn(x[..., :turned], *slices[turned]), x[..., turned:]), dim=-1)
 
-        return rotate
+        return Rotation(rotate)
+
+    def _slices(self, span: Span, turned: int) -> Tables:
+        """Return the rows of the tables for the span's positions."""
+        if span.at is None:
+            stop = span.start + span.length
+            tables = self._at_least(stop, turned, span.device)
+            return tuple(table[span.start : stop] for table in tables)
+        tables = self._at_least(int(span.at.max()) + 1, turned, span.device)
+        return tuple(table[span.at] for table in tables)
 
     def _at_least(self, positions: int, turned: int, device: torch.device) -> Tables:
         """Return the tables, made (again) if they do not reach far enough."""
@@ -114,8 +122,8 @@ class RotaryPositionPart(PositionPart):
 
 def _turn_half(
     x: Float[Tensor, "B T H C"],
-    cosine: Float[Tensor, "T 1 C"],
-    signed_sine: Float[Tensor, "T 1 C"],
+    cosine: Float[Tensor, "*B T 1 C"],
+    signed_sine: Float[Tensor, "*B T 1 C"],
 ) -> Float[Tensor, "B T H C"]:
     turned = torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, -1), signed_sine)
     return turned.to(x.dtype)
