@@ -1,0 +1,199 @@
+"""Tensors in safetensors files, one or many: read one at a time, written in shards, never pickled.
+
+Opening checks every header: a truncated file, a missing shard or a name listed twice is reported
+before any tensor is read. Files that only `pickle` can read may run any program when opened; they
+are refused, always.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from coterie.exchange.imported import ExchangeError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+SHARD_BYTES = 5_000_000_000
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies and what it is."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class TensorFiles:
+    """The tensors of a folder, by name; memory-mapped, so that only what is read takes memory."""
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        """Read the headers of safetensors files.
+
+        Raises:
+            ExchangeError: a file is damaged, or two hold the same name.
+        """
+        self.stored: dict[str, StoredTensor] = {}
+        self._open: dict[Path, Any] = {}
+        for file in files:
+            handle = self._handle(file)
+            for name in handle.keys():  # noqa: SIM118 - not a mapping
+                if name in self.stored:
+                    other = self.stored[name].file.name
+                    raise ExchangeError(f"{name} stands in both {other} and {file.name}.")
+                part = handle.get_slice(name)
+                shape = tuple(part.get_shape())
+                self.stored[name] = StoredTensor(file, shape, part.get_dtype())
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor."""
+        file = self.stored[name].file
+        return self._handle(file).get_tensor(name)
+
+    def _handle(self, file: Path) -> Any:
+        if file not in self._open:
+            try:
+                self._open[file] = safe_open(str(file), framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ExchangeError(
+                    f"{file} is not a whole safetensors file: {error}.",
+                    hint="Download or copy the file again; it may have been cut off.",
+                ) from error
+        return self._open[file]
+
+
+def open_folder(folder: Path) -> TensorFiles:
+    """Open the safetensors files of a folder: those the index names, or `model.safetensors`.
+
+    Raises:
+        ExchangeError: there are none, one is missing or damaged, or there are only pickles.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        return _open_index(folder, index)
+    if (folder / SINGLE).is_file():
+        return TensorFiles([folder / SINGLE])
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return TensorFiles(found)
+    if found:
+        raise ExchangeError(
+            f"{folder} holds {len(found)} safetensors files, but no {INDEX} that lists them.",
+            hint="Download the index as well.",
+        )
+    refuse_pickles(folder)
+    raise ExchangeError(f"{folder} holds no weights: there is no {SINGLE} and no {INDEX}.")
+
+
+def refuse_pickles(path: Path) -> None:
+    """Raise an error if a path is a pickled file or a folder with such files.
+
+    Raises:
+        ExchangeError: it is.
+    """
+    candidates = [path] if path.is_file() else sorted(path.iterdir())
+    pickles = [each.name for each in candidates if each.suffix in PICKLES]
+    if pickles:
+        raise ExchangeError(
+            f"The weights of {path} are pickled ({', '.join(pickles[:3])}). Opening a pickle can "
+            "run any program that its writer put in, so Coterie never does.",
+            hint="Ask for the model's safetensors files. If you trust the writer, convert it once, "
+            "in a machine you can lose, with transformers: "
+            'AutoModelForCausalLM.from_pretrained("IN").save_pretrained("OUT")',
+        )
+
+
+def _open_index(folder: Path, index: Path) -> TensorFiles:
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(map(_is_plain, listed.values())):
+        raise ExchangeError(f"{index} holds no “weight_map” from names to files of this folder.")
+    shards = sorted(set(listed.values()))
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise ExchangeError(
+            f"{folder} lacks {len(missing)} of its {len(shards)} files: {some(missing)}.",
+            hint="Download the missing files.",
+        )
+    files = TensorFiles(folder / name for name in shards)
+    if lost := [name for name in listed if name not in files.stored]:
+        raise ExchangeError(f"{index.name} lists tensors that no file holds: {some(lost)}.")
+    return files
+
+
+def _is_plain(name: Any) -> bool:
+    """Whether a listed file lies in the folder itself: an index must not lead elsewhere."""
+    return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        ExchangeError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExchangeError(f"There is no {path.name} in {path.parent}.") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ExchangeError(f"{path} is not a JSON file that can be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise ExchangeError(f"{path} holds no JSON object.")
+    return value
+
+
+def write_tensors(
+    folder: Path,
+    sizes: Mapping[str, int],
+    read: Callable[[str], Tensor],
+    limit: int = SHARD_BYTES,
+) -> None:
+    """Write named tensors as one safetensors file, or as shards with an index.
+
+    Args:
+        folder: where to.
+        sizes: bytes of each tensor, in the order of writing.
+        read: makes a tensor when its turn comes; no more than a shard is held in memory.
+        limit: largest number of bytes of a shard.
+    """
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    if len(shards) == 1:
+        _write(folder / SINGLE, shards[0], read)
+        return
+    placed: dict[str, str] = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        _write(folder / file, names, read)
+        placed |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": placed}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
+    # The copy gives every tensor memory of its own: safetensors refuses views that share it.
+    tensors = {name: read(name).detach().contiguous().clone() for name in names}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the first of some names and how many more there are."""
+    names = list(names)
+    more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

@@ -1,0 +1,37 @@
+"""What an import yields, whichever format it came from, and the error of everything that cannot be.
+
+Importers build the whole model in memory and write nothing; what is wrong with the source is an
+`ExchangeError` before anything of ours exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from coterie.foundation.errors import UserError
+from coterie.model import Decoder
+from coterie.tokenizer.interface import Tokenizer
+
+
+class ExchangeError(UserError):
+    """A foreign model that cannot be read, or one of ours that a foreign format cannot hold."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model from elsewhere as one of ours.
+
+    Attributes:
+        decoder: in evaluation mode on the CPU.
+        tokenizer: the one that came along; None: there was none.
+        architecture: what its makers call its kind, such as `llama`.
+        source: the folder or file it came from.
+        notes: sentences on what was left out or changed on the way.
+    """
+
+    decoder: Decoder
+    tokenizer: Tokenizer | None
+    architecture: str
+    source: Path
+    notes: tuple[str, ...] = ()
