@@ -12,7 +12,8 @@ STATE = "state.json"
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
-FILES = (MODEL, OPTIMIZER, STATE, CONFIG, TOKENIZER)
+FILES = (MODEL, OPTIMIZER, STATE, CONFIG)
+"""What every checkpoint holds; an imported model may have come without a tokenizer."""
 
 _NAME = re.compile(r"step-(\d{8,})")
 

@@ -9,20 +9,20 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from coterie.checkpoint.layout import MANIFEST, MODEL, TOKENIZER
+from coterie.checkpoint.layout import MANIFEST, MODEL
 from coterie.checkpoint.read import (
     OnDamaged,
     find_checkpoint,
     load_tensors,
     read_manifest,
     read_settings,
+    read_tokenizer,
     require_sound,
 )
-from coterie.foundation.errors import CheckpointError
+from coterie.foundation.errors import CheckpointError, TokenizerError
 from coterie.foundation.runs import RunDirectory, find_run
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.saving import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,32 @@ class LoadedModel:
 
     Attributes:
         decoder: the model.
-        tokenizer: the one it was trained with.
+        own_tokenizer: the one it was trained with; None: it came without one.
         settings: the resolved settings of its run, as plain values.
         step: optimizer steps it was trained for.
         path: the checkpoint it came from.
     """
 
     decoder: Decoder
-    tokenizer: Tokenizer
+    own_tokenizer: Tokenizer | None
     settings: dict[str, Any]
     step: int
     path: Path
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            TokenizerError: the model came without one.
+        """
+        if self.own_tokenizer is None:
+            raise TokenizerError(
+                f"The model of {self.path} came without a tokenizer, so it can neither read nor "
+                "write text; it can be shown, extended and exported.",
+                hint="Import it again from a place that holds its tokenizer as well.",
+            )
+        return self.own_tokenizer
 
 
 def locate_checkpoint(
@@ -92,7 +107,7 @@ def load_model(
     load_tensors(decoder, load_file(path / MODEL), path)
     return LoadedModel(
         decoder=decoder.eval(),
-        tokenizer=load_tokenizer(path / TOKENIZER),
+        own_tokenizer=read_tokenizer(path),
         settings=settings,
         step=read_manifest(path)["step"],
         path=path,

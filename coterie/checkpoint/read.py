@@ -48,7 +48,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     settings: dict[str, Any]
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
 
 def find_problem(path: Path | str) -> str | None:
@@ -159,13 +159,20 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
         optimizer=load_file(path / OPTIMIZER),
         state=state,
         settings=read_settings(path),
-        tokenizer=load_tokenizer(path / TOKENIZER),
+        tokenizer=read_tokenizer(path),
     )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the resolved settings that a checkpoint was trained with, as plain values."""
     return dict(file_layer(path / CONFIG).values)
+
+
+def read_tokenizer(path: Path) -> Tokenizer | None:
+    """Return the tokenizer of a checkpoint; None if its model came without one."""
+    if TOKENIZER not in read_manifest(path)["files"]:
+        return None
+    return load_tokenizer(path / TOKENIZER)
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:

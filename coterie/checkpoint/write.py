@@ -5,7 +5,7 @@ step-00001000/
   optimizer.safetensors  momentum and moments, by parameter name
   state.json             step, tokens, random states, loss scale, clip history, losses
   config.yaml            the resolved settings of the run
-  tokenizer.json         the tokenizer
+  tokenizer.json         the tokenizer, unless the model came without one
   manifest.json          size and SHA-256 of each file above; written last
 
 The directory is made under another name, flushed, and renamed, so a kill at any moment leaves the
@@ -55,7 +55,7 @@ def save_checkpoint(
     optimizer_state: Mapping[str, Tensor],
     state: Mapping[str, Any],
     settings: Settings,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     keep: int | None = None,
 ) -> Path:
     """Write `root/step-XXXXXXXX` and remove checkpoints that need not be kept.
@@ -68,7 +68,7 @@ def save_checkpoint(
         state: anything else that must be kept, as JSON values; `validation_loss` in it, if not
             None, lets the best checkpoint be kept.
         settings: the resolved settings of the run; the decoder's lie under `model`.
-        tokenizer: travels inside the checkpoint.
+        tokenizer: travels inside the checkpoint; None: the model has none.
         keep: how many of the newest to keep, and the best besides; None keeps all.
 
     Raises:
@@ -82,7 +82,8 @@ def save_checkpoint(
         _save_tensors({name: _plain(t) for name, t in optimizer_state.items()}, partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
         (partial / CONFIG).write_text(dump_yaml(settings), encoding="utf-8")
-        save_tokenizer(tokenizer, partial / TOKENIZER)
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, partial / TOKENIZER)
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
             for path in sorted(partial.iterdir())

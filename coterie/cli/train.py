@@ -37,7 +37,8 @@ def train(
     name
         The run's name; by default the preset's, with a number when that is taken.
     resume
-        Go on with a run from its newest sound checkpoint.
+        Go on with a run from its newest sound checkpoint. An imported model that has not taken a
+        step here yet takes every key but those of model and tokenizer.
     dry_run
         Print what would be run (settings with their origin, counts, memory, time) and stop.
     json
@@ -96,13 +97,22 @@ def write_report_quietly(run: RunDirectory) -> None:
 
 
 def _resume(words: Words) -> tuple[Any, RunDirectory]:
-    """Go on with a run; nothing but its length may be changed."""
+    """Go on with a run; nothing but its length may be changed, unless it has not taken a step."""
+    from coterie.checkpoint import list_checkpoints, step_of
     from coterie.foundation.layers import file_layer, load_settings
     from coterie.train.settings import RunSettings
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     changed = [word.partition("=")[0] for word in words.overrides]
-    if words.overlays or any(key != "train.steps" for key in changed):
+    steps = [step_of(path) for path in list_checkpoints(run.checkpoints)]
+    if steps and max(steps) == 0:  # a model from elsewhere, at the beginning of its training here
+        if fixed := [key for key in changed if key.split(".")[0] in ("model", "tokenizer")]:
+            raise RunError(
+                f"{fixed[0]} cannot be changed: the weights of {run.name} belong to its model and "
+                "tokenizer.",
+                hint="Every key of data, train, sample and seed may be.",
+            )
+    elif words.overlays or any(key != "train.steps" for key in changed):
         raise RunError(
             "A resumed run goes on with its own settings; only train.steps may be changed.",
             hint=f"Start a new run for other settings: coterie train {run.config} key=value",

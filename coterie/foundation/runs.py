@@ -65,11 +65,7 @@ class RunDirectory:
             RunError: the name is not usable or taken.
             UserError: the disk is full or not writable.
         """
-        if not _NAME.fullmatch(name) or name == "latest":
-            raise RunError(
-                f"“{name}” cannot name a run: use letters, digits, dots, dashes and underscores, "
-                "beginning with a letter or digit; “latest” is reserved."
-            )
+        check_name(name)
         path = Path(root) / name
         if (path / "config.yaml").exists():
             raise RunError(
@@ -86,6 +82,19 @@ class RunDirectory:
     def write_config(self, text: str) -> None:
         """Write the resolved settings; from then on the directory counts as a run."""
         write_text_atomic(self.config, text)
+
+
+def check_name(name: str) -> None:
+    """Make sure that a run may have this name.
+
+    Raises:
+        RunError: it may not.
+    """
+    if not _NAME.fullmatch(name) or name == "latest":
+        raise RunError(
+            f"“{name}” cannot name a run: use letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit; “latest” is reserved."
+        )
 
 
 def runs_root() -> Path:

@@ -69,13 +69,15 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
 
 
 def _check_belongs(session: Session, checkpoint: Checkpoint) -> None:
-    if checkpoint.tokenizer.fingerprint != session.tokenizer.fingerprint:
+    own = checkpoint.tokenizer
+    if own is None or own.fingerprint != session.tokenizer.fingerprint:
         raise CheckpointError(
             f"The checkpoint {checkpoint.path} was made with another tokenizer than this run's "
             "data, so its weights mean other tokens.",
             hint="Resume with the data and tokenizer the run was started with.",
         )
-    if checkpoint.state["data"] != session.store.fingerprint:
+    # A model that was imported has been trained on no text of ours: any may come first.
+    if checkpoint.state["data"] not in (None, session.store.fingerprint):
         raise CheckpointError(
             f"The text that this run trains on has changed since {checkpoint.path} was written.",
             hint="Restore the text, or start a new run.",

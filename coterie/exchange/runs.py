@@ -1,0 +1,157 @@
+"""A run directory made of a model that was not trained here, so that every verb can use it.
+
+NAME/
+  config.yaml                 complete settings: the model's own, the tokenizer's file, and training
+                              settings gentle enough to go on from weights that are worth something
+  events.jsonl                that the run was made, for the views
+  tokenizer.json              the tokenizer, if the model came with one
+  origin.json                 where the model came from
+  checkpoints/step-00000000/  the model, before any step
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import coterie
+from coterie.checkpoint import checkpoint_bytes, save_checkpoint
+from coterie.foundation.errors import RunError
+from coterie.foundation.events import CheckpointSaved, Event, EventLog, RunEnded, RunStarted
+from coterie.foundation.files import atomic_directory, write_json_atomic
+from coterie.foundation.layers import dump_yaml
+from coterie.foundation.runs import RunDirectory, check_name, fresh_name, runs_root
+from coterie.generate import SamplingSettings
+from coterie.model import Decoder, count
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.saving import FILE_NAME, save_tokenizer
+from coterie.tokenizer.settings import TokenizerFile
+from coterie.train.optimizer import AdamW
+from coterie.train.progress import Progress
+from coterie.train.randomness import random_state, seed_all, set_aside
+from coterie.train.schedule import Cosine
+from coterie.train.settings import RunSettings, TrainSettings
+
+ORIGIN = "origin.json"
+
+
+def write_model_run(
+    decoder: Decoder,
+    tokenizer: Tokenizer | None,
+    *,
+    name: str,
+    description: str,
+    origin: Mapping[str, Any],
+    root: Path | None = None,
+    sample: SamplingSettings | None = None,
+) -> RunDirectory:
+    """Write a model as a run whose checkpoint of step 0 every verb can use.
+
+    The directory is made under another name and renamed when it is whole. Weights are kept in the
+    type they have.
+
+    Args:
+        decoder: the model.
+        tokenizer: its own; None: the model can be shown, extended and exported, but neither reads
+            nor writes text.
+        name: of the run.
+        description: what it is, in a sentence.
+        origin: where it came from, as JSON values, for `origin.json`: `source`, `architecture` and
+            `sha256` where they apply. The version of this tool is added.
+        root: where runs live; None: where they live by default.
+        sample: how texts are drawn from it by default.
+
+    Raises:
+        RunError: the name is not usable or taken.
+        UserError: the disk is full or not writable.
+    """
+    root = runs_root() if root is None else root
+    check_name(name)
+    run = RunDirectory(Path(root) / name)
+    if run.path.exists():
+        raise RunError(
+            f"There is a run “{name}” already, at {run.path}.",
+            hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
+        )
+    settings = _settings(decoder, run, description, sample or SamplingSettings())
+    with atomic_directory(run.path) as partial:
+        inside = RunDirectory(partial)
+        began = time.perf_counter()
+        saved = save_checkpoint(
+            inside.checkpoints,
+            0,
+            model=decoder,
+            optimizer_state={},
+            state=_state(settings),
+            settings=settings,
+            tokenizer=tokenizer,
+        )
+        inside.samples.mkdir()
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, partial / FILE_NAME)
+        write_json_atomic(partial / ORIGIN, {**origin, "coterie": coterie.__version__})
+        seconds = time.perf_counter() - began
+        with EventLog(inside.events) as log:
+            for event in _events(decoder, run, origin, checkpoint_bytes(saved), seconds):
+                log(event)
+        inside.write_config(dump_yaml(settings))
+    return run
+
+
+def _settings(
+    decoder: Decoder, run: RunDirectory, description: str, sample: SamplingSettings
+) -> RunSettings:
+    """Return the complete settings of the run; where it is trained on, it is trained gently."""
+    return RunSettings(
+        description=description,
+        tokenizer=TokenizerFile(path=run.path.absolute() / FILE_NAME),
+        model=decoder.settings,
+        train=TrainSettings(
+            steps=200,
+            batch_size=8,
+            optimizer=AdamW(learning_rate=3e-5, weight_decay=0.01),
+            schedule=Cosine(),
+            evaluate_every=50,
+            checkpoint_every=100,
+        ),
+        sample=sample,
+    )
+
+
+def _state(settings: RunSettings) -> dict[str, Any]:
+    """Return the state of training before its first step; no text has been trained on."""
+    with set_aside():
+        seed_all(settings.seed)
+        random = random_state()
+    return {**asdict(Progress()), "data": None, "random": random, "clip": [], "loss_scale": None}
+
+
+def _events(
+    decoder: Decoder, run: RunDirectory, origin: Mapping[str, Any], size: int, seconds: float
+) -> tuple[Event, ...]:
+    """Return what the views need to know of the run."""
+    counts = count(decoder.settings)
+    first = next(decoder.parameters())
+    checkpoint = run.checkpoints / "step-00000000"
+    return (
+        RunStarted(
+            name=run.name,
+            preset=str(origin.get("architecture") or "imported"),
+            parameters=counts.parameters,
+            active_parameters=counts.active_parameters,
+            steps=0,
+            tokens_per_step=0,
+            device=first.device.type,
+            precision=str(first.dtype).removeprefix("torch."),
+        ),
+        CheckpointSaved(step=0, path=str(checkpoint), bytes=size, seconds=seconds),
+        RunEnded(
+            step=0,
+            status="finished",
+            message=f"made from {origin.get('source', 'another model')}",
+            seconds=seconds,
+        ),
+    )

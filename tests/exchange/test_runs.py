@@ -1,0 +1,123 @@
+"""A run made of a model: every verb reads it, and it is whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import coterie
+from coterie.checkpoint import load_model
+from coterie.cli.app import run as call
+from coterie.exchange import runs as writing
+from coterie.exchange.runs import ORIGIN, write_model_run
+from coterie.foundation.errors import RunError, TokenizerError
+from coterie.foundation.runs import find_run, list_runs, runs_root
+from coterie.model import Decoder, DecoderSettings
+from coterie.tokenizer.raw_bytes import Bytes
+
+
+@pytest.fixture
+def decoder() -> Decoder:
+    settings = DecoderSettings.model_validate({
+        "layers": 2, "width": 16, "context": 16, "vocab_size": 260,
+        "attention": {"kind": "grouped", "heads": 2}, "initial": {"std": 0.3},
+        "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 12}},
+    })  # fmt: skip
+    return settings.build(torch.Generator().manual_seed(1))
+
+
+def write(decoder: Decoder, tokenizer=None, name: str = "guest"):
+    origin = {"source": "model.gguf", "architecture": "llama", "sha256": "00"}
+    return write_model_run(
+        decoder, tokenizer, name=name, description="a guest", origin=origin
+    )  # fmt: skip
+
+
+def test_the_model_comes_back_bit_equal_with_its_tokenizer_and_origin(decoder):
+    tokenizer = Bytes().build(())
+    run = write(decoder, tokenizer)
+    loaded = load_model("guest")
+    assert loaded.step == 0
+    assert loaded.tokenizer.fingerprint == tokenizer.fingerprint
+    for name, tensor in decoder.state_dict().items():
+        assert torch.equal(loaded.decoder.state_dict()[name], tensor), name
+    assert json.loads((run.path / ORIGIN).read_text()) == {
+        "source": "model.gguf", "architecture": "llama", "sha256": "00",
+        "coterie": coterie.__version__,
+    }  # fmt: skip
+    assert find_run("guest").path == run.path
+
+
+def test_every_verb_reads_it(decoder, places: Path, capsys):
+    write(decoder, Bytes().build(()))
+    text = places / "text.txt"
+    text.write_text("To be, or not to be.\n" * 20)
+    assert call(["generate", "guest", "To be", "max_tokens=5", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert len(made["samples"][0]["tokens"]) == 5
+    assert call(["evaluate", "guest", str(text), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 420
+    assert call(["runs", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["preset"], row["status"]) == ("guest", "llama", "finished")
+    assert row["parameters"] == sum(p.numel() for p in decoder.parameters())
+    assert call(["runs", "show", "guest"]) == 0
+    assert "step-00000000" in capsys.readouterr().out
+    assert call(["report", "guest"]) == 0
+
+
+def test_training_goes_on_from_its_weights(decoder, places: Path, capsys):
+    text = places / "text.txt"
+    text.write_text("To be, or not to be.\n" * 60)
+    write(decoder, Bytes().build(()))
+    words = ["train.steps=2", f"data.source={text}", "data.split=tail", "train.batch_size=2"]
+    assert call(["train", "--resume", "guest", "model.layers=3", *words]) == 2
+    assert "model.layers cannot be changed" in capsys.readouterr().err
+    assert call(["train", "--resume", "guest", *words]) == 0, capsys.readouterr().err
+    trained = load_model("guest")
+    assert trained.step == 2
+    for name, tensor in decoder.state_dict().items():
+        moved = (trained.decoder.state_dict()[name] - tensor).abs().max()
+        assert moved < 1e-3, f"{name} was drawn anew"
+    assert not torch.equal(trained.decoder.norm.weight, decoder.norm.weight)
+    assert call(["train", "--resume", "guest", "train.steps=3", "train.batch_size=4"]) == 2
+    assert "only train.steps may be changed" in capsys.readouterr().err
+
+
+def test_without_a_tokenizer_it_says_what_cannot_be_done(decoder, capsys):
+    write(decoder)
+    loaded = load_model("guest")
+    assert torch.equal(loaded.decoder.norm.weight, decoder.norm.weight)
+    with pytest.raises(TokenizerError, match="came without a tokenizer"):
+        _ = loaded.tokenizer
+    assert call(["generate", "guest", "To be"]) == 2
+    assert "came without a tokenizer" in capsys.readouterr().err
+    assert call(["evaluate", "guest"]) == 2
+    assert "no tokenizer at" in capsys.readouterr().err
+
+
+def test_an_interruption_leaves_nothing(decoder, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing, "dump_yaml", stop)  # the last file of all
+    with pytest.raises(KeyboardInterrupt):
+        write(decoder)
+    assert list_runs() == []
+    assert list(runs_root().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["latest", "../x", "", ".hidden"])
+def test_refuses_names_that_cannot_be(decoder, name):
+    with pytest.raises(RunError, match="cannot name a run"):
+        write(decoder, name=name)
+
+
+def test_refuses_a_name_that_is_taken(decoder):
+    write(decoder)
+    with pytest.raises(RunError, match="already") as caught:
+        write(decoder)
+    assert "--name guest-2" in str(caught.value)
