@@ -55,12 +55,11 @@ def write_model_run(
 
     Args:
         decoder: the model.
-        tokenizer: its own; None: the model can be shown, extended and exported, but neither reads
-            nor writes text.
+        tokenizer: its own; None: it can be shown, extended and exported, but reads no text.
         name: of the run.
         description: what it is, in a sentence.
-        origin: where it came from, as JSON values, for `origin.json`: `source`, `architecture` and
-            `sha256` where they apply. The version of this tool is added.
+        origin: where it came from, for `origin.json`: `source`, `architecture`, `sha256` where they
+            apply. The version of this tool is added.
         root: where runs live; None: where they live by default.
         sample: how texts are drawn from it by default.
 
