@@ -125,7 +125,10 @@ def _turn_half(
     cosine: Float[Tensor, "*B T 1 C"],
     signed_sine: Float[Tensor, "*B T 1 C"],
 ) -> Float[Tensor, "B T H C"]:
-    turned = torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, -1), signed_sine)
+    # Not `roll`: its answer is contiguous where x is not, and compilers then mistake the layout of
+    # the sum of both gradients.
+    swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+    turned = torch.addcmul(x * cosine, swapped, signed_sine)
     return turned.to(x.dtype)
 
 
