@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coterie.model.attention import products
-from coterie.model.attention.products import attend, visible
+from coterie.model.attention.mask import Mask
+from coterie.model.attention.products import attend
 
 
 def oracle(query, keys, values, window):
@@ -37,7 +37,7 @@ def draw(length, seen, heads=4, kv_heads=2, channels=8, dtype=torch.float64):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_full_attention_equals_the_definition(length, earlier, dtype):
     query, keys, values = draw(length, length + earlier, dtype=dtype)
-    got = attend(query, keys, values)
+    got = attend(query, keys, values, Mask())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     torch.testing.assert_close(
         got.double(), oracle(query, keys, values, None), rtol=0, atol=tolerance
@@ -51,7 +51,7 @@ def test_windows_are_exact_at_their_edges(window, earlier):
     lengths = {window - 1, window, window + 1, 3 * window, 3 * window + 1, 2 * window + 40, 300}
     for length in sorted(lengths - {0}):
         query, keys, values = draw(length, length + before)
-        got = attend(query, keys, values, window=window)
+        got = attend(query, keys, values, Mask(window))
         expected = oracle(query, keys, values, window)
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12, msg=f"length {length}")
 
@@ -60,31 +60,10 @@ def test_windows_are_exact_at_their_edges(window, earlier):
 def test_gradients_through_blocks_equal_those_of_the_definition(heads):
     inputs = [each.requires_grad_() for each in draw(150, 150, *heads)]
     gradient = torch.randn(inputs[0].shape, dtype=torch.float64)
-    got = torch.autograd.grad(attend(*inputs, window=9), inputs, gradient)
+    got = torch.autograd.grad(attend(*inputs, Mask(9)), inputs, gradient)
     expected = torch.autograd.grad(oracle(*inputs, 9), inputs, gradient)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-
-
-def test_a_long_window_is_computed_in_blocks_of_bounded_size(monkeypatch):
-    largest = []
-    original = products.F.scaled_dot_product_attention
-
-    def spy(query, key, *rest, **named):
-        largest.append(query.shape[2] * key.shape[2])
-        return original(query, key, *rest, **named)
-
-    monkeypatch.setattr(products.F, "scaled_dot_product_attention", spy)
-    for length in (1000, 4000):
-        attend(*draw(length, length, 1, 1, 2), window=50)
-    # No product looks at more than a block of queries and the keys of one block and one window.
-    assert max(largest) <= 50 * 100
-
-
-def test_visible_is_self_and_the_ones_before():
-    assert visible(4, 4, 2).int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 1, 0],
-                                               [0, 0, 1, 1]]  # fmt: skip
-    assert visible(1, 3, None).int().tolist() == [[1, 1, 1]]
 
 
 @pytest.mark.parametrize("length", [6, 200, 700])
@@ -93,9 +72,9 @@ def test_dropout_leaves_the_mean_and_needs_training(length, make_decoder, draw_t
     window = 20 if length == 700 else None
     torch.manual_seed(0)
     mean = torch.stack(
-        [attend(query, keys, values, window=window, dropout=0.5) for _ in range(200)]
+        [attend(query, keys, values, Mask(window), dropout=0.5) for _ in range(200)]
     ).mean(0)
-    exact = attend(query, keys, values, window=window)
+    exact = attend(query, keys, values, Mask(window))
     assert (mean - exact).abs().mean() < 0.15 * exact.abs().mean() + 0.05
     decoder = make_decoder(attention={"kind": "grouped", "heads": 2, "dropout": 0.5})
     tokens = draw_tokens()

@@ -16,16 +16,16 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.foundation.settings import Settings
+from coterie.model.attention.mask import MaskSettings
 from coterie.model.attention.products import attend
-from coterie.model.cache import AttentionCache, Keep
-from coterie.model.count import Count, linear, mean_visible
+from coterie.model.cache import AttentionCache
+from coterie.model.count import Count, linear
 from coterie.model.norm import Norm
 from coterie.model.part import Part
 from coterie.model.position import Rotation
 
 
-class GroupedAttention(Settings):
+class GroupedAttention(MaskSettings):
     """Settings of multi-head, grouped-query and multi-query attention."""
 
     kind: Literal["grouped"] = "grouped"
@@ -36,14 +36,14 @@ class GroupedAttention(Settings):
     head_dim: int | None = Field(
         default=None, ge=1, description="channels of a head; None: width / heads"
     )
-    window: int | None = Field(
-        default=None,
-        ge=1,
-        description="positions a token sees, its own included; None: all before it",
+    bias: bool | Literal["qkv"] = Field(
+        default=False, description="biases on queries, keys, values and output, or all but output"
     )
-    bias: bool = Field(default=False, description="biases on queries, keys, values and output")
     query_key_norm: Norm | None = Field(
-        default=None, description="normalises each head of queries and keys; true means rms"
+        default=None, description="normalises queries and keys; true means rms"
+    )
+    query_key_norm_over: Literal["head", "all"] = Field(
+        default="head", description="each head by itself, or all heads of a token as one vector"
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of attention weights dropped"
@@ -63,9 +63,11 @@ class GroupedAttention(Settings):
         """Return the channels of one head."""
         return self.head_dim or width // self.heads
 
-    def keep(self) -> Keep:
-        """Return what a cache must keep for it."""
-        return Keep(self.window)
+    def normalised(self, width: int) -> dict[str, int]:
+        """Return over how many channels queries and keys are normalised."""
+        over = self.query_key_norm_over == "all"
+        heads = {"query": self.heads if over else 1, "key": self.key_heads if over else 1}
+        return {name: number * self.channels(width) for name, number in heads.items()}
 
     def check(self, width: int) -> None:
         """Make sure that the heads fit the model's width and each other.
@@ -86,24 +88,25 @@ class GroupedAttention(Settings):
         return GroupedAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:
-        """Return its count; a query sees `mean_visible` positions on average."""
-        channels = self.channels(width)
+        """Return its count; a query sees `mean_visible` positions of the mask on average."""
+        channels, bias = self.channels(width), self.bias is not False
         inner, shared = self.heads * channels, self.key_heads * channels
         products = Count(
             "products",
-            f"window {self.window}" if self.window else "all before",
-            flops=4.0 * inner * mean_visible(context, self.window),
+            self.mask().words,
+            flops=4.0 * inner * self.mask().mean_visible(context),
             cache=2 * shared,
         )
         parts = [
-            linear("query", width, inner, bias=self.bias),
-            linear("key", width, shared, bias=self.bias),
-            linear("value", width, shared, bias=self.bias),
+            linear("query", width, inner, bias=bias),
+            linear("key", width, shared, bias=bias),
+            linear("value", width, shared, bias=bias),
             products,
-            linear("output", inner, width, bias=self.bias),
+            linear("output", inner, width, bias=self.bias is True),
         ]
         if self.query_key_norm is not None:
-            parts += [self.query_key_norm.counts(f"{x}_norm", channels) for x in ("query", "key")]
+            sizes = self.normalised(width)
+            parts += [self.query_key_norm.counts(f"{x}_norm", n) for x, n in sizes.items()]
         return Count.of("attention", f"{self.heads}/{self.key_heads} heads of {channels}", parts)
 
 
@@ -121,22 +124,26 @@ class GroupedAttentionPart(Part):
     query_bias: nn.Parameter | None
     key_bias: nn.Parameter | None
     value_bias: nn.Parameter | None
+    output_bias: nn.Parameter | None
 
     def __init__(self, settings: GroupedAttention, width: int) -> None:
         super().__init__()
-        self.window = settings.window
+        self.mask, self.backend = settings.mask(), settings.backend
+        self.backend.build()  # what it needs must be there before anything is computed
         self.channels = settings.channels(width)
         self.dropout = settings.dropout
         inner, shared = settings.heads * self.channels, settings.key_heads * self.channels
         for name, rows in (("query", inner), ("key", shared), ("value", shared)):
             self.register_parameter(name, nn.Parameter(torch.empty(rows, width)))
-            bias = nn.Parameter(torch.empty(rows)) if settings.bias else None
+            bias = nn.Parameter(torch.empty(rows)) if settings.bias is not False else None
             self.register_parameter(f"{name}_bias", bias)
         self.output = nn.Parameter(torch.empty(width, inner))
-        self.output_bias = nn.Parameter(torch.empty(width)) if settings.bias else None
-        norm = settings.query_key_norm
-        self.query_norm = None if norm is None else norm.build(self.channels)
-        self.key_norm = None if norm is None else norm.build(self.channels)
+        bias = nn.Parameter(torch.empty(width)) if settings.bias is True else None
+        self.register_parameter("output_bias", bias)
+        norm, sizes = settings.query_key_norm, settings.normalised(width)
+        self.query_norm = None if norm is None else norm.build(sizes["query"])
+        self.key_norm = None if norm is None else norm.build(sizes["key"])
+        self.norm_over_all = settings.query_key_norm_over == "all"
 
     def forward(
         self,
@@ -154,18 +161,28 @@ class GroupedAttentionPart(Part):
             documents: the document of each token; no token sees another document.
         """
         heads = (*x.shape[:2], -1, self.channels)
-        query = F.linear(x, self.query, self.query_bias).view(heads)
-        keys = F.linear(x, self.key, self.key_bias).view(heads)
+        query = self._normalised(F.linear(x, self.query, self.query_bias), self.query_norm)
+        keys = self._normalised(F.linear(x, self.key, self.key_bias), self.key_norm)
         values = F.linear(x, self.value, self.value_bias).view(heads).transpose(1, 2)
-        if self.query_norm is not None and self.key_norm is not None:
-            query, keys = self.query_norm(query), self.key_norm(keys)
+        scale = self.channels**-0.5
         if rotate is not None:
             query, keys = rotate(query), rotate(keys)
+            scale *= rotate.logit_scale
         # Under autocast norms answer in float32; the products want one type.
         query = query.to(values.dtype).transpose(1, 2)
         keys = keys.to(values.dtype).transpose(1, 2)
+        first = 0
         if cache is not None:
-            keys, values, _ = cache.append(keys, values)
-        dropout = self.dropout if self.training else 0.0
-        mixed = attend(query, keys, values, window=self.window, dropout=dropout)
+            keys, values, first = cache.append(keys, values)
+        mixed = attend(
+            query, keys, values, self.mask, first=first, documents=documents,
+            dropout=self.dropout if self.training else 0.0, scale=scale, backend=self.backend,
+        )  # fmt: skip
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)
+
+    def _normalised(self, x: Float[Tensor, "B T I"], norm: nn.Module | None) -> Tensor:
+        """Return queries or keys [B, T, H, C], normalised if they are to be."""
+        if norm is not None and self.norm_over_all:
+            x = norm(x)
+        heads = x.unflatten(-1, (-1, self.channels))
+        return heads if norm is None or self.norm_over_all else norm(heads)

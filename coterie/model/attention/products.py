@@ -1,139 +1,93 @@
-"""The products of attention: causal, over all earlier positions or a window of them.
+"""The products of attention: one call for every kind of attention, mask and back end.
 
-The T queries are always the last T of the S positions that keys are given for. A window of w is the
-query's own position and the w − 1 before it. What is computed follows from the sizes alone: nothing
-is masked that need not be, short texts on the CPU go through plain products (where scaled
-dot-product attention has a large fixed cost), and a window much shorter than the text goes block by
-block, so that the cost grows with T·w and not with T².
+The T queries are always the last T positions. What cannot be seen is cut off and what cannot matter
+is dropped from the mask before a back end is asked, so that each can tell from the call alone what
+it has to hide.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-_SHORT = 128
-"""Texts up to so many tokens go through plain products on the CPU; measured crossover 128–256."""
-_BLOCK = (32, 256)
-"""Smallest and largest block of queries of the blocked window; between them, the window itself."""
+from coterie.foundation.errors import UserError
+from coterie.foundation.settings import kind_of
+from coterie.model.attention.backends import AutoBackend, BackendSettings, Call
+from coterie.model.attention.visible import Mask, document_starts
+
+_AUTO = AutoBackend()
 
 
 def attend(
     query: Float[Tensor, "B H T C"],
     keys: Float[Tensor, "B K S C"],
-    values: Float[Tensor, "B K S C"],
+    values: Float[Tensor, "B K S E"],
+    mask: Mask,
     *,
-    window: int | None = None,
+    first: int = 0,
+    documents: Int[Tensor, "B T"] | None = None,
     dropout: float = 0.0,
-) -> Float[Tensor, "B H T C"]:
-    """Return softmax(q·kᵀ / sqrt(C))·v over the positions that each query may see.
+    scale: float | None = None,
+    backend: BackendSettings = _AUTO,
+) -> Float[Tensor, "B H T E"]:
+    """Return softmax(scale · q·kᵀ)·v over the positions that each query may see.
 
     Args:
         query: of the last T positions.
         keys: of S ≥ T positions; head h of the queries reads head h // (H / K).
         values: of the same positions.
-        window: how many positions a query sees, its own included; None: all up to its own.
+        mask: which positions see which.
+        first: the absolute position of the run that the keys are of. Where it is not 0 and the
+            mask has a window and sinks, the sinks stand before the run and `first` ≥ sinks.
+        documents: the document of each position, where rows hold several; S is T then.
         dropout: share of the weights set to zero.
+        scale: factor on the products of queries and keys; None: 1 / sqrt(C).
+        backend: what computes them.
+
+    Raises:
+        UserError: the back end cannot compute this; the message says why and what can.
     """
-    length, seen = query.shape[2], keys.shape[2]
-    if window is not None and seen > length + window - 1:
-        keys, values = (each[:, :, seen - length - window + 1 :] for each in (keys, values))
-        seen = keys.shape[2]
-    if window is not None and window >= seen:
-        window = None
-    if length == 1:
-        return _one_query(query, keys, values, dropout)
-    if keys.shape[1] != query.shape[1]:
-        repeats = query.shape[1] // keys.shape[1]
-        keys, values = (each.repeat_interleave(repeats, dim=1) for each in (keys, values))
-    if window is not None and length > 2 * window + _BLOCK[0]:
-        return _blocked(query, keys, values, window, dropout)
-    return _dense(query, keys, values, window, dropout)
+    call = _prepared(query, keys, values, mask, first)
+    if documents is not None:
+        assert query.shape[2] == keys.shape[2], "documents cannot be read through a cache"
+        call = replace(call, starts=document_starts(documents))
+    scale = query.shape[3] ** -0.5 if scale is None else scale
+    call = replace(call, dropout=dropout, scale=scale)
+    function = backend.build()
+    reason = function.refuses(call)
+    if reason is not None:
+        kind = kind_of(type(backend))
+        raise UserError(f"attention.backend={kind} cannot compute this: {reason}.")
+    return function(call)
 
 
-def visible(
-    queries: int, keys: int, window: int | None, device: torch.device | None = None
-) -> Bool[Tensor, "T S"]:
-    """Return which of S positions each of the last T positions may see."""
-    at = torch.arange(keys - queries, keys, device=device)[:, None]
-    of = torch.arange(keys, device=device)[None, :]
-    seen = of <= at
-    return seen if window is None else seen & (of > at - window)
+def _prepared(query: Tensor, keys: Tensor, values: Tensor, mask: Mask, first: int) -> Call:
+    """Return the call with the keys cut to what can be seen and the mask to what can matter."""
+    lead = mask.keep().sinks if first else 0
+    run = keys.shape[2] - lead
+    assert first >= lead, "the run of keys begins within the sinks that stand before it"
+    if mask.window is not None:
+        skipped = run - query.shape[2] - mask.window + 1
+        if not first:
+            # The sinks are the run's own first positions: what lies between may go.
+            lead = mask.sinks if skipped > mask.sinks else 0
+            skipped = skipped if skipped > mask.sinks else 0
+            first, run = lead, run - lead
+            skipped -= lead
+        if skipped > 0:
+            keys, values = (_without(each, lead, skipped) for each in (keys, values))
+            first, run = first + skipped, run - skipped
+    mask = mask.within(run)
+    if first == lead:
+        first = lead = 0
+    return Call(query, keys, values, mask, lead, first, None, 0.0, 1.0)
 
 
-def _one_query(query: Tensor, keys: Tensor, values: Tensor, dropout: float) -> Tensor:
-    """A single position sees all keys it is given; heads that share keys become its rows."""
-    rows = query.view(query.shape[0], keys.shape[1], -1, query.shape[-1])
-    return F.scaled_dot_product_attention(rows, keys, values, dropout_p=dropout).view_as(query)
-
-
-def _dense(
-    query: Tensor, keys: Tensor, values: Tensor, window: int | None, dropout: float
-) -> Tensor:
-    length, seen = query.shape[2], keys.shape[2]
-    if query.device.type == "cpu" and seen <= _SHORT:
-        return _plain(query, keys, values, window, dropout)
-    if window is None and length == seen:
-        return F.scaled_dot_product_attention(
-            query, keys, values, dropout_p=dropout, is_causal=True
-        )
-    mask = visible(length, seen, window, query.device)
-    return F.scaled_dot_product_attention(query, keys, values, mask, dropout)
-
-
-def _plain(
-    query: Tensor, keys: Tensor, values: Tensor, window: int | None, dropout: float
-) -> Tensor:
-    """The definition itself, as two batched products."""
-    mask = _additive(query.shape[2], keys.shape[2], window, query.dtype)
-    scores = torch.baddbmm(
-        mask, query.flatten(0, 1), keys.flatten(0, 1).mT, alpha=query.shape[-1] ** -0.5
-    )
-    weights = scores.softmax(-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return torch.bmm(weights, values.flatten(0, 1)).unflatten(0, query.shape[:2])
-
-
-@lru_cache(maxsize=64)
-def _additive(queries: int, keys: int, window: int | None, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # made while generating, it must serve training as well
-        mask = torch.zeros(queries, keys, dtype=dtype)
-        return mask.masked_fill_(~visible(queries, keys, window), -torch.inf)
-
-
-def _blocked(query: Tensor, keys: Tensor, values: Tensor, window: int, dropout: float) -> Tensor:
-    """Attention in a window, block by block; cost grows linearly with the number of queries.
-
-    Queries without a full window before them go densely. The others are cut into blocks of b; a
-    block sees one slice of b + w − 1 positions, through the same mask for every block.
-    """
-    extra = keys.shape[2] - query.shape[2]  # positions before the first query
-    head = max(window - 1 - extra, 0)
-    parts = []
-    if head:
-        stop = extra + head
-        parts.append(
-            _dense(query[:, :, :head], keys[:, :, :stop], values[:, :, :stop], None, dropout)
-        )
-        query = query[:, :, head:]
-    first = extra + head - (window - 1)
-    keys, values = keys[:, :, first:], values[:, :, first:]
-    length = query.shape[2]
-    block = min(max(window, _BLOCK[0]), _BLOCK[1])
-    blocks = -(-length // block)
-    padding = (0, 0, 0, blocks * block - length)
-    span = block + window - 1
-    keys, values = (
-        F.pad(each, padding).unfold(2, span, block).transpose(-1, -2).flatten(1, 2)
-        for each in (keys, values)
-    )
-    queries = F.pad(query, padding).unflatten(2, (blocks, block)).flatten(1, 2)
-    mask = visible(block, span, window, query.device)
-    out = F.scaled_dot_product_attention(queries, keys, values, mask, dropout)
-    parts.append(out.unflatten(1, (-1, blocks)).flatten(2, 3)[:, :, :length])
-    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+def _without(each: Tensor, start: int, count: int) -> Tensor:
+    """Return keys or values without the `count` ones from `start` on."""
+    if not start:
+        return each[:, :, count:]
+    return torch.cat((each[:, :, :start], each[:, :, start + count :]), dim=2)

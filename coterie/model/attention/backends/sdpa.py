@@ -1,0 +1,56 @@
+"""torch's scaled dot-product attention, which chooses among fused kernels by itself.
+
+Nothing is masked that need not be: the fused kernels are fastest without a mask, or with the causal
+one that they know.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from coterie.model.attention.backends.interface import BackendSettings, Call, shared_heads
+
+
+class SDPABackend(BackendSettings):
+    """Settings of scaled dot-product attention."""
+
+    kind: Literal["sdpa"] = "sdpa"
+
+    def build(self) -> SDPAFunction:
+        """Return the function."""
+        return _FUNCTION
+
+
+class SDPAFunction:
+    """One call of `torch.nn.functional.scaled_dot_product_attention`."""
+
+    def refuses(self, call: Call) -> None:
+        """Refuse nothing."""
+
+    def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
+        """Compute it."""
+        if call.open:
+            return _one_query(call)
+        keys, values = (shared_heads(each, call.groups) for each in (call.keys, call.values))
+        causal = call.causal and keys.shape[2] == call.query.shape[2]
+        mask = None if causal else call.visible()
+        return F.scaled_dot_product_attention(
+            call.query, keys, values, mask, call.dropout, causal, scale=call.scale
+        )
+
+
+_FUNCTION = SDPAFunction()
+
+
+def _one_query(call: Call) -> Float[Tensor, "B H 1 E"]:
+    """A single position sees all keys it is given; heads that share keys become its rows."""
+    query = call.query
+    rows = query.reshape(query.shape[0], call.keys.shape[1], -1, query.shape[-1])
+    out = F.scaled_dot_product_attention(
+        rows, call.keys, call.values, dropout_p=call.dropout, scale=call.scale
+    )
+    return out.reshape(*query.shape[:3], -1)
