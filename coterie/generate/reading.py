@@ -1,10 +1,13 @@
 """Reading tokens with a decoder: through a cache or anew, and what happens beyond the context.
 
 A decoder reads positions 0, 1, 2, … of a stretch of text. Where positions may go on for ever
-(rotary or none, and every attention layer with a window of its own), the stretch never ends.
-Otherwise it holds at most the model's context: when it is full, a new stretch begins with the
-latest half of it, read again from position 0, so that a long text costs one such reading every
-half context. All caches, `none` included, follow the same rule, and so give the same text.
+(rotary or none, and every attention layer with a window of its own and nothing beyond it, neither
+sinks nor summaries), the stretch never ends. Otherwise it holds at most the model's context: when
+it is full, a new stretch begins with the latest half of it, read again from position 0, so that a
+long text costs one such reading every half context. Where positions are `stable` only up to some
+length (their turn then depends on how long the text is, as with dynamic NTK scaling), a longer
+stretch is read anew for each token, for nothing kept would still be right. All caches, `none`
+included, follow the same rules, and so give the same text.
 """
 
 from __future__ import annotations
@@ -27,10 +30,13 @@ def attention_keeps(decoder: Decoder) -> list[Keep]:
 
 def position_limit(decoder: Decoder) -> int | None:
     """Return the most tokens of one stretch; None where a text may go on for ever."""
-    keeps = attention_keeps(decoder)
-    bounded = all(keep.window is not None and not keep.sinks for keep in keeps)
-    endless = decoder.position.limit is None and bounded
-    return None if endless else decoder.position.limit or decoder.settings.context
+    position = decoder.position
+    bounded = all(
+        keep.window is not None and not keep.sinks and not keep.summaries
+        for keep in attention_keeps(decoder)
+    )
+    endless = position.limit is None and position.stable is None and bounded
+    return None if endless else position.limit or decoder.settings.context
 
 
 @contextmanager
@@ -59,6 +65,7 @@ class Reading:
         self._decoder = decoder
         self._settings = settings
         self._limit = position_limit(decoder)
+        self._stable = decoder.position.stable
         self._keeps = attention_keeps(decoder)
         self._device = next(decoder.parameters()).device
         self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
@@ -76,6 +83,8 @@ class Reading:
         if self._limit is not None and known.shape[1] > self._limit:
             known = tokens = known[:, -max(self._limit // 2, 1) :]
             self._cache = self._settings.build(self._keeps)
+        if self._stable is not None and known.shape[1] > self._stable:
+            self._cache = None  # for the rest of this stretch
         self._tokens = known
         with evaluation(self._decoder):
             unread = known if self._cache is None else tokens

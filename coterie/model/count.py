@@ -34,7 +34,7 @@ class Count:
     parameters: int = 0
     active: int = 0
     flops: float = 0.0
-    cache: int = 0
+    cache: int | float = 0  # a fraction where several tokens share what is kept
     parts: tuple[Count, ...] = field(default=())
 
     @classmethod

@@ -25,14 +25,44 @@ class PlainLayerCache:
         self.keys, self.values = keys, values
         return keys, values, 0
 
+    @property
+    def elements(self) -> int:
+        return self.keys.numel() + self.values.numel()
+
+
+class PlainSummaryCache(PlainLayerCache):
+    """The same with the oldest positions exchanged for summaries of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = PlainLayerCache()
+        self.forgotten = 0
+
+    def append(self, keys, values):
+        return *super().append(keys, values)[:2], self.forgotten
+
+    def summarise(self, count, keys, values):
+        self.keys, self.values = self.keys[:, :, count:], self.values[:, :, count:]
+        self.held.append(keys, values)
+        self.forgotten += count
+
+    def summaries(self):
+        return None if self.held.keys is None else (self.held.keys, self.held.values)
+
+    @property
+    def elements(self) -> int:
+        return super().elements + (0 if self.held.keys is None else self.held.elements)
+
 
 class PlainCache:
     """The past of texts read by a decoder."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self.layers = [PlainLayerCache() for _ in decoder.settings.plans()]
+        keeps = [plan.attention.keep() for plan in decoder.settings.plans()]
+        self.layers = [PlainSummaryCache() if k.summaries else PlainLayerCache() for k in keeps]
         self.length = 0
         self.tokens = None
+        self.carried = {}
 
     def recent_tokens(self, count: int):
         return None if self.tokens is None else self.tokens[:, -count:]
@@ -43,7 +73,7 @@ class PlainCache:
 
     @property
     def elements(self) -> int:
-        return sum(layer.keys.numel() + layer.values.numel() for layer in self.layers)
+        return sum(layer.elements for layer in self.layers)
 
 
 @pytest.fixture

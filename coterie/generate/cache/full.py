@@ -10,12 +10,17 @@ from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.generate.cache.stack import CacheStack
+from coterie.generate.cache.buffer import Buffer
+from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import Keep
 
 
 class FullCacheSettings(Settings):
-    """Keep every position: exact for every model, memory grows with the text."""
+    """Keep every position: exact for every model, memory grows with the text.
+
+    A layer that replaces finished positions by summaries keeps those, and what it still needs.
+    """
 
     kind: Literal["full"] = "full"
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
@@ -26,55 +31,35 @@ class FullCacheSettings(Settings):
         Args:
             keeps: what each attention layer needs.
         """
-        return CacheStack([FullLayerCache(self.room) for _ in keeps])
+        return CacheStack([self._layer(keep) for keep in keeps])
+
+    def _layer(self, keep: Keep) -> LayerCache:
+        return SummaryLayerCache() if keep.summaries else FullLayerCache(self.room)
 
 
 class FullLayerCache:
-    """Keys and values of one layer, appended in place; the room grows geometrically.
+    """Keys and values of one layer, all of them.
 
-    Doubling copies each position at most once on average, where joining the new token to the old
-    ones at each step would copy all of them every time.
+    Args:
+        room: positions to make room for at first.
     """
 
     def __init__(self, room: int) -> None:
-        self._room = room
-        self._length = 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self._keys = Buffer(room)
+        self._values = Buffer(room)
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B K T C"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B K S C"], int]:
+        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
         """Add T positions; return all positions so far and the place of the first, 0."""
-        start, end = self._length, self._length + keys.shape[2]
-        self._keys = _with_room(self._keys, keys, start, end, self._room)
-        self._values = _with_room(self._values, values, start, end, self._room)
-        self._keys[:, :, start:end] = keys
-        self._values[:, :, start:end] = values
-        self._length = end
-        return self._keys[:, :, :end], self._values[:, :, :end], 0
+        return self._keys.append(keys), self._values.append(values), 0
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""
-        if self._keys is not None and self._values is not None:
-            self._keys = self._keys.index_select(0, rows)
-            self._values = self._values.index_select(0, rows)
+        self._keys.select(rows)
+        self._values.select(rows)
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(each.nbytes for each in (self._keys, self._values) if each is not None)
-
-
-def _with_room(held: Tensor | None, new: Tensor, used: int, needed: int, room: int) -> Tensor:
-    """Return a buffer with room for `needed` positions that begins with the `used` ones held."""
-    if held is not None and held.shape[2] >= needed:
-        return held
-    room = room if held is None else held.shape[2]
-    while room < needed:
-        room *= 2
-    batch, heads, _, channels = new.shape
-    larger = new.new_empty(batch, heads, room, channels)
-    if held is not None:
-        larger[:, :, :used] = held[:, :, :used]
-    return larger
+        return self._keys.nbytes + self._values.nbytes

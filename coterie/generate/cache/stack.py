@@ -18,9 +18,9 @@ class LayerCache(Protocol):
     """One layer's cache: the model's `AttentionCache`, and what generation needs besides."""
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B K T C"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B K S C"], int]:
-        """Add T positions; return the S latest positions needed and the place of the first."""
+        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
+        """Add T positions; return the positions needed (sinks first) and the place of the run."""
         ...
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
@@ -43,6 +43,7 @@ class CacheStack:
     def __init__(self, layers: Sequence[LayerCache]) -> None:
         self.layers = tuple(layers)
         self.length = 0
+        self.carried: dict[str, Tensor] = {}
         self._recent: Int[Tensor, "B n"] | None = None
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
@@ -64,6 +65,7 @@ class CacheStack:
             layer.select(rows)
         if self._recent is not None:
             self._recent = self._recent.index_select(0, rows)
+        self.carried = {name: each.index_select(0, rows) for name, each in self.carried.items()}
 
     @property
     def nbytes(self) -> int:

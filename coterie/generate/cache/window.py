@@ -1,9 +1,11 @@
-"""The windowed cache: the latest positions only, always contiguous, memory that stops growing.
+"""The windowed cache: the latest positions, and the first few; memory that stops growing.
 
 A query at position p with window w sees p and the w − 1 positions before it, so w − 1 positions are
 all that must outlive a call. They sit at the end of the used part of a buffer of twice that size;
 when the buffer is full they move to its front. A new token so costs one small write and, averaged,
-one copied position, and what attention is handed is a plain slice, never a ring to unroll.
+one copied position, and what attention is handed is a plain slice, never a ring to unroll. Only a
+layer with attention sinks, the first positions of the text that every query sees (Xiao et al. 2023,
+arXiv:2309.17453), is handed a copy: the sinks joined to that slice.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import Keep
 
 _FIRST_ROOM = 256
@@ -30,7 +33,8 @@ class WindowCacheSettings(Settings):
     Without `size`, each layer keeps its own window, and a layer that sees everything keeps
     everything: exact for every model. With `size`, no layer keeps more than that: a layer trained
     to see further then sees less, from the second call on (a prompt read in one piece is still
-    seen whole), which bounds the memory and changes the text.
+    seen whole), which bounds the memory and changes the text. A layer's sinks are kept besides.
+    A layer that replaces finished positions by summaries keeps those whatever `size` says.
     """
 
     kind: Literal["window"] = "window"
@@ -40,72 +44,111 @@ class WindowCacheSettings(Settings):
 
     def build(self, keeps: Sequence[Keep]) -> CacheStack:
         """Make an empty cache for layers with these needs."""
-        return CacheStack([self._layer(keep.window) for keep in keeps])
+        return CacheStack([self._layer(keep) for keep in keeps])
 
-    def _layer(self, window: int | None) -> LayerCache:
-        bounds = [bound for bound in (window, self.size) if bound is not None]
-        return WindowLayerCache(min(bounds)) if bounds else FullLayerCache(_FIRST_ROOM)
+    def _layer(self, keep: Keep) -> LayerCache:
+        if keep.summaries:
+            return SummaryLayerCache()
+        bounds = [bound for bound in (keep.window, self.size) if bound is not None]
+        return WindowLayerCache(min(bounds), keep.sinks) if bounds else FullLayerCache(_FIRST_ROOM)
 
 
 class WindowLayerCache:
-    """The latest keys and values of one layer.
+    """The latest keys and values of one layer, and those of the first positions of the text.
 
     Args:
         window: how many positions a query sees, its own included.
+        sinks: how many first positions it sees besides.
     """
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, sinks: int = 0) -> None:
         assert window >= 1
-        self._keep = window - 1  # the query's own position always arrives with it
-        self._room = max(2 * self._keep, 1)
-        self._start = self._end = 0  # the kept positions inside the buffers
+        self._sinks = sinks
         self._length = 0  # positions seen so far
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self._keys = _Latest(window)
+        self._values = _Latest(window)
+        self._first: tuple[Tensor, Tensor] | None = None  # keys and values of the sinks
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B K T C"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B K S C"], int]:
-        """Add T positions; return them after up to w − 1 earlier ones, and the first's place."""
-        new = keys.shape[2]
-        if self._keys is None or self._values is None:
-            self._keys = _buffer(keys, self._room)
-            self._values = _buffer(values, self._room)
-        first = self._length - (self._end - self._start)
-        self._length += new
-        if self._end + new > self._room:
-            joined_keys = torch.cat((self._keys[:, :, self._start : self._end], keys), dim=2)
-            joined_values = torch.cat((self._values[:, :, self._start : self._end], values), dim=2)
-            self._refill(joined_keys, joined_values)
-            return joined_keys, joined_values, first
-        begin, middle = self._start, self._end
-        self._end += new
-        self._keys[:, :, middle : self._end] = keys
-        self._values[:, :, middle : self._end] = values
-        self._start = max(self._end - self._keep, self._start)
-        return self._keys[:, :, begin : self._end], self._values[:, :, begin : self._end], first
+        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
+        """Add T positions; return them after up to w − 1 earlier ones, and the first's place.
 
-    def _refill(self, keys: Tensor, values: Tensor) -> None:
-        """Begin the buffers anew with the latest positions of these."""
-        assert self._keys is not None
-        assert self._values is not None
-        kept = min(self._keep, keys.shape[2])
-        self._keys[:, :, :kept] = keys[:, :, keys.shape[2] - kept :]
-        self._values[:, :, :kept] = values[:, :, values.shape[2] - kept :]
-        self._start, self._end = 0, kept
+        Where sinks are kept they come before the others. They and the run are then either the text
+        from its beginning (the place is 0), or the run begins after a gap.
+        """
+        if self._sinks and self._length < self._sinks:
+            self._keep_sinks(keys, values)
+        self._length += keys.shape[2]
+        run_keys, run_values = self._keys.append(keys), self._values.append(values)
+        first = self._length - run_keys.shape[2]
+        if self._first is None or first == 0:
+            return run_keys, run_values, first
+        before = min(first, self._sinks)
+        joined_keys = torch.cat((self._first[0][:, :, :before], run_keys), dim=2)
+        joined_values = torch.cat((self._first[1][:, :, :before], run_values), dim=2)
+        return joined_keys, joined_values, first if first > self._sinks else 0
+
+    def _keep_sinks(self, keys: Tensor, values: Tensor) -> None:
+        """Take what is missing of the sinks from new positions."""
+        missing = self._sinks - self._length
+        new_keys, new_values = keys[:, :, :missing], values[:, :, :missing]
+        if self._first is None:
+            self._first = (new_keys.clone(), new_values.clone())
+        else:
+            held_keys, held_values = self._first
+            self._first = (
+                torch.cat((held_keys, new_keys), 2),
+                torch.cat((held_values, new_values), 2),
+            )
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""
-        if self._keys is not None and self._values is not None:
-            self._keys = self._keys.index_select(0, rows)
-            self._values = self._values.index_select(0, rows)
+        self._keys.select(rows)
+        self._values.select(rows)
+        if self._first is not None:
+            keys, values = self._first
+            self._first = (keys.index_select(0, rows), values.index_select(0, rows))
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(each.nbytes for each in (self._keys, self._values) if each is not None)
+        first = 0 if self._first is None else sum(each.nbytes for each in self._first)
+        return self._keys.nbytes + self._values.nbytes + first
 
 
-def _buffer(like: Tensor, room: int) -> Tensor:
-    batch, heads, _, channels = like.shape
-    return like.new_empty(batch, heads, room, channels)
+class _Latest:
+    """The latest w − 1 positions of one tensor, contiguous."""
+
+    def __init__(self, window: int) -> None:
+        self._keep = window - 1  # the query's own position always arrives with it
+        self._room = max(2 * self._keep, 1)
+        self._start = self._end = 0  # the kept positions inside the buffer
+        self._held: Tensor | None = None
+
+    def append(self, new: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K S C"]:
+        """Add T positions and return them after those kept."""
+        if self._held is None:
+            batch, heads, _, channels = new.shape
+            self._held = new.new_empty(batch, heads, self._room, channels)
+        begin, middle = self._start, self._end
+        self._end += new.shape[2]
+        if self._end > self._room:
+            joined = torch.cat((self._held[:, :, begin:middle], new), dim=2)
+            kept = min(self._keep, joined.shape[2])
+            self._held[:, :, :kept] = joined[:, :, joined.shape[2] - kept :]
+            self._start, self._end = 0, kept
+            return joined
+        self._held[:, :, middle : self._end] = new
+        self._start = max(self._end - self._keep, self._start)
+        return self._held[:, :, begin : self._end]
+
+    def select(self, rows: Int[Tensor, " R"]) -> None:
+        """Keep only these rows of the batch, in this order."""
+        if self._held is not None:
+            self._held = self._held.index_select(0, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return 0 if self._held is None else self._held.nbytes

@@ -9,7 +9,12 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.model.attention.grouped import GroupedAttention
+from coterie.model.attention.latent_vectors import LatentVectorAttention
+from coterie.model.attention.mla import LatentAttention
 
-Attention = Annotated[GroupedAttention, union(GroupedAttention)]
+Attention = Annotated[
+    GroupedAttention | LatentAttention | LatentVectorAttention,
+    union(GroupedAttention, LatentAttention, LatentVectorAttention),
+]
 
-__all__ = ["Attention", "GroupedAttention"]
+__all__ = ["Attention", "GroupedAttention", "LatentAttention", "LatentVectorAttention"]
