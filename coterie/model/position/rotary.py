@@ -3,6 +3,7 @@
 Su et al. 2021, arXiv:2104.09864: pair i of n/2 is turned by t·θ^(−2i/n), so that the product of a
 query and a key depends on their distance alone. Two layouts of the pairs exist: `half` joins
 channel i with i + n/2 (Llama, GPT-NeoX), `interleaved` joins 2i with 2i + 1 (the paper, GPT-J).
+How they reach beyond the context a model was trained on is the matter of `scaling`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.count import Count
 from coterie.model.position.interface import PositionPart, Rotation, Span
+from coterie.model.position.scaling import NoScaling, Scaling
 
 Tables = tuple[Tensor, ...]
 
@@ -32,6 +34,9 @@ class RotaryPosition(Settings):
     layout: Literal["half", "interleaved"] = Field(
         default="half", description="which channels pair up"
     )
+    scaling: Scaling = Field(
+        default=NoScaling(), description="how they reach beyond the context trained on"
+    )
 
     def turned(self, head_dim: int) -> int:
         """Return how many channels of a head are turned."""
@@ -41,7 +46,7 @@ class RotaryPosition(Settings):
         """Make sure that the turned channels of a head make pairs.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they do not, or are too few for the scaling.
         """
         channels = self.turned(head_dim)
         if channels % 2 or channels == 0:
@@ -49,6 +54,7 @@ class RotaryPosition(Settings):
                 f"rotary positions turn pairs of channels, but fraction={self.fraction} of a head "
                 f"with {head_dim} channels is {channels}; it must be even and not 0"
             )
+        self.scaling.check(channels)
 
     def build(self, width: int, context: int) -> RotaryPositionPart:
         """Return the module; its tables are made for `context` positions and grow when needed."""
@@ -56,17 +62,24 @@ class RotaryPosition(Settings):
 
     def counts(self, width: int, context: int) -> Count:
         """Return its count: it learns nothing."""
-        return Count("position", f"{self.kind}, θ = {self.theta:g}")
+        scaling = f", {self.scaling.detail}" if self.scaling.detail else ""
+        return Count("position", f"{self.kind}, θ = {self.theta:g}{scaling}")
 
 
 class RotaryPositionPart(PositionPart):
-    """Float32 tables of cosines and sines, per size of head and device, made once."""
+    """Float32 tables of cosines and sines, per size of head and device, made once.
+
+    Where the scaling makes frequencies depend on how long a text is, the tables of the latest
+    length beyond the stable ones are kept besides; never more.
+    """
 
     def __init__(self, settings: RotaryPosition, context: int) -> None:
         super().__init__()
         self.settings = settings
         self.context = context
+        self.stable = settings.scaling.stable
         self._tables: dict[tuple[int, torch.device], Tables] = {}
+        self._longer: dict[tuple[int, torch.device], tuple[int, Tables]] = {}
 
     def rotation(self, span: Span) -> Rotation:
         """Return the turn of queries and keys [B, T, H, C] at the span's positions.
@@ -84,40 +97,72 @@ class RotaryPositionPart(PositionPart):
                 return turn(x, *slices[turned])
             return torch.cat((turn(x[..., :turned], *slices[turned]), x[..., turned:]), dim=-1)
 
-        return Rotation(rotate)
+        return Rotation(rotate, self.settings.scaling.logit_scale)
 
     def _slices(self, span: Span, turned: int) -> Tables:
         """Return the rows of the tables for the span's positions."""
         if span.at is None:
             stop = span.start + span.length
-            tables = self._at_least(stop, turned, span.device)
+            assert self.stable is None or stop <= self.stable or span.start == 0, (
+                f"beyond {self.stable} positions nothing that was turned may come from a cache"
+            )
+            tables = self._reaching(stop, turned, span.device)
             return tuple(table[span.start : stop] for table in tables)
-        tables = self._at_least(int(span.at.max()) + 1, turned, span.device)
+        longest = int(span.at.max()) + 1
+        if self.stable is not None and longest > self.stable:
+            lengths = document_lengths(span.at)
+            return self._make(span.at.double(), lengths.double(), turned, span.device)
+        tables = self._reaching(longest, turned, span.device)
         return tuple(table[span.at] for table in tables)
 
-    def _at_least(self, positions: int, turned: int, device: torch.device) -> Tables:
-        """Return the tables, made (again) if they do not reach far enough."""
-        tables = self._tables.get((turned, device))
-        if tables is None or tables[0].shape[0] < positions:
-            room = max(self.context, positions if tables is None else 2 * positions)
-            # Tables made while generating must serve training as well.
-            with torch.inference_mode(False), torch.no_grad():
-                tables = self._make(room, turned, device)
-            self._tables[turned, device] = tables
-        return tables
+    def _reaching(self, positions: int, turned: int, device: torch.device) -> Tables:
+        """Return the tables for a text of so many positions, made (again) if need be."""
+        # Tables made while generating must serve training as well.
+        with torch.inference_mode(False), torch.no_grad():
+            if self.stable is not None and positions > self.stable:
+                length, longer = self._longer.get((turned, device), (0, ()))
+                if length != positions:
+                    longer = self._count_up(positions, positions, turned, device)
+                    self._longer[turned, device] = positions, longer
+                return longer
+            tables = self._tables.get((turned, device))
+            if tables is None or tables[0].shape[0] < positions:
+                room = max(self.context, positions if tables is None else 2 * positions)
+                tables = self._count_up(room, 1, turned, device)
+                self._tables[turned, device] = tables
+            return tables
 
-    def _make(self, positions: int, turned: int, device: torch.device) -> Tables:
+    def _count_up(self, rows: int, length: int, turned: int, device: torch.device) -> Tables:
+        """Return tables of positions 0, 1, 2, … of a text of `length` tokens."""
+        at = torch.arange(rows, dtype=torch.float64)
+        return self._make(at, at.new_full((1,), length), turned, device)
+
+    def _make(
+        self,
+        at: Float[Tensor, "*#N"],
+        lengths: Float[Tensor, "*#N"],
+        turned: int,
+        device: torch.device,
+    ) -> Tables:
+        """Return the turn at each of some positions, each in a text of so many tokens."""
+        scaling = self.settings.scaling
         # In float64 up to the end: float32 loses whole radians at long distances.
-        exponent = torch.arange(0, turned, 2, dtype=torch.float64) / turned
-        angles = torch.outer(
-            torch.arange(positions, dtype=torch.float64), self.settings.theta**-exponent
-        )[:, None]
+        speeds = scaling.frequencies(self.settings.theta, turned, lengths.cpu()[..., None])
+        angles = (at.cpu()[..., None] * speeds)[..., None, :]
         if self.settings.layout == "interleaved":
-            unit = torch.polar(torch.ones_like(angles), angles)
+            unit = torch.polar(torch.full_like(angles, scaling.turn_scale), angles)
             return (unit.to(torch.complex64).to(device),)
-        cosine, sine = angles.cos(), angles.sin()
+        cosine, sine = angles.cos() * scaling.turn_scale, angles.sin() * scaling.turn_scale
         both = torch.cat((cosine, cosine), -1), torch.cat((-sine, sine), -1)
         return tuple(table.to(torch.float32).to(device) for table in both)
+
+
+def document_lengths(at: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Return for each token how many tokens its document has, from the positions in documents."""
+    documents = (at == 0).cumsum(dim=1)
+    longest = torch.zeros(at.shape[0], at.shape[1] + 1, dtype=at.dtype, device=at.device)
+    longest.scatter_reduce_(1, documents, at + 1, "amax")
+    return longest.gather(1, documents)
 
 
 def _turn_half(

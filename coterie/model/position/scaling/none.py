@@ -1,0 +1,13 @@
+"""No scaling: positions as they were trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from coterie.model.position.scaling.interface import ScalingSettings
+
+
+class NoScaling(ScalingSettings):
+    """Settings of plain rotary positions."""
+
+    kind: Literal["none"] = "none"
