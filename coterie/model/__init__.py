@@ -3,6 +3,7 @@
 Reading order: decoder, blocks, attention, experts, then embedding, position, norm, head, loss.
 """
 
+from coterie.model.arrangement import Arrangement
 from coterie.model.attention import Attention
 from coterie.model.blocks import Block, BlockSettings
 from coterie.model.cache import AttentionCache, DecoderCache, Keep, SummaryCache
@@ -14,10 +15,19 @@ from coterie.model.decoder import (
     selection_biases,
     update_balance,
 )
+from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
+from coterie.model.embedding.structure import StructureSettings
 from coterie.model.experts import Balance, Body, Compute, ExpertPack, LayerRouting, RouterSettings
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
+from coterie.model.heads import (
+    AheadLoss,
+    AheadSettings,
+    PooledSettings,
+    ValueSettings,
+    ahead_targets,
+)
 from coterie.model.initialise import InitialSettings
 from coterie.model.loss import IGNORE
 from coterie.model.norm import Norm
@@ -27,6 +37,9 @@ from coterie.model.summary import Counts, TreeRow, count
 
 __all__ = [
     "IGNORE",
+    "AheadLoss",
+    "AheadSettings",
+    "Arrangement",
     "Attention",
     "AttentionCache",
     "Balance",
@@ -39,6 +52,7 @@ __all__ = [
     "DecoderCache",
     "DecoderSettings",
     "Dense",
+    "Dropout",
     "Embedding",
     "ExpertPack",
     "FeedForward",
@@ -49,11 +63,15 @@ __all__ = [
     "Norm",
     "Output",
     "Part",
+    "PooledSettings",
     "Position",
     "Role",
     "RouterSettings",
+    "StructureSettings",
     "SummaryCache",
     "TreeRow",
+    "ValueSettings",
+    "ahead_targets",
     "count",
     "parameter_roles",
     "routed_layers",

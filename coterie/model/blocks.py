@@ -1,21 +1,23 @@
 """A block: attention and a feed-forward layer, each normalised before and added to the stream.
 
-Pre-norm residual blocks: Radford et al. 2019 (GPT-2); Xiong et al. 2020, arXiv:2002.04745.
+How the two follow each other is the arrangement's business; dropout and stochastic depth act on
+what each of them adds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
+from coterie.model.arrangement import Arrangement, Branches, Sequential
 from coterie.model.attention import Attention
 from coterie.model.cache import AttentionCache
 from coterie.model.count import Count
+from coterie.model.dropout import Dropout, StochasticDepth
 from coterie.model.experts import LayerRouting, RoutingMemory
 from coterie.model.feedforward import FeedForward
 from coterie.model.norm import Norm
@@ -30,6 +32,9 @@ class BlockSettings(Settings):
         default=None, description="this layer's feed-forward part"
     )
     norm: Norm | None = Field(default=None, description="this layer's normalisation")
+    arrangement: Arrangement | None = Field(
+        default=None, description="this layer's arrangement of its branches"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class BlockPlan:
     attention: Attention
     feedforward: FeedForward
     norm: Norm
+    arrangement: Arrangement = field(default_factory=Sequential)
 
     def check(self, width: int) -> None:
         """Make sure that the layer can be built.
@@ -54,22 +60,37 @@ class BlockPlan:
         parts = [
             self.norm.counts("attention_norm", width),
             self.attention.counts(width, context),
-            self.norm.counts("feedforward_norm", width),
             self.feedforward.counts(width),
+            *self.arrangement.counts(width),
         ]
+        if not self.arrangement.shares_norm:
+            parts.insert(2, self.norm.counts("feedforward_norm", width))
         return Count.of(name, "", parts)
 
 
 class Block(nn.Module):
-    """One layer of the decoder."""
+    """One layer of the decoder.
 
-    def __init__(self, plan: BlockPlan, width: int, layer: int, dropout: float) -> None:
+    Args:
+        plan: its parts.
+        width: of the stream.
+        layer: its index in the decoder.
+        dropout: on what each branch adds.
+        depth_rate: how often each branch is left out of a row in training.
+    """
+
+    def __init__(
+        self, plan: BlockPlan, width: int, layer: int, dropout: Dropout, depth_rate: float = 0.0
+    ) -> None:
         super().__init__()
+        shared = plan.arrangement.shares_norm
         self.attention_norm = plan.norm.build(width)
         self.attention = plan.attention.build(width)
-        self.feedforward_norm = plan.norm.build(width)
+        self.feedforward_norm = None if shared else plan.norm.build(width)
         self.feedforward = plan.feedforward.build(width, layer)
-        self.dropout = dropout
+        self.arrangement = plan.arrangement.build(width)
+        self.dropout = dropout.build()
+        self.depth = StochasticDepth(depth_rate)
 
     def forward(
         self,
@@ -90,9 +111,13 @@ class Block(nn.Module):
             valid: which tokens count in the account of routing.
             memory: keeps the routing of a first pass for a second.
         """
-        x = x + self._drop(self.attention(self.attention_norm(x), rotate, cache, documents))
-        out, account = self.feedforward(self.feedforward_norm(x), valid, memory)
-        return x + self._drop(out), account
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout) if self.dropout and self.training else x
+        def attend(normal: Tensor) -> Tensor:
+            return self.depth(self.dropout(self.attention(normal, rotate, cache, documents)))
+
+        def feed(normal: Tensor) -> tuple[Tensor, LayerRouting | None]:
+            update, account = self.feedforward(normal, valid, memory)
+            return self.depth(self.dropout(update)), account
+
+        branches = Branches(self.attention_norm, attend, self.feedforward_norm, feed)
+        return self.arrangement(x, branches)

@@ -74,6 +74,7 @@ class DecoderCache(Protocol):
 
     layers: Sequence[AttentionCache]
     length: int  # positions read so far; the absolute position of the next token
+    carried: dict[str, Tensor]  # what parts of the decoder carry on from token to token, [B, …]
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
         """Return up to `count` of the latest tokens read; `None` before the first call."""

@@ -5,8 +5,9 @@ It knows nothing of optimizers, devices, precision, processes or files: those co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,17 +18,30 @@ from torch.utils.checkpoint import checkpoint
 
 from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.settings import Settings
+from coterie.model.arrangement import Arrangement, Sequential
 from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
 from coterie.model.cache import DecoderCache
+from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
+from coterie.model.embedding.structure import StructurePart, StructureSettings
 from coterie.model.experts import LayerRouting, MixtureOfExpertsPart, RoutingMemory
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
+from coterie.model.heads import (
+    AheadLoss,
+    AheadModule,
+    AheadSettings,
+    PooledSettings,
+    ValueSettings,
+    ahead_targets,
+)
 from coterie.model.initialise import InitialSettings, initialise
 from coterie.model.loss import IGNORE, summed_cross_entropy
 from coterie.model.norm import Norm, RMSNorm
-from coterie.model.position import Position, RotaryPosition, Rotation, Span
+from coterie.model.position import Position, RotaryPosition, Span
+
+_STRUCTURE = "structure"  # under this name a cache carries where the text stands between tags
 
 
 class DecoderSettings(Settings):
@@ -48,7 +62,13 @@ class DecoderSettings(Settings):
     position: Position = Field(
         default=RotaryPosition(), description="how tokens know where they stand"
     )
+    structure: StructureSettings | None = Field(
+        default=None, description="where tokens stand between tags, embedded; None: not looked at"
+    )
     norm: Norm = Field(default=RMSNorm(), description="normalisation of the stream")
+    arrangement: Arrangement = Field(
+        default=Sequential(), description="how a layer's attention and feed-forward part meet"
+    )
     attention: Attention = Field(default=GroupedAttention(), description="attention of every layer")
     feedforward: FeedForward = Field(
         default=Dense(), description="feed-forward part of every layer"
@@ -59,23 +79,39 @@ class DecoderSettings(Settings):
         default=(), description="variations cycled over the other layers"
     )
     head: HeadSettings = Field(default=HeadSettings(), description="from hidden states to logits")
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the stream's updates dropped"
+    ahead: AheadSettings | None = Field(
+        default=None, description="further tokens predicted while training"
+    )
+    value: ValueSettings | None = Field(default=None, description="one number per position")
+    pooled: PooledSettings | None = Field(default=None, description="one vector per text")
+    dropout: Dropout = Field(
+        default=IndependentDropout(), description="share of the stream's updates dropped"
+    )
+    stochastic_depth: float = Field(
+        default=0.0, ge=0, lt=1, description="how often a row skips the last layer; less below it"
     )
     initial: InitialSettings = Field(default=InitialSettings(), description="initial values")
 
     @model_validator(mode="after")
     def _fits_together(self) -> DecoderSettings:
-        for name in (*self.opening, *self.pattern):
+        further = self.ahead.block if self.ahead else None
+        named = {*self.opening, *self.pattern, *([further] if further else [])}
+        for name in sorted(named):
             if name not in self.blocks:
                 raise ValueError(f"there is no block “{name}”; {nearest(name, self.blocks)}")
         if len(self.opening) > self.layers:
             raise ValueError(f"opening names {len(self.opening)} layers of {self.layers}")
-        unused = set(self.blocks) - {*self.opening, *self.pattern}
+        unused = set(self.blocks) - named
         if unused:
             raise ValueError(f"neither opening nor pattern names block “{min(unused)}”")
+        if self.ahead and self.ahead.depth >= self.context:
+            raise ValueError(
+                f"ahead.depth={self.ahead.depth} leaves nothing to predict in a context of "
+                f"{self.context} tokens"
+            )
         self.embedding.check(self.width)
-        for plan in dict.fromkeys(self.plans()):
+        self.dropout.check(self.width)
+        for plan in dict.fromkeys((*self.plans(), self.ahead_plan())):
             plan.check(self.width)
             self.position.check(plan.attention.channels(self.width))
         return self
@@ -88,12 +124,18 @@ class DecoderSettings(Settings):
         ]
         return tuple(self._plan(name) for name in (*self.opening, *cycle))
 
+    def ahead_plan(self) -> BlockPlan:
+        """Return the block of each module of multi-token prediction."""
+        name = None if self.ahead is None else self.ahead.block
+        return self.plans()[-1] if name is None else self._plan(name)
+
     def _plan(self, name: str | None) -> BlockPlan:
         block = BlockSettings() if name is None else self.blocks[name]
         return BlockPlan(
             attention=block.attention or self.attention,
             feedforward=block.feedforward or self.feedforward,
             norm=block.norm or self.norm,
+            arrangement=block.arrangement or self.arrangement,
         )
 
     def known_vocab_size(self) -> int:
@@ -132,12 +174,20 @@ class Output:
         loss_sum: cross-entropy summed over valid targets, in nats and at least float32.
         valid_tokens: how many targets that are.
         routing: the account of each routed layer, from the bottom up.
+        ahead: the losses of multi-token prediction by depth; only while training, with targets.
+        values: [B, T], a number for each position that logits or the loss are of; None without a
+            value head.
+        embedding: [B, E], each text's vector; None without a pooled head, and where a row is not
+            one text read as a whole (with a cache or documents).
     """
 
     logits: Float[Tensor, "B T V"] | None
     loss_sum: Float[Tensor, ""] | None
     valid_tokens: Int[Tensor, ""] | None
     routing: tuple[LayerRouting, ...]
+    ahead: tuple[AheadLoss, ...] = ()
+    values: Float[Tensor, "B T"] | None = None
+    embedding: Float[Tensor, "B E"] | None = None
 
 
 class Decoder(nn.Module):
@@ -158,12 +208,22 @@ class Decoder(nn.Module):
         self.embedding = settings.embedding.build(vocab_size, width)
         self.embedding_norm = settings.norm.build(width) if settings.embedding_norm else None
         self.position = settings.position.build(width, settings.context)
+        self.structure = settings.structure.build(width) if settings.structure else None
+        self.dropout = settings.dropout.build()
+        layers, drop, rate = settings.layers, settings.dropout, settings.stochastic_depth
         self.blocks = nn.ModuleList(
-            Block(plan, width, layer, settings.dropout)
+            Block(plan, width, layer, drop, depth_rate(rate, layer, layers))
             for layer, plan in enumerate(settings.plans())
         )
         self.norm = settings.norm.build(width)
         self.head = settings.head.build(vocab_size, width)
+        further = range(settings.ahead.depth if settings.ahead else 0)
+        self.ahead = nn.ModuleList(
+            AheadModule(settings.ahead_plan(), settings.norm, width, layers + k, drop)
+            for k in further
+        )
+        self.value = settings.value.build(width) if settings.value else None
+        self.pooled = settings.pooled.build(width) if settings.pooled else None
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew; without a generator from torch's global one."""
@@ -186,7 +246,8 @@ class Decoder(nn.Module):
             targets: the tokens to predict; −100 is left out. With them the loss is answered and
                 no logits.
             cache: the past of these texts; the tokens become part of it.
-            valid: tokens that count in the routers' accounts; by default those with a target.
+            valid: tokens that count in the routers' accounts, by default those with a target, and
+                in each text's vector, by default all.
             last: answer the logits of so many last positions only.
             documents: the document of each token, where rows hold several, each in one piece: no
                 token sees another document, and positions begin anew with each.
@@ -197,22 +258,41 @@ class Decoder(nn.Module):
         """
         if documents is not None and cache is not None:
             raise UserError("Rows of several documents cannot be read through a cache.")
+        text = valid
         if valid is None and targets is not None:
             valid = targets != IGNORE
         span = self._span(tokens, cache, documents)
-        hidden = self._embed(tokens, cache, span)
-        rotate = self.position.rotation(span)
-        hidden, routing = self._read(hidden, rotate, cache, documents, valid)
+        embedded = self._embed(tokens, cache, span)
+        hidden, routing = self._read(embedded, span, cache, documents, valid)
         if cache is not None:
             cache.extend(tokens)
+        final = self.norm(hidden)
+        whole = cache is None and documents is None
+        pooled = self.pooled(final, text) if self.pooled is not None and whole else None
         if targets is None and last is not None:
-            hidden = hidden[:, -last:]
-        hidden, weight = self.head.operands(self.norm(hidden), self.embedding)
+            final = final[:, -last:]
+        values = None if self.value is None else self.value(final)
         if targets is None:
-            return Output(F.linear(hidden, weight, self.head.bias), None, None, routing)
-        flat = targets.flatten()
-        loss = summed_cross_entropy(hidden.flatten(0, 1), weight, self.head.bias, flat)
-        return Output(None, loss, (flat != IGNORE).sum(), routing)
+            return Output(self._logits(final), None, None, routing, (), values, pooled)
+        loss, count = self._loss(final, targets)
+        ahead, further = (), ()
+        if self.training and len(self.ahead):
+            ahead, further = self._ahead_losses(embedded, hidden, targets, documents)
+        return Output(None, loss, count, routing + further, ahead, values, pooled)
+
+    def predict_ahead(
+        self, tokens: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
+    ) -> tuple[Float[Tensor, "B n V"], ...]:
+        """Return the logits of multi-token prediction, for each depth k those of T − k positions.
+
+        Logits i of depth k are for token i + k + 1 and have seen the tokens up to i + k.
+        """
+        span = self._span(tokens, None, documents)
+        embedded = self._embed(tokens, None, span)
+        hidden, _ = self._read(embedded, span, None, documents, None)
+        nothing = [None] * min(len(self.ahead), tokens.shape[1] - 1)
+        chain = self._chain(embedded, hidden, documents, nothing)
+        return tuple(self._logits(final) for final, _ in chain)
 
     def _span(self, tokens: Tensor, cache: DecoderCache | None, documents: Tensor | None) -> Span:
         """Return the positions of the tokens; they begin anew with each document."""
@@ -221,42 +301,107 @@ class Decoder(nn.Module):
         return Span(start, tokens.shape[1], tokens.device, at)
 
     def _embed(self, tokens: Tensor, cache: DecoderCache | None, span: Span) -> Tensor:
-        """Return the residual stream at the bottom."""
         lookback = self.embedding.lookback
         recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
         hidden = self.embedding(tokens, recent)
         added = self.position.embed(span)
         if added is not None:
             hidden = hidden + added
+        if self.structure is not None:
+            hidden = hidden + self._place(self.structure, tokens, cache, span)
         if self.embedding_norm is not None:
             hidden = self.embedding_norm(hidden)
-        if self.settings.dropout and self.training:
-            hidden = F.dropout(hidden, self.settings.dropout)
-        return hidden
+        return self.dropout(hidden)
+
+    @staticmethod
+    def _place(
+        structure: StructurePart, tokens: Tensor, cache: DecoderCache | None, span: Span
+    ) -> Tensor:
+        """Return the vectors of where the tokens stand; the cache carries it to later ones."""
+        carried = None if cache is None else cache.carried.get(_STRUCTURE)
+        begins = (
+            None if span.at is None else torch.arange(span.length, device=span.device) - span.at
+        )
+        added, carried = structure(tokens, begins, carried)
+        if cache is not None:
+            cache.carried[_STRUCTURE] = carried
+        return added
 
     def _read(
         self,
         hidden: Tensor,
-        rotate: Rotation | None,
+        span: Span,
         cache: DecoderCache | None,
         documents: Tensor | None,
         valid: Tensor | None,
     ) -> tuple[Tensor, tuple[LayerRouting, ...]]:
         """Send the stream through all blocks; return it and the accounts."""
-        again = self.recompute and cache is None and torch.is_grad_enabled()
+        rotate = self.position.rotation(span)
+        again = self.recompute and cache is None
         accounts = []
         for layer, block in enumerate(self.blocks):
             part = None if cache is None else cache.layers[layer]
-            if again:
-                memory = RoutingMemory()
-                hidden, account = checkpoint(
-                    block, hidden, rotate, part, documents, valid, memory, use_reentrant=False
-                )
-            else:
-                hidden, account = block(hidden, rotate, part, documents, valid)
+            hidden, account = _through(block, again, hidden, rotate, part, documents, valid)
             if account is not None:
                 accounts.append(account)
         return hidden, tuple(accounts)
+
+    def _chain(
+        self,
+        embedded: Tensor,
+        hidden: Tensor,
+        documents: Tensor | None,
+        valids: Sequence[Tensor | None],
+    ) -> Iterator[tuple[Tensor, LayerRouting | None]]:
+        """Yield the final states and the account of each depth of multi-token prediction.
+
+        Args:
+            embedded: the tokens as the first block reads them.
+            hidden: what the last block made of them.
+            documents: the document of each token.
+            valids: for each depth to go to, which of its positions count in the account.
+        """
+        for depth, (module, valid) in enumerate(zip(self.ahead, valids, strict=False), start=1):
+            hidden, later = hidden[:, :-1], embedded[:, depth:]
+            own = None if documents is None else documents[:, : later.shape[1]]
+            rotate = self.position.rotation(self._span(later[..., 0], None, own))
+            hidden, account = _through(module, self.recompute, hidden, later, rotate, own, valid)
+            assert isinstance(module, AheadModule)
+            yield module.norm(hidden), account
+
+    def _ahead_losses(
+        self, embedded: Tensor, hidden: Tensor, targets: Tensor, documents: Tensor | None
+    ) -> tuple[tuple[AheadLoss, ...], tuple[LayerRouting, ...]]:
+        """Return the loss of each depth that the text is long enough for, and the accounts."""
+        assert self.settings.ahead is not None
+        depths = range(1, min(len(self.ahead), targets.shape[1] - 1) + 1)
+        goals = [ahead_targets(targets, depth, documents) for depth in depths]
+        chain = self._chain(embedded, hidden, documents, [goal != IGNORE for goal in goals])
+        weight = self.settings.ahead.weight / len(self.ahead)
+        losses, accounts = [], []
+        for goal, (final, account) in zip(goals, chain, strict=True):
+            losses.append(AheadLoss(*self._loss(final, goal), weight))
+            if account is not None:
+                accounts.append(account)
+        return tuple(losses), tuple(accounts)
+
+    def _logits(self, final: Tensor) -> Tensor:
+        final, weight = self.head.operands(final, self.embedding)
+        return F.linear(final, weight, self.head.bias)
+
+    def _loss(self, final: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the summed loss of final states and the number of their valid targets."""
+        final, weight = self.head.operands(final, self.embedding)
+        flat = targets.flatten()
+        loss = summed_cross_entropy(final.flatten(0, 1), weight, self.head.bias, flat)
+        return loss, (flat != IGNORE).sum()
+
+
+def _through(module: nn.Module, again: bool, *inputs: Any) -> tuple[Tensor, LayerRouting | None]:
+    """Send a stream through a block, which is computed again in the backward pass if so asked."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(module, *inputs, RoutingMemory(), use_reentrant=False)
+    return module(*inputs)
 
 
 def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
@@ -268,8 +413,12 @@ def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
 
 
 def routed_layers(decoder: Decoder) -> dict[int, MixtureOfExpertsPart]:
-    """Return the routed feed-forward layers of a decoder by their index."""
-    parts = ((layer, block.feedforward) for layer, block in enumerate(decoder.blocks))
+    """Return the routed feed-forward layers of a decoder by their index.
+
+    The blocks of multi-token prediction come after the decoder's own.
+    """
+    blocks = [*decoder.blocks, *(module.block for module in decoder.ahead)]
+    parts = ((layer, block.feedforward) for layer, block in enumerate(blocks))
     return {layer: part for layer, part in parts if isinstance(part, MixtureOfExpertsPart)}
 
 

@@ -19,7 +19,7 @@ class TreeRow:
     parameters: int
     active_parameters: int
     flops: float
-    cache_bytes: int
+    cache_bytes: int | float
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Counts:
     settings: DecoderSettings
     parameters: int
     active_parameters: int
-    cache_bytes_per_token: int
+    cache_bytes_per_token: int | float
     tree: tuple[TreeRow, ...]
 
     def flops_per_token(self, context: int | None = None) -> float:
@@ -81,6 +81,8 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
     if settings.embedding_norm:
         parts.append(settings.norm.counts("embedding_norm", width))
     parts.append(settings.position.counts(width, settings.context))
+    if settings.structure is not None:
+        parts.append(settings.structure.counts(width))
     layer = 0
     for plan, group in groupby(settings.plans()):
         number = len(tuple(group))
@@ -89,4 +91,7 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
         layer += number
     parts.append(settings.norm.counts("norm", width))
     parts.append(settings.head.counts(settings.embedding, vocab_size, width))
+    if settings.ahead is not None:
+        parts += settings.ahead.counts(settings.ahead_plan(), settings.norm, width)
+    parts += [part.counts(width) for part in (settings.value, settings.pooled) if part is not None]
     return Count.of("decoder", f"{settings.layers} layers of {width}", parts)

@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model import (
+    Arrangement,
     Attention,
     Balance,
     Body,
@@ -56,6 +57,7 @@ VARIANTS = [
     *each("norm", Norm, lambda value: {"norm": value}),
     *each("embedding", Embedding, lambda value: {"embedding": value}),
     *each("feedforward", FeedForward, lambda value: {"feedforward": value}),
+    *each("arrangement", Arrangement, lambda value: {"arrangement": value}),
     *each("body", Body, lambda v: {"feedforward": {"kind": "dense", "body": v | {"bias": True}}}),
     *each("expert", Body, lambda v: moe(experts=[{"body": v | {"bias": True}, "count": 4}])),
     *each("score", Score, lambda value: moe(router={"score": value, "z_loss": 0.1})),
@@ -73,7 +75,10 @@ every_variant = pytest.mark.parametrize("changes", VARIANTS)
 
 def everything(output):
     """Return a number that all parts of the output add to."""
-    return output.loss_sum + sum(each.auxiliary + each.z for each in output.routing)
+    terms = [each.auxiliary + each.z for each in output.routing]
+    terms += [each.weight * each.loss_sum for each in output.ahead]
+    terms += [each.square().sum() for each in (output.values, output.embedding) if each is not None]
+    return output.loss_sum + sum(terms)
 
 
 def mixtures(decoder):
