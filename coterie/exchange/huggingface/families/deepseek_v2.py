@@ -1,0 +1,112 @@
+"""DeepSeek-V2: multi-head latent attention, softmax scores, shared experts, perhaps groups.
+
+DeepSeek-AI 2024, arXiv:2405.04434. Rotary pairs are interleaved.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.exchange.huggingface.config import Config
+from coterie.exchange.huggingface.families.common import end_rules, read_stream, write_stream
+from coterie.exchange.huggingface.families.deepseek import (
+    feedforward_rules,
+    latent_rules,
+    read_groups,
+    read_latent,
+    read_layers,
+    write_latent,
+    write_layers,
+)
+from coterie.exchange.huggingface.family import Family
+from coterie.exchange.huggingface.plain import Plain
+from coterie.exchange.huggingface.rope import read_rope
+from coterie.exchange.huggingface.rules import Rule
+from coterie.model import DecoderSettings
+from coterie.model.experts import MixtureOfExperts
+from coterie.model.experts.select import GroupLimited
+from coterie.model.feedforward import Dense
+
+_DEFAULTS = {
+    "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": None, "hidden_act": "silu",
+    "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+    "attention_bias": False, "attention_dropout": 0.0, "mlp_bias": False,
+    "first_k_dense_replace": 0, "kv_lora_rank": 512, "q_lora_rank": 1536, "n_group": None,
+    "n_routed_experts": 64, "n_shared_experts": 2, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+    "routed_scaling_factor": 1.0, "topk_group": None, "topk_method": "greedy",
+    "norm_topk_prob": False, "v_head_dim": 128, "num_experts_per_tok": None,
+    "moe_intermediate_size": 1407, "head_dim": None, "qk_head_dim": None,
+}  # fmt: skip
+
+
+def _reads(config: Config) -> dict[str, Any]:
+    config.require("scoring_func", "softmax", None)
+    config.require("norm_topk_prob", False, None)
+    config.require("topk_method", "greedy", "group_limited_greedy")
+    limited = config.raw("topk_method") == "group_limited_greedy"
+    router = {
+        "score": "softmax",
+        "select": read_groups(config, "max") if limited else "top_k",
+        "renormalise": False,
+        "scale": config.number("routed_scaling_factor"),
+    }
+    for name in ("n_group", "topk_group"):  # mean nothing where groups are not asked for
+        config.raw(name)
+    return {
+        **read_stream(config),
+        "position": read_rope(config, layout="interleaved", sharpens=True),
+        "attention": read_latent(config),
+        **read_layers(config, router, {"kind": "none"}, bias=config.flag("mlp_bias")),
+    }
+
+
+def _writes(plain: Plain) -> dict[str, Any]:
+    limited = isinstance(plain.mixture.router.select, GroupLimited)
+    return {
+        **write_stream(plain),
+        **write_latent(plain),
+        **write_layers(plain),
+        "mlp_bias": _biased(plain),
+        "scoring_func": "softmax",
+        "topk_method": "group_limited_greedy" if limited else "greedy",
+        "norm_topk_prob": False,
+    }
+
+
+def _biased(plain: Plain) -> bool:
+    """Whether any dense or shared body has biases."""
+    layers = [plan.feedforward for plan in plain.plans]
+    bodies = [layer.body for layer in layers if isinstance(layer, Dense)]
+    bodies += [x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts]
+    return any(body.bias for body in bodies)
+
+
+def _limits(plain: Plain) -> list[str]:
+    width, heads = plain.settings.width, plain.latent.heads
+    return [f"a width of {width} that is not a multiple of {heads} heads"] if width % heads else []
+
+
+def _rules(settings: DecoderSettings) -> list[Rule]:
+    rules = end_rules(settings)
+    for layer, plan in enumerate(settings.plans()):
+        own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
+        rules += latent_rules(own, foreign, plan.attention)
+        rules += feedforward_rules(
+            f"{own}.feedforward", f"{foreign}.mlp", plan.feedforward, settings.width
+        )
+    return rules
+
+
+DEEPSEEK_V2 = Family(
+    model_type="deepseek_v2",
+    title="DeepSeek-V2",
+    architecture="DeepseekV2ForCausalLM",
+    prefix="model.",
+    defaults=_DEFAULTS,
+    reads=_reads,
+    writes=_writes,
+    rules=_rules,
+    limits=_limits,
+    aliases={"num_experts": "n_routed_experts"},
+)

@@ -1,0 +1,123 @@
+"""GPT-2: learned positions, LayerNorm, GELU, biases everywhere, the head tied to the embedding.
+
+Radford et al. 2019. Matrices lie as [in, out], those of queries, keys and values as one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.exchange.huggingface.config import Config
+from coterie.exchange.huggingface.family import Family
+from coterie.exchange.huggingface.plain import Plain
+from coterie.exchange.huggingface.rules import Rule, joined, same, turned
+from coterie.model import DecoderSettings
+from coterie.model.experts.bodies import GELU
+
+_DEFAULTS = {
+    "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
+    "n_inner": None, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
+    "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "scale_attn_weights": True,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+_ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
+
+
+def _reads(config: Config) -> dict[str, Any]:
+    width = config.whole("n_embd")
+    config.require("activation_function", *_ACTIVATIONS)
+    config.require("scale_attn_weights", True)
+    if config.raw("embd_pdrop") != config.raw("resid_pdrop"):
+        config.notes.append("embd_pdrop differs from resid_pdrop, which is used for both")
+    activation = _ACTIVATIONS.get(str(config.raw("activation_function")), "tanh")
+    return {
+        "layers": config.whole("n_layer"),
+        "width": width,
+        "context": config.whole("n_positions"),
+        "vocab_size": config.whole("vocab_size"),
+        "embedding": {"kind": "full"},
+        "position": {"kind": "learned"},
+        "norm": {"kind": "layer", "epsilon": config.number("layer_norm_epsilon")},
+        "attention": {
+            "kind": "grouped",
+            "heads": config.whole("n_head"),
+            "bias": True,
+            "dropout": config.number("attn_pdrop"),
+        },
+        "feedforward": {
+            "kind": "dense",
+            "body": {
+                "kind": "gelu",
+                "width": config.whole("n_inner", 4 * width),
+                "bias": True,
+                "approximate": activation,
+            },
+        },
+        "head": {"tied": config.flag("tie_word_embeddings")},
+        "dropout": config.number("resid_pdrop"),
+    }
+
+
+def _writes(plain: Plain) -> dict[str, Any]:
+    settings, attention = plain.settings, plain.grouped
+    body = getattr(plain.plans[0].feedforward, "body", None)
+    exact = isinstance(body, GELU) and body.approximate == "none"
+    return {
+        "vocab_size": plain.vocab_size,
+        "n_positions": settings.context,
+        "n_embd": settings.width,
+        "n_layer": settings.layers,
+        "n_head": attention.heads,
+        "n_inner": plain.dense_width,
+        "activation_function": "gelu" if exact else "gelu_new",
+        "layer_norm_epsilon": plain.epsilon,
+        "resid_pdrop": plain.dropout,
+        "embd_pdrop": plain.dropout,
+        "attn_pdrop": attention.dropout,
+        "tie_word_embeddings": settings.head.tied,
+    }
+
+
+def _rules(settings: DecoderSettings) -> list[Rule]:
+    rules = [
+        same("embedding.weight", "transformer.wte.weight"),
+        same("position.weight", "transformer.wpe.weight"),
+        same("norm.weight", "transformer.ln_f.weight"),
+        same("norm.bias", "transformer.ln_f.bias"),
+    ]
+    for layer in range(settings.layers):
+        rules += _block(f"blocks.{layer}", f"transformer.h.{layer}")
+    return rules if settings.head.tied else [*rules, same("head.weight", "lm_head.weight")]
+
+
+def _block(own: str, foreign: str) -> list[Rule]:
+    attention, body = f"{own}.attention", f"{own}.feedforward.body"
+    inputs = ("query", "key", "value")
+    return [
+        same(f"{own}.attention_norm.weight", f"{foreign}.ln_1.weight"),
+        same(f"{own}.attention_norm.bias", f"{foreign}.ln_1.bias"),
+        same(f"{own}.feedforward_norm.weight", f"{foreign}.ln_2.weight"),
+        same(f"{own}.feedforward_norm.bias", f"{foreign}.ln_2.bias"),
+        joined([f"{attention}.{x}" for x in inputs], f"{foreign}.attn.c_attn.weight", turn=True),
+        joined([f"{attention}.{x}_bias" for x in inputs], f"{foreign}.attn.c_attn.bias"),
+        turned(f"{attention}.output", f"{foreign}.attn.c_proj.weight"),
+        same(f"{attention}.output_bias", f"{foreign}.attn.c_proj.bias"),
+        turned(f"{body}.up", f"{foreign}.mlp.c_fc.weight"),
+        same(f"{body}.up_bias", f"{foreign}.mlp.c_fc.bias"),
+        turned(f"{body}.down", f"{foreign}.mlp.c_proj.weight"),
+        same(f"{body}.down_bias", f"{foreign}.mlp.c_proj.bias"),
+    ]
+
+
+GPT2 = Family(
+    model_type="gpt2",
+    title="GPT-2",
+    architecture="GPT2LMHeadModel",
+    prefix="transformer.",
+    defaults=_DEFAULTS,
+    reads=_reads,
+    writes=_writes,
+    rules=_rules,
+    idle=(r".*\.attn\.(bias|masked_bias)",),  # causal masks
+    head=("lm_head.weight", "transformer.wte.weight"),
+)

@@ -1,0 +1,142 @@
+"""The same function under other settings: zero rows, neutral scales, packs joined, pairs reordered.
+
+An export first finds settings that a foreign family can say (see `fit`), then asks here for the
+tensors a decoder of those settings needs to compute what the given one computes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import count, takewhile
+
+import torch
+from torch import Tensor
+
+from coterie.model import Decoder, DecoderSettings, parameter_roles
+from coterie.model.attention import Attention
+from coterie.model.attention.mla import LatentAttention
+from coterie.model.position import RotaryPosition
+
+_EXPERT = re.compile(r"(blocks\.\d+\.feedforward)\.experts\.0\.(\w+)")
+_SHARED = re.compile(r"(blocks\.\d+\.feedforward)\.shared\.0\.(\w+)")
+_ATTENTION = re.compile(r"blocks\.(\d+)\.attention\.(.+)")
+
+
+class Lifted:
+    """The tensors of a decoder of other settings, made one at a time."""
+
+    def __init__(self, decoder: Decoder, settings: DecoderSettings) -> None:
+        """Prepare to express `decoder` by `settings`, which must be able to hold it."""
+        self._own = decoder.state_dict()
+        self._settings = decoder.settings
+        self._dtype = next(decoder.parameters()).dtype
+        with torch.device("meta"):
+            skeleton = Decoder(settings)
+        roles = parameter_roles(skeleton)
+        state = skeleton.state_dict()
+        self.shapes = {name: tensor.shape for name, tensor in state.items()}
+        self._scales = {name for name, role in roles.items() if role == "norm"}
+        self._plans = settings.plans()
+        self._order = _reordering(decoder.settings, settings)
+
+    def read(self, name: str) -> Tensor:
+        """Return the tensor of a name in the other decoder."""
+        shape = self.shapes[name]
+        found = self._found(name)
+        if found is None:
+            if name in self._scales:
+                return torch.ones(shape, dtype=self._dtype)
+            assert name.endswith("bias"), f"nothing stands for {name}"
+            return torch.zeros(shape, dtype=self._dtype)
+        return self._reordered(name, _widened(found, shape))
+
+    def _found(self, name: str) -> Tensor | None:
+        """Return ours under a name, several of them joined where they become one."""
+        if match := _EXPERT.fullmatch(name):
+            return self._packs(match[1], match[2])
+        if match := _SHARED.fullmatch(name):
+            return self._together(match[1], match[2])
+        return self._own.get(name)
+
+    def _packs(self, layer: str, part: str) -> Tensor | None:
+        """Return one matrix of all experts, those of narrower packs filled up with zeros."""
+        packs = self._listed(f"{layer}.experts", part)
+        if len(packs) < 2:
+            return packs[0] if packs else None
+        widest = torch.Size(max(sizes) for sizes in zip(*(x.shape[1:] for x in packs), strict=True))
+        return torch.cat([_widened(each, torch.Size([len(each), *widest])) for each in packs])
+
+    def _together(self, layer: str, part: str) -> Tensor | None:
+        """Return the matrices of shared experts side by side: their sum is one wide body."""
+        bodies = self._listed(f"{layer}.shared", part)
+        if len(bodies) < 2:
+            return bodies[0] if bodies else None
+        if part == "down_bias":
+            return torch.stack(bodies).sum(0)
+        return torch.cat(bodies, dim=1 if part == "down" else 0)
+
+    def _listed(self, where: str, part: str) -> list[Tensor]:
+        names = (f"{where}.{number}.{part}" for number in count())
+        return [self._own[name] for name in takewhile(self._own.__contains__, names)]
+
+    def _reordered(self, name: str, tensor: Tensor) -> Tensor:
+        """Return rows of queries and keys in the order in which the other layout pairs them."""
+        match = _ATTENTION.fullmatch(name)
+        if self._order is None or match is None:
+            return tensor
+        rows = _turned_rows(self._plans[int(match[1])].attention, match[2], self._settings)
+        if rows is None:
+            return tensor
+        first, channels, start, turned = rows
+        order = torch.arange(channels)
+        order[start : start + turned] = start + self._order(turned)
+        heads = tensor[first:].unflatten(0, (-1, channels))
+        return torch.cat((tensor[:first], heads[:, order].flatten(0, 1)))
+
+
+def _turned_rows(
+    attention: Attention, part: str, settings: DecoderSettings
+) -> tuple[int, int, int, int] | None:
+    """Return which rows of a tensor positions turn, if any.
+
+    Returns:
+        Where the heads begin, the channels of a head, the first turned one and how many they are.
+    """
+    assert isinstance(settings.position, RotaryPosition)
+    channels = attention.channels(settings.width)
+    turned = settings.position.turned(channels)
+    if isinstance(attention, LatentAttention):
+        latents = attention.kv_rank
+        if part in ("query", "query_up"):
+            return 0, attention.nope_dim + channels, attention.nope_dim, turned
+        return (latents, channels, 0, turned) if part in ("kv_down", "kv_down_bias") else None
+    name = part.removesuffix(".weight").removesuffix(".bias").removesuffix("_bias")
+    known = ("query", "key", "query_norm", "key_norm")
+    return (0, channels, 0, turned) if name in known else None
+
+
+def _reordering(ours: DecoderSettings, theirs: DecoderSettings) -> Callable[[int], Tensor] | None:
+    """Return which turned channel comes where in the other layout; None where they agree."""
+    here, there = ours.position, theirs.position
+    if not isinstance(here, RotaryPosition) or not isinstance(there, RotaryPosition):
+        return None
+    if here.layout == there.layout:
+        return None
+
+    def order(turned: int) -> Tensor:
+        halves = torch.arange(turned).view(-1, 2).T.flatten()  # of pairs: first ones, second ones
+        return halves if there.layout == "half" else halves.argsort()
+
+    return order
+
+
+def _widened(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a tensor with zeros after its end in every dimension up to a shape."""
+    if tensor.shape == shape:
+        return tensor
+    padding: list[int] = []
+    for now, then in zip(reversed(tensor.shape), reversed(shape), strict=True):
+        assert now <= then, f"{tuple(tensor.shape)} is larger than {tuple(shape)}"
+        padding += [0, then - now]
+    return torch.nn.functional.pad(tensor, padding)

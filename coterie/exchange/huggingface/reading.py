@@ -1,0 +1,215 @@
+"""From a Hugging Face folder to a decoder: configuration, then every tensor, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from coterie.exchange.files import TensorFiles, open_folder, read_json, refuse_pickles, some
+from coterie.exchange.huggingface.config import Config
+from coterie.exchange.huggingface.families import FAMILIES, Family
+from coterie.exchange.huggingface.rules import Layout, Rule
+from coterie.exchange.imported import ExchangeError, Imported
+from coterie.exchange.tokenizers import from_huggingface
+from coterie.foundation.errors import nearest
+from coterie.model import Decoder, DecoderSettings
+from coterie.tokenizer.interface import Tokenizer
+
+CONFIG = "config.json"
+_TOKENIZERS = ("tokenizer.json", "vocab.json")
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "Model")
+_UNITS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def import_folder(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Imported:
+    """Read a Hugging Face checkpoint.
+
+    Args:
+        path: a folder with config.json and safetensors files.
+        dtype: precision of the model; None: as most of the file. Float32 holds float16 and
+            bfloat16 exactly. Selection biases are float32 always.
+
+    Raises:
+        ExchangeError: it is not such a folder, is damaged, or describes what cannot be built here.
+    """
+    folder = _checked(Path(path))
+    values = read_json(folder / CONFIG)
+    family = _family(values, folder)
+    config = Config(values, family.defaults, family.aliases)
+    given = family.reads(config)
+    config.finish(folder / CONFIG)
+    try:
+        settings = DecoderSettings.model_validate(given)
+    except ValidationError as error:
+        reasons = "\n  ".join(each["msg"] for each in error.errors())
+        raise ExchangeError(f"{folder / CONFIG} describes no model:\n  {reasons}") from error
+    source = _Source(open_folder(folder), family, settings)
+    decoder, units = Decoder(settings), source.common_dtype()
+    decoder.to(units if dtype is None else dtype)
+    notes = [*config.notes, *_load(decoder, family, source, folder)]
+    if dtype is not None and units != dtype:
+        exact = torch.promote_types(units, dtype) == dtype
+        change = "exactly" if exact else "rounded"
+        notes.append(f"weights of {_name(units)} became {_name(dtype)}, {change}")
+    return Imported(decoder.eval(), _tokenizer(folder), family.model_type, folder, tuple(notes))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _checked(path: Path) -> Path:
+    """Return the folder, after looking at what else a path may be."""
+    if not path.exists():
+        raise ExchangeError(
+            f"There is no {path}.", hint="Name a folder with config.json, or a .gguf file."
+        )
+    if path.is_file():
+        refuse_pickles(path)
+        raise ExchangeError(
+            f"{path} is a file; a Hugging Face checkpoint is a folder.",
+            hint=f"Name the folder that holds {CONFIG}, for example {path.parent}.",
+        )
+    if (path / CONFIG).is_file():
+        return path
+    if (path / "config.yaml").is_file():
+        raise ExchangeError(
+            f"{path} is a run or checkpoint of Coterie already; there is nothing to import.",
+            hint=f'Use it as it is, for example: coterie generate {path} "Once"',
+        )
+    refuse_pickles(path)
+    raise ExchangeError(f"There is no {CONFIG} in {path}: it is no Hugging Face checkpoint.")
+
+
+def _family(values: dict[str, Any], folder: Path) -> Family:
+    """Return the family that a configuration names."""
+    name = values.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        said = f"the architecture “{name}”" if name else "no model_type"
+        raise ExchangeError(
+            f"{folder / CONFIG} names {said}, which is not known here; "
+            f"{nearest(str(name), FAMILIES)}"
+        )
+    classes = values.get("architectures") or []
+    if isinstance(classes, list) and classes and not str(classes[0]).endswith(_CAUSAL):
+        raise ExchangeError(
+            f"{folder / CONFIG} describes a {classes[0]}, which is no language model.",
+            hint="Only models that predict the next token (…ForCausalLM) can be imported.",
+        )
+    return FAMILIES[name]
+
+
+class _Source:
+    """The tensors of a folder under the names that the family's rules use."""
+
+    def __init__(self, files: TensorFiles, family: Family, settings: DecoderSettings) -> None:
+        self.files = files
+        self.notes: list[str] = []
+        bare = not any(name.startswith(family.prefix) for name in files.stored)
+        self.names = {
+            family.prefix + name if bare and name != family.head[0] else name: name
+            for name in files.stored
+        }
+        beyond = [name for name in self.names if family.layer(name) >= settings.layers]
+        if beyond and family.ahead:
+            self.notes.append(
+                "the modules that predict further tokens were left out; no logit depends on them"
+            )
+        for name in list(self.names):
+            if family.is_idle(name) or (family.ahead and name in beyond):
+                del self.names[name]
+        head, embedding = family.head
+        if settings.head.tied and head in self.names and embedding in self.names:
+            self._check_tied(head, embedding)
+
+    def _check_tied(self, head: str, embedding: str) -> None:
+        """Let a tied head go that is written out as well, if it is what it should be."""
+        if not torch.equal(self.read(head), self.read(embedding)):
+            raise ExchangeError(
+                f"config.json ties the head to the embedding, but {head} and {embedding} differ.",
+                hint="Set tie_word_embeddings to false in config.json to use both.",
+            )
+        del self.names[head]
+
+    def read(self, name: str) -> Tensor:
+        return self.files.read(self.names[name])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.files.stored[self.names[name]].shape
+
+    def common_dtype(self) -> torch.dtype:
+        """Return the precision of most tensors.
+
+        Raises:
+            ExchangeError: it is none of floating point, as in quantised checkpoints.
+        """
+        found = [self.files.stored[name].dtype for name in self.names.values()]
+        foreign = sorted({each for each in found if each not in _UNITS})
+        if foreign:
+            raise ExchangeError(
+                f"The weights are stored as {', '.join(foreign)}, which is not read here; "
+                f"choices: {', '.join(_UNITS)}.",
+                hint="Quantised checkpoints must be brought back to bfloat16 first.",
+            )
+        return _UNITS[max(set(found), key=found.count)] if found else torch.float32
+
+
+def _load(decoder: Decoder, family: Family, source: _Source, folder: Path) -> list[str]:
+    """Fill every tensor of a decoder; return notes.
+
+    Raises:
+        ExchangeError: tensors are missing, left over or of another shape; all of them are named.
+    """
+    own = decoder.state_dict()
+    chosen = [(rule, _layout(rule, source)) for rule in family.rules(decoder.settings)]
+    covered = {name for rule, _ in chosen for name in rule.own}
+    assert covered == set(own), f"no rule covers {set(own) ^ covered}"
+    problems = list(_problems(own, chosen, source))
+    if problems:
+        raise ExchangeError(
+            f"The weights of {folder} do not fit its {CONFIG}:\n  " + "\n  ".join(problems)
+        )
+    with torch.no_grad():
+        for rule, layout in chosen:
+            if not rule.own:
+                continue
+            shapes = [own[name].shape for name in rule.own]
+            found = layout.to_own([source.read(name) for name in layout.names], shapes)
+            for name, tensor in zip(rule.own, found, strict=True):
+                own[name].copy_(tensor)
+    return source.notes
+
+
+def _layout(rule: Rule, source: _Source) -> Layout:
+    """Return the layout of which most tensors are there."""
+    return max(rule.layouts, key=lambda x: sum(n in source.names for n in x.names) / len(x.names))
+
+
+def _problems(
+    own: dict[str, Tensor], chosen: list[tuple[Rule, Layout]], source: _Source
+) -> Iterator[str]:
+    """Yield sentences on what is missing, left over or of another shape."""
+    wanted = {name for _, layout in chosen for name in layout.names}
+    needed = {name for rule, layout in chosen if not rule.optional for name in layout.names}
+    missing = sorted(needed - set(source.names))
+    unexpected = sorted(set(source.names) - wanted)
+    if missing:
+        yield f"{len(missing)} tensors are missing: {some(missing)}"
+    if unexpected:
+        yield f"{len(unexpected)} tensors are unexpected: {some(unexpected)}"
+    for rule, layout in chosen:
+        hollow = [torch.empty(own[name].shape, device="meta") for name in rule.own]
+        for name, tensor in zip(layout.names, layout.to_foreign(hollow), strict=True):
+            if name in source.names and source.shape(name) != tuple(tensor.shape):
+                yield f"{name} has shape {source.shape(name)} instead of {tuple(tensor.shape)}"
+
+
+def _tokenizer(folder: Path) -> Tokenizer | None:
+    """Return the tokenizer that lies in the folder, if there is one."""
+    present = any((folder / name).is_file() for name in _TOKENIZERS)
+    return from_huggingface(folder) if present else None
