@@ -96,7 +96,7 @@ def score_text(
     tokens = tokenizer.encode(text)
     if not tokens:
         raise DataError("There is no text to evaluate: it is empty.")
-    logprobs = token_logprobs(decoder, [tokenizer.end_of_text, *tokens], stride, loads)
+    logprobs = token_logprobs(decoder, [tokenizer.start_of_text, *tokens], stride, loads)
     return TextScore(text, tokens, logprobs)
 
 

@@ -121,10 +121,13 @@ class Engine:
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return a prompt's tokens as the model will see them.
 
-        An empty prompt is the end-of-text token, after which a new document begins. A prompt longer
-        than the model's context loses its beginning, with a notice.
+        An empty prompt is the end-of-text token, after which a new document begins. Tokenizers that
+        have a token to begin texts with put it first. A prompt longer than the model's context
+        loses its beginning, with a notice.
         """
-        tokens = self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text]
+        tokens, begin = self.tokenizer.encode(prompt), self.tokenizer.begin_of_text
+        if not tokens or (begin is not None and tokens[0] != begin):
+            tokens = [self.tokenizer.start_of_text, *tokens]
         unknown = self.tokenizer.unknown_token
         if unknown is not None and (count := tokens.count(unknown)):
             self._notify(f"{count} characters of the prompt are unknown to this model's tokenizer.")
@@ -179,7 +182,7 @@ class _Text:
         choice = self._sampler.choose(logits[: self._tokenizer.vocab_size], self.past)
         self.past.append(choice.token)
         self._remaining -= 1
-        ended = choice.token == self._tokenizer.end_of_text
+        ended = choice.token in self._tokenizer.ends
         text = "" if ended else self._scanner.push(self._characters.push(choice.token))
         reason: FinishReason | None = None
         if self._scanner.stopped:

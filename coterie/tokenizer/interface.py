@@ -27,7 +27,11 @@ class Tokenizer(ABC):
     Attributes:
         kind: the name under which the tokenizer is saved.
         vocab_size: one more than the largest token number.
-        special_tokens: text of each special token and its number; `END_OF_TEXT` is always there.
+        special_tokens: text of each special token and its number; `END_OF_TEXT` is always there,
+            unless the tokenizer came from elsewhere and ends texts with tokens of its own.
+        begin_of_text: the token that every text begins with, if the tokenizer has such a one.
+        chat_template: how a conversation is written for a model of this tokenizer, a Jinja
+            template, if it came with one.
         unknown_token: the number that stands for what the vocabulary cannot say, if there is one.
         joins_bytes: whether decoding is the plain concatenation of `token_bytes`.
     """
@@ -36,6 +40,8 @@ class Tokenizer(ABC):
     vocab_size: int
     special_tokens: dict[str, int]
     unknown_token: int | None = None
+    begin_of_text: int | None = None
+    chat_template: str | None = None
     joins_bytes: bool = True
 
     @abstractmethod
@@ -105,6 +111,16 @@ class Tokenizer(ABC):
     def end_of_text(self) -> int:
         """The number of the token that separates documents."""
         return self.special_tokens[END_OF_TEXT]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The tokens with which a model ends its text, `end_of_text` among them."""
+        return frozenset({self.end_of_text})
+
+    @property
+    def start_of_text(self) -> int:
+        """The token after which a text begins: the one for that, or the separator."""
+        return self.end_of_text if self.begin_of_text is None else self.begin_of_text
 
     @functools.cached_property
     def fingerprint(self) -> str:

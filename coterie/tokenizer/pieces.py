@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules
-from coterie.tokenizer.special import SpecialSplitter, with_end_of_text
+from coterie.tokenizer.special import END_OF_TEXT, SpecialSplitter, with_end_of_text
 from coterie.tokenizer.tables import byte_alphabet
 
 
@@ -98,20 +99,48 @@ class _Stretches:
                     yield stretch
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """How a model that came from elsewhere marks its texts; a tokenizer.json does not say it.
+
+    Attributes:
+        ends: the tokens that end a text, the one that separates documents first.
+        begin: the token that begins every text.
+        chat_template: how a conversation is written, a Jinja template.
+    """
+
+    ends: tuple[str, ...] = (END_OF_TEXT,)
+    begin: str | None = None
+    chat_template: str | None = None
+
+
 class PieceTokenizer(Tokenizer):
-    """Rules of the `tokenizers` library, with `END_OF_TEXT` and further special tokens added."""
+    """Rules of the `tokenizers` library; texts end as its `Conventions` say."""
 
     kind: ClassVar[str] = "pieces"
 
-    def __init__(self, rules: tokenizers.Tokenizer, special_tokens: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        rules: tokenizers.Tokenizer,
+        special_tokens: Iterable[str] = (),
+        conventions: Conventions | None = None,
+    ) -> None:
         """Take over `rules`, which must not be changed afterwards.
 
+        Without conventions `END_OF_TEXT` ends texts and is added if the rules lack it.
+
         Raises:
-            TokenizerError: a special token is empty or ambiguous.
+            TokenizerError: a special token is empty or ambiguous, or the conventions name a token
+                that the rules do not have.
         """
         rules.no_truncation()
         rules.no_padding()
-        _add_special_tokens(rules, special_tokens)
+        _add_special_tokens(rules, special_tokens, separator=conventions is None)
+        self.conventions = conventions or Conventions()
+        self._ends = [_number(rules, token) for token in self.conventions.ends]
+        begin = self.conventions.begin
+        self.begin_of_text = None if begin is None else _number(rules, begin)
+        self.chat_template = self.conventions.chat_template
         self._rules = rules
         self._json = rules.to_str()
         self._plain = _ignoring_special_tokens(self._json)
@@ -123,10 +152,22 @@ class PieceTokenizer(Tokenizer):
             if token["special"]
         }
         self.vocab_size = max(rules.get_vocab(with_added_tokens=True).values()) + 1
-        self.unknown_token = _unknown_token(rules, description["model"])
+        unknown = _unknown_token(rules, description["model"])
+        # Some name their separator as the token for what they cannot say, which never occurs.
+        self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
         self.joins_bytes = (description["decoder"] or {}).get("type") == "ByteLevel"
         self._cuts_at_lines = cuts_at_lines(description)
         self._fast: FastRules | None = fast_rules(description)
+
+    @property
+    def end_of_text(self) -> int:
+        """See `Tokenizer.end_of_text`."""
+        return self._ends[0]
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """See `Tokenizer.ends`."""
+        return frozenset(self._ends)
 
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
         """See `Tokenizer.encode_array`."""
@@ -179,29 +220,60 @@ class PieceTokenizer(Tokenizer):
         fresh = self.new_special_tokens(special_tokens)
         if not fresh:
             return self
-        return PieceTokenizer(tokenizers.Tokenizer.from_str(self._json), fresh)
+        rules = tokenizers.Tokenizer.from_str(self._json)
+        return PieceTokenizer(rules, fresh, self.conventions)
+
+    def rules_json(self) -> dict[str, Any]:
+        """Return the rules as a plain tokenizer.json, which does not say how texts end."""
+        return json.loads(self._json)
 
     def to_json(self) -> dict[str, Any]:
-        """See `Tokenizer.to_json`: a plain tokenizer.json."""
-        return json.loads(self._json)
+        """See `Tokenizer.to_json`: a tokenizer.json, in an envelope if texts end otherwise."""
+        if self.conventions == Conventions():
+            return self.rules_json()
+        return {"kind": self.kind, **asdict(self.conventions), "rules": self.rules_json()}
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> PieceTokenizer:
-        """Return the tokenizer of a tokenizer.json.
+        """Return the tokenizer of a tokenizer.json, or of one in the envelope of `to_json`.
 
         Raises:
             TokenizerError: the library cannot read it.
         """
-        try:
-            rules = tokenizers.Tokenizer.from_str(json.dumps(description))
-        except Exception as error:  # the library raises the bare class
-            raise TokenizerError(f"Not a tokenizer.json that can be read: {error}") from error
-        return cls(rules)
+        conventions = None
+        if "rules" in description:
+            conventions = Conventions(
+                tuple(description["ends"]), description["begin"], description["chat_template"]
+            )
+            description = description["rules"]
+        return cls(read_rules(description), conventions=conventions)
 
 
-def _add_special_tokens(rules: tokenizers.Tokenizer, special_tokens: Iterable[str]) -> None:
+def read_rules(description: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Return the rules of a tokenizer.json's content.
+
+    Raises:
+        TokenizerError: the library cannot read it.
+    """
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(description))
+    except Exception as error:  # the library raises the bare class
+        raise TokenizerError(f"Not a tokenizer.json that can be read: {error}") from error
+
+
+def _number(rules: tokenizers.Tokenizer, token: str) -> int:
+    number = rules.token_to_id(token)
+    if number is None:
+        raise TokenizerError(f"The tokenizer has no token {token!r}, which shall mark its texts.")
+    return number
+
+
+def _add_special_tokens(
+    rules: tokenizers.Tokenizer, special_tokens: Iterable[str], *, separator: bool
+) -> None:
     known = [t.content for t in rules.get_added_tokens_decoder().values() if t.special]
-    fresh = [token for token in with_end_of_text(special_tokens) if token not in known]
+    wanted = with_end_of_text(special_tokens) if separator else list(special_tokens)
+    fresh = [token for token in wanted if token not in known]
     if fresh:
         with_end_of_text([*known, *fresh])  # refuses what is ambiguous between old and new
         rules.add_special_tokens(

@@ -16,19 +16,22 @@ from coterie.tokenizer.raw_bytes import ByteTokenizer
 
 FILE_NAME = "tokenizer.json"
 _FORMAT = "coterie.tokenizer/1"
-_KINDS = {kind.kind: kind for kind in (CharacterTokenizer, ByteTokenizer, TiktokenTokenizer)}
+_KINDS = {
+    kind.kind: kind
+    for kind in (CharacterTokenizer, ByteTokenizer, TiktokenTokenizer, PieceTokenizer)
+}
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path | str) -> None:
     """Write a tokenizer as one JSON file, atomically.
 
-    Tokenizers of the `tokenizers` library become a plain tokenizer.json.
+    Tokenizers of the `tokenizers` library become a plain tokenizer.json where that says it all.
 
     Raises:
         UserError: the disk is full or not writable.
     """
     description = tokenizer.to_json()
-    if not isinstance(tokenizer, PieceTokenizer):
+    if "kind" in description:
         description = {"format": _FORMAT, **description}
     write_text_atomic(path, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 

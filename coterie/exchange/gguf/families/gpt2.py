@@ -1,0 +1,89 @@
+"""GPT-2: learned positions, LayerNorm, GELU, biases everywhere. Radford et al. 2019.
+
+Rows of queries, keys and values stand in one tensor; matrices lie as [out, in].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.exchange.gguf.family import Family
+from coterie.exchange.gguf.metadata import Metadata
+from coterie.exchange.huggingface.plain import Plain
+from coterie.exchange.huggingface.rules import Rule, joined, same
+from coterie.model import DecoderSettings
+
+_EPSILON = "attention.layer_norm_epsilon"
+
+
+def _reads(meta: Metadata) -> dict[str, Any]:
+    width, heads = meta.whole("embedding_length"), meta.whole("attention.head_count")
+    meta.raw("attention.head_count_kv")
+    rows = meta.shapes.get("token_embd.weight", (0,))[0]
+    return {
+        "layers": meta.whole("block_count"),
+        "width": width,
+        "context": meta.whole("context_length"),
+        "vocab_size": rows or meta.whole("vocab_size"),
+        "embedding": {"kind": "full"},
+        "position": {"kind": "learned"},
+        "norm": {"kind": "layer", "epsilon": meta.number(_EPSILON)},
+        "attention": {"kind": "grouped", "heads": heads, "bias": True},
+        "feedforward": {
+            "kind": "dense",
+            "body": {
+                "kind": "gelu",
+                "width": meta.whole("feed_forward_length", 4 * width),
+                "bias": True,
+                "approximate": "tanh",
+            },
+        },
+        "head": {"tied": not meta.has("output.weight")},
+    }
+
+
+def _writes(plain: Plain) -> dict[str, Any]:
+    settings = plain.settings
+    return {
+        "vocab_size": plain.vocab_size,
+        "context_length": settings.context,
+        "embedding_length": settings.width,
+        "block_count": settings.layers,
+        "feed_forward_length": plain.dense_width or 1,
+        "attention.head_count": plain.grouped.heads,
+        _EPSILON: plain.epsilon,
+    }
+
+
+def _rules(settings: DecoderSettings) -> list[Rule]:
+    rules = [
+        same("embedding.weight", "token_embd.weight"),
+        same("position.weight", "position_embd.weight", exact=True),
+        same("norm.weight", "output_norm.weight", exact=True),
+        same("norm.bias", "output_norm.bias", exact=True),
+    ]
+    for layer in range(settings.layers):
+        rules += _block(f"blocks.{layer}", f"blk.{layer}")
+    return rules if settings.head.tied else [*rules, same("head.weight", "output.weight")]
+
+
+def _block(own: str, foreign: str) -> list[Rule]:
+    attention, body = f"{own}.attention", f"{own}.feedforward.body"
+    rules = []
+    for part in ("weight", "bias"):
+        norm, ffn_norm = f"{foreign}.attn_norm.{part}", f"{foreign}.ffn_norm.{part}"
+        rules.append(same(f"{own}.attention_norm.{part}", norm, exact=True))
+        rules.append(same(f"{own}.feedforward_norm.{part}", ffn_norm, exact=True))
+        end, exact = ("", False) if part == "weight" else ("_bias", True)
+        inputs = [f"{attention}.{name}{end}" for name in ("query", "key", "value")]
+        rules.append(joined(inputs, f"{foreign}.attn_qkv.{part}"))
+        for ours, theirs in (
+            (f"{attention}.output", "attn_output"),
+            (f"{body}.up", "ffn_up"),
+            (f"{body}.down", "ffn_down"),
+        ):
+            rules.append(same(f"{ours}{end}", f"{foreign}.{theirs}.{part}", exact=exact))
+    return rules
+
+
+GPT2 = Family("gpt2", "GPT-2", _reads, _writes, _rules)

@@ -1,0 +1,142 @@
+"""A GGUF file: its values, and its tensors, turned into float32 one at a time.
+
+The blocks of quantised types are opened by the `gguf` library, whose authors define them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.exchange.files import PICKLES, refuse_pickles
+from coterie.exchange.gguf.header import TensorPlace, read_header
+from coterie.exchange.imported import ExchangeError
+from coterie.foundation.errors import require
+
+_ALIGNMENT = "general.alignment"
+
+
+def library() -> ModuleType:
+    """Return the `gguf` library.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    require("gguf.quants", "gguf")
+    return require("gguf", "gguf")
+
+
+class GGUFFile:
+    """An opened file.
+
+    Attributes:
+        path: where it is.
+        values: what it says, by name.
+        shapes: of its tensors, by name.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Read the header and check that every tensor lies within the file.
+
+        Raises:
+            ExchangeError: there is no such file, or it cannot be read.
+            MissingExtraError: the `gguf` library is not installed.
+        """
+        self.path = Path(path)
+        if self.path.suffix in PICKLES and self.path.is_file():
+            refuse_pickles(self.path)
+        if not self.path.is_file():
+            raise ExchangeError(f"There is no file {self.path}.")
+        self._library = library()
+        try:
+            header = read_header(self.path)
+        except OSError as error:
+            raise ExchangeError(f"{self.path} cannot be read: {error.strerror}.") from error
+        self.values: Mapping[str, Any] = header.values
+        self._tensors = header.tensors
+        self.shapes = {name: place.shape for name, place in header.tensors.items()}
+        self._check_split()
+        self._begin = _aligned(header.end, self._alignment())
+        self._content = np.memmap(self.path, mode="r")
+        self._places = {name: self._check(name, place) for name, place in self._tensors.items()}
+
+    def kind(self, name: str) -> str:
+        """Return the name of a tensor's type."""
+        return self._kind(name).name
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor in float32.
+
+        Raises:
+            ExchangeError: its type cannot be opened, or it holds values that are not numbers.
+        """
+        kind = self._kind(name)
+        first, size = self._places[name]
+        raw = self._content[first : first + size]
+        shape = self.shapes[name]
+        try:
+            rows = raw.reshape(-1, size * shape[-1] // int(np.prod(shape)))
+            values = self._library.quants.dequantize(rows, kind)
+        except NotImplementedError as error:
+            raise ExchangeError(
+                f"{self.path}: {name} is of the type {kind.name}, which cannot be opened.",
+                hint="Ask for the model in another quantisation, for example Q8_0 or Q4_K_M.",
+            ) from error
+        tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(shape)
+        if not bool(tensor.isfinite().all()):
+            raise ExchangeError(f"{self.path} is damaged: {name} holds values that are no numbers.")
+        return tensor
+
+    def _kind(self, name: str) -> Any:
+        number = self._tensors[name].kind
+        try:
+            return self._library.GGMLQuantizationType(number)
+        except ValueError as error:
+            raise ExchangeError(
+                f"{self.path}: {name} is of the unknown type {number}.",
+                hint="A newer “gguf” may know it: pip install --upgrade gguf",
+            ) from error
+
+    def _check_split(self) -> None:
+        count = self.values.get("split.count", 1)
+        if isinstance(count, int) and count > 1:
+            raise ExchangeError(
+                f"{self.path} is one of {count} pieces of a model.",
+                hint="Join them first: llama-gguf-split --merge FIRST_PIECE WHOLE",
+            )
+
+    def _alignment(self) -> int:
+        alignment = self.values.get(_ALIGNMENT, 32)
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise ExchangeError(f"{self.path} is damaged: {_ALIGNMENT} is {alignment!r}.")
+        return alignment
+
+    def _check(self, name: str, place: TensorPlace) -> tuple[int, int]:
+        """Return where a tensor begins and how many bytes it has."""
+        kind = self._kind(name)
+        block, block_bytes = self._library.GGML_QUANT_SIZES[kind]
+        elements = int(np.prod([int(side) for side in place.shape], dtype=object))
+        if elements == 0 or place.shape[-1] % block:
+            raise ExchangeError(
+                f"{self.path} is damaged: {name} has the shape {list(place.shape)}, which "
+                f"{kind.name} cannot have."
+            )
+        size = elements // block * block_bytes
+        first = self._begin + place.offset
+        if first + size > self._content.shape[0]:
+            raise ExchangeError(
+                f"{self.path} is cut off: {name} should end at byte {first + size:,}, the file "
+                f"ends at {self._content.shape[0]:,}.",
+                hint="Download or copy the file again.",
+            )
+        return first, size
+
+
+def _aligned(at: int, alignment: int) -> int:
+    return -(-at // alignment) * alignment

@@ -1,0 +1,113 @@
+"""What a GGUF file says about its model: every value checked, every problem collected.
+
+Values that change the mathematics and that no part of the decoder computes are refused by name;
+others that the architecture does not read are mentioned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from coterie.exchange.imported import ExchangeError
+
+_REFUSED = frozenset({
+    "attention.clamp_kqv", "attention.max_alibi_bias", "attention.output_scale", "attention.scale",
+    "attention.sliding_window", "attention.temperature_length", "attention.temperature_scale",
+    "attn_logit_softcapping", "embedding_scale", "expert_group_scale", "experts_per_group",
+    "final_logit_softcapping", "interleave_moe_layer_step", "logit_scale", "moe_every_n_layers",
+    "residual_scale", "rope.dimension_sections", "rope.scaling.alpha",
+    "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor", "router_logit_softcapping",
+    "swiglu_clamp_exp", "swiglu_clamp_shexp", "swin_norm", "use_parallel_residual",
+})  # fmt: skip
+_IDLE = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
+
+
+class Metadata:
+    """The values of one architecture, with the problems found in them so far."""
+
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        shapes: Mapping[str, tuple[int, ...]],
+        read: Callable[[str], Tensor],
+    ) -> None:
+        """Take what a file says.
+
+        Args:
+            values: by full name.
+            shapes: of the file's tensors, by name.
+            read: returns a tensor.
+        """
+        self.architecture = str(values.get("general.architecture", ""))
+        self.shapes = shapes
+        self.read = read
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._values = values
+        self._known: set[str] = set()
+
+    def raw(self, name: str, default: Any = None) -> Any:
+        """Return a value as it stands; one for every layer only if they are all alike."""
+        self._known.add(name)
+        value = self._values.get(f"{self.architecture}.{name}", default)
+        if isinstance(value, list):
+            if len(set(value)) != 1:
+                self.refuse(f"{name} differs from layer to layer: {value}")
+            value = value[0] if value else default
+        return value
+
+    def whole(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """Return a whole number of at least `least`."""
+        value = self.raw(name, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self._wrong(name, value, f"a whole number of at least {least}")
+            return least
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a number above zero."""
+        value = self.raw(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+            self._wrong(name, value, "a number above 0")
+            return 1.0
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Return a truth value; what is missing is false."""
+        return bool(self.raw(name, False))
+
+    def has(self, tensor: str) -> bool:
+        """Whether the file holds a tensor."""
+        return tensor in self.shapes
+
+    def refuse(self, problem: str) -> None:
+        """Add a problem; all of them are reported together."""
+        self.problems.append(problem)
+
+    def finish(self, source: object) -> None:
+        """Look at the values nobody asked for, and report all problems.
+
+        Raises:
+            ExchangeError: there are any.
+        """
+        before = f"{self.architecture}."
+        for full, value in self._values.items():
+            name = full.removeprefix(before)
+            if not full.startswith(before) or name in self._known | _IDLE or not value:
+                continue
+            if name in _REFUSED:
+                self.refuse(f"{name} is {value!r}, which no part of the decoder computes")
+            else:
+                self.notes.append(f"{full} is not read")
+        if self.problems:
+            raise ExchangeError(
+                f"{source} holds a model that cannot be expressed here:\n  "
+                + "\n  ".join(self.problems)
+            )
+
+    def _wrong(self, name: str, value: Any, expected: str) -> None:
+        said = "is missing" if value is None else f"is {value!r}"
+        self.refuse(f"{self.architecture}.{name} {said}; it must be {expected}")

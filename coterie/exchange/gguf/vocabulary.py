@@ -1,0 +1,149 @@
+"""The tokenizer in a GGUF file: pieces, their kinds, merges or scores, and the name of the words.
+
+Byte-level BPE is called “gpt2” there, SentencePiece's BPE with bytes to fall back on “llama”. The
+other kinds (unigram, WordPiece) are said to be so; the model is then imported without a tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from coterie.exchange.gguf.words import WORDS_BY_NAME, Words
+from coterie.exchange.tokenizers.arrive import unique
+from coterie.exchange.tokenizers.ranks import merges_of
+from coterie.foundation.errors import TokenizerError, nearest
+from coterie.tokenizer.pieces import Conventions, PieceTokenizer
+from coterie.tokenizer.special import END_OF_TEXT
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
+    """Return the tokenizer of a file; None if it holds none.
+
+    Args:
+        values: what the file says, by name.
+
+    Raises:
+        TokenizerError: it is of a kind that cannot be built here, or damaged.
+    """
+    said = {
+        name.removeprefix("tokenizer.ggml."): value
+        for name, value in values.items()
+        if name.startswith("tokenizer.ggml.")
+    }
+    kind, pieces = said.get("model"), said.get("tokens")
+    if kind in (None, "no_vocab", "none") or not pieces:
+        return None
+    kinds = said.get("token_type") or [NORMAL] * len(pieces)
+    if len(kinds) != len(pieces):
+        raise TokenizerError(
+            f"The file names {len(pieces)} tokens, but {len(kinds)} kinds of them."
+        )
+    if kind == "gpt2":
+        rules, begins = _byte_level(said, pieces, kinds)
+    elif kind == "llama":
+        rules, begins = _sentence_piece(said, pieces, kinds), True
+    else:
+        raise TokenizerError(
+            f"The file's tokenizer is of the kind “{kind}”, which is not read here; "
+            f"{nearest(str(kind), ['gpt2', 'llama'])}"
+        )
+    _add_tokens(rules, pieces, kinds)
+    template = values.get("tokenizer.chat_template")
+    conventions = Conventions(
+        _ends(said, pieces, kinds),
+        _begin(said, pieces, begins=begins),
+        template if isinstance(template, str) else None,
+    )
+    return PieceTokenizer(rules, conventions=conventions)
+
+
+def _byte_level(
+    said: dict[str, Any], pieces: list[str], kinds: list[int]
+) -> tuple[Tokenizer, bool]:
+    """Return the rules of byte-level BPE, and whether texts begin with a token of their own."""
+    name = said.get("pre", "")
+    if name not in WORDS_BY_NAME:
+        raise TokenizerError(
+            f"The file's tokenizer splits words by the rule “{name or 'default'}”, which is not "
+            f"known here; {nearest(name, WORDS_BY_NAME)}"
+        )
+    words: Words = WORDS_BY_NAME[name]
+    numbers = _numbered(pieces, kinds)
+    pairs = (tuple(merge.split(" ", 1)) for merge in said.get("merges", []))
+    # A pair whose result is no token merges nothing that remains.
+    merges = [pair for pair in pairs if len(pair) == 2 and "".join(pair) in numbers]
+    rules = Tokenizer(models.BPE(vocab=numbers, merges=merges, ignore_merges=words.whole))
+    rules.normalizer = words.normalizer()
+    rules.pre_tokenizer = words.pre_tokenizer()
+    rules.decoder = decoders.ByteLevel()
+    return rules, words.begins
+
+
+def _sentence_piece(said: dict[str, Any], pieces: list[str], kinds: list[int]) -> Tokenizer:
+    """Return the rules of BPE by scores: of all neighbours the pair of highest score is merged."""
+    scores = said.get("scores")
+    if not scores or len(scores) != len(pieces):
+        raise TokenizerError("The file's tokenizer merges by scores, but does not hold them.")
+    numbers = _numbered(pieces, kinds)
+    mergeable = (i for i, kind in enumerate(kinds) if kind == NORMAL)
+    order = sorted(mergeable, key=lambda i: (-scores[i], i))
+    merges = merges_of({pieces[number]: rank for rank, number in enumerate(order)})
+    unknown = next((pieces[i] for i, kind in enumerate(kinds) if kind == UNKNOWN), None)
+    rules = Tokenizer(
+        models.BPE(
+            vocab=numbers, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
+        )
+    )
+    leading = bool(said.get("add_space_prefix", True))
+    before = [normalizers.Prepend("▁")] if leading else []
+    rules.normalizer = normalizers.Sequence([*before, normalizers.Replace(" ", "▁")])
+    after = [decoders.Strip(" ", 1, 0)] if leading else []
+    rules.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *after]
+    )
+    return rules
+
+
+def _numbered(pieces: list[str], kinds: list[int]) -> dict[str, int]:
+    """Return the number of each piece; those that fill up the list are left out."""
+    used = [number for number, kind in enumerate(kinds) if kind != UNUSED]
+    numbers = {pieces[number]: number for number in used}
+    if len(numbers) != len(used):
+        raise TokenizerError("The file's tokenizer holds the same text under two numbers.")
+    return numbers
+
+
+def _add_tokens(rules: Tokenizer, pieces: list[str], kinds: list[int]) -> None:
+    """Mark control and user-defined tokens, which stand in the vocabulary already."""
+    of_kind = {
+        kind: [piece for piece, each in zip(pieces, kinds, strict=True) if each == kind]
+        for kind in (CONTROL, USER_DEFINED)
+    }
+    rules.add_tokens([AddedToken(piece, normalized=False) for piece in of_kind[USER_DEFINED]])
+    rules.add_special_tokens(
+        [AddedToken(piece, special=True, normalized=False) for piece in of_kind[CONTROL]]
+    )
+
+
+def _ends(said: dict[str, Any], pieces: list[str], kinds: list[int]) -> tuple[str, ...]:
+    """Return the tokens that end a text, the one that separates documents first."""
+    named = [said.get(name) for name in _ENDS]
+    ends = [pieces[i] for i in named if isinstance(i, int) and 0 <= i < len(pieces)]
+    separates = END_OF_TEXT in pieces and kinds[pieces.index(END_OF_TEXT)] == CONTROL
+    if separates:
+        ends.insert(0, END_OF_TEXT)
+    if not ends:
+        raise TokenizerError("The file does not say which token ends a text.")
+    return unique(ends)
+
+
+def _begin(said: dict[str, Any], pieces: list[str], *, begins: bool) -> str | None:
+    number = said.get("bos_token_id")
+    wanted = said.get("add_bos_token", begins)
+    return pieces[number] if wanted and isinstance(number, int) and number < len(pieces) else None

@@ -1,0 +1,121 @@
+r"""How text is split into words before merging: GGUF names it, a tokenizer.json spells it out.
+
+The names are llama.cpp's; each pattern is the one in the tokenizer.json of the models that the name
+stands for: GPT-2, StarCoder and SmolLM, Llama 3, Qwen2, GPT-4o, Mistral NeMo (tekken) and DeepSeek.
+Some, such as deepseek-llm, list every letter they mean; those are not held here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from coterie.exchange.tokenizers.leave import WORDS
+
+_SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = (
+    rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_BLANKS}"
+)
+_QWEN2 = (
+    rf"{_SUFFIXES}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_BLANKS}"
+)
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    rf"|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}"
+)
+_KANA = "[一-龥぀-ゟ゠-ヿ]+"
+_DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_BLANKS}"
+)
+_HAN = "[一-龥ࠀ-一가-퟿]+"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A way to split text.
+
+    Attributes:
+        patterns: split by each in turn; none: as GPT-2 does.
+        digits: whether every digit is a word, before GPT-2's way.
+        whole: whether a word that is a token is taken without merging.
+        begins: whether texts begin with the token for that, where a file does not say.
+        composed: whether letters and their accents become one character first (NFC).
+    """
+
+    patterns: tuple[str, ...] = ()
+    digits: bool = False
+    whole: bool = False
+    begins: bool = False
+    composed: bool = False
+
+    def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
+        """Return it as a part of a tokenizer.json."""
+        steps: list[Any] = [
+            pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns
+        ]
+        if self.digits:
+            steps.append(pre_tokenizers.Digits(individual_digits=True))
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not self.patterns))
+        return steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+
+    def normalizer(self) -> normalizers.Normalizer | None:
+        """Return what happens to a text before, if anything."""
+        return normalizers.NFC() if self.composed else None
+
+
+_GPT2_LIKE = Words()
+_DIGITS = Words(digits=True)
+_O200K = Words((WORDS["o200k_base"],))
+WORDS_BY_NAME = {
+    "gpt-2": _GPT2_LIKE,
+    "phi-2": _GPT2_LIKE,
+    "olmo": _GPT2_LIKE,
+    "smollm": _DIGITS,
+    "starcoder": _DIGITS,
+    "refact": _DIGITS,
+    "llama-bpe": Words((_LLAMA3,), whole=True, begins=True),
+    "llama3": Words((_LLAMA3,), whole=True, begins=True),
+    "dbrx": Words((_LLAMA3,)),
+    "smaug-bpe": Words((_LLAMA3,)),
+    "qwen2": Words((_QWEN2,), composed=True),
+    "deepseek-r1-qwen": Words((_QWEN2,), composed=True),
+    "stablelm2": Words((_QWEN2,)),
+    "gpt-4o": _O200K,
+    "llama4": _O200K,
+    "tekken": Words((_TEKKEN,), whole=True, begins=True),
+    "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, r"\p{N}")),
+    "deepseek-v3": Words((r"\p{N}{1,3}", _KANA, _DEEPSEEK3)),
+}
+
+
+def name_of(description: dict[str, Any]) -> str | None:
+    """Return the name for the words of a tokenizer.json; None if there is none.
+
+    cl100k_base goes by the name of Llama 3's words, which differ from it only at the end of a text:
+    there blanks after a line break are a word of their own.
+    """
+    wanted = _plain(description["pre_tokenizer"])
+    if not description["model"].get("merges"):
+        return "gpt-2"  # with nothing to merge, words make no difference
+    cl100k = Words((WORDS["cl100k_base"],))
+    candidates = {**WORDS_BY_NAME, "llama-bpe": WORDS_BY_NAME["llama-bpe"]}
+    for name, words in [*candidates.items(), ("llama-bpe", cl100k)]:
+        probe = Tokenizer(models.BPE())
+        probe.pre_tokenizer = words.pre_tokenizer()
+        if _plain(json.loads(probe.to_str())["pre_tokenizer"]) == wanted:
+            return name
+    return None
+
+
+def _plain(pre_tokenizer: dict[str, Any] | None) -> Any:
+    """Return what of a splitting decides the words."""
+    steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
+    return [{key: step[key] for key in step if key != "trim_offsets"} for step in steps]

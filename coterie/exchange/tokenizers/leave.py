@@ -1,0 +1,152 @@
+"""Every kind of tokenizer as a tokenizer.json: the same numbers for the same text.
+
+Bytes become byte-level BPE without merges, characters BPE without merges over their alphabet, ranks
+of tiktoken become listed merges; tokenizers of the `tokenizers` library are such files already.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+from coterie.exchange.tokenizers.ranks import merges_of, spelled
+from coterie.foundation.errors import TokenizerError
+from coterie.foundation.files import write_json_atomic
+from coterie.tokenizer import interface
+from coterie.tokenizer.characters import CharacterTokenizer
+from coterie.tokenizer.pieces import PieceTokenizer
+from coterie.tokenizer.published import TiktokenTokenizer
+from coterie.tokenizer.raw_bytes import ByteTokenizer
+from coterie.tokenizer.special import UNKNOWN
+from coterie.tokenizer.tables import load_ranks
+
+# The patterns of tiktoken, written for the regular expressions of the `tokenizers` library: there
+# `$` would match at every line's end, and `{1,3}+` repeats. What possessive quantifiers forbid
+# cannot happen in these patterns, for no alternative goes on after them.
+WORDS = {
+    "cl100k_base": (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
+    ),
+    "o200k_base": (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
+}
+
+
+def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
+    """Return the content of a tokenizer.json that encodes and decodes as a tokenizer does.
+
+    Raises:
+        TokenizerError: the tokenizer is of a kind from outside, which cannot be said so.
+    """
+    if isinstance(tokenizer, PieceTokenizer):
+        return tokenizer.rules_json()
+    if isinstance(tokenizer, ByteTokenizer):
+        rules = _bytes()
+    elif isinstance(tokenizer, CharacterTokenizer):
+        rules = _characters(tokenizer)
+    elif isinstance(tokenizer, TiktokenTokenizer):
+        rules = _ranks(tokenizer.encoding)
+    else:
+        raise TokenizerError(
+            f"A tokenizer of the kind “{tokenizer.kind}” cannot be written as a tokenizer.json."
+        )
+    return _with_special_tokens(rules, tokenizer)
+
+
+def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
+    """Return the content of the tokenizer_config.json that belongs beside it."""
+    text = {number: token for token, number in tokenizer.special_tokens.items()}
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "add_prefix_space": False,
+        "eos_token": text.get(tokenizer.end_of_text, _piece(tokenizer, tokenizer.end_of_text)),
+    }
+    if tokenizer.begin_of_text is not None:
+        config["bos_token"] = text[tokenizer.begin_of_text]
+    if tokenizer.unknown_token is not None:
+        config["unk_token"] = _piece(tokenizer, tokenizer.unknown_token)
+    if tokenizer.chat_template is not None:
+        config["chat_template"] = tokenizer.chat_template
+    return config
+
+
+def write_huggingface(tokenizer: interface.Tokenizer, folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json into a folder.
+
+    Raises:
+        TokenizerError: the tokenizer cannot be said so.
+        UserError: the disk is full or not writable.
+    """
+    write_json_atomic(folder / "tokenizer.json", to_huggingface(tokenizer))
+    write_json_atomic(folder / "tokenizer_config.json", to_huggingface_config(tokenizer))
+
+
+def _piece(tokenizer: interface.Tokenizer, token: int) -> str:
+    return tokenizer.token_bytes(token).decode("utf-8", "replace")
+
+
+def _bytes() -> Tokenizer:
+    vocabulary = {spelled(bytes([byte])): byte for byte in range(256)}
+    rules = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    rules.decoder = decoders.ByteLevel()
+    return rules
+
+
+def _characters(tokenizer: CharacterTokenizer) -> Tokenizer:
+    vocabulary = {character: number for number, character in enumerate(tokenizer.alphabet)}
+    vocabulary[UNKNOWN] = tokenizer.special_tokens[UNKNOWN]
+    rules = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
+    rules.decoder = decoders.Fuse()
+    return rules
+
+
+def _ranks(encoding: str) -> Tokenizer:
+    ranks = load_ranks(encoding)
+    vocabulary = {spelled(piece): number for piece, number in ranks.items()}
+    merges = [(spelled(first), spelled(second)) for first, second in merges_of(ranks)]
+    rules = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
+    words = WORDS.get(encoding)
+    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words is None)
+    if words is None:  # the library knows the words of gpt2 by itself
+        rules.pre_tokenizer = bytes_alone
+    else:
+        split = pre_tokenizers.Split(Regex(words), "isolated")
+        rules.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_alone])
+    rules.decoder = decoders.ByteLevel()
+    return rules
+
+
+def _with_special_tokens(rules: Tokenizer, tokenizer: interface.Tokenizer) -> dict[str, Any]:
+    """Return the rules with every special token under its own number.
+
+    The library numbers added tokens from the end of the vocabulary on; published tables leave gaps
+    before theirs, so the numbers are written into the description.
+    """
+    description = json.loads(rules.to_str())
+    added = [
+        {
+            "id": number,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for token, number in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
+    ]
+    description["added_tokens"] = added
+    # A file's added tokens are numbered by their place after the vocabulary unless it holds them.
+    description["model"]["vocab"].update({token["content"]: token["id"] for token in added})
+    return description

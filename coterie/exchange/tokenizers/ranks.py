@@ -1,0 +1,54 @@
+"""From ranks to merges: byte-pair tables in which only the joined bytes have a number.
+
+tiktoken merges, of all neighbours whose joined bytes are in the table, the pair of lowest rank; the
+`tokenizers` library merges pairs from a list. Where merging by ranks turns the bytes of a token,
+taken alone, into that token, its last step joined exactly two pieces: that pair is its merge. What
+happens between the bounds of a token does not depend on its surroundings, so listing one pair for
+each token is enough. A token that is never reached so is found only as a whole word, which both
+libraries look up first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from coterie.tokenizer.tables import byte_alphabet
+
+Piece = TypeVar("Piece", bytes, str)
+
+
+def merges_of(ranks: Mapping[Piece, int]) -> list[tuple[Piece, Piece]]:
+    """Return the pair that makes each token, in the order of the ranks.
+
+    Args:
+        ranks: of tokens, which are bytes, or characters where merging begins with those.
+    """
+    merges: list[tuple[Piece, Piece]] = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) > 1:
+            parts = _parts(ranks, token, rank)
+            if len(parts) == 2:
+                merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _parts(ranks: Mapping[Piece, int], token: Piece, rank: int) -> list[Piece]:
+    """Return the pieces of a token before the merge that would make it."""
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        found = [ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1)]
+        lowest = min(found)
+        if lowest >= rank:
+            break
+        at = found.index(lowest)
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def spelled(piece: bytes) -> str:
+    """Return bytes in the alphabet of byte-level vocabularies, one character for each byte."""
+    return "".join(_CHARACTERS[byte] for byte in piece)
+
+
+_CHARACTERS = {byte: character for character, byte in byte_alphabet().items()}
