@@ -10,12 +10,29 @@ from coterie.foundation.settings import union
 from coterie.model.attention.backends.auto import AutoBackend
 from coterie.model.attention.backends.blocked import BlockedBackend
 from coterie.model.attention.backends.dense import DenseBackend
+from coterie.model.attention.backends.flash import FlashBackend
+from coterie.model.attention.backends.flex import FlexBackend
 from coterie.model.attention.backends.interface import BackendFunction, BackendSettings, Call
+from coterie.model.attention.backends.measured import MeasuredBackend
 from coterie.model.attention.backends.sdpa import SDPABackend
 
 Backend = Annotated[
-    AutoBackend | DenseBackend | SDPABackend | BlockedBackend,
-    union(AutoBackend, DenseBackend, SDPABackend, BlockedBackend),
+    AutoBackend
+    | MeasuredBackend
+    | DenseBackend
+    | SDPABackend
+    | BlockedBackend
+    | FlexBackend
+    | FlashBackend,
+    union(
+        AutoBackend,
+        MeasuredBackend,
+        DenseBackend,
+        SDPABackend,
+        BlockedBackend,
+        FlexBackend,
+        FlashBackend,
+    ),
 ]
 
 __all__ = [
@@ -26,5 +43,8 @@ __all__ = [
     "BlockedBackend",
     "Call",
     "DenseBackend",
+    "FlashBackend",
+    "FlexBackend",
+    "MeasuredBackend",
     "SDPABackend",
 ]

@@ -40,14 +40,23 @@ class BlockedFunction:
     def refuses(self, call: Call) -> None:
         """Refuse nothing."""
 
-    def worth(self, call: Call) -> bool:
-        """Return whether it saves enough over looking at all pairs to be taken."""
-        window, length = call.mask.window, call.query.shape[2]
-        return window is not None and length > 2 * window + 32
+    def scores(self, call: Call) -> int:
+        """Return how many scores are held at once: those of a tile."""
+        largest = max((tile.stop - tile.start) * tile.keys for tile in Plan(call).tiles)
+        return call.query.shape[0] * call.query.shape[1] * largest
+
+    def plan(self, call: Call) -> Plan:
+        """Return which keys each tile needs, without computing anything."""
+        return Plan(call)
+
+    def compute(self, plan: Plan) -> Float[Tensor, "B H T E"]:
+        """Compute what was planned."""
+        call = plan.call
+        return _Blocked.apply(call.query, call.keys, call.values, plan)  # type: ignore[no-any-return]
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
-        return _Blocked.apply(call.query, call.keys, call.values, _Plan(call))  # type: ignore[no-any-return]
+        return self.compute(Plan(call))
 
 
 _FUNCTION = BlockedFunction()
@@ -67,7 +76,7 @@ class _Tile:
 
 
 @dataclass
-class _Plan:
+class Plan:
     """The tiles of a call and their masks."""
 
     call: Call
@@ -83,6 +92,12 @@ class _Plan:
         for start, stop in pairwise(cuts):
             ranges = self._ranges(start + earlier, stop + earlier)
             self.tiles.append(_Tile(start, stop, tuple(self._places(ranges))))
+
+    @property
+    def share(self) -> float:
+        """The share of all pairs of queries and keys that the tiles look at."""
+        pairs = sum((tile.stop - tile.start) * tile.keys for tile in self.tiles)
+        return pairs / (self.call.query.shape[2] * self.call.keys.shape[2])
 
     def _ranges(self, start: int, stop: int) -> list[Range]:
         """Return the positions that the queries at positions from `start` to `stop` need."""
@@ -111,6 +126,7 @@ class _Plan:
         """Return the additive mask of a tile: [t, n], or [B, t, n] with documents."""
         call, mask = self.call, self.call.mask
         repeats = call.starts is None and mask.relative and not call.lead and len(tile.pieces) == 1
+        repeats = repeats and not torch.compiler.is_compiling()  # its graphs share nothing
         start, stop = tile.pieces[0]
         key = (tile.stop - tile.start, (start - tile.start, stop - tile.start))
         if repeats and key in self._biases:
@@ -173,7 +189,7 @@ class _Blocked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
+    def forward(ctx: Any, query: Tensor, keys: Tensor, values: Tensor, plan: Plan) -> Tensor:
         ctx.plan = plan
         out = query.new_empty(*query.shape[:3], values.shape[3])
         dropped, rate = [], plan.call.dropout

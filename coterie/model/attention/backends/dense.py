@@ -8,14 +8,20 @@ cost.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from coterie.model.attention.backends.interface import BackendSettings, Call, shared_heads
+from coterie.model.attention.backends.interface import (
+    BackendSettings,
+    Call,
+    all_scores,
+    shared_heads,
+)
+from coterie.model.attention.visible import Mask
 
 _REMEMBERED = 256 * 256
 """Masks of up to so many elements are kept for the next layer; larger ones are made anew."""
@@ -36,6 +42,10 @@ class DenseFunction:
 
     def refuses(self, call: Call) -> None:
         """Refuse nothing."""
+
+    def scores(self, call: Call) -> int:
+        """Return how many scores are held at once: all."""
+        return all_scores(call)
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
@@ -77,7 +87,7 @@ def hiding(visible: Tensor, dtype: torch.dtype) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _remembered(
-    mask: Any,
+    mask: Mask,
     queries: int,
     keys: int,
     lead: int,

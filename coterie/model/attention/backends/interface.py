@@ -7,13 +7,14 @@ says in words what it cannot do (`refuses`) and otherwise takes a `Call`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
+from coterie.model.attention.visible import Mask
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Call:
         query: [B, H, T, C], of the last T positions.
         keys: [B, K, S, C]; head h of the queries reads head h // (H / K).
         values: [B, K, S, E].
-        mask: which positions see which (`coterie.model.attention.visible.Mask`).
+        mask: which positions see which .
         lead: how many of the keys are the first positions of the text.
         first: the position of the key after those, from which on positions follow each other.
         starts: where each token's document begins in its row, where rows hold several; then the
@@ -36,7 +37,7 @@ class Call:
     query: Float[Tensor, "B H T C"]
     keys: Float[Tensor, "B K S C"]
     values: Float[Tensor, "B K S E"]
-    mask: Any
+    mask: Mask
     lead: int
     first: int
     starts: Int[Tensor, "B T"] | None
@@ -52,6 +53,12 @@ class Call:
     def stop(self) -> int:
         """The position after the last one."""
         return self.first + self.keys.shape[2] - self.lead
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether gradients will be asked for."""
+        inputs = (self.query, self.keys, self.values)
+        return torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
 
     @property
     def causal(self) -> bool:
@@ -91,6 +98,10 @@ class BackendFunction(Protocol):
         """Return in words why it cannot compute this, and what can; None where it can."""
         ...
 
+    def scores(self, call: Call) -> int:
+        """Return how many scores it holds at once, about; 0 where a fused kernel holds none."""
+        ...
+
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
         ...
@@ -99,7 +110,7 @@ class BackendFunction(Protocol):
 class BackendSettings(Settings):
     """Base of the back ends' settings."""
 
-    def check(self, mask: Any) -> None:
+    def check(self, mask: Mask) -> None:
         """Make sure that it can express a mask; this one can express all.
 
         Raises:
@@ -109,6 +120,12 @@ class BackendSettings(Settings):
     def build(self) -> BackendFunction:
         """Return the function; called anew for every product, so it must be cheap."""
         raise NotImplementedError
+
+
+def all_scores(call: Call) -> int:
+    """Return how many scores there are: B · H · T · S."""
+    batch, heads, queries, _ = call.query.shape
+    return batch * heads * queries * call.keys.shape[2]
 
 
 def shared_heads(each: Float[Tensor, "B K S C"], groups: int) -> Float[Tensor, "B H S C"]:

@@ -31,6 +31,12 @@ class SDPAFunction:
     def refuses(self, call: Call) -> None:
         """Refuse nothing."""
 
+    def scores(self, call: Call) -> int:
+        """Return how many scores are held at once: none, but a mask of all pairs where needed."""
+        if call.open or (call.causal and call.query.shape[2] == call.keys.shape[2]):
+            return 0
+        return call.query.shape[2] * call.keys.shape[2]
+
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
         if call.open:
