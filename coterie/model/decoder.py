@@ -380,7 +380,8 @@ class Decoder(nn.Module):
         weight = self.settings.ahead.weight / len(self.ahead)
         losses, accounts = [], []
         for goal, (final, account) in zip(goals, chain, strict=True):
-            losses.append(AheadLoss(*self._loss(final, goal), weight))
+            layer = self.settings.layers + len(losses)
+            losses.append(AheadLoss(*self._loss(final, goal), weight, layer))
             if account is not None:
                 accounts.append(account)
         return tuple(losses), tuple(accounts)

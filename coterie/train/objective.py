@@ -8,6 +8,7 @@ micro-batch's share of N: those linear in the tokens (z) come out the same for a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,12 +16,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.data import IGNORE
-from coterie.model import LayerRouting, Output
+from coterie.model import AheadLoss, LayerRouting, Output, ahead_targets
 
 
 def count_valid(targets: Int[Tensor, "B T"]) -> Int[Tensor, ""]:
     """Return the number of targets that count, without waiting for the device."""
     return (targets != IGNORE).sum()
+
+
+def count_valid_ahead(targets: Int[Tensor, "B T"], depths: int) -> list[Int[Tensor, ""]]:
+    """Return the number of targets that count at each depth of multi-token prediction."""
+    return [count_valid(ahead_targets(targets, depth)) for depth in range(1, depths + 1)]
 
 
 @dataclass
@@ -53,20 +59,28 @@ class Account:
             self.dropped[layer.layer] = self.dropped.get(layer.layer, 0) + layer.dropped
 
 
-def objective(output: Output, batch_tokens: Int[Tensor, ""], account: Account) -> Float[Tensor, ""]:
+def objective(
+    output: Output,
+    batch_tokens: Int[Tensor, ""],
+    account: Account,
+    ahead_tokens: Sequence[Int[Tensor, ""]] = (),
+) -> Float[Tensor, ""]:
     """Return what one micro-batch adds to the batch's loss, and enter it in the account.
 
     Args:
         output: the decoder's output on the micro-batch, targets given.
         batch_tokens: valid tokens of the whole accumulated batch.
         account: where the parts are summed up.
+        ahead_tokens: the same as `batch_tokens` for each depth of multi-token prediction.
     """
     assert output.loss_sum is not None
     assert output.valid_tokens is not None
     loss = output.loss_sum / batch_tokens
-    terms = routing_terms(output.routing)
-    share = output.valid_tokens / batch_tokens
-    terms = {name: term * share for name, term in terms.items()}
+    further = list(zip(output.ahead, ahead_tokens, strict=True))
+    shares = {part.layer: part.valid_tokens / tokens.clamp(min=1) for part, tokens in further}
+    terms = routing_terms(output.routing, output.valid_tokens / batch_tokens, shares)
+    if further:
+        terms["ahead"] = ahead_term(further)
     account.add(loss, terms, output.routing)
     for term in terms.values():
         if term.requires_grad:
@@ -74,15 +88,34 @@ def objective(output: Output, batch_tokens: Int[Tensor, ""], account: Account) -
     return loss
 
 
-def routing_terms(routing: tuple[LayerRouting, ...]) -> dict[str, Tensor]:
+def ahead_term(further: Sequence[tuple[AheadLoss, Int[Tensor, ""]]]) -> Float[Tensor, ""]:
+    """Return what the depths of multi-token prediction add to the loss: weighted means.
+
+    Args:
+        further: the loss of each depth on the micro-batch, and the valid targets of that depth in
+            the whole accumulated batch.
+    """
+    terms = [part.weight * part.loss_sum / tokens.clamp(min=1) for part, tokens in further]
+    return torch.stack(terms).sum()
+
+
+def routing_terms(
+    routing: tuple[LayerRouting, ...], share: Tensor, shares: Mapping[int, Tensor]
+) -> dict[str, Tensor]:
     """Return the routers' terms, each the mean over routed layers.
 
     A mean over layers keeps a coefficient's meaning when layers are added: with uniform routing the
     balance term is the coefficient itself.
+
+    Args:
+        routing: the account of each routed layer.
+        share: of the micro-batch in the whole batch's valid tokens.
+        shares: the same of layers that count other tokens, by their index.
     """
     if not routing:
         return {}
+    by_layer = torch.stack([shares.get(layer.layer, share) for layer in routing])
     return {
-        "balance": torch.stack([layer.auxiliary for layer in routing]).mean(),
-        "z": torch.stack([layer.z for layer in routing]).mean(),
+        "balance": (torch.stack([layer.auxiliary for layer in routing]) * by_layer).mean(),
+        "z": (torch.stack([layer.z for layer in routing]) * by_layer).mean(),
     }

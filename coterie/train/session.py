@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from coterie.data import BatchLoader, Store, store_for
-from coterie.foundation.errors import SettingsError
+from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
 from coterie.model import Decoder
@@ -75,6 +75,7 @@ def open_session(
     precision = resolve_precision(train.precision, resolve_device(train.device))
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell))
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
+    settings = fill_structure_ids(settings, store.tokenizer)
     require_memory(settings, precision)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
@@ -118,3 +119,28 @@ def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:
             hint="Leave model.vocab_size out: it is taken from the tokenizer.",
         )
     return settings
+
+
+def fill_structure_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:
+    """Return the settings with the tokens of the model's structure tags, if it has any.
+
+    A tag may be anything that the tokenizer makes one token of; usually it is a special token.
+
+    Raises:
+        SettingsError: the tokenizer has no single token for a tag.
+    """
+    structure = settings.model.structure
+    if structure is None:
+        return settings
+    ids = {}
+    for setting, tag in structure.tags().items():
+        tokens = tokenizer.encode(tag)
+        if len(tokens) != 1 or tokens[0] == tokenizer.unknown_token:
+            raise SettingsError(
+                f"model.structure.kinds.{setting}=“{tag}” is no single token of the tokenizer; "
+                f"{nearest(tag, tokenizer.special_tokens)}",
+                hint="Name the tag in tokenizer.special_tokens, or one that is there.",
+            )
+        ids[tag] = tokens[0]
+    model = settings.model.model_copy(update={"structure": structure.with_ids(ids)})
+    return settings.model_copy(update={"model": model})

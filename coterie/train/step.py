@@ -17,7 +17,7 @@ from coterie.data import Batch
 from coterie.foundation.errors import TrainingError
 from coterie.model import Decoder, Output, update_balance
 from coterie.train.clip import Clipper
-from coterie.train.objective import Account, count_valid, objective
+from coterie.train.objective import Account, count_valid, count_valid_ahead, objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
 from coterie.train.settings import TrainSettings
@@ -96,10 +96,11 @@ class Stepper:
         """Add up the gradients of all micro-batches."""
         account = Account()
         batch_tokens = count_valid(batch.targets)
+        ahead = count_valid_ahead(batch.targets, len(self.decoder.ahead))
         for tokens, targets in self._pieces(batch):
             with self._precision.autocast():
                 output = self._forward(tokens, targets)
-                loss = objective(output, batch_tokens, account)
+                loss = objective(output, batch_tokens, account, ahead)
             if self.loss_scale is not None:
                 loss = loss * self.loss_scale.scale
             loss.backward()

@@ -66,11 +66,13 @@ class AheadLoss:
         loss_sum: cross-entropy summed over its valid targets, in nats and at least float32.
         valid_tokens: how many targets that are.
         weight: of its mean beside the text's own loss.
+        layer: index of its block among all layers, for the account of routing.
     """
 
     loss_sum: Float[Tensor, ""]
     valid_tokens: Int[Tensor, ""]
     weight: float
+    layer: int
 
 
 class AheadModule(Part):

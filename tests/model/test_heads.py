@@ -1,0 +1,230 @@
+"""Heads: multi-token prediction against a slow chain, values and pooled vectors by definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from coterie.model import count, routed_layers, selection_biases, update_balance
+from coterie.model.heads import PooledSettings, ahead_targets
+
+MOE = {
+    "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+    "experts_per_token": 2, "balance": {"kind": "bias", "rate": 0.1},
+}  # fmt: skip
+ROUTED = {
+    "blocks": {"plain": {}, "moe": {"feedforward": MOE}}, "pattern": ["moe", "plain"],
+    "ahead": {"depth": 2, "block": "moe"},
+}  # fmt: skip
+
+
+def rms(x, weight):
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+
+
+def slow_chain(decoder, tokens):
+    """Return the logits of each depth for one text [T], position by position and from scratch."""
+    embedded = F.embedding(tokens, decoder.embedding.weight)
+    stream = embedded[None]
+    rotate = decoder.position.rotation
+    span = decoder._span
+    for block in decoder.blocks:
+        stream, _ = block(stream, rotate(span(tokens[None], None, None)))
+    states = list(stream[0])
+    found = []
+    for depth, module in enumerate(decoder.ahead, start=1):
+        joined = []
+        for i in range(len(tokens) - depth):
+            left = rms(states[i], module.hidden_norm.weight)
+            right = rms(embedded[i + depth], module.token_norm.weight)
+            joined.append(module.projection @ torch.cat((left, right)))
+        states = []
+        for i in range(len(joined)):  # each position from its own past alone
+            past = torch.stack(joined[: i + 1])[None]
+            at = rotate(span(tokens[None, : i + 1], None, None))
+            states.append(module.block(past, at)[0][0, -1])
+        finals = [rms(state, module.norm.weight) for state in states]
+        found.append(torch.stack([decoder.head.weight @ final for final in finals]))
+    return found
+
+
+@pytest.mark.parametrize("changes", [{"ahead": {"depth": 3}}, ROUTED])
+def test_the_chain_is_that_of_deepseek_position_by_position(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens(2, 9)
+    logits = decoder.predict_ahead(tokens)
+    assert [each.shape[1] for each in logits] == [8, 7, 6][: len(logits)]
+    for row in range(2):
+        for depth, expected in enumerate(slow_chain(decoder, tokens[row])):
+            torch.testing.assert_close(logits[depth][row], expected, rtol=0, atol=1e-10)
+
+
+def test_each_depth_has_its_own_loss_over_its_own_valid_targets(make_decoder, draw_tokens):
+    decoder = make_decoder(ahead={"depth": 2, "weight": 0.5}).train()
+    tokens = draw_tokens(3, 9)
+    targets = tokens.roll(-1, 1)
+    targets[:, -1] = -100
+    targets[0, 3:6] = -100
+    output = decoder(tokens, targets)
+    assert [each.weight for each in output.ahead] == [0.25, 0.25]
+    for depth, (part, logits) in enumerate(
+        zip(output.ahead, decoder.predict_ahead(tokens), strict=True), start=1
+    ):
+        total, number = 0.0, 0
+        for row in range(3):
+            for i in range(9 - depth):
+                goal = int(targets[row, i + depth])
+                if goal >= 0:
+                    assert goal == int(tokens[row, i + depth + 1])
+                    total = total - logits[row, i].log_softmax(-1)[goal]
+                    number += 1
+        torch.testing.assert_close(part.loss_sum, total)
+        assert int(part.valid_tokens) == number
+
+
+@pytest.mark.parametrize("changes", [{"ahead": {"depth": 2}}, ROUTED])
+def test_a_depth_sees_exactly_as_far_as_it_may(changes, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**changes), draw_tokens(1, 10)
+    before = decoder.predict_ahead(tokens)
+    for at in (2, 5, 9):
+        changed = tokens.clone()
+        changed[:, at] = (changed[:, at] + 5) % 23
+        for depth, (old, new) in enumerate(
+            zip(before, decoder.predict_ahead(changed), strict=True), start=1
+        ):
+            moved = (old - new).abs().amax(-1)[0] > 1e-9
+            assert not moved[: at - depth].any(), "position i knows tokens up to i + depth"
+            assert moved[at - depth], "and token i + depth it does know"
+
+
+def test_nothing_is_predicted_across_documents(make_decoder, draw_tokens):
+    documents = torch.tensor([[4, 4, 4, 4, 7, 7, 7, 9, 9, 9]])
+    targets = torch.arange(10)[None]
+    expected = torch.tensor([[2, 3, -100, -100, 6, -100, -100, 9]])
+    assert torch.equal(ahead_targets(targets, 2, documents), expected)
+    decoder, tokens = make_decoder(ahead={"depth": 2}).train(), draw_tokens(1, 10)
+    goals = tokens.roll(-1, 1)
+    goals[0, [3, 6, 9]] = -100
+    whole = decoder(tokens, goals, documents=documents)
+    alone = [decoder(tokens[:, a:b], goals[:, a:b]) for a, b in ((0, 4), (4, 7), (7, 10))]
+    for depth in range(2):
+        parts = [each.ahead[depth] for each in alone]
+        torch.testing.assert_close(
+            whole.ahead[depth].loss_sum, sum(part.loss_sum for part in parts)
+        )
+        assert whole.ahead[depth].valid_tokens == sum(part.valid_tokens for part in parts)
+
+
+def test_only_training_looks_ahead(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**ROUTED), draw_tokens()
+    assert decoder(tokens, tokens).ahead == ()
+    assert len(decoder(tokens, tokens).routing) == 1
+    decoder.train()
+    assert decoder(tokens).ahead == ()
+    assert len(decoder(tokens, tokens).ahead) == 2
+    plain = make_decoder(**(ROUTED | {"ahead": None})).state_dict()
+    decoder.load_state_dict(plain, strict=False)
+    torch.testing.assert_close(
+        decoder(tokens).logits, make_decoder(**(ROUTED | {"ahead": None}))(tokens).logits
+    )
+
+
+def test_a_text_too_short_for_a_depth_goes_without_it(make_decoder, draw_tokens):
+    decoder = make_decoder(ahead={"depth": 3}).train()
+    for length, depths in ((1, 0), (2, 1), (4, 3)):
+        tokens = draw_tokens(2, length)
+        assert len(decoder(tokens, tokens).ahead) == depths
+        assert len(decoder.predict_ahead(tokens)) == depths
+
+
+def test_routed_modules_enter_the_accounts_after_the_decoder_s_layers(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(**ROUTED).train(), draw_tokens(3, 10)
+    targets = tokens.roll(-1, 1)
+    targets[0, 4:] = -100
+    output = decoder(tokens, targets)
+    assert [each.layer for each in output.routing] == [0, 2, 3]
+    assert [each.layer for each in output.ahead] == [2, 3]
+    assert list(routed_layers(decoder)) == [0, 2, 3]
+    for account, tokens_there in zip(output.routing, (24, 21, 18), strict=True):
+        assert int(account.load.sum()) == 2 * tokens_there
+    before = selection_biases(decoder)
+    update_balance(decoder, {each.layer: each.load for each in output.routing})
+    after = selection_biases(decoder)
+    assert set(after) == {0, 2, 3}
+    for layer, bias in after.items():
+        assert not torch.equal(bias, before[layer])
+
+
+def test_ahead_modules_cost_parameters_and_nothing_per_token_written(make_settings):
+    plain, more = (count(make_settings(**ROUTED | {"ahead": ahead})) for ahead in (
+        None, {"depth": 2, "block": "plain"}))  # fmt: skip
+    rows = [row for row in more.tree if row.name == "ahead"]
+    assert len(rows) == 2
+    assert more.parameters - plain.parameters == sum(row.parameters for row in rows)
+    assert rows[0].parameters == 3 * 16 + 2 * 16 * 16 + (2 * 16 + 4 * 16 * 16 + 3 * 16 * 12)
+    assert (more.active_parameters, more.flops_per_token(), more.cache_bytes_per_token) == (
+        plain.active_parameters, plain.flops_per_token(), plain.cache_bytes_per_token)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ahead": {"depth": 12}}, "leaves nothing to predict in a context of 12"),
+        ({"ahead": {"depth": 1, "block": "moe"}}, "there is no block “moe”"),
+    ],
+)
+def test_settings_of_ahead_that_do_not_fit_are_refused(changes, message, make_settings):
+    with pytest.raises(ValueError, match=message):
+        make_settings(**changes)
+
+
+def test_values_are_a_linear_map_of_the_final_states(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(value={}), draw_tokens()
+    seen = []
+    decoder.norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    values = decoder(tokens, tokens).values
+    expected = torch.einsum("btd,d->bt", seen[0], decoder.value.weight[0]) + decoder.value.bias
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(decoder(tokens, last=2).values, expected[:, -2:])
+    assert make_decoder()(tokens).values is None
+
+
+@pytest.mark.parametrize("pool", ["mean", "last"])
+@pytest.mark.parametrize("dim", [None, 5])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_pooled_vectors_by_definition(pool, dim, normalise):
+    part = PooledSettings(pool=pool, dim=dim, normalise=normalise).build(6).double()
+    if dim:
+        torch.nn.init.normal_(part.projection)
+    hidden = torch.randn(4, 5, 6, dtype=torch.float64)
+    valid = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 0, 0, 0]]) > 0
+    got = part(hidden, valid)
+    for row in range(3):
+        text = [hidden[row, t] for t in range(5) if valid[row, t]]
+        expected = sum(text) / len(text) if pool == "mean" else text[-1]
+        expected = part.projection @ expected if dim else expected
+        expected = expected / expected.square().sum().sqrt() if normalise else expected
+        torch.testing.assert_close(got[row], expected, rtol=0, atol=1e-12)
+    assert torch.equal(got[3], torch.zeros_like(got[3])), "of nothing there is nothing to pool"
+    torch.testing.assert_close(part(hidden)[0], got[0])
+
+
+def test_padding_changes_no_text_s_vector(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(pooled={"dim": 6}), draw_tokens(2, 9)
+    valid = torch.ones_like(tokens, dtype=torch.bool)
+    valid[1, 5:] = False
+    together = decoder(tokens, valid=valid)
+    alone = decoder(tokens[1:, :5]).embedding
+    torch.testing.assert_close(together.embedding[1:], alone)
+    torch.testing.assert_close(together.embedding.norm(dim=-1), torch.ones(2).double())
+    with_loss = decoder(tokens, tokens, valid=valid)
+    torch.testing.assert_close(with_loss.embedding, together.embedding)
+    last = decoder(tokens, valid=valid, last=1)
+    torch.testing.assert_close(last.embedding, together.embedding)
+
+
+def test_rows_that_are_no_whole_text_have_no_vector(make_decoder, draw_tokens, plain_cache):
+    decoder, tokens = make_decoder(pooled={}), draw_tokens()
+    assert decoder(tokens, cache=plain_cache(decoder)).embedding is None
+    assert decoder(tokens, documents=torch.zeros_like(tokens)).embedding is None
+    assert make_decoder()(tokens).embedding is None
