@@ -9,7 +9,7 @@ from coterie.evaluate.perplexity import (
     token_logprobs,
     windows_at_once,
 )
-from coterie.evaluate.routing import LoadCounter, RoutingHealth
+from coterie.evaluate.routing import LoadCounter, RoutingHealth, mean_utilisation
 from coterie.evaluate.validation import Validation, validate
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "RoutingHealth",
     "TextScore",
     "Validation",
+    "mean_utilisation",
     "perplexity",
     "perplexity_of",
     "score_text",

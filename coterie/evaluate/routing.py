@@ -22,11 +22,19 @@ DEAD_SHARE = 0.01
 
 @dataclass(frozen=True)
 class RoutingHealth:
-    """How one layer spread its tokens. `load` counts the token-expert pairs of each expert."""
+    """How one layer spread its tokens.
+
+    Attributes:
+        layer: its index in the decoder.
+        load: (token, expert) pairs selected of each expert.
+        dropped: how many of those found no room.
+        tokens: how many tokens were routed.
+    """
 
     layer: int
     load: tuple[int, ...]
     dropped: int = 0
+    tokens: int = 0
 
     @property
     def mean(self) -> float:
@@ -48,6 +56,20 @@ class RoutingHealth:
         return -sum(share * math.log(share) for share in shares) / math.log(len(self.load))
 
     @property
+    def utilisation(self) -> float:
+        """Effective share of experts in use: exp(entropy of the load, in nats) / E.
+
+        1 when the load is even; n / E when n experts share it evenly and the others get nothing.
+        """
+        experts = len(self.load)
+        return experts ** (self.entropy - 1)
+
+    @property
+    def experts_per_token(self) -> float:
+        """Experts that a token selected, on average."""
+        return sum(self.load) / self.tokens if self.tokens else 0.0
+
+    @property
     def dead(self) -> float:
         """Share of experts that received less than a hundredth of an even load."""
         return sum(count < DEAD_SHARE * self.mean for count in self.load) / len(self.load)
@@ -59,6 +81,7 @@ class LoadCounter:
     def __init__(self) -> None:
         self._loads: dict[int, Int[Tensor, " E"]] = {}
         self._dropped: dict[int, int] = {}
+        self._tokens: dict[int, int] = {}
 
     def add(self, routing: Sequence[LayerRouting]) -> None:
         """Count one batch."""
@@ -66,10 +89,16 @@ class LoadCounter:
             load = each.load.to("cpu", torch.int64)
             self._loads[each.layer] = self._loads.get(each.layer, torch.zeros_like(load)) + load
             self._dropped[each.layer] = self._dropped.get(each.layer, 0) + int(each.dropped)
+            self._tokens[each.layer] = self._tokens.get(each.layer, 0) + int(each.tokens)
 
     def health(self) -> tuple[RoutingHealth, ...]:
         """Return the layers' health, from the bottom up."""
         return tuple(
-            RoutingHealth(layer, tuple(load.tolist()), self._dropped[layer])
+            RoutingHealth(layer, tuple(load.tolist()), self._dropped[layer], self._tokens[layer])
             for layer, load in sorted(self._loads.items())
         )
+
+
+def mean_utilisation(health: Sequence[RoutingHealth]) -> float:
+    """Return the layers' utilisation, averaged; 1 where nothing is routed."""
+    return sum(each.utilisation for each in health) / len(health) if health else 1.0

@@ -118,4 +118,5 @@ def routing_terms(
     return {
         "balance": (torch.stack([layer.auxiliary for layer in routing]) * by_layer).mean(),
         "z": (torch.stack([layer.z for layer in routing]) * by_layer).mean(),
+        "entropy": (torch.stack([layer.entropy_term for layer in routing]) * by_layer).mean(),
     }

@@ -1,12 +1,14 @@
-"""Routed experts. Read in the order of a token's way: router (score → select), dispatch, compute
-over the bodies, combine, account; `layer` joins them, `balance` keeps experts evenly used.
+"""Routed experts. Read in the order of a token's way: router (noise → score → select), capacity,
+dispatch, compute over the bodies, combine, account; `layer` joins them, `balance` keeps experts
+evenly used.
 """
 
 from coterie.model.experts.account import LayerRouting
 from coterie.model.experts.balance import Balance
-from coterie.model.experts.bodies import Body
-from coterie.model.experts.compute import Compute
+from coterie.model.experts.bodies import Body, ExpertBody
+from coterie.model.experts.compute import Compute, measurements
 from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart, RoutingMemory
+from coterie.model.experts.noise import Noise
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings
 from coterie.model.experts.score import Score
@@ -16,12 +18,15 @@ __all__ = [
     "Balance",
     "Body",
     "Compute",
+    "ExpertBody",
     "ExpertPack",
     "LayerRouting",
     "MixtureOfExperts",
     "MixtureOfExpertsPart",
+    "Noise",
     "RouterSettings",
     "RoutingMemory",
     "Score",
     "Select",
+    "measurements",
 ]

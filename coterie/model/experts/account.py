@@ -6,14 +6,30 @@ Padding and ignored tokens are neither counted nor averaged over.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from coterie.model.experts.balance import BalancePart
+from coterie.model.experts.balance import BalancePart, Routed
 from coterie.model.experts.dispatch import count_pairs
+from coterie.model.experts.means import mean_over
 from coterie.model.experts.router import Router, Routing
+
+_TINY = 1e-30  # the logarithm's slope stays finite where a probability has underflown
+
+
+@runtime_checkable
+class Accountable(Protocol):
+    """What the account asks of a layer."""
+
+    layer: int
+    num_experts: int
+    training: bool
+    z_loss: float
+    router: Router
+    balance: BalancePart
 
 
 @dataclass(frozen=True)
@@ -22,67 +38,86 @@ class LayerRouting:
 
     Attributes:
         layer: its index in the decoder.
-        load: valid (token, expert) pairs of each expert, detached.
-        dropped: valid pairs that found no room.
+        load: valid (token, expert) pairs selected of each expert, before any drop, detached.
+        dropped: how many of those found no room.
+        tokens: how many valid tokens there were.
         auxiliary: the balance's loss, coefficient included, differentiable; zero where it has none.
         z: the z-loss, likewise.
+        entropy_term: the selection's entropy regulariser, likewise.
         probabilities: the router's share of each expert for each token, detached.
+        indices: the experts selected for each token, before any drop; E where there is none.
         valid: which tokens count; None: all.
     """
 
     layer: int
     load: Int[Tensor, " E"]
     dropped: Int[Tensor, ""]
+    tokens: Int[Tensor, ""]
     auxiliary: Float[Tensor, ""]
     z: Float[Tensor, ""]
+    entropy_term: Float[Tensor, ""]
     probabilities: Float[Tensor, "N E"] = field(repr=False)
+    indices: Int[Tensor, "N k"] = field(repr=False)
     valid: Bool[Tensor, " N"] | None = field(default=None, repr=False)
 
     @property
     def entropy(self) -> Float[Tensor, ""]:
         """Mean entropy of the router's shares, in nats: 0 when certain, log E when undecided."""
-        return mean_over(torch.special.entr(self.probabilities).sum(-1), self.valid)
+        return mean_entropy(self.probabilities, self.valid)
+
+    @property
+    def experts_per_token(self) -> Float[Tensor, ""]:
+        """Experts that a valid token selected, on average."""
+        return self.load.sum() / self.tokens.clamp(min=1)
+
+
+def mean_entropy(
+    probabilities: Float[Tensor, "N E"], valid: Bool[Tensor, " N"] | None
+) -> Float[Tensor, ""]:
+    """Return the mean entropy of valid tokens' shares, in nats."""
+    return mean_over(torch.special.entr(probabilities.clamp(min=_TINY)).sum(-1), valid)
 
 
 def keep_account(
-    layer: int,
+    part: Accountable,
     routing: Routing,
-    router: Router,
-    balance: BalancePart,
-    z_loss: float,
-    valid: Bool[Tensor, " N"] | None,
-    counts: Int[Tensor, " E"],
-) -> LayerRouting:
-    """Return what a layer did.
+    shape: tuple[int, int],
+    valid: Bool[Tensor, "B T"] | None,
+    observed: Int[Tensor, " E"] | None,
+    dropped: Int[Tensor, ""] | None,
+) -> tuple[LayerRouting, Int[Tensor, " E"]]:
+    """Return what a layer did, and the load that its balance's loss went by.
 
     Args:
-        layer: its index.
-        routing: the router's decisions.
-        router: who took them.
-        balance: the layer's balance.
-        z_loss: coefficient of the z-loss; Zoph et al. 2022, arXiv:2202.08906, equation 5.
+        part: the layer.
+        routing: the router's decisions on N = B·T tokens.
+        shape: B and T.
         valid: which tokens count; None: all.
-        counts: pairs of each expert, valid or not.
+        observed: the load that the loss went by in an earlier pass over the same tokens.
+        dropped: valid pairs that found no room; None: none.
     """
-    load = counts if valid is None else count_pairs(routing.indices, counts.shape[0], valid)
-    probabilities = router.scorer.probabilities(routing.scores)
+    counted = None if valid is None else valid.flatten()
+    load = count_pairs(routing.indices, part.num_experts, counted)
+    probabilities = part.router.scorer.probabilities(routing.scores)
     zero = probabilities.new_zeros(())
+    if observed is None:
+        observed = part.balance.observe(load) if part.training else load
+    auxiliary = zero
+    if part.balance.uses_loss:
+        texts, chosen = probabilities.unflatten(0, shape), routing.indices.unflatten(0, shape)
+        auxiliary = part.balance.loss(Routed(texts, chosen, valid, observed))
+    # Zoph et al. 2022, arXiv:2202.08906, equation 5
+    squares = routing.logits.logsumexp(-1).square() if part.z_loss else None
+    entropy = part.router.selector.entropy
     return LayerRouting(
-        layer=layer,
+        layer=part.layer,
         load=load,
-        dropped=load.new_zeros(()),
-        auxiliary=balance.loss(mean_over(probabilities, valid), load)
-        if balance.uses_loss
-        else zero,
-        z=z_loss * mean_over(routing.logits.logsumexp(-1).square(), valid) if z_loss else zero,
+        dropped=load.new_zeros(()) if dropped is None else dropped,
+        tokens=load.new_tensor(shape[0] * shape[1]) if counted is None else counted.sum(),
+        auxiliary=auxiliary,
+        z=zero if squares is None else part.z_loss * mean_over(squares, counted),
+        entropy_term=entropy * mean_entropy(probabilities, counted) if entropy else zero,
         probabilities=probabilities.detach(),
-        valid=valid,
-    )
-
-
-def mean_over(x: Float[Tensor, "N ..."], valid: Bool[Tensor, " N"] | None) -> Float[Tensor, ...]:
-    """Return the mean over valid tokens; zero where there is none."""
-    if valid is None:
-        return x.mean(0)
-    weights = valid.to(x.dtype) / valid.sum().clamp(min=1)
-    return torch.tensordot(weights, x, dims=1)
+        indices=routing.indices,
+        valid=counted,
+    ), observed

@@ -1,34 +1,43 @@
 """The mixture of experts: score → select → dispatch → compute → combine → account.
 
 Each step is a file of its own in this package; here they meet.
+
+Layers of published models, in these settings (see `router` for their routers): Qwen2-MoE has
+`shared_experts: 1` with `shared_gate: true` and a `shared_body` of its own width; the one shared
+body of DeepSeek-V2/V3 and Glm4-MoE, n times as wide as a routed one, is `shared_experts: 1` with
+that width, or `shared_experts: n` with the routed width, which is the same function. All their
+experts are `swiglu` without biases.
 """
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.count import Count, linear
 from coterie.model.experts.account import LayerRouting, keep_account
 from coterie.model.experts.balance import Balance, NoBalance
-from coterie.model.experts.bodies import Body, BodyPart
+from coterie.model.experts.bodies import Body, ExpertBody
+from coterie.model.experts.capacity import find_crowded
 from coterie.model.experts.compute import AutoCompute, Compute
-from coterie.model.experts.dispatch import combine, plan_dispatch, spread
+from coterie.model.experts.dropout import draw_left_out
 from coterie.model.experts.pack import ExpertPack
-from coterie.model.experts.router import RouterSettings
+from coterie.model.experts.router import RouterSettings, Routing
 from coterie.model.part import Part
 
 
 class RoutingMemory:
-    """The selection of a layer's first pass, for a second pass that must repeat it exactly."""
+    """What a layer's first pass decided, for a second pass that must repeat it exactly."""
 
     def __init__(self) -> None:
         self.indices: Int[Tensor, "N k"] | None = None
+        self.observed: Int[Tensor, " E"] | None = None
 
 
 class MixtureOfExperts(Settings):
@@ -44,9 +53,20 @@ class MixtureOfExperts(Settings):
     shared_body: Body | None = Field(
         default=None, description="what a shared expert computes; None: as the first pack's"
     )
-    experts_per_token: int = Field(ge=1, description="routed experts that a token goes to")
+    shared_gate: bool = Field(
+        default=False, description="weigh the shared experts' sum by a sigmoid of the token"
+    )
+    experts_per_token: int = Field(ge=1, description="routed experts that a token goes to, at most")
     router: RouterSettings = Field(default=RouterSettings(), description="who goes where")
     balance: Balance = Field(default=NoBalance(), description="what keeps experts evenly used")
+    capacity: float | None = Field(
+        default=None,
+        gt=0,
+        description="an expert's room while training, over an even load; None: room for all",
+    )
+    expert_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="chance of an expert to sit out a training batch"
+    )
     compute: Compute = Field(default=AutoCompute(), description="how experts are computed")
 
     @property
@@ -65,7 +85,11 @@ class MixtureOfExperts(Settings):
                 f"experts_per_token={self.experts_per_token}, but there are only "
                 f"{self.num_experts} routed experts"
             )
-        self.router.check(self.experts_per_token)
+        if self.shared_gate and not self.shared_experts:
+            raise ValueError("shared_gate needs shared experts; set shared_experts")
+        if not any(pack.computes for pack in self.experts):
+            raise ValueError("every expert is “null”; at least one pack must compute something")
+        self.router.check(self.num_experts, self.experts_per_token)
 
     def build(self, width: int, layer: int) -> MixtureOfExpertsPart:
         """Return the module of layer number `layer`."""
@@ -74,7 +98,8 @@ class MixtureOfExperts(Settings):
     def counts(self, width: int) -> Count:
         """Return its count.
 
-        With packs of unequal experts a token's share is taken as even over all experts.
+        With packs of unequal experts a token's share is taken as even over all experts; where the
+        number of experts varies, as the largest.
         """
         share = self.experts_per_token / self.num_experts
         parts = [self.router.counts(width, self.num_experts)]
@@ -83,7 +108,7 @@ class MixtureOfExperts(Settings):
             parts.append(
                 Count(
                     whole.name,
-                    f"{pack.count} × {pack.body.kind} {pack.body.hidden(width)}",
+                    f"{pack.count} × {pack.body.kind} {pack.body.hidden(width) or ''}".rstrip(),
                     whole.parameters,
                     round(whole.active * share),
                     whole.flops * share,
@@ -92,13 +117,16 @@ class MixtureOfExperts(Settings):
         if self.shared_experts:
             shared = self.shared().counts("shared", width)
             parts.append(shared.times(self.shared_experts))
+        if self.shared_gate:
+            parts.append(linear("shared_gate", width, 1))
         detail = f"{self.experts_per_token} of {self.num_experts} experts"
         detail += f" + {self.shared_experts} shared" if self.shared_experts else ""
         return Count.of("feedforward", detail, parts)
 
-    def shared(self) -> Body:
+    def shared(self) -> ExpertBody:
         """Return what a shared expert computes."""
-        return self.experts[0].body if self.shared_body is None else self.shared_body
+        computing = (pack.body for pack in self.experts if pack.computes)
+        return next(computing) if self.shared_body is None else self.shared_body
 
 
 class MixtureOfExpertsPart(Part):
@@ -109,6 +137,8 @@ class MixtureOfExpertsPart(Part):
         self.layer = layer
         self.num_experts = settings.num_experts
         self.z_loss = settings.router.z_loss
+        self.capacity = settings.capacity
+        self.expert_dropout = settings.expert_dropout
         self.router = settings.router.build(width, self.num_experts, settings.experts_per_token)
         self.balance = settings.balance.build(self.num_experts)
         self.experts = nn.ModuleList(pack.build(width) for pack in settings.experts)
@@ -116,6 +146,7 @@ class MixtureOfExpertsPart(Part):
         self.shared = nn.ModuleList(
             settings.shared().build(width) for _ in range(settings.shared_experts)
         )
+        self.shared_gate = SharedGate(width) if settings.shared_gate else None
         self.compute = settings.compute.build()
 
     def forward(
@@ -129,32 +160,62 @@ class MixtureOfExpertsPart(Part):
         Args:
             x: the tokens.
             valid: which of them count in the account; None: all.
-            memory: where the selection is kept for, or taken by, a second pass.
+            memory: where the routing is kept for, or taken by, a second pass.
         """
+        memory = RoutingMemory() if memory is None else memory
         flat = x.flatten(0, 1)
-        known = None if memory is None else memory.indices
-        routing = self.router(flat, self.balance.selection_bias, known)
-        if memory is not None:
-            memory.indices = routing.indices
-        dispatch = plan_dispatch(routing.indices, self.num_experts)
-        rows = self._run(spread(flat, dispatch), dispatch.counts)
-        mixed = combine(rows, routing.gates, dispatch)
-        for expert in self.shared:
-            mixed = mixed + expert(flat)
-        counted = None if valid is None else valid.flatten()
-        account = keep_account(
-            self.layer, routing, self.router, self.balance, self.z_loss, counted, dispatch.counts
+        bias = self.balance.selection_bias
+        routing = self.router(flat, bias, memory.indices, self._left_out(x.device))
+        memory.indices = routing.indices
+        indices, gates, dropped = self._give_room(routing, x.shape, valid)
+        partial = routing.partial or dropped is not None
+        mixed = self.compute.mix(self.experts, self.sizes, flat, indices, gates, partial=partial)
+        if self.shared:
+            mixed = mixed + self._share(flat)
+        account, memory.observed = keep_account(
+            self, routing, (x.shape[0], x.shape[1]), valid, memory.observed, dropped
         )
         return mixed.view(x.shape), account
 
-    def _run(self, rows: Tensor, counts: Tensor) -> Tensor:
-        """Send each pack's rows through it; packs lie one after the other."""
-        if len(self.experts) == 1:
-            return self.compute(cast(BodyPart, self.experts[0]), rows, counts)
-        shares = counts.split(self.sizes)
-        slices = rows.split([int(share.sum()) for share in shares])
-        outputs = [
-            self.compute(cast(BodyPart, pack), slice_, share)
-            for pack, slice_, share in zip(self.experts, slices, shares, strict=True)
-        ]
-        return torch.cat(outputs)
+    def _left_out(self, device: torch.device) -> Tensor | None:
+        """Draw who sits out; a second pass draws too, so that all chance after it is the same."""
+        if not self.training or not self.expert_dropout:
+            return None
+        enough = self.router.selector.experts_per_token
+        return draw_left_out(self.num_experts, enough, self.expert_dropout, device)
+
+    def _give_room(
+        self, routing: Routing, shape: torch.Size, valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return experts and gates of the pairs that found room, and how many found none."""
+        if not self.training or self.capacity is None:
+            return routing.indices, routing.gates, None
+        texts = routing.indices.unflatten(0, (shape[0], shape[1]))
+        crowded = find_crowded(texts, valid, self.num_experts, self.capacity).flatten(0, 1)
+        return (
+            routing.indices.masked_fill(crowded, self.num_experts),
+            routing.gates.masked_fill(crowded, 0.0),
+            crowded.sum(),
+        )
+
+    def _share(self, flat: Tensor) -> Tensor:
+        """Return the shared experts' sum."""
+        first, *others = self.shared
+        out = first(flat)
+        for expert in others:
+            out = out + expert(flat)
+        return out if self.shared_gate is None else out * self.shared_gate(flat)
+
+
+class SharedGate(Part):
+    """How much the shared experts count for a token: sigmoid(x · weightᵀ), as Qwen2-MoE has it."""
+
+    roles = {"weight": "router"}
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, width))
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N 1"]:
+        """Return each token's gate."""
+        return torch.sigmoid(F.linear(x, self.weight))

@@ -6,14 +6,19 @@ from pydantic import Field
 
 from coterie.foundation.settings import Settings
 from coterie.model.count import Count
-from coterie.model.experts.bodies import Body, BodyPart, SwiGLU
+from coterie.model.experts.bodies import BodyPart, ExpertBody, SwiGLU
 
 
 class ExpertPack(Settings):
     """Settings of one pack; a layer may hold several under one router."""
 
-    body: Body = Field(default=SwiGLU(), description="what each expert computes")
+    body: ExpertBody = Field(default=SwiGLU(), description="what each expert computes")
     count: int = Field(ge=1, description="how many experts there are of it")
+
+    @property
+    def computes(self) -> bool:
+        """Whether its experts have weights."""
+        return self.body.counts("", 1).parameters > 0
 
     def build(self, width: int) -> BodyPart:
         """Return the packed bodies."""

@@ -1,6 +1,16 @@
 """The router: scores every expert for every token, selects some and says how much each counts.
 
 Computed in at least float32 whatever the model computes in: small differences decide selections.
+
+Routers of published models, in these settings (`experts_per_token` ≥ 2):
+
+- Mixtral: the defaults.
+- OLMoE, Qwen2-MoE, Qwen3-MoE: `renormalise` as their `norm_topk_prob`.
+- DeepSeek-V2: `renormalise: false`, `scale` as `routed_scaling_factor`; `topk_method` “greedy” is
+  `top_k`, “group_limited_greedy” is `group_limited` with `group_score: max`.
+- DeepSeek-V3, Glm4-MoE: `score: sigmoid`, `group_limited` with `group_score: top_two_sum`,
+  `renormalise` as `norm_topk_prob`, `scale` as `routed_scaling_factor`, and the layer's
+  `balance: bias`, whose `selection_bias` is their `e_score_correction_bias`.
 """
 
 from __future__ import annotations
@@ -8,13 +18,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.count import Count, linear
+from coterie.model.experts.noise import Noise, NoNoise
 from coterie.model.experts.score import Score, SoftmaxScore
 from coterie.model.experts.select import Select, TopK
 from coterie.model.part import Part
@@ -27,27 +38,30 @@ class RouterSettings(Settings):
 
     score: Score = Field(default=SoftmaxScore(), description="how logits become scores")
     select: Select = Field(default=TopK(), description="which experts a token goes to")
+    noise: Noise = Field(default=NoNoise(), description="chance in the router while training")
     renormalise: bool | None = Field(
         default=None,
-        description="divide the selected scores by their sum; None: with two experts or more a "
-        "token. With one it would leave the router without a gradient",
+        description="divide the selected scores by their sum; None: where every token goes to two "
+        "experts or more. With one it would leave the router without a gradient",
     )
     scale: float = Field(default=1.0, gt=0, description="factor on the routed experts' sum")
     z_loss: float = Field(
         default=0.0, ge=0, description="coefficient of the squared log-sum-exp of logits"
     )
 
-    def check(self, experts_per_token: int) -> None:
-        """Make sure that the router can learn.
+    def check(self, experts: int, experts_per_token: int) -> None:
+        """Make sure that experts can be selected and that the router can learn.
 
         Raises:
-            ValueError: a single expert's score would be divided by itself.
+            ValueError: the selection does not fit the number of experts, or a single expert's score
+                would be divided by itself.
         """
         if self.renormalise and experts_per_token == 1:
             raise ValueError(
                 "router.renormalise with experts_per_token=1 makes every gate 1: the router would "
                 "get no gradient; leave it out or set it to false"
             )
+        self.select.check(experts, experts_per_token)
 
     def build(self, width: int, experts: int, experts_per_token: int) -> Router:
         """Return the module."""
@@ -55,7 +69,8 @@ class RouterSettings(Settings):
 
     def counts(self, width: int, experts: int) -> Count:
         """Return its count."""
-        return linear("router", width, experts)
+        parts = (linear("logits", width, experts), *self.noise.counts(width, experts))
+        return Count.of("router", f"{width} → {experts}", parts)
 
 
 class Routing(NamedTuple):
@@ -64,14 +79,16 @@ class Routing(NamedTuple):
     Attributes:
         logits: of every expert, [N, E].
         scores: of every expert, [N, E].
-        indices: selected experts, [N, k].
-        gates: what their outputs are multiplied with, [N, k].
+        indices: selected experts, [N, k]; E where there is none.
+        gates: what their outputs are multiplied with, [N, k]; 0 where there is none.
+        partial: whether indices may name no expert.
     """
 
     logits: Tensor
     scores: Tensor
     indices: Tensor
     gates: Tensor
+    partial: bool
 
 
 class Router(Part):
@@ -84,10 +101,12 @@ class Router(Part):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(experts, width))
+        self.noise = settings.noise.build(width, experts)
         self.scorer = settings.score.build()
-        self.selector = settings.select.build(experts_per_token)
+        self.selector = settings.select.build(experts, experts_per_token)
         renormalise = settings.renormalise
-        self.renormalise = experts_per_token > 1 if renormalise is None else renormalise
+        several = experts_per_token > 1 and self.selector.fixed
+        self.renormalise = several if renormalise is None else renormalise
         self.scale = settings.scale
 
     def forward(
@@ -95,6 +114,7 @@ class Router(Part):
         x: Float[Tensor, "N D"],
         bias: Float[Tensor, " E"] | None = None,
         indices: Int[Tensor, "N k"] | None = None,
+        left_out: Bool[Tensor, " E"] | None = None,
     ) -> Routing:
         """Route N tokens.
 
@@ -102,14 +122,32 @@ class Router(Part):
             x: the tokens.
             bias: added to scores when selecting, and nowhere else.
             indices: the selection made before, when these tokens are computed a second time.
+            left_out: experts that may not be selected.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x if x.dtype == torch.float64 else x.float()
-            logits = F.linear(x, self.weight.to(x.dtype))
+            logits = F.linear(self.noise.inputs(x), self.weight.to(x.dtype))
+            logits = self.noise.logits(logits, x)
             scores = self.scorer.scores(logits)
             if indices is None:
-                indices = self.selector(scores.detach(), bias)
-            gates = scores.gather(-1, indices)
+                indices = self._select(scores.detach(), bias, left_out)
+            partial = left_out is not None or not self.selector.fixed
+            gates = _gather(scores, indices) if partial else scores.gather(-1, indices)
             if self.renormalise:
                 gates = gates / (gates.sum(-1, keepdim=True) + _EPSILON)
-            return Routing(logits, scores, indices, gates * self.scale)
+            return Routing(logits, scores, indices, gates * self.scale, partial)
+
+    def _select(self, scores: Tensor, bias: Tensor | None, left_out: Tensor | None) -> Tensor:
+        """Return the selected experts, without a gradient."""
+        if left_out is None:
+            return self.selector(scores, bias, self.scorer.probabilities)
+        barred = scores.new_zeros(left_out.shape).masked_fill(left_out, -torch.inf)
+        steering = barred if bias is None else barred + bias
+        indices = self.selector(scores, steering, self.scorer.probabilities)
+        return indices.masked_fill(F.pad(left_out, (0, 1))[indices], scores.shape[-1])
+
+
+def _gather(scores: Float[Tensor, "N E"], indices: Int[Tensor, "N k"]) -> Float[Tensor, "N k"]:
+    """Return the selected scores, zero where no expert is selected."""
+    missing = indices == scores.shape[-1]
+    return scores.gather(-1, indices.masked_fill(missing, 0)).masked_fill(missing, 0.0)

@@ -2,7 +2,8 @@
 
 Wang et al. 2024, arXiv:2408.15664; DeepSeek-V3, arXiv:2412.19437, section 2.1.2. After each
 optimizer step b_e moves by rate · sign(mean load − load_e), or in proportion to the lack:
-rate · (mean − load_e) / mean. The bias is mean-centred, for only differences select.
+rate · (mean − load_e) / mean. The bias is mean-centred, for only differences select. Beside it
+DeepSeek-V3 (eq. 17–20, coefficient 0.0001) has a small loss that keeps single texts from extremes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.balance.interface import BalancePart
+from coterie.model.experts.balance.formulas import sequence_product
+from coterie.model.experts.balance.interface import BalancePart, Routed
 
 
 class BiasBalance(Settings):
@@ -26,6 +28,9 @@ class BiasBalance(Settings):
     rate: float = Field(default=0.001, gt=0, description="how far the bias moves in a step")
     rule: Literal["sign", "proportional"] = Field(
         default="sign", description="by direction, or by lack"
+    )
+    sequence: float = Field(
+        default=0.0, ge=0, description="coefficient of a loss on each text's own balance"
     )
 
     def build(self, experts: int) -> BiasBalancePart:
@@ -39,7 +44,12 @@ class BiasBalancePart(BalancePart):
     def __init__(self, settings: BiasBalance, experts: int) -> None:
         super().__init__()
         self.settings = settings
+        self.uses_loss = settings.sequence > 0
         self.selection_bias = torch.zeros(experts, dtype=torch.float32)
+
+    def loss(self, routed: Routed) -> Float[Tensor, ""]:
+        """Return the loss on each text's own balance."""
+        return self.settings.sequence * sequence_product(routed)
 
     @torch.no_grad()
     def update(self, load: Int[Tensor, " E"]) -> None:

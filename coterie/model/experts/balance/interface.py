@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from typing import NamedTuple
+
+from jaxtyping import Int
 from torch import Tensor
 
 from coterie.model.part import Part
+
+
+class Routed(NamedTuple):
+    """What a router did with a batch of texts, as a balance judges it.
+
+    Attributes:
+        probabilities: the router's shares of each token, differentiable, [B, T, E].
+        indices: selected experts, before any drop, [B, T, k]; E where there is none.
+        valid: which tokens count, [B, T]; None: all.
+        load: valid pairs of each expert, [E]; of more micro-batches where the balance's `observe`
+            added them.
+    """
+
+    probabilities: Tensor
+    indices: Tensor
+    valid: Tensor | None
+    load: Tensor
 
 
 class BalancePart(Part):
@@ -18,16 +37,19 @@ class BalancePart(Part):
         super().__init__()
         self.register_buffer("selection_bias", None)
 
-    def loss(
-        self, mean_probabilities: Float[Tensor, " E"], load: Int[Tensor, " E"]
-    ) -> Float[Tensor, ""]:
-        """Return a differentiable term, coefficient included.
+    def observe(self, load: Int[Tensor, " E"]) -> Int[Tensor, " E"]:
+        """Take note of a micro-batch's load and return the load that the loss goes by.
 
-        Args:
-            mean_probabilities: the router's shares, averaged over valid tokens.
-            load: valid pairs of each expert.
+        Called in training, once for each forward pass and not when it is repeated.
         """
-        return mean_probabilities.new_zeros(())
+        return load
+
+    def loss(self, routed: Routed) -> Tensor:
+        """Return a differentiable term [], coefficient included."""
+        return routed.probabilities.new_zeros(())
 
     def update(self, load: Int[Tensor, " E"]) -> None:
         """Learn from the loads of a whole optimizer step."""
+
+    def forget(self) -> None:
+        """Drop what was observed: the optimizer step was not made."""

@@ -1,13 +1,15 @@
 """The computation that is usually fastest for the sizes and the device.
 
-On a CPU grouped products from 32 experts or a width of 384 on, the loop below. Measured with SwiGLU
-experts on two x86 cores in float32, forward and backward, grouped over loop: 8 experts at width 128
-1.02, 16 at 256 1.02, 16 at 384 0.94, 7 at 512 0.91, 32 at 256 0.89, 64 at 128 0.80, 63 at 512 0.86.
-On other devices grouped products, which need no sizes on the host; that half is not measured.
+Few pairs go the gather path. Beyond, on a CPU grouped products from 32 experts or a width of 384
+on, the loop below. Measured with SwiGLU experts on two x86 cores in float32, forward and backward,
+grouped over loop: 8 experts at width 128 1.02, 16 at 256 1.02, 16 at 384 0.94, 7 at 512 0.91, 32 at
+256 0.89, 64 at 128 0.80, 63 at 512 0.86. On other devices grouped products, which need no sizes on
+the host; that half is not measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -15,9 +17,12 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.bodies import BodyPart
+from coterie.model.experts.compute.gather import GatherComputation
 from coterie.model.experts.compute.grouped import GroupedComputation
+from coterie.model.experts.compute.interface import Computation
 from coterie.model.experts.compute.loop import LoopComputation
 
+FEW_PAIRS = 16
 _MANY_EXPERTS = 32
 _WIDE = 384
 
@@ -32,16 +37,32 @@ class AutoCompute(Settings):
         return AutoComputation()
 
 
-class AutoComputation:
-    """Chooses by the device that the rows are on, their width and the number of experts."""
+class AutoComputation(Computation):
+    """Chooses by the number of pairs, the device, the width and the number of experts."""
 
     def __init__(self) -> None:
+        self._gather = GatherComputation()
         self._loop, self._grouped = LoopComputation(), GroupedComputation()
 
-    def __call__(
+    def _mix(
+        self,
+        packs: Sequence[BodyPart],
+        sizes: Sequence[int],
+        x: Tensor,
+        indices: Tensor,
+        gates: Tensor,
+        *,
+        partial: bool,
+    ) -> Tensor:
+        """Compute by the gather path where there are few pairs, by sorting them otherwise."""
+        if indices.numel() <= FEW_PAIRS:
+            return self._gather._mix(packs, sizes, x, indices, gates, partial=partial)
+        return super()._mix(packs, sizes, x, indices, gates, partial=partial)
+
+    def rows(
         self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
         large = counts.shape[0] >= _MANY_EXPERTS or rows.shape[1] >= _WIDE
         chosen = self._grouped if large or rows.device.type != "cpu" else self._loop
-        return chosen(pack, rows, counts)
+        return chosen.rows(pack, rows, counts)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.bodies import BodyPart, Linear
+from coterie.model.experts.compute.interface import Computation
 from coterie.model.experts.compute.loop import LoopComputation
 
 _ALIGNMENT = 16  # bytes
@@ -30,19 +31,19 @@ class GroupedCompute(Settings):
         return GroupedComputation()
 
 
-class GroupedComputation:
+class GroupedComputation(Computation):
     """One grouped product per matrix of the body."""
 
     def __init__(self) -> None:
         self._loop = LoopComputation()
 
-    def __call__(
+    def rows(
         self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
         dtype = _product_dtype(rows)
         if not _is_supported(pack, dtype) or rows.shape[0] == 0:
-            return self._loop(pack, rows, counts)
+            return self._loop.rows(pack, rows, counts)
         return pack.run(rows, pack.weights(), _linear(counts, rows.shape[0], dtype))
 
 

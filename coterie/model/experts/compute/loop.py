@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.bodies import BodyPart
+from coterie.model.experts.compute.interface import Computation
 
 
 class LoopCompute(Settings):
@@ -27,10 +28,10 @@ class LoopCompute(Settings):
         return LoopComputation()
 
 
-class LoopComputation:
+class LoopComputation(Computation):
     """Calls each expert that has rows; the others get a zero gradient."""
 
-    def __call__(
+    def rows(
         self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.bodies import BodyPart
+from coterie.model.experts.compute.interface import Computation
 
 
 class PaddedCompute(Settings):
@@ -25,10 +26,10 @@ class PaddedCompute(Settings):
         return PaddedComputation()
 
 
-class PaddedComputation:
+class PaddedComputation(Computation):
     """One batched product per matrix of the body."""
 
-    def __call__(
+    def rows(
         self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
@@ -41,11 +42,12 @@ class PaddedComputation:
             counts, output_size=number
         )
         padded = rows.new_zeros(experts * room, rows.shape[1]).index_copy(0, places, rows)
-        out = pack.run(padded.view(experts, room, -1), pack.weights(), _linear)
+        out = pack.run(padded.view(experts, room, -1), pack.weights(), batched_linear)
         return out.flatten(0, 1).index_select(0, places)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def batched_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x[e]·weight[e]ᵀ + bias[e] for every e."""
     if bias is None:
         return torch.bmm(x, weight.mT)
     return torch.baddbmm(bias[:, None], x, weight.mT)

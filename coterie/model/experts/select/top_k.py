@@ -1,4 +1,8 @@
-"""Top-k: a token goes to the k experts of highest score."""
+"""Top-k: a token goes to the k experts of highest score.
+
+With k = 1 and the score as the gate it is Switch's routing: Fedus, Zoph & Shazeer 2021,
+arXiv:2101.03961, section 2.1.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
+from coterie.model.experts.select.interface import Selector, Shares
 
 
 class TopK(Settings):
@@ -16,29 +21,30 @@ class TopK(Settings):
 
     kind: Literal["top_k"] = "top_k"
 
-    def build(self, experts_per_token: int) -> TopKSelector:
+    def check(self, experts: int, experts_per_token: int) -> None:
+        """Accept every number."""
+
+    def build(self, experts: int, experts_per_token: int) -> TopKSelector:
         """Return the function."""
         return TopKSelector(experts_per_token)
 
 
-class TopKSelector:
-    """The k highest scores, a bias for balance added first."""
-
-    def __init__(self, experts_per_token: int) -> None:
-        self.experts_per_token = experts_per_token
+class TopKSelector(Selector):
+    """The k highest scores, steering added first."""
 
     @torch.no_grad()
     def __call__(
-        self, scores: Float[Tensor, "N E"], bias: Float[Tensor, " E"] | None
+        self,
+        scores: Float[Tensor, "N E"],
+        steering: Float[Tensor, " E"] | None,
+        shares: Shares,
     ) -> Int[Tensor, "N k"]:
-        """Return the selected experts of each token, best first.
+        """Return the selected experts of each token, best first."""
+        return highest(scores if steering is None else scores + steering, self.experts_per_token)
 
-        Args:
-            scores: of every expert.
-            bias: added to the scores for the choice alone, never to what an expert's output is
-                multiplied with.
-        """
-        ranked = scores if bias is None else scores + bias
-        if self.experts_per_token == 1:
-            return ranked.argmax(-1, keepdim=True)  # several times faster than topk on the CPU
-        return ranked.topk(self.experts_per_token, dim=-1).indices
+
+def highest(ranked: Float[Tensor, "N E"], number: int) -> Int[Tensor, "N number"]:
+    """Return where the highest values of each row are, best first."""
+    if number == 1:
+        return ranked.argmax(-1, keepdim=True)  # several times faster than topk on the CPU
+    return ranked.topk(number, dim=-1).indices

@@ -1,0 +1,47 @@
+"""Capacity: every expert has room for so many tokens; those that come later find none.
+
+Lepikhin et al. 2020 (GShard), arXiv:2006.16668; Fedus, Zoph & Shazeer 2021 (Switch),
+arXiv:2101.03961, equation 3: room = ⌈factor · N·k / E⌉. Room is given in order of position first
+and row second, so whether a token finds room never depends on what follows it in its own or in
+another text. Tokens that do not count (padding) take no room, are not counted in N and are never
+turned away: texts are treated alike however they are padded.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+_ROUNDING = 1e-6  # relative; keeps 1.1 · 10 from becoming 12 places
+
+
+@torch.no_grad()
+def find_crowded(
+    indices: Int[Tensor, "B T k"],
+    valid: Bool[Tensor, "B T"] | None,
+    experts: int,
+    factor: float,
+) -> Bool[Tensor, "B T k"]:
+    """Return the pairs that find no room.
+
+    Args:
+        indices: experts of each token; `experts` stands for none.
+        valid: which tokens count; None: all.
+        experts: how many there are, E.
+        factor: room over an even load.
+    """
+    batch, length, per_token = indices.shape
+    queue = indices if valid is None else indices.masked_fill(~valid[..., None], experts)
+    queue = queue.transpose(0, 1).reshape(-1)  # by position, then by row
+    order = queue.argsort(stable=True)
+    sorted_queue = queue[order]
+    sizes = queue.new_zeros(experts + 1).scatter_add_(0, queue, torch.ones_like(queue))
+    places = torch.arange(queue.shape[0], device=queue.device)
+    rank = places - (sizes.cumsum(0) - sizes)[sorted_queue]
+    tokens = batch * length if valid is None else valid.sum()
+    even = torch.as_tensor(tokens, device=queue.device, dtype=torch.float32) * per_token / experts
+    room = (factor * even * (1 - _ROUNDING)).ceil()
+    crowded = (rank >= room) & (sorted_queue < experts)
+    crowded = torch.empty_like(crowded).scatter_(0, order, crowded)
+    return crowded.view(length, batch, per_token).transpose(0, 1)

@@ -1,0 +1,23 @@
+"""No noise: the same token always goes the same way."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from coterie.foundation.settings import Settings
+from coterie.model.count import Count
+from coterie.model.experts.noise.interface import NoisePart
+
+
+class NoNoise(Settings):
+    """Settings of no noise."""
+
+    kind: Literal["none"] = "none"
+
+    def counts(self, width: int, experts: int) -> tuple[Count, ...]:
+        """Return its count: nothing."""
+        return ()
+
+    def build(self, width: int, experts: int) -> NoisePart:
+        """Return a module that does nothing."""
+        return NoisePart()

@@ -1,0 +1,49 @@
+"""What a router asks of its selection.
+
+A selector answers [N, k] experts. Where a token goes to fewer than k, the places left over hold the
+number of experts, which is no expert: nothing is computed there and the gate is zero.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Shares = Callable[[Tensor], Tensor]
+"""Turns scores [N, E] into shares of one."""
+
+
+class Selector(ABC):
+    """Chooses experts.
+
+    Attributes:
+        experts_per_token: at most so many for a token, k.
+        fixed: whether every token goes to exactly k.
+        entropy: coefficient of the mean entropy of the router's shares in what is minimised.
+    """
+
+    fixed: bool = True
+    entropy: float = 0.0
+
+    def __init__(self, experts_per_token: int) -> None:
+        self.experts_per_token = experts_per_token
+
+    @abstractmethod
+    def __call__(
+        self,
+        scores: Float[Tensor, "N E"],
+        steering: Float[Tensor, " E"] | None,
+        shares: Shares,
+    ) -> Int[Tensor, "N k"]:
+        """Return the selected experts of each token, best first, without a gradient.
+
+        Args:
+            scores: of every expert.
+            steering: added to the scores for the choice alone, never to what an expert's output is
+                multiplied with: a balance bias; −∞ for an expert that is left out.
+            shares: how scores become shares of one.
+        """
+        ...

@@ -1,0 +1,125 @@
+"""Deep, wide, hybrid and null experts against their formulas, alone, packed and mixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from coterie.foundation.settings import kind_of, members
+from coterie.model.experts import Compute, MixtureOfExperts
+from coterie.model.experts.bodies import Deep, Hybrid, Null, Wide
+
+WIDTH = 6
+COMPUTES = [kind_of(member) for member in members(Compute)]
+
+
+def fill(module, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(0, 0.5, generator=generator)
+    return module.double()
+
+
+def draw(*shape, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, WIDTH, generator=generator, dtype=torch.float64)
+
+
+def affine(x, body, name):
+    return x @ getattr(body, name).T + getattr(body, f"{name}_bias")
+
+
+def test_deep_is_two_hidden_layers_in_sequence():
+    body = fill(Deep(width=5, bias=True).build(WIDTH))
+    x = draw(3)
+    hidden = F.gelu(affine(F.gelu(affine(x, body, "up")), body, "middle"))
+    torch.testing.assert_close(body(x), affine(hidden, body, "down"), rtol=0, atol=1e-12)
+
+
+def test_wide_is_one_hidden_layer_with_the_activation_asked_for():
+    x = draw(3)
+    for name, function in {
+        "gelu": F.gelu, "relu": torch.relu, "silu": F.silu,
+        "gelu_tanh": lambda t: F.gelu(t, approximate="tanh"),
+        "squared_relu": lambda t: torch.relu(t) ** 2,
+    }.items():  # fmt: skip
+        body = fill(Wide(width=9, bias=True, activation=name).build(WIDTH))
+        expected = affine(function(affine(x, body, "up")), body, "down")
+        torch.testing.assert_close(body(x), expected, rtol=0, atol=1e-12)
+
+
+def test_hybrid_adds_a_deep_and_a_wide_path():
+    body = fill(Hybrid(width=10, deep_width=3, bias=True, activation="silu").build(WIDTH))
+    x = draw(3)
+    hidden = F.silu(affine(F.silu(affine(x, body, "deep_up")), body, "deep_middle"))
+    wide = affine(F.silu(affine(x, body, "wide_up")), body, "wide_down")
+    expected = affine(hidden, body, "deep_down") + wide
+    torch.testing.assert_close(body(x), expected, rtol=0, atol=1e-12)
+
+
+def test_deep_and_wide_are_of_one_size_by_default():
+    sizes = {kind.counts("", 32).parameters for kind in (Deep(), Wide())}
+    assert sizes == {8 * 32 * 32}
+    assert Hybrid().counts("", 32).parameters == 7 * 32 * 32
+
+
+def test_null_answers_zero_or_its_input_and_weighs_nothing():
+    x = draw(3)
+    assert torch.equal(Null().build(WIDTH)(x), torch.zeros_like(x))
+    assert torch.equal(Null(answer="copy").build(WIDTH)(x), x)
+    assert Null().counts("", WIDTH).parameters == 0
+
+
+def mixture(answer="zero", **changes):
+    packs = [
+        {"body": {"kind": "null", "answer": answer}, "count": 2},
+        {"body": {"kind": "deep", "width": 8}, "count": 1},
+        {"body": {"kind": "wide", "width": 12}, "count": 1},
+        {"body": {"kind": "hybrid", "width": 8}, "count": 2},
+    ]
+    return MixtureOfExperts.model_validate({"experts": packs, "experts_per_token": 2} | changes)
+
+
+@pytest.mark.parametrize("compute", COMPUTES)
+@pytest.mark.parametrize("answer", ["zero", "copy"])
+def test_unequal_experts_work_under_one_router(compute, answer):
+    settings = mixture(answer, compute=compute, shared_experts=1)
+    settings.check(WIDTH)
+    part = fill(settings.build(WIDTH, layer=0))
+    x = draw(2, 9)
+    got, account = part(x)
+    flat = x.flatten(0, 1)
+    routing = part.router(flat)
+    expected = part.shared[0](flat)
+    _, deep, wide, hybrid = part.experts
+    for e in range(6):
+        gate = (routing.gates * (routing.indices == e)).sum(-1, keepdim=True)
+        if e < 2:
+            answered = flat if answer == "copy" else 0 * flat
+        else:
+            pack, index = ((deep, 0), (wide, 0), (hybrid, 0), (hybrid, 1))[e - 2]
+            own = tuple(None if w is None else w[index] for w in pack.weights())
+            answered = pack.run(flat, own, F.linear)
+        expected = expected + gate * answered
+    torch.testing.assert_close(got.flatten(0, 1), expected, rtol=0, atol=1e-12)
+    assert (account.load > 0).all()
+
+
+def test_null_experts_lower_the_active_count_and_cannot_stand_alone():
+    with_nulls = mixture().counts(WIDTH)
+    packs = [pack.counts("", WIDTH).parameters for pack in mixture().experts]
+    router = 6 * WIDTH
+    assert packs[0] == 0
+    assert with_nulls.parameters == sum(packs) + router
+    assert with_nulls.active == sum(round(size * 2 / 6) for size in packs) + router
+    alone = {"experts": [{"body": "null", "count": 4}], "experts_per_token": 2}
+    with pytest.raises(ValueError, match="must compute something"):
+        MixtureOfExperts.model_validate(alone).check(WIDTH)
+
+
+def test_a_shared_expert_is_never_null():
+    assert mixture(shared_experts=1).shared().kind == "deep"
+    with pytest.raises(ValueError, match="null"):
+        mixture(shared_experts=1, shared_body={"kind": "null"})
