@@ -44,6 +44,23 @@ def test_full_size_presets_have_exactly_the_published_parameters(name, parameter
     assert sum(p.numel() for p in built.parameters()) == parameters
 
 
+@pytest.mark.parametrize(
+    ("name", "vocab_size", "parameters", "active"),
+    [
+        ("s15era", 49_152, 324_640_256, 147_693_056),  # published as about 325 M
+        ("blues", 200_033, 423_876_864, 253_970_688),
+        ("mymoe", 16_384, 147_174_144, 90_551_040),
+        ("yinghub", 50_271, 14_570_304, 7_742_400),
+    ],
+)
+def test_full_size_mixtures_count_what_they_build(name, vocab_size, parameters, active):
+    model = settings(name, None, f"model.vocab_size={vocab_size}").model
+    counts = count(model)
+    assert (counts.parameters, counts.active_parameters) == (parameters, active)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in model.build().parameters()) == parameters
+
+
 def test_gpt2_at_full_size_agrees_with_transformers_own_count():
     transformers = pytest.importorskip("transformers")
     with torch.device("meta"):
