@@ -58,6 +58,13 @@ GROUPS = {
             "inspect": ("coterie.cli.tokenizer:inspect", "Show how a tokenizer splits a text."),
         },
     ),
+    "model": (
+        "Look into models; extend their context.",
+        {
+            "show": ("coterie.cli.model:show", "Show what a model is made of and what it costs."),
+            "extend": ("coterie.cli.model:extend", "Give a trained model a longer context."),
+        },
+    ),
     "runs": (
         "What has been trained here.",
         {

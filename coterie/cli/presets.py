@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,9 +12,6 @@ from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
 from coterie.presets import preset_layers, preset_names, preset_scales, preset_text
-
-if TYPE_CHECKING:
-    from coterie.model import Counts
 
 _USAGE = "For example: coterie presets show quickstart scale=tiny"
 
@@ -55,8 +50,8 @@ def list_presets(*, json: bool = False) -> None:
 def show(*words: str, json: bool = False) -> None:
     """Show a preset: `coterie presets show NAME [scale=tiny] [key=value ...]`.
 
-    Prints the layer tree with exact parameter counts (all and active), operations and cache bytes
-    per token, and what a run would take.
+    Prints the layer tree with exact parameter counts (all and active), operations per token (of a
+    forward pass, mean over the context) and cache bytes per token (float32), and what a run takes.
 
     Parameters
     ----------
@@ -65,6 +60,7 @@ def show(*words: str, json: bool = False) -> None:
     json
         Print JSON: the counts, the plan, every setting and where it came from.
     """
+    from coterie.cli.counting import cost_rows, counts_as_json, print_tree
     from coterie.cli.plan import make_plan, plan_as_json, plan_rows
     from coterie.cli.train import resolve
     from coterie.model import count
@@ -77,17 +73,14 @@ def show(*words: str, json: bool = False) -> None:
     settings = fill_vocabulary_size(resolved.settings, plan.vocab_size)
     counts = count(settings.model)
     if json:
-        emit_json({"counts": _counts_as_json(counts), **plan_as_json(resolved)})
+        emit_json({"counts": counts_as_json(counts), **plan_as_json(resolved)})
         return
     console.print(f"[heading]{escape(target)}[/heading]  {escape(settings.description)}\n")
-    _print_tree(counts)
+    print_tree(counts, console)
+    console.print()
     table = Table(box=None, show_header=False, pad_edge=False)
-    context = settings.model.context
-    for name, value in plan_rows(plan):
+    for name, value in [*plan_rows(plan), *cost_rows(counts)]:
         table.add_row(f"[dim]{name}[/dim]", value)
-    flops = counts.flops_per_token(context)
-    table.add_row("[dim]forward per token[/dim]", f"{flops / 1e6:,.2f} MFLOP at context {context}")
-    table.add_row("[dim]cache per token[/dim]", f"{counts.cache_bytes_per_token:,} bytes (float32)")
     console.print(table)
     next_step(
         f"coterie train {target} --dry-run  # every setting and where it comes from",
@@ -114,31 +107,3 @@ def copy(name: str, file: Path, *, force: bool = False) -> None:
     write_text_atomic(file, text)
     console.print(f"Wrote {file}", markup=False, soft_wrap=True)
     next_step(f"coterie train {file} --dry-run", f"coterie train {file}")
-
-
-def _print_tree(counts: Counts) -> None:
-    """Print the layer tree; equal neighbours have been folded by the counter."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("part")
-    table.add_column("parameters", justify="right")
-    table.add_column("active", justify="right")
-    table.add_column("")
-    for row in counts.tree:
-        indent = "  " * row.depth
-        table.add_row(
-            f"{indent}{escape(row.name)}",
-            f"{row.parameters:,}",
-            f"{row.active_parameters:,}",
-            escape(row.detail),
-        )
-    console.print(table)
-    console.print()
-
-
-def _counts_as_json(counts: Counts) -> dict[str, Any]:
-    return {
-        "parameters": counts.parameters,
-        "active_parameters": counts.active_parameters,
-        "cache_bytes_per_token": counts.cache_bytes_per_token,
-        "tree": [asdict(row) for row in counts.tree],
-    }

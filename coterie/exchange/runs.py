@@ -24,7 +24,6 @@ from coterie.foundation.events import CheckpointSaved, Event, EventLog, RunEnded
 from coterie.foundation.files import atomic_directory, write_json_atomic
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory, check_name, fresh_name, runs_root
-from coterie.generate import SamplingSettings
 from coterie.model import Decoder, count
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME, save_tokenizer
@@ -46,7 +45,7 @@ def write_model_run(
     description: str,
     origin: Mapping[str, Any],
     root: Path | None = None,
-    sample: SamplingSettings | None = None,
+    base: RunSettings | None = None,
 ) -> RunDirectory:
     """Write a model as a run whose checkpoint of step 0 every verb can use.
 
@@ -61,7 +60,7 @@ def write_model_run(
         origin: where it came from, for `origin.json`: `source`, `architecture`, `sha256` where they
             apply. The version of this tool is added.
         root: where runs live; None: where they live by default.
-        sample: how texts are drawn from it by default.
+        base: where data, sampling and seed are taken from; None: the default ones.
 
     Raises:
         RunError: the name is not usable or taken.
@@ -75,7 +74,7 @@ def write_model_run(
             f"There is a run “{name}” already, at {run.path}.",
             hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
         )
-    settings = _settings(decoder, run, description, sample or SamplingSettings())
+    settings = _settings(decoder, run, description, base)
     with atomic_directory(run.path) as partial:
         inside = RunDirectory(partial)
         began = time.perf_counter()
@@ -101,9 +100,10 @@ def write_model_run(
 
 
 def _settings(
-    decoder: Decoder, run: RunDirectory, description: str, sample: SamplingSettings
+    decoder: Decoder, run: RunDirectory, description: str, base: RunSettings | None
 ) -> RunSettings:
     """Return the complete settings of the run; where it is trained on, it is trained gently."""
+    kept = {} if base is None else {"data": base.data, "sample": base.sample, "seed": base.seed}
     return RunSettings(
         description=description,
         tokenizer=TokenizerFile(path=run.path.absolute() / FILE_NAME),
@@ -116,7 +116,7 @@ def _settings(
             evaluate_every=50,
             checkpoint_every=100,
         ),
-        sample=sample,
+        **kept,
     )
 
 

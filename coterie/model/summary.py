@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from coterie.model.count import Count
+from coterie.model.count import Count, linear
 from coterie.model.decoder import DecoderSettings
 
 
@@ -46,9 +46,30 @@ class Counts:
         """Return the operations of one token's forward pass, mean over a text of `context` tokens.
 
         Matrix products at two operations per multiplication; attention over the positions that
-        the causal mask and the window let through. A training step costs three times as much.
+        the causal mask and the window let through.
         """
         return count_tree(self.settings, context).flops
+
+    def training_flops_per_token(self, context: int | None = None) -> float:
+        """Return the operations that training costs per token of texts of `context` tokens.
+
+        Three forward passes' worth: one forward, one backward to the inputs, one to the weights;
+        with what predicts further tokens ahead, which training alone computes.
+        """
+        context = context or self.settings.context
+        return 3 * (self.flops_per_token(context) + _ahead_flops(self.settings, context))
+
+    def decoding_flops(self, position: int | None = None) -> float:
+        """Return the operations of the token at a position, counted from 1, all before it cached.
+
+        Exact from the means: what a text of T tokens costs beyond one of T − 1.
+
+        Args:
+            position: of the token; None: the last of the context.
+        """
+        last = position or self.settings.context
+        before = (last - 1) * self.flops_per_token(last - 1) if last > 1 else 0.0
+        return last * self.flops_per_token(last) - before
 
 
 def count(settings: DecoderSettings) -> Counts:
@@ -95,3 +116,17 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
         parts += settings.ahead.counts(settings.ahead_plan(), settings.norm, width)
     parts += [part.counts(width) for part in (settings.value, settings.pooled) if part is not None]
     return Count.of("decoder", f"{settings.layers} layers of {width}", parts)
+
+
+def _ahead_flops(settings: DecoderSettings, context: int) -> float:
+    """Return the operations per token of predicting further tokens; depth k reads T − k of T."""
+    if settings.ahead is None:
+        return 0.0
+    width, plan = settings.width, settings.ahead_plan()
+    head = settings.head.counts(settings.embedding, settings.known_vocab_size(), width).flops
+    total = 0.0
+    for depth in range(1, min(settings.ahead.depth, context - 1) + 1):
+        tokens = context - depth
+        block = plan.counts("block", width, tokens).flops
+        total += tokens * (linear("projection", 2 * width, width).flops + block + head)
+    return total / context

@@ -17,8 +17,6 @@ from coterie.train.precision import resolve_device, resolve_precision
 from coterie.train.session import fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
-# A training step costs three forward passes: one forward, two (inputs and weights) backward.
-_FORWARD_PASSES = 3
 # Share of the ceiling that steps of small models reach; between 0.2 and 0.6 in practice.
 _USUAL_SHARE = 0.35
 
@@ -107,6 +105,5 @@ def step_flops(settings: RunSettings) -> float:
 
     This is what MFU counts. Recomputation and the optimizer are not in it.
     """
-    per_token = count(settings.model).flops_per_token(settings.model.context)
-    tokens = settings.train.batch_size * settings.model.context
-    return float(_FORWARD_PASSES * per_token * tokens)
+    per_token = count(settings.model).training_flops_per_token(settings.model.context)
+    return float(per_token * settings.train.batch_size * settings.model.context)

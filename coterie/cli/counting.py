@@ -1,0 +1,79 @@
+"""What a model costs, printed: its layer tree with parameters, operations and cache by part."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from coterie.model import Counts
+
+_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def print_tree(counts: Counts, console: Console) -> None:
+    """Print the layer tree; equal neighbours have been joined by the counter."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("part", no_wrap=True)
+    for column in ("parameters", "active", "FLOPs/token", "cache B/token"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    for row in counts.tree:
+        table.add_row(
+            f"{'  ' * row.depth}{escape(row.name)}",
+            f"{row.parameters:,}",
+            f"{row.active_parameters:,}",
+            magnitude(row.flops) if row.flops else "",
+            f"{row.cache_bytes:,}" if row.cache_bytes else "",
+            escape(row.detail),
+        )
+    wide(console).print(table)
+
+
+def wide(console: Console) -> Console:
+    """Return a console that breaks no row where nobody looks at it: a pipe has no width."""
+    return console if console.is_terminal else Console(file=console.file, width=200)
+
+
+def cost_rows(counts: Counts) -> list[tuple[str, str]]:
+    """Return what a token costs in training and in decoding, in words for people."""
+    context = counts.settings.context
+    per_token = counts.cache_bytes_per_token
+    return [
+        ("forward per token", f"{flop(counts.flops_per_token())}, mean over {context:,} tokens"),
+        ("training per token", f"{flop(counts.training_flops_per_token())}"),
+        ("decoding a token", f"{flop(counts.decoding_flops())} at position {context:,}"),
+        ("cache per token", f"{per_token:,} bytes (float32)"),
+    ]
+
+
+def counts_as_json(counts: Counts) -> dict[str, Any]:
+    """Return all counts as JSON values; operations are single ones, not mega or giga."""
+    return {
+        "parameters": counts.parameters,
+        "active_parameters": counts.active_parameters,
+        "context": counts.settings.context,
+        "flops_per_token": counts.flops_per_token(),
+        "training_flops_per_token": counts.training_flops_per_token(),
+        "decoding_flops": counts.decoding_flops(),
+        "cache_bytes_per_token": counts.cache_bytes_per_token,
+        "tree": [asdict(row) for row in counts.tree],
+    }
+
+
+def magnitude(number: float) -> str:
+    """Return a number in three figures or so, with k, M, G or T for thousands of it."""
+    for unit, letter in _UNITS:
+        if number >= unit:
+            return f"{number / unit:,.2f} {letter}"
+    return f"{number:,.0f}"
+
+
+def flop(number: float) -> str:
+    """Return a number of operations for people."""
+    text = magnitude(number)
+    return f"{text}FLOP" if text[-1].isalpha() else f"{text} FLOP"
