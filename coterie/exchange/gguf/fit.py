@@ -49,18 +49,30 @@ def fitting(decoder: Decoder) -> Fit:
     biases = {layer: bool(bias.any()) for layer, bias in selection_biases(decoder).items()}
     settings = _with_plain_base(decoder.settings)
     wanted = plain(settings, [biases.get(layer, False) for layer in layers])
-    refusals: dict[str, list[str]] = {}
+    refusals: list[tuple[int, int, str, list[str]]] = []
     for family in FAMILIES.values():
         fit, reasons = _try(family, wanted)
         if fit is not None and not reasons:
             return fit
-        refusals[family.title] = reasons
-    closest = min(refusals, key=lambda title: len(refusals[title]))
+        refusals.append((_strangeness(fit, wanted), len(reasons), family.title, reasons))
+    *_, closest, reasons = min(refusals)
     raise ExchangeError(
         f"No GGUF architecture that is written here holds this model exactly. The closest is "
-        f"{closest}, which has no home for:\n  " + "\n  ".join(refusals[closest]),
+        f"{closest}, which has no home for:\n  " + "\n  ".join(reasons),
         hint="Nothing was written. docs/gguf.md lists what each architecture can hold.",
     )
+
+
+def _strangeness(fit: Fit | None, wanted: Plain) -> int:
+    """Return how many of a model's main parts an architecture has another kind of."""
+    if fit is None:
+        return 4
+    pairs = (
+        (fit.settings.plans()[-1].attention, wanted.plans[-1].attention),
+        (fit.settings.position, wanted.settings.position),
+        (fit.settings.norm, wanted.settings.norm),
+    )
+    return sum(offered.kind != ours.kind for offered, ours in pairs)
 
 
 def _with_plain_base(settings: DecoderSettings) -> DecoderSettings:
