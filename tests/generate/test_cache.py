@@ -105,6 +105,70 @@ def test_the_full_cache_grows_by_doubling():
     assert cache.nbytes == 2 * B * K * 64 * C * 4
 
 
+@pytest.mark.parametrize("window", [1, 2, 5])
+@pytest.mark.parametrize("sinks", [1, 3, 7])
+@pytest.mark.parametrize("pieces_of", [1, 3, 100])
+def test_sinks_stand_before_the_run_or_the_text_is_whole(window, sinks, pieces_of):
+    cache = WindowCacheSettings().build([Keep(window, sinks)])
+    _, keys, values = draw_qkv(21)
+    values, start = values[:, :1, :, :3], 0  # other heads and channels than the keys
+    for size in cut(21, pieces_of):
+        start += size
+        new = slice(start - size, start)
+        held_keys, held_values, first = cache.layers[0].append(keys[:, :, new], values[:, :, new])
+        assert first == 0 or first > sinks
+        lead = list(range(sinks)) if first else []
+        places = [*lead, *range(first, start)]
+        assert torch.equal(held_keys, keys[:, :, places])
+        assert torch.equal(held_values, values[:, :, places])
+        assert set(range(max(start - size - window + 1, 0), start)) <= set(places)
+        assert len(places) <= max(sinks, 0) + window - 1 + size
+    room = max(2 * (window - 1), 1) + sinks
+    assert cache.nbytes == B * (K * C + 3) * room * 8
+
+
+def test_a_size_caps_windows_and_keeps_sinks_and_summaries():
+    cache = WindowCacheSettings(size=3).build([Keep(9, 2), Keep(None, 2), Keep(summaries=True)])
+    _, keys, values = draw_qkv(12)
+    places = []
+    for at in range(12):
+        new = (keys[:, :, at : at + 1], values[:, :, at : at + 1])
+        places = [layer.append(*new) for layer in cache.layers]
+    assert [(held.shape[2], first) for held, _, first in places] == [(5, 9), (5, 9), (12, 0)]
+
+
+@pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=2)])
+def test_summaries_take_the_place_of_what_they_summarise(settings):
+    cache = settings.build([Keep(summaries=True)])
+    layer = cache.layers[0]
+    _, keys, values = draw_qkv(90)
+    values = values[:, :1, :, :3]
+    assert layer.summaries() is None
+    for start in range(0, 90, 9):  # nine positions become two
+        for at in range(start, start + 9):
+            held, held_values, first = layer.append(
+                keys[:, :, at : at + 1], values[:, :, at : at + 1]
+            )
+        assert first == start
+        assert torch.equal(held, keys[:, :, start : start + 9])
+        assert torch.equal(held_values, values[:, :, start : start + 9])
+        layer.summarise(9, keys[:, :, start : start + 2], values[:, :, start : start + 2])
+        assert torch.equal(held, keys[:, :, start : start + 9])  # what was handed out stays
+    places = [start + i for start in range(0, 90, 9) for i in range(2)]
+    assert torch.equal(layer.summaries()[0], keys[:, :, places])
+    assert torch.equal(layer.summaries()[1], values[:, :, places])
+    assert cache.nbytes == B * (K * C + 3) * 32 * 8  # 20 summaries in room for 32, nothing else
+    layer.append(keys[:, :, :5], values[:, :, :5])
+    layer.summarise(3, keys[:, :, :1], values[:, :, :1])
+    held, _, first = layer.append(keys[:, :, 5:6], values[:, :, 5:6])
+    assert (first, held.shape[2]) == (93, 3)
+    assert torch.equal(held, keys[:, :, 3:6])
+    cache.select(torch.tensor([1, 1, 0]))
+    assert torch.equal(layer.summaries()[0][2], keys[0, :, [*places, 0]])
+    assert torch.equal(layer.append(keys[[1, 1, 0], :, 6:7], values[[1, 1, 0], :, 6:7])[0][2],
+                       keys[0, :, 3:7])  # fmt: skip
+
+
 @pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=4)])
 def test_select_keeps_and_repeats_rows(settings):
     cache = settings.build([Keep(None)])

@@ -20,7 +20,20 @@ MOE = {
         "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
     }
 }  # fmt: skip
-MODELS = {"rotary": {}, "learned": LEARNED, "window": WINDOWED, "moe": MOE}
+MLA = {"kind": "mla", "heads": 2, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}
+MODELS = {
+    "rotary": {},
+    "learned": LEARNED,
+    "window": WINDOWED,
+    "moe": MOE,
+    "mla": {"attention": MLA},
+    "mla window": {"attention": MLA | {"window": 5}},
+    "sinks": {"attention": MLA | {"window": 4, "sinks": 2}},
+    "latent vectors": {
+        "attention": {"kind": "latent_vectors", "heads": 2, "chunk": 5, "latents": 2},
+        "layers": 1,
+    },
+}
 CACHES = [{"kind": "full", "room": 3}, {"kind": "window"}, {"kind": "none"}]
 
 
