@@ -79,9 +79,3 @@ def linear(name: str, inputs: int, outputs: int, *, bias: bool = False) -> Count
 def lookup(name: str, rows: int, width: int) -> Count:
     """Return the count of a table of which a token reads one row."""
     return Count(name, f"{rows:,} × {width}", rows * width)
-
-
-def mean_visible(context: int, window: int | None) -> float:
-    """Return how many positions a causal query sees, on average over a text of `context` tokens."""
-    full = min(context, window or context)
-    return (full * (full + 1) / 2 + (context - full) * full) / context
