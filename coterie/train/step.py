@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coterie.data import Batch
 from coterie.foundation.errors import TrainingError
-from coterie.model import Decoder, Output, update_balance
+from coterie.model import Decoder, Output, routed_layers, update_balance
 from coterie.train.clip import Clipper
 from coterie.train.objective import Account, count_valid, count_valid_ahead, objective
 from coterie.train.optimizer import Optimizer
@@ -88,6 +88,9 @@ class Stepper:
             self.optimizer.step(step, multiplier)
             if account.loads:
                 update_balance(self.decoder, account.loads)
+        else:
+            for part in routed_layers(self.decoder).values():
+                part.balance.forget()
         for parameter in self._parameters:
             parameter.grad = None
         return StepResult(account, norm, self.optimizer.learning_rate * multiplier, moved)

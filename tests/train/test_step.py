@@ -155,6 +155,16 @@ def test_a_float16_overflow_skips_the_step_and_the_balance():
     assert any(bias.any() for bias in selection_biases(decoder).values())
 
 
+def test_a_skipped_step_leaves_no_load_behind_for_the_next():
+    decoder = make_decoder({"kind": "auxiliary", "scope": "global"})
+    stepper = make_stepper(decoder, "float16")
+    assert stepper.loss_scale is not None
+    stepper.loss_scale.scale = 1e38
+    assert not stepper(0, make_batch()).moved
+    for block in decoder.blocks:
+        assert not block.feedforward.balance.observed.any()
+
+
 def test_the_loss_scale_leaves_norm_and_update_as_they_are():
     results = {}
     for scale in (1.0, 1024.0):

@@ -18,6 +18,8 @@ from coterie.foundation.settings import Settings
 from coterie.model.experts.select.interface import Selector, Shares
 from coterie.model.experts.select.top_k import highest
 
+_LEFT_OUT = -1e4  # far below every score, yet finite
+
 
 class GroupLimited(Settings):
     """Settings of group-limited selection; groups are runs of equally many neighbouring experts."""
@@ -74,7 +76,9 @@ class GroupLimitedSelector(Selector):
         """Return the selected experts of each token, best first."""
         ranked = scores if steering is None else scores + steering
         grouped = ranked.unflatten(-1, (self.groups, -1))
-        best = highest(grouped.topk(self.counted, dim=-1).values.sum(-1), self.groups_per_token)
+        # An expert that is left out must not take its whole group with it.
+        judged = grouped if steering is None else grouped.clamp(min=_LEFT_OUT)
+        best = highest(judged.topk(self.counted, dim=-1).values.sum(-1), self.groups_per_token)
         closed = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
         open_only = grouped.masked_fill(closed[..., None], -torch.inf).flatten(-2)
         indices = highest(open_only, self.experts_per_token)
