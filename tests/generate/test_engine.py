@@ -21,17 +21,12 @@ MOE = {
     }
 }  # fmt: skip
 MLA = {"kind": "mla", "heads": 2, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}
-MODELS = {
-    "rotary": {},
-    "learned": LEARNED,
-    "window": WINDOWED,
-    "moe": MOE,
-    "mla": {"attention": MLA},
+MODELS = {"rotary": {}, "learned": LEARNED, "window": WINDOWED, "moe": MOE}
+LATENT = {
     "mla window": {"attention": MLA | {"window": 5}},
-    "sinks": {"attention": MLA | {"window": 4, "sinks": 2}},
+    "mla sinks": {"attention": MLA | {"window": 4, "sinks": 2}},
     "latent vectors": {
-        "attention": {"kind": "latent_vectors", "heads": 2, "chunk": 5, "latents": 2},
-        "layers": 1,
+        "attention": {"kind": "latent_vectors", "heads": 2, "chunk": 5, "latents": 2}
     },
 }
 CACHES = [{"kind": "full", "room": 3}, {"kind": "window"}, {"kind": "none"}]
@@ -72,6 +67,14 @@ def test_every_cache_gives_the_same_text_even_beyond_the_context(changes, prompt
     for one, other in zip(texts[0].logprobs, texts[2].logprobs, strict=True):
         assert abs(one - other) < 1e-9
     assert len(set(texts[0].tokens)) > 2  # a text, not one token over and over
+
+
+@pytest.mark.parametrize("changes", LATENT.values(), ids=LATENT)
+def test_every_cache_of_latents_gives_the_same_text_even_beyond_the_context(changes):
+    engine = make_engine(**changes, layers=1)
+    texts = [engine.generate("abc", settings(max_tokens=28, cache=cache)) for cache in CACHES]
+    assert texts[0].tokens == texts[1].tokens == texts[2].tokens
+    assert len(set(texts[0].tokens)) > 2
 
 
 def test_pieces_add_up_to_the_generation():
