@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 
@@ -31,8 +32,12 @@ def anything(i, j):
 def drawn(i, j):
     """Neighbours and first blocks by definition; what was drawn is read from the pattern."""
     own, other = i // 4, j // 4
-    near = own - other <= 1 or other < 2
-    return near or bool(BLOCKS.allows(torch.tensor(own * 4), torch.tensor(other * 4)))
+    return own - other <= 1 or other < 2 or of_blocks(own, other)
+
+
+@functools.cache
+def of_blocks(own, other):
+    return bool(BLOCKS.allows(torch.tensor(own * 4), torch.tensor(other * 4)))
 
 
 PATTERNS = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
@@ -52,57 +52,72 @@ class FlexFunction:
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
         blocks = None if call.open else _block_mask(call)
-        inputs, shared = (call.query, call.keys, call.values), call.groups > 1
-        if torch.compiler.is_compiling():
-            return flex_attention(*inputs, block_mask=blocks, scale=call.scale, enable_gqa=shared)
-        if call.query.device.type != "cpu":
-            return _compiled()(*inputs, block_mask=blocks, scale=call.scale, enable_gqa=shared)
+        query, keys, values = call.query, call.keys, call.values
+        if not call.differentiated:  # on the CPU it refuses even to be asked for gradients later
+            query, keys, values = query.detach(), keys.detach(), values.detach()
+        words = {"block_mask": blocks, "scale": call.scale, "enable_gqa": call.groups > 1}
+        on_cpu, compiling = query.device.type == "cpu", torch.compiler.is_compiling()
+        attention = _attention if on_cpu or compiling else _compiled()
+        if compiling or not on_cpu:
+            return attention(query, keys, values, **words)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
-            return flex_attention(*inputs, block_mask=blocks, scale=call.scale, enable_gqa=shared)
+            return attention(query, keys, values, **words)
 
 
 _FUNCTION = FlexFunction()
+_MOST = 16
+"""How many block masks are remembered: making one looks at all pairs."""
+_REMEMBERED: dict[tuple[Mask, int, int, int, int, torch.device], BlockMask] = {}
+
+
+_attention: Callable[..., Tensor] = flex_attention  # without return_lse it answers one tensor
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(flex_attention, dynamic=False)
+    return torch.compile(_attention, dynamic=False)
 
 
 def _block_mask(call: Call) -> BlockMask:
-    queries, keys, device = call.query.shape[2], call.keys.shape[2], call.query.device
-    if call.starts is not None:
-        function = _of_documents(call.mask, call.starts)
-        return create_block_mask(function, call.starts.shape[0], None, queries, keys, str(device))
-    if torch.compiler.is_compiling():
-        return _make(call.mask, queries, keys, call.lead, call.first, device)
-    return _remembered(call.mask, queries, keys, call.lead, call.first, device)
+    """Return the block mask of a call, from a memory where it depends on sizes alone."""
+    if call.query.device.type == "cpu" and not torch.compiler.is_compiling():
+        # All scores will be in memory anyway; looking up a table spares tracing each mask anew.
+        table = call.visible()
+        if call.starts is None:
+            return _make(lambda batch, head, query, key: table[query, key], call)
+        return _make(lambda batch, head, query, key: table[batch, 0, query, key], call)
+    if call.starts is not None or torch.compiler.is_compiling():
+        return _make(definition(call), call)
+    sizes = (call.query.shape[2], call.keys.shape[2], call.lead, call.first)
+    remembered = _REMEMBERED.get((call.mask, *sizes, call.query.device))
+    if remembered is None:
+        while len(_REMEMBERED) >= _MOST:
+            _REMEMBERED.pop(next(iter(_REMEMBERED)))
+        with torch.inference_mode(False):  # made while generating, it must serve training as well
+            remembered = _make(definition(call), call)
+        _REMEMBERED[(call.mask, *sizes, call.query.device)] = remembered
+    return remembered
 
 
-def _make(
-    mask: Mask, queries: int, keys: int, lead: int, first: int, device: torch.device
-) -> BlockMask:
-    shift = first - lead
-
-    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        at = query + (keys - queries + shift)
-        return mask.sees(at, torch.where(key < lead, key, key + shift))
-
-    return create_block_mask(sees, None, None, queries, keys, str(device))
+def _make(sees: Callable[..., Tensor], call: Call) -> BlockMask:
+    batch = None if call.starts is None else call.starts.shape[0]
+    queries, keys = call.query.shape[2], call.keys.shape[2]
+    return create_block_mask(sees, batch, None, queries, keys, str(call.query.device))
 
 
-@lru_cache(maxsize=16)
-def _remembered(
-    mask: Mask, queries: int, keys: int, lead: int, first: int, device: torch.device
-) -> BlockMask:
-    with torch.inference_mode(False):  # made while generating, it must serve training as well
-        return _make(mask, queries, keys, lead, first, device)
+def definition(call: Call) -> Callable[..., Tensor]:
+    """Return the mask as FlexAttention wants it: (batch, head, query, key) → whether it is seen.
 
-
-def _of_documents(mask: Mask, starts: Int[Tensor, "B T"]) -> Callable[..., Tensor]:
-    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        begin, other = starts[batch, query], starts[batch, key]
-        return mask.sees(query - begin, key - other) & (begin == other)
-
-    return sees
+    Both are lambdas: torch looks at how many arguments are written down, which wrapping would hide.
+    """
+    mask, starts, lead, shift = call.mask, call.starts, call.lead, call.first - call.lead
+    earlier = call.stop - call.query.shape[2]
+    if starts is None:
+        return lambda batch, head, query, key: mask.sees(
+            query + earlier, torch.where(key < lead, key, key + shift)
+        )
+    return lambda batch, head, query, key: (
+        mask.sees(query - starts[batch, query], key - starts[batch, key])
+        & (starts[batch, query] == starts[batch, key])
+    )
