@@ -59,10 +59,12 @@ GROUPS = {
         },
     ),
     "model": (
-        "Look into models; extend their context.",
+        "Look into models; extend their context; exchange them.",
         {
             "show": ("coterie.cli.model:show", "Show what a model is made of and what it costs."),
             "extend": ("coterie.cli.model:extend", "Give a trained model a longer context."),
+            "import": ("coterie.cli.exchange:import_model", "Make a run of a foreign model."),
+            "export": ("coterie.cli.exchange:export_model", "Write a model for other programs."),
         },
     ),
     "runs": (

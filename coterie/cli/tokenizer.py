@@ -129,7 +129,7 @@ def inspect(
         Print JSON.
     """
     text = sys.stdin.read() if text == "-" else text
-    chosen = _load(tokenizer, special_tokens(special))
+    chosen = load_named(tokenizer, special_tokens(special))
     ids = chosen.encode(text)
     pieces = [chosen.token_bytes(token).decode("utf-8", "backslashreplace") for token in ids]
     ratio = len(text) / len(ids) if ids else None
@@ -152,7 +152,7 @@ def inspect(
     next_step(f"coterie data prepare INPUT --out STORE --tokenizer {tokenizer}")
 
 
-def _load(name: str, specials: tuple[str, ...]) -> Tokenizer:
+def load_named(name: str, specials: tuple[str, ...] = ()) -> Tokenizer:
     """Return a tokenizer that needs no text to be built.
 
     Raises:

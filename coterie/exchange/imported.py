@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from coterie.foundation.errors import UserError
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
@@ -35,3 +37,8 @@ class Imported:
     architecture: str
     source: Path
     notes: tuple[str, ...] = ()
+
+
+def reasons_of(error: ValidationError) -> list[str]:
+    """Return what is wrong with settings, each thing in words."""
+    return [each["msg"].removeprefix("Value error, ") for each in error.errors()]

@@ -98,7 +98,8 @@ class Config:
 
     def refuse(self, problem: str) -> None:
         """Add a problem; all of them are reported together."""
-        self.problems.append(problem)
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def finish(self, path: object) -> None:
         """Look at the names nobody asked for, and report all problems.

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.huggingface.plain import Plain, plain
-from coterie.exchange.imported import ExchangeError
+from coterie.exchange.imported import ExchangeError, reasons_of
 from coterie.model import Decoder, DecoderSettings, selection_biases
 from coterie.model.position import RotaryPosition
 
@@ -93,17 +93,29 @@ def fitting(decoder: Decoder) -> Fit:
     layers = range(decoder.settings.layers)
     biases = {layer: bool(bias.any()) for layer, bias in selection_biases(decoder).items()}
     wanted = plain(decoder.settings, [biases.get(layer, False) for layer in layers])
-    refusals: dict[str, list[str]] = {}
+    closest: tuple[tuple[int, int], str, list[str]] | None = None
     for family in FAMILIES.values():
         fit, reasons = try_family(family, wanted)
         if fit is not None and not reasons:
             return fit
-        refusals[family.title] = reasons
-    closest = min(refusals, key=lambda title: len(refusals[title]))
+        distance = (_foreign_layers(wanted, fit), len(reasons))
+        if closest is None or distance < closest[0]:
+            closest = distance, family.title, reasons
+    assert closest is not None
     raise ExchangeError(
         f"No Hugging Face architecture that is written here holds this model exactly. The closest "
-        f"is {closest}, which has no home for:\n  " + "\n  ".join(refusals[closest]),
+        f"is {closest[1]}, which has no home for:\n  " + "\n  ".join(closest[2]),
         hint="Nothing was written. docs/exchange.md lists what each architecture can hold.",
+    )
+
+
+def _foreign_layers(wanted: Plain, fit: Fit | None) -> int:
+    """Return how many parts of layers are of another kind altogether in a family's way."""
+    offered = fit.settings.plans() if fit else ()
+    return 2 * len(wanted.plans) - sum(
+        (ours.attention.kind == theirs.attention.kind)
+        + (ours.feedforward.kind == theirs.feedforward.kind)
+        for ours, theirs in zip(wanted.plans, offered, strict=False)
     )
 
 
@@ -116,7 +128,7 @@ def try_family(family: Family, wanted: Plain) -> tuple[Fit | None, list[str]]:
     try:
         settings = DecoderSettings.model_validate(values)
     except ValidationError as error:
-        return None, [*reasons, *(each["msg"] for each in error.errors())]
+        return None, [*reasons, *reasons_of(error)]
     reasons += config.problems
     reasons += [each for each in differences(wanted, plain(settings)) if each not in reasons]
     return Fit(family, written, settings), reasons

@@ -180,9 +180,7 @@ def _plain_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
             "experts": _joined_packs(layer.experts, width),
             "shared_experts": min(layer.shared_experts, 1),
             "shared_body": _sized(shared, together) if together else None,
-            "router": layer.router.model_copy(
-                update={"renormalise": renormalise, "select": select}
-            ),
+            "router": layer.router.model_copy(update=router),
         }
     )
 

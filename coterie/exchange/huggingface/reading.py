@@ -14,14 +14,14 @@ from coterie.exchange.files import TensorFiles, open_folder, read_json, refuse_p
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.huggingface.rules import Layout, Rule
-from coterie.exchange.imported import ExchangeError, Imported
+from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import from_huggingface
 from coterie.foundation.errors import nearest
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
 CONFIG = "config.json"
-_TOKENIZERS = ("tokenizer.json", "vocab.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "Model")
 _UNITS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -46,7 +46,7 @@ def import_folder(path: Path | str, *, dtype: torch.dtype | None = torch.float32
     try:
         settings = DecoderSettings.model_validate(given)
     except ValidationError as error:
-        reasons = "\n  ".join(each["msg"] for each in error.errors())
+        reasons = "\n  ".join(reasons_of(error))
         raise ExchangeError(f"{folder / CONFIG} describes no model:\n  {reasons}") from error
     source = _Source(open_folder(folder), family, settings)
     decoder, units = Decoder(settings), source.common_dtype()
@@ -56,7 +56,8 @@ def import_folder(path: Path | str, *, dtype: torch.dtype | None = torch.float32
         exact = torch.promote_types(units, dtype) == dtype
         change = "exactly" if exact else "rounded"
         notes.append(f"weights of {_name(units)} became {_name(dtype)}, {change}")
-    return Imported(decoder.eval(), _tokenizer(folder), family.model_type, folder, tuple(notes))
+    tokenizer = _tokenizer(folder, settings.known_vocab_size())
+    return Imported(decoder.eval(), tokenizer, family.model_type, folder, tuple(notes))
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -209,7 +210,15 @@ def _problems(
                 yield f"{name} has shape {source.shape(name)} instead of {tuple(tensor.shape)}"
 
 
-def _tokenizer(folder: Path) -> Tokenizer | None:
+def _tokenizer(folder: Path, known: int) -> Tokenizer | None:
     """Return the tokenizer that lies in the folder, if there is one."""
-    present = any((folder / name).is_file() for name in _TOKENIZERS)
-    return from_huggingface(folder) if present else None
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        return None
+    tokenizer = from_huggingface(folder)
+    if tokenizer.vocab_size > known:
+        raise ExchangeError(
+            f"The tokenizer in {folder} has {tokenizer.vocab_size:,} tokens, but the model's "
+            f"vocabulary ends at {known:,}.",
+            hint="The two do not belong together; get both from the same place.",
+        )
+    return tokenizer

@@ -12,9 +12,10 @@ from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.huggingface.rope import write_rope
 from coterie.exchange.huggingface.rules import ExpertNames, Rule, experts, same
 from coterie.model import DecoderSettings
-from coterie.model.attention import GroupedAttention
+from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.balance import AuxiliaryBalance
+from coterie.model.feedforward import FeedForward
 
 PER_EXPERT = ExpertNames(
     "experts.{e}.gate_proj.weight", "experts.{e}.up_proj.weight", "experts.{e}.down_proj.weight"
@@ -46,6 +47,11 @@ def read_attention(config: Config) -> dict[str, Any]:
         "head_dim": config.whole("head_dim", max(config.whole("hidden_size") // heads, 1)),
         "dropout": config.number("attention_dropout", 0.0),
     }
+
+
+def read_window(config: Config) -> int | None:
+    """Return the window of every layer; a file may say that there is none."""
+    return None if config.raw("sliding_window") is None else config.whole("sliding_window")
 
 
 def write_stream(plain: Plain) -> dict[str, Any]:
@@ -84,8 +90,9 @@ def end_rules(settings: DecoderSettings) -> list[Rule]:
     return rules if settings.head.tied else [*rules, same("head.weight", "lm_head.weight")]
 
 
-def layer_rules(own: str, foreign: str, attention: GroupedAttention) -> list[Rule]:
+def layer_rules(own: str, foreign: str, attention: Attention) -> list[Rule]:
     """Return the rules of a layer's normalisation and its grouped-query attention."""
+    assert isinstance(attention, GroupedAttention)
     rules = [
         same(f"{own}.attention_norm.weight", f"{foreign}.input_layernorm.weight"),
         same(f"{own}.feedforward_norm.weight", f"{foreign}.post_attention_layernorm.weight"),
@@ -115,7 +122,7 @@ def gated_rules(own: str, foreign: str, *, bias: bool = False) -> list[Rule]:
 
 def mixture_rules(
     own: str,
-    mixture: MixtureOfExperts,
+    mixture: FeedForward,
     router: tuple[str, ...],
     *layouts: tuple[str, ExpertNames],
 ) -> list[Rule]:
@@ -127,6 +134,7 @@ def mixture_rules(
         router: the router's tensor, under its possible names.
         layouts: how the experts are named, each with what stands before the names.
     """
+    assert isinstance(mixture, MixtureOfExperts)
     named = [
         ExpertNames(*(f"{before}.{each}" for each in (x.gate, x.up, x.down)))
         for before, x in layouts

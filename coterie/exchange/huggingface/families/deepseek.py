@@ -15,10 +15,10 @@ from coterie.exchange.huggingface.families.common import (
 )
 from coterie.exchange.huggingface.plain import Plain, arranged, swiglu
 from coterie.exchange.huggingface.rules import Rule, empty, same
+from coterie.model.attention import Attention
 from coterie.model.attention.mla import LatentAttention
-from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.select import GroupLimited
-from coterie.model.feedforward import Dense
+from coterie.model.feedforward import Dense, FeedForward
 
 LATENT_EPSILON = 1e-6  # of the norms of latents, whatever rms_norm_eps says
 
@@ -109,7 +109,7 @@ def pairs_needed(plain: Plain) -> list[str]:
 
 
 def feedforward_rules(
-    own: str, foreign: str, layer: Dense | MixtureOfExperts, width: int, *, biased: bool = False
+    own: str, foreign: str, layer: FeedForward, width: int, *, biased: bool = False
 ) -> list[Rule]:
     """Return the rules of a dense or a routed layer.
 
@@ -129,7 +129,7 @@ def feedforward_rules(
         rules.append(same(f"{own}.balance.selection_bias", bias, exact=True))
     shared = f"{foreign}.shared_experts"
     if layer.shared_experts:
-        bias = layer.shared().bias
+        bias = getattr(layer.shared(), "bias", False)
         return rules + gated_rules(f"{own}.shared.0", shared, bias=bias)
     return [
         *rules,
@@ -175,8 +175,9 @@ def write_latent(plain: Plain) -> dict[str, Any]:
     }
 
 
-def latent_rules(own: str, foreign: str, attention: LatentAttention) -> list[Rule]:
+def latent_rules(own: str, foreign: str, attention: Attention) -> list[Rule]:
     """Return the rules of a layer's normalisation and its multi-head latent attention."""
+    assert isinstance(attention, LatentAttention)
     ours, theirs = f"{own}.attention", f"{foreign}.self_attn"
     names = {"kv_down": "kv_a_proj_with_mqa", "kv_up": "kv_b_proj", "output": "o_proj"}
     norms = {"kv_norm": "kv_a_layernorm"}

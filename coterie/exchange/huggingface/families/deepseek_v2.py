@@ -79,7 +79,7 @@ def _biased(plain: Plain) -> bool:
     layers = [plan.feedforward for plan in plain.plans]
     bodies = [layer.body for layer in layers if isinstance(layer, Dense)]
     bodies += [x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts]
-    return any(body.bias for body in bodies)
+    return any(getattr(body, "bias", False) for body in bodies)
 
 
 def _limits(plain: Plain) -> list[str]:

@@ -21,6 +21,7 @@ from coterie.exchange.huggingface.plain import Plain, swiglu
 from coterie.exchange.huggingface.rope import read_rope
 from coterie.exchange.huggingface.rules import Rule
 from coterie.model import DecoderSettings
+from coterie.model.feedforward import Dense
 
 _DEFAULTS = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -57,14 +58,16 @@ def _limits(plain: Plain) -> list[str]:
     return []
 
 
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = end_rules(settings)
+def rules(settings: DecoderSettings) -> list[Rule]:
+    """Return the table of tensors."""
+    found = end_rules(settings)
     for layer, plan in enumerate(settings.plans()):
         own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
-        rules += layer_rules(own, foreign, plan.attention)
+        found += layer_rules(own, foreign, plan.attention)
+        assert isinstance(plan.feedforward, Dense)
         bias = plan.feedforward.body.bias
-        rules += gated_rules(f"{own}.feedforward.body", f"{foreign}.mlp", bias=bias)
-    return rules
+        found += gated_rules(f"{own}.feedforward.body", f"{foreign}.mlp", bias=bias)
+    return found
 
 
 LLAMA = Family(
@@ -75,6 +78,6 @@ LLAMA = Family(
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=_rules,
+    rules=rules,
     limits=_limits,
 )

@@ -17,6 +17,7 @@ from coterie.exchange.huggingface.families.common import (
     read_attention,
     read_balance,
     read_stream,
+    read_window,
     write_balance,
     write_stream,
 )
@@ -37,12 +38,10 @@ _NUMBERED = ExpertNames("experts.{e}.w1.weight", "experts.{e}.w3.weight", "exper
 
 
 def _reads(config: Config) -> dict[str, Any]:
-    window = config.raw("sliding_window")
     return {
         **read_stream(config),
         "position": read_rope(config, theta=1_000_000.0),
-        "attention": read_attention(config)
-        | {"window": None if window is None else config.whole("sliding_window")},
+        "attention": read_attention(config) | {"window": read_window(config)},
         "feedforward": {
             "kind": "moe",
             "experts": [

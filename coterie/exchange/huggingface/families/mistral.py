@@ -1,0 +1,56 @@
+"""Mistral: Llama without biases, with a sliding window if wanted.
+
+Jiang et al. 2023, arXiv:2310.06825.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.exchange.huggingface.config import Config
+from coterie.exchange.huggingface.families.common import (
+    read_attention,
+    read_stream,
+    read_window,
+    write_stream,
+)
+from coterie.exchange.huggingface.families.llama import rules
+from coterie.exchange.huggingface.family import Family
+from coterie.exchange.huggingface.plain import Plain, swiglu
+from coterie.exchange.huggingface.rope import read_rope
+
+_DEFAULTS = {
+    "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": None, "hidden_act": "silu",
+    "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+    "sliding_window": 4096, "attention_dropout": 0.0,
+}  # fmt: skip
+
+
+def _reads(config: Config) -> dict[str, Any]:
+    return {
+        **read_stream(config),
+        "position": read_rope(config),
+        "attention": read_attention(config) | {"window": read_window(config)},
+        "feedforward": {"kind": "dense", "body": swiglu(config.whole("intermediate_size"))},
+    }
+
+
+def _writes(plain: Plain) -> dict[str, Any]:
+    return {
+        **write_stream(plain),
+        "intermediate_size": plain.dense_width or 1,
+        "sliding_window": plain.grouped.window,
+    }
+
+
+MISTRAL = Family(
+    model_type="mistral",
+    title="Mistral",
+    architecture="MistralForCausalLM",
+    prefix="model.",
+    defaults=_DEFAULTS,
+    reads=_reads,
+    writes=_writes,
+    rules=rules,
+)

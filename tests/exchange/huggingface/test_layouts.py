@@ -1,0 +1,130 @@
+"""The same weights laid out otherwise: fused experts, shards, other prefixes, copies and masks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from coterie.exchange.huggingface import import_folder
+
+
+@pytest.fixture
+def rewritten(foreign, tmp_path):
+    """Save a tiny model, change its tensors by a function, and return both imports."""
+
+    def rewrite(kind, change, **changes):
+        foreign(kind, **changes).save_pretrained(tmp_path)
+        before = import_folder(tmp_path)
+        weights = tmp_path / "model.safetensors"
+        save_file(change(load_file(weights)), weights, metadata={"format": "pt"})
+        return before, import_folder(tmp_path)
+
+    return rewrite
+
+
+def same(one, other):
+    ours, theirs = one.decoder.state_dict(), other.decoder.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def fused(names, count, place):
+    """Return a change that joins numbered experts to what transformers holds in memory."""
+
+    def change(tensors):
+        tensors = dict(tensors)
+        for layer in {name.split(".experts.")[0] for name in tensors if ".experts." in name}:
+            gate, up, down = (
+                [tensors.pop(f"{layer}.experts.{e}.{name}.weight") for e in range(count)]
+                for name in names
+            )
+            new = layer.replace("block_sparse_moe", place)
+            both = [torch.cat(pair) for pair in zip(gate, up, strict=True)]
+            tensors[f"{new}.experts.gate_up_proj"] = torch.stack(both)
+            tensors[f"{new}.experts.down_proj"] = torch.stack(down)
+        return tensors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "kind", ["olmoe", "qwen2_moe", "qwen3_moe", "glm4_moe", "deepseek_v2", "deepseek_v3"]
+)
+def test_fused_experts_are_read(kind, rewritten):
+    count = 6 if kind in ("olmoe", "qwen2_moe", "qwen3_moe") else 8
+    change = fused(("gate_proj", "up_proj", "down_proj"), count, "mlp")
+    assert same(*rewritten(kind, change))
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_both_names_of_mixtral_are_read(fuse, rewritten):
+    def renamed(tensors):
+        return {name.replace("block_sparse_moe", "mlp"): each for name, each in tensors.items()}
+
+    join = fused(("w1", "w3", "w2"), 5, "mlp")
+    assert same(*rewritten("mixtral", (lambda x: renamed(join(x))) if fuse else renamed))
+
+
+def test_a_body_without_its_head_is_read(rewritten):
+    def bare(tensors):
+        return {name.removeprefix("transformer."): each for name, each in tensors.items()}
+
+    assert same(*rewritten("gpt2", bare))
+
+
+def test_masks_and_frequencies_are_left_out(rewritten):
+    def more(tensors):
+        mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4).tril()}
+        return tensors | mask | {"transformer.h.1.attn.masked_bias": torch.tensor(-1e4)}
+
+    before, after = rewritten("gpt2", more)
+    assert same(before, after)
+    assert after.notes == ()
+
+
+def test_a_tied_head_may_be_written_out(rewritten):
+    def doubled(tensors):
+        return tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}
+
+    assert same(*rewritten("llama", doubled, tie_word_embeddings=True))
+
+
+def test_modules_for_further_tokens_are_left_out_with_a_word(rewritten):
+    def further(tensors):
+        return tensors | {"model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+
+    before, after = rewritten("deepseek_v3", further)
+    assert same(before, after)
+    assert "further tokens were left out" in after.notes[0]
+
+
+def test_shards_are_read(foreign, tmp_path):
+    model = foreign("mixtral")
+    model.save_pretrained(tmp_path / "one")
+    model.save_pretrained(tmp_path / "many", max_shard_size="30KB")
+    assert len(list((tmp_path / "many").glob("*.safetensors"))) > 2
+    assert same(import_folder(tmp_path / "one"), import_folder(tmp_path / "many"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_weights_become_float32_exactly(dtype, foreign, tmp_path):
+    model = foreign("glm4_moe").to(dtype)
+    model.save_pretrained(tmp_path)
+    wide, kept = import_folder(tmp_path), import_folder(tmp_path, dtype=None)
+    assert wide.notes == (f"weights of {str(dtype)[6:]} became float32, exactly",)
+    assert kept.notes == ()
+    assert wide.decoder.embedding.weight.dtype == torch.float32
+    assert kept.decoder.embedding.weight.dtype == dtype
+    assert torch.equal(wide.decoder.embedding.weight.to(dtype), kept.decoder.embedding.weight)
+    assert kept.decoder.blocks[1].feedforward.balance.selection_bias.dtype == torch.float32
+
+
+def test_values_no_one_reads_are_mentioned(foreign, tmp_path):
+    foreign("llama").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"my_favourite": 3, "none": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert import_folder(tmp_path).notes == (
+        "my_favourite in config.json is not read by this architecture",
+    )
