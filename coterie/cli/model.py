@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coterie.model import DecoderSettings
 
 _SHOW = "For example: coterie model show latest   or: coterie model show quickstart scale=tiny"
+_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _EXTEND = "For example: coterie model extend latest context=1024 method=yarn"
 
 
@@ -78,9 +79,11 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
     if target.checkpoint is None:
         next_step(f"coterie train {name}  # train it")
     else:
+        longer = f"context={2 * target.model.context} method=yarn"
+        stretches = hasattr(target.model.position, "scaling")
         next_step(
             f'coterie generate {name} "Once"  # write text with it',
-            f"coterie model extend {name} context={2 * target.model.context} method=yarn",
+            *([f"coterie model extend {name} {longer}"] if stretches else []),
         )
 
 
@@ -218,7 +221,8 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
         with safe_open(target.checkpoint / MODEL, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {
-                name: (part.get_shape(), part.get_dtype().lower()) for name, part in slices.items()
+                name: (part.get_shape(), _TYPES.get(part.get_dtype(), part.get_dtype()))
+                for name, part in slices.items()
             }
     return [
         {"name": name, "role": roles.get(name, "buffer"), "shape": shape, "dtype": dtype}
