@@ -94,6 +94,13 @@ def test_window_memory_does_not_grow_and_full_memory_does():
     assert sizes[1][0] == sizes[1][1] == 2 * B * K * 8 * C * 8
 
 
+def test_a_wide_window_has_an_eighth_of_spare_room():
+    qkv, cache = draw_qkv(700), WindowCacheSettings().build([Keep(300)])
+    got = read(cache, qkv, cut(700, 9), 300)
+    torch.testing.assert_close(got, attend(*qkv, 0, 0, 300), atol=1e-12, rtol=0)
+    assert cache.nbytes == 2 * B * K * (299 + 37) * C * 8
+
+
 def test_the_full_cache_grows_by_doubling():
     cache = FullCacheSettings(room=2).build([Keep(None)])
     places = set()

@@ -1,11 +1,11 @@
 """The windowed cache: the latest positions, and the first few; memory that stops growing.
 
 A query at position p with window w sees p and the w − 1 positions before it, so w − 1 positions are
-all that must outlive a call. They sit at the end of the used part of a buffer of twice that size;
-when the buffer is full they move to its front. A new token so costs one small write and, averaged,
-one copied position, and what attention is handed is a plain slice, never a ring to unroll. Only a
-layer with attention sinks, the first positions of the text that every query sees (Xiao et al. 2023,
-arXiv:2309.17453), is handed a copy: the sinks joined to that slice.
+all that must outlive a call. They sit at the end of the used part of a buffer with an eighth more
+room; when the buffer is full they move to its front. A new token so costs one small write and,
+averaged, eight copied positions where attention reads w; what attention is handed is a plain slice,
+never a ring to unroll. Only a layer with attention sinks, first positions of the text that every
+query sees (Xiao et al. 2023, arXiv:2309.17453), is handed a copy: the sinks joined to that slice.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import Keep
 
 _FIRST_ROOM = 256
+_SPARE, _LEAST_SPARE = 8, 32
+"""Room beside the window: this part of it, or so many positions, but no more than the window."""
 
 
 class WindowCacheSettings(Settings):
@@ -122,7 +124,8 @@ class _Latest:
 
     def __init__(self, window: int) -> None:
         self._keep = window - 1  # the query's own position always arrives with it
-        self._room = max(2 * self._keep, 1)
+        spare = max(self._keep // _SPARE, min(self._keep, _LEAST_SPARE), 1)
+        self._room = self._keep + spare
         self._start = self._end = 0  # the kept positions inside the buffer
         self._held: Tensor | None = None
 
