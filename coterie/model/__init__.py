@@ -7,14 +7,7 @@ from coterie.model.arrangement import Arrangement
 from coterie.model.attention import Attention
 from coterie.model.blocks import Block, BlockSettings
 from coterie.model.cache import AttentionCache, DecoderCache, Keep, SummaryCache
-from coterie.model.decoder import (
-    Decoder,
-    DecoderSettings,
-    Output,
-    routed_layers,
-    selection_biases,
-    update_balance,
-)
+from coterie.model.decoder import Decoder, DecoderSettings
 from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
 from coterie.model.embedding.structure import StructureSettings
@@ -31,8 +24,10 @@ from coterie.model.heads import (
 from coterie.model.initialise import InitialSettings
 from coterie.model.loss import IGNORE
 from coterie.model.norm import Norm
+from coterie.model.output import Output
 from coterie.model.part import Part, Role, parameter_roles
 from coterie.model.position import Position
+from coterie.model.routed import routed_layers, selection_biases, update_balance
 from coterie.model.summary import Counts, TreeRow, count
 
 __all__ = [

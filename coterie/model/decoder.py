@@ -5,8 +5,7 @@ It knows nothing of optimizers, devices, precision, processes or files: those co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from coterie.model.cache import DecoderCache
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
 from coterie.model.embedding.structure import StructurePart, StructureSettings
-from coterie.model.experts import LayerRouting, MixtureOfExpertsPart, RoutingMemory
+from coterie.model.experts import LayerRouting, RoutingMemory
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
@@ -39,6 +38,7 @@ from coterie.model.heads import (
 from coterie.model.initialise import InitialSettings, initialise
 from coterie.model.loss import IGNORE, summed_cross_entropy
 from coterie.model.norm import Norm, RMSNorm
+from coterie.model.output import Output
 from coterie.model.position import Position, RotaryPosition, Span
 
 _STRUCTURE = "structure"  # under this name a cache carries where the text stands between tags
@@ -163,31 +163,6 @@ class DecoderSettings(Settings):
         decoder = Decoder(self)
         decoder.initialise(generator)
         return decoder
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a forward pass answers.
-
-    Attributes:
-        logits: [B, T, V]; None where targets were given.
-        loss_sum: cross-entropy summed over valid targets, in nats and at least float32.
-        valid_tokens: how many targets that are.
-        routing: the account of each routed layer, from the bottom up.
-        ahead: the losses of multi-token prediction by depth; only while training, with targets.
-        values: [B, T], a number for each position that logits or the loss are of; None without a
-            value head.
-        embedding: [B, E], each text's vector; None without a pooled head, and where a row is not
-            one text read as a whole (with a cache or documents).
-    """
-
-    logits: Float[Tensor, "B T V"] | None
-    loss_sum: Float[Tensor, ""] | None
-    valid_tokens: Int[Tensor, ""] | None
-    routing: tuple[LayerRouting, ...]
-    ahead: tuple[AheadLoss, ...] = ()
-    values: Float[Tensor, "B T"] | None = None
-    embedding: Float[Tensor, "B E"] | None = None
 
 
 class Decoder(nn.Module):
@@ -411,32 +386,3 @@ def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
     return at - at.where(begins, 0).cummax(dim=1).values
-
-
-def routed_layers(decoder: Decoder) -> dict[int, MixtureOfExpertsPart]:
-    """Return the routed feed-forward layers of a decoder by their index.
-
-    The blocks of multi-token prediction come after the decoder's own.
-    """
-    blocks = [*decoder.blocks, *(module.block for module in decoder.ahead)]
-    parts = ((layer, block.feedforward) for layer, block in enumerate(blocks))
-    return {layer: part for layer, part in parts if isinstance(part, MixtureOfExpertsPart)}
-
-
-def update_balance(decoder: Decoder, loads: Mapping[int, Int[Tensor, " E"]]) -> None:
-    """Let each layer's balance learn from a whole optimizer step; call it once after each.
-
-    Args:
-        decoder: the model.
-        loads: valid (token, expert) pairs of each expert by layer, summed over micro-batches and
-            processes.
-    """
-    layers = routed_layers(decoder)
-    for layer, load in loads.items():
-        layers[layer].balance.update(load)
-
-
-def selection_biases(decoder: Decoder) -> dict[int, Float[Tensor, " E"]]:
-    """Return the selection bias of each layer that has one; later updates do not change it."""
-    biases = {i: part.balance.selection_bias for i, part in routed_layers(decoder).items()}
-    return {layer: bias.detach().clone() for layer, bias in biases.items() if bias is not None}
