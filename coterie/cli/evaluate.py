@@ -190,11 +190,13 @@ def _tell(figures: dict[str, Any], routing: tuple[RoutingHealth, ...], *, json: 
         return
     console.print()
     table = Table(box=None, pad_edge=False)
-    for column in ("layer", "experts", "max/mean − 1", "entropy", "dead", "dropped", "load"):
+    columns = ("layer", "experts", "used", "max/mean − 1", "utilised", "dead", "dropped", "load")
+    for column in columns:
         table.add_column(column, justify="right" if column != "load" else "left")
     for each in routing:
         table.add_row(
-            str(each.layer), str(len(each.load)), f"{each.imbalance:.3f}", f"{each.entropy:.3f}",
+            str(each.layer), str(len(each.load)), f"{each.experts_per_token:.2f}",
+            f"{each.imbalance:.3f}", f"{each.utilisation:.1%}",
             f"{each.dead:.0%}", f"{each.dropped:,}", _bars(each.load),
         )  # fmt: skip
     console.print(table)
@@ -204,6 +206,7 @@ def _routing_row(health: RoutingHealth) -> dict[str, Any]:
     return {
         "layer": health.layer, "load": list(health.load), "dropped": health.dropped,
         "imbalance": health.imbalance, "entropy": health.entropy, "dead": health.dead,
+        "utilisation": health.utilisation, "experts_per_token": health.experts_per_token,
     }  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-"""Balance by selection bias: even load without an auxiliary loss, moved by training steps alone."""
+"""Routing in whole runs: balance without an auxiliary loss; chance, room and drops on record."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,9 @@ def known_machine(monkeypatch):
     monkeypatch.setattr(machine, "measure_matmul", lambda precision, seconds=0.0: 1e11)
 
 
-def trained(folder: Path, name: str, balance: dict[str, object]) -> RunDirectory:
+def trained(
+    folder: Path, name: str, routing: dict[str, Any], steps: int = 120, **changes: Any
+) -> RunDirectory:
     source = folder / "text.txt"
     lines = (" ".join(WORDS[(n * n + k) % len(WORDS)] for k in range(9)) for n in range(120))
     source.write_text("\n".join(lines), encoding="utf-8")
@@ -37,17 +41,18 @@ def trained(folder: Path, name: str, balance: dict[str, object]) -> RunDirectory
                     "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
                     "experts_per_token": 1,
                     "router": {"score": "sigmoid"},
-                    "balance": balance,
+                    **routing,
                 },
             },
             "train": {
-                "steps": 120,
+                "steps": steps,
                 "batch_size": 8,
                 "optimizer": {"kind": "adamw", "learning_rate": 0.01},
                 "evaluate_every": 0,
                 "checkpoint_every": 0,
                 "sample_every": 0,
                 "load_every": 60,
+                **changes,
             },
         }
     )
@@ -66,10 +71,43 @@ def worst_imbalance(run: RunDirectory) -> float:
 
 
 def test_bias_balancing_evens_the_load_while_no_auxiliary_loss_is_at_work(tmp_path):
-    balanced = trained(tmp_path, "bias", {"kind": "bias", "rate": 0.02, "rule": "proportional"})
-    left_alone = trained(tmp_path, "none", {"kind": "none"})
+    bias = {"kind": "bias", "rate": 0.02, "rule": "proportional"}
+    balanced = trained(tmp_path, "bias", {"balance": bias})
+    left_alone = trained(tmp_path, "none", {"balance": {"kind": "none"}})
     assert worst_imbalance(balanced) < 1.2
     assert worst_imbalance(left_alone) > 1.3
     for event in read_events(balanced.events):
         if isinstance(event, StepDone):
             assert event.auxiliary["balance"] == 0.0
+
+
+EVERYTHING = {
+    "experts_per_token": 2,
+    "capacity": 0.8,
+    "expert_dropout": 0.1,
+    "router": {"noise": "learned", "select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.05}},
+    "balance": {"kind": "auxiliary", "coefficient": 0.02, "scope": "global"},
+}
+
+
+def test_a_run_with_every_kind_of_chance_is_repeated_exactly_and_its_drops_are_on_record(tmp_path):
+    run = trained(tmp_path, "one", EVERYTHING, steps=12, accumulation=2)
+    again = trained(tmp_path, "two", EVERYTHING, steps=12, accumulation=2)
+    recomputed = trained(tmp_path, "three", EVERYTHING, steps=12, accumulation=2, recompute=True)
+    events, others = list(read_events(run.events)), list(read_events(again.events))
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [each.loss for each in steps] == [
+        event.loss for event in others if isinstance(event, StepDone)
+    ]
+    third = [event for event in read_events(recomputed.events) if isinstance(event, StepDone)]
+    assert [each.loss for each in third] == pytest.approx([each.loss for each in steps], rel=1e-4)
+    for step in steps:
+        assert 0 < step.auxiliary["entropy"] <= 0.05 * math.log(4) + 1e-6
+        assert step.auxiliary["balance"] >= 0.02 * 0.9
+    (load,) = (event for event in events if isinstance(event, LoadMeasured))
+    tokens = 12 * 8 * 32
+    for layer in load.layers:
+        assert tokens <= sum(layer.load) <= 2 * tokens
+        # Each micro-batch of 4 · 32 tokens gives each of 4 experts ⌈0.8 · 128 · 2 / 4⌉ = 52 places.
+        assert sum(layer.load) - layer.dropped <= 24 * 4 * 52
+        assert layer.dropped > 0
