@@ -35,6 +35,8 @@ def import_file(path: Path | str) -> Imported:
     family = _family(file)
     meta = Metadata(file.values, file.shapes, file.read)
     given = family.reads(meta)
+    if given["layers"] > len(file.shapes):
+        meta.refuse(f"block_count is {given['layers']:,}, for {len(file.shapes)} tensors in all")
     meta.finish(file.path)
     try:
         settings = DecoderSettings.model_validate(given)

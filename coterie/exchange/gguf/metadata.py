@@ -24,6 +24,8 @@ _REFUSED = frozenset({
 })  # fmt: skip
 _IDLE = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
 
+_MOST, _MOST_COUNTED = 1 << 30, 1 << 16  # beyond them a file is damaged
+
 
 class Metadata:
     """The values of one architecture, with the problems found in them so far."""
@@ -60,10 +62,19 @@ class Metadata:
         return value
 
     def whole(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return a whole number of at least `least`."""
+        """Return a whole number of at least `least`, and of a size that a model can have."""
         value = self.raw(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self._wrong(name, value, f"a whole number of at least {least}")
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or not least <= value <= _MOST:
+            self._wrong(name, value, f"a whole number from {least} to {_MOST:,}")
+            return least
+        return value
+
+    def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """Return a whole number of things that each need a tensor's row at least."""
+        value = self.whole(name, default, least=least)
+        if value > _MOST_COUNTED:
+            self._wrong(name, value, f"a whole number up to {_MOST_COUNTED:,}")
             return least
         return value
 

@@ -25,21 +25,22 @@ def merges_of(ranks: Mapping[Piece, int]) -> list[tuple[Piece, Piece]]:
         ranks: of tokens, which are bytes, or characters where merging begins with those.
     """
     merges: list[tuple[Piece, Piece]] = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+    for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) > 1:
-            parts = _parts(ranks, token, rank)
+            parts = _parts(ranks, token)
             if len(parts) == 2:
                 merges.append((parts[0], parts[1]))
     return merges
 
 
-def _parts(ranks: Mapping[Piece, int], token: Piece, rank: int) -> list[Piece]:
+def _parts(ranks: Mapping[Piece, int], token: Piece) -> list[Piece]:
     """Return the pieces of a token before the merge that would make it."""
     parts = [token[i : i + 1] for i in range(len(token))]
+    nothing = 1 << 62
     while len(parts) > 2:
-        found = [ranks.get(parts[i] + parts[i + 1], rank) for i in range(len(parts) - 1)]
+        found = [ranks.get(parts[i] + parts[i + 1], nothing) for i in range(len(parts) - 1)]
         lowest = min(found)
-        if lowest >= rank:
+        if lowest == nothing:
             break
         at = found.index(lowest)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]

@@ -23,7 +23,7 @@ def read_stream(meta: Metadata) -> dict[str, Any]:
     """Return the settings of the residual stream and its two ends."""
     rows = meta.shapes.get("token_embd.weight", (0,))[0]
     return {
-        "layers": meta.whole("block_count"),
+        "layers": meta.count("block_count"),
         "width": meta.whole("embedding_length"),
         "context": meta.whole("context_length"),
         "vocab_size": rows or meta.whole("vocab_size"),
@@ -165,19 +165,23 @@ def _rows(own: str, foreign: str, channels: int, turned: int, *, exact: bool = F
     """Return the rule of rows by heads, whose first `turned` of `channels` pair otherwise there."""
     if not turned:
         return same(own, foreign, exact=exact)
-    halves = torch.arange(turned).view(2, -1)
-    rest = torch.arange(turned, channels)
-    to_foreign = torch.cat((halves.T.flatten(), rest))  # a pair's two rows beside each other
-    to_own = to_foreign.argsort()
+
+    def order() -> Tensor:
+        """Return our rows of a head in their order: a pair's two beside each other."""
+        halves = torch.arange(turned).view(2, -1)
+        return torch.cat((halves.T.flatten(), torch.arange(turned, channels)))
+
     layout = Layout(
-        (foreign,), lambda found, _: [_by_head(found[0], to_own)],
-        lambda ours: [_by_head(ours[0], to_foreign)],
-    )  # fmt: skip
+        (foreign,),
+        lambda found, _: [_by_head(found[0], order().argsort())],
+        # Only the shape of a tensor without content is asked for, which stays.
+        lambda ours: [ours[0] if ours[0].is_meta else _by_head(ours[0], order())],
+    )
     return Rule((own,), (layout,), exact)
 
 
 def _by_head(rows: Tensor, order: Tensor) -> Tensor:
-    return rows.unflatten(0, (-1, len(order)))[:, order.to(rows.device)].flatten(0, 1)
+    return rows.unflatten(0, (-1, len(order)))[:, order].flatten(0, 1)
 
 
 def dense_rules(layer: int, *, bias: bool) -> list[Rule]:

@@ -39,7 +39,7 @@ def _reads(meta: Metadata) -> dict[str, Any]:
     stream = read_stream(meta)
     attention = _read_attention(meta, stream["norm"])
     layers = stream["layers"]
-    leading = min(meta.whole("leading_dense_block_count", 0, least=0), layers)
+    leading = min(meta.count("leading_dense_block_count", 0, least=0), layers)
     labels = ["dense"] * leading + ["moe"] * (layers - leading)
     blocks: dict[str, dict[str, Any]] = {}
     if leading:
@@ -80,7 +80,7 @@ def _read_attention(meta: Metadata, norm: dict[str, Any]) -> dict[str, Any]:
 
 def _read_mixture(meta: Metadata, *, biased: bool) -> dict[str, Any]:
     hidden = meta.whole("expert_feed_forward_length")
-    shared = meta.whole("expert_shared_count", 0, least=0)
+    shared = meta.count("expert_shared_count", 0, least=0)
     gating = meta.whole("expert_gating_func", 1)
     if gating not in _SCORES:
         meta.refuse(f"expert_gating_func is {gating}; only 1 (softmax) and 2 (sigmoid) are known")
@@ -95,7 +95,7 @@ def _read_mixture(meta: Metadata, *, biased: bool) -> dict[str, Any]:
         }
     mixture: dict[str, Any] = {
         "kind": "moe",
-        "experts": [{"count": meta.whole("expert_count"), "body": swiglu(hidden)}],
+        "experts": [{"count": meta.count("expert_count"), "body": swiglu(hidden)}],
         "experts_per_token": meta.whole("expert_used_count"),
         "shared_experts": min(shared, 1),
         "router": {

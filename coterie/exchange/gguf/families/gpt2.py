@@ -21,7 +21,7 @@ def _reads(meta: Metadata) -> dict[str, Any]:
     meta.raw("attention.head_count_kv")
     rows = meta.shapes.get("token_embd.weight", (0,))[0]
     return {
-        "layers": meta.whole("block_count"),
+        "layers": meta.count("block_count"),
         "width": width,
         "context": meta.whole("context_length"),
         "vocab_size": rows or meta.whole("vocab_size"),

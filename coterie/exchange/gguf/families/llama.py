@@ -32,7 +32,7 @@ from coterie.model.experts import MixtureOfExperts
 
 
 def _reads(meta: Metadata) -> dict[str, Any]:
-    count = meta.whole("expert_count", 0, least=0)
+    count = meta.count("expert_count", 0, least=0)
     if not count:
         return {**read_grouped(meta), "feedforward": read_dense(meta)}
     mixture = {

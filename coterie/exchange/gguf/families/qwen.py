@@ -68,7 +68,7 @@ def _routed_family(
         hidden = meta.whole("expert_feed_forward_length", meta.raw("feed_forward_length"))
         mixture: dict[str, Any] = {
             "kind": "moe",
-            "experts": [{"count": meta.whole("expert_count"), "body": swiglu(hidden)}],
+            "experts": [{"count": meta.count("expert_count"), "body": swiglu(hidden)}],
             "experts_per_token": meta.whole("expert_used_count"),
             "router": {
                 "score": "softmax",
