@@ -50,7 +50,7 @@ def import_model(
     from coterie.exchange.runs import write_model_run
 
     path = Path(one_target(read_words(words), "folder or file", _IMPORT))
-    imported = _read(path)
+    imported = _read(path, with_tokenizer=tokenizer is None)
     chosen = imported.tokenizer if tokenizer is None else _tokenizer(tokenizer, imported)
     run = write_model_run(
         imported.decoder,
@@ -143,7 +143,7 @@ def export_model(
     next_step(*steps, f"coterie model import {out}  # and back")
 
 
-def _read(path: Path) -> Imported:
+def _read(path: Path, *, with_tokenizer: bool) -> Imported:
     """Read a model in whichever of the formats the path is."""
     if path.suffix.lower() == ".gguf":
         from coterie.exchange.gguf import import_file
@@ -151,7 +151,7 @@ def _read(path: Path) -> Imported:
         return import_file(path)
     from coterie.exchange.huggingface import import_folder
 
-    return import_folder(path)
+    return import_folder(path, with_tokenizer=with_tokenizer)
 
 
 def _tokenizer(name: str, imported: Imported) -> Any:

@@ -56,6 +56,7 @@ def test_without_a_tokenizer(tiny_run, capsys):
         Path("out", name).unlink()
     assert coterie(["model", "import", "out", "--name", "mute"]) == 0
     assert "No tokenizer came along" in capsys.readouterr().err
+    Path("out", "tokenizer.json").write_text("{")  # not looked at where another is named
     assert coterie(["model", "import", "out", "--name", "loud", "--tokenizer", "gpt2"]) == 2
     assert "50,257 tokens, the model knows" in capsys.readouterr().err
 

@@ -26,15 +26,19 @@ _CAUSAL = ("ForCausalLM", "LMHeadModel", "Model")
 _UNITS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def import_folder(path: Path | str, *, dtype: torch.dtype | None = torch.float32) -> Imported:
+def import_folder(
+    path: Path | str, *, dtype: torch.dtype | None = torch.float32, with_tokenizer: bool = True
+) -> Imported:
     """Read a Hugging Face checkpoint.
 
     Args:
         path: a folder with config.json and safetensors files.
         dtype: precision of the model; None: as most of the file. Float32 holds float16 and
             bfloat16 exactly. Selection biases are float32 always.
+        with_tokenizer: whether the tokenizer in the folder is read.
 
     Raises:
+        TokenizerError: the folder holds a tokenizer that cannot be read.
         ExchangeError: it is not such a folder, is damaged, or describes what cannot be built here.
     """
     folder = _checked(Path(path))
@@ -56,7 +60,7 @@ def import_folder(path: Path | str, *, dtype: torch.dtype | None = torch.float32
         exact = torch.promote_types(units, dtype) == dtype
         change = "exactly" if exact else "rounded"
         notes.append(f"weights of {_name(units)} became {_name(dtype)}, {change}")
-    tokenizer = _tokenizer(folder, settings.known_vocab_size())
+    tokenizer = _tokenizer(folder, settings.known_vocab_size()) if with_tokenizer else None
     return Imported(decoder.eval(), tokenizer, family.model_type, folder, tuple(notes))
 
 
