@@ -189,6 +189,13 @@ def test_select_keeps_and_repeats_rows(settings):
     assert cache.recent_tokens(1).tolist() == [[1], [2], [3]]
 
 
+def test_select_keeps_what_parts_carry_on():
+    cache = FullCacheSettings().build([])
+    cache.carried["place"] = torch.tensor([[7], [8]])
+    cache.select(torch.tensor([1, 1, 0]))
+    assert cache.carried["place"].tolist() == [[8], [8], [7]]
+
+
 def test_recent_tokens_are_the_latest_and_survive_many_steps():
     cache = FullCacheSettings().build([])
     assert cache.recent_tokens(3) is None
