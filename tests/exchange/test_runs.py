@@ -73,7 +73,8 @@ def test_training_goes_on_from_its_weights(decoder, places: Path, capsys):
     text = places / "text.txt"
     text.write_text("To be, or not to be.\n" * 60)
     write(decoder, Bytes().build(()))
-    words = ["train.steps=2", f"data.source={text}", "data.split=tail", "train.batch_size=2"]
+    words = ["train.steps=2", f"data.source={text}", "data.split=tail", "train.batch_size=2",
+             "sample.max_tokens=4"]  # fmt: skip
     assert call(["train", "--resume", "guest", "model.layers=3", *words]) == 2
     assert "model.layers cannot be changed" in capsys.readouterr().err
     assert call(["train", "--resume", "guest", *words]) == 0, capsys.readouterr().err
