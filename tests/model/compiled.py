@@ -19,12 +19,12 @@ BASE = {
 }  # fmt: skip
 TAGS = {"opening": "<S>", "closing": "</S>", "opening_id": 3, "closing_id": 8, "follow": "name"}
 CASES = {
-    "gate": {
-        "arrangement": {"kind": "parallel", "gate": "token"}, "norm": "layer",
+    "parts": {
+        "arrangement": {"kind": "parallel", "gate": "token"},
         "dropout": {"kind": "structured", "rate": 0.2, "size": 4}, "stochastic_depth": 0.5,
-        "value": {}, "pooled": {"pool": "last"},
+        "structure": {"kinds": {"speaker": TAGS}},
+        "ahead": {"depth": 1}, "value": {}, "pooled": {"pool": "last"},
     },
-    "structure": {"structure": {"kinds": {"speaker": TAGS}}, "ahead": {"depth": 1}},
     "moe": {"feedforward": {
         "kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
         "experts_per_token": 2, "compute": "loop",

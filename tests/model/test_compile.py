@@ -12,5 +12,5 @@ def test_compiles_to_the_same_losses_and_gradients():
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     differences = dict(line.split() for line in done.stdout.splitlines())
-    assert set(differences) == {"gate", "structure", "moe"}
+    assert set(differences) == {"parts", "moe"}
     assert all(float(value) < 1e-10 for value in differences.values()), differences
