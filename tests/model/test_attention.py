@@ -1,86 +1,45 @@
-"""Attention against the definition in float64, at every edge of windows, blocks and caches."""
+"""Grouped attention in a decoder: windows, caches, documents, norms, biases and scales."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from coterie.model.attention.mask import Mask
-from coterie.model.attention.products import attend
+from coterie.model import Keep
+from coterie.model.attention import GroupedAttention
+from coterie.model.position import Rotation
 
-
-def oracle(query, keys, values, window):
-    """Softmax over the positions that an explicit mask lets through, in float64."""
-    query, keys, values = (each.double() for each in (query, keys, values))
-    repeats = query.shape[1] // keys.shape[1]
-    length, seen = query.shape[2], keys.shape[2]
-    ends = range(seen - length, seen)
-    mask = torch.tensor(
-        [[j <= at and (window is None or j > at - window) for j in range(seen)] for at in ends]
-    )
-    result = torch.empty_like(query)
-    for head in range(query.shape[1]):
-        k, v = keys[:, head // repeats], values[:, head // repeats]
-        scores = query[:, head] @ k.transpose(-1, -2) / query.shape[-1] ** 0.5
-        result[:, head] = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
-    return result
-
-
-def draw(length, seen, heads=4, kv_heads=2, channels=8, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(length * 1000 + seen)
-    shapes = [(2, heads, length, channels), *[(2, kv_heads, seen, channels)] * 2]
-    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+GROUPED = {"kind": "grouped", "heads": 4, "kv_heads": 2}
+ATTENTIONS = {
+    "all": GROUPED,
+    "window": GROUPED | {"window": 5},
+    "sinks": GROUPED | {"window": 5, "sinks": 2},
+    "strided": GROUPED | {"sparse": {"kind": "strided", "stride": 3}},
+    "dilated": GROUPED | {"window": 9, "sparse": {"kind": "dilated", "stride": 2}},
+    "blocks": GROUPED | {"sparse": {"kind": "blocks", "size": 2, "chosen": 1}},
+    "latent": {
+        "kind": "mla", "heads": 2, "kv_rank": 8, "nope_dim": 8, "rope_dim": 4, "value_dim": 6,
+        "window": 6, "sinks": 1,
+    },
+    "latent-vectors": {"kind": "latent_vectors", "heads": 2, "latents": 2, "chunk": 4},
+}  # fmt: skip
+PACKED = [(name, "rotary") for name in ATTENTIONS] + [("sinks", "learned"), ("blocks", "none")]
 
 
-@pytest.mark.parametrize("length", [1, 2, 63, 129, 200])
-@pytest.mark.parametrize("earlier", [0, 1, 40])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_full_attention_equals_the_definition(length, earlier, dtype):
-    query, keys, values = draw(length, length + earlier, dtype=dtype)
-    got = attend(query, keys, values, Mask())
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    torch.testing.assert_close(
-        got.double(), oracle(query, keys, values, None), rtol=0, atol=tolerance
-    )
-
-
-@pytest.mark.parametrize("window", [1, 2, 5, 33, 70])
-@pytest.mark.parametrize("earlier", ["none", "one", "window", "more"])
-def test_windows_are_exact_at_their_edges(window, earlier):
-    before = {"none": 0, "one": 1, "window": window, "more": 2 * window + 3}[earlier]
-    lengths = {window - 1, window, window + 1, 3 * window, 3 * window + 1, 2 * window + 40, 300}
-    for length in sorted(lengths - {0}):
-        query, keys, values = draw(length, length + before)
-        got = attend(query, keys, values, Mask(window))
-        expected = oracle(query, keys, values, window)
-        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12, msg=f"length {length}")
-
-
-@pytest.mark.parametrize("heads", [(4, 4), (4, 2), (6, 1)])
-def test_gradients_through_blocks_equal_those_of_the_definition(heads):
-    inputs = [each.requires_grad_() for each in draw(150, 150, *heads)]
-    gradient = torch.randn(inputs[0].shape, dtype=torch.float64)
-    got = torch.autograd.grad(attend(*inputs, Mask(9)), inputs, gradient)
-    expected = torch.autograd.grad(oracle(*inputs, 9), inputs, gradient)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("length", [6, 200, 700])
-def test_dropout_leaves_the_mean_and_needs_training(length, make_decoder, draw_tokens):
-    query, keys, values = draw(length, length, 1, 1)
-    window = 20 if length == 700 else None
-    torch.manual_seed(0)
-    mean = torch.stack(
-        [attend(query, keys, values, Mask(window), dropout=0.5) for _ in range(200)]
-    ).mean(0)
-    exact = attend(query, keys, values, Mask(window))
-    assert (mean - exact).abs().mean() < 0.15 * exact.abs().mean() + 0.05
-    decoder = make_decoder(attention={"kind": "grouped", "heads": 2, "dropout": 0.5})
-    tokens = draw_tokens()
-    assert torch.equal(decoder(tokens).logits, decoder(tokens).logits)
-    decoder.train()
-    assert not torch.equal(decoder(tokens).logits, decoder(tokens).logits)
+@pytest.mark.parametrize(("attention", "position"), PACKED)
+def test_packed_documents_are_read_as_if_alone(attention, position, make_decoder):
+    decoder = make_decoder(attention=ATTENTIONS[attention], position=position, context=40)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(23, (2, 31), generator=generator)
+    lengths = [(12, 19), (1, 30)]
+    documents = torch.tensor([[7] * a + [3] * b for a, b in lengths])
+    packed = decoder(tokens, documents=documents).logits
+    assert not torch.allclose(packed, decoder(tokens).logits)
+    for row, (first, _) in enumerate(lengths):
+        for part in (slice(0, first), slice(first, 31)):
+            alone = decoder(tokens[row : row + 1, part]).logits
+            torch.testing.assert_close(packed[row : row + 1, part], alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("window", [4, 5])
@@ -100,3 +59,92 @@ def test_window_of_a_decoder_with_and_without_cache(
     cache = plain_cache(decoder)
     parts = [decoder(piece, cache=cache).logits for piece in tokens.split(1, dim=1)]
     torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-12)
+
+
+def test_a_sink_is_seen_from_everywhere(make_decoder, draw_tokens):
+    decoder = make_decoder(layers=1, attention=GROUPED | {"window": 3, "sinks": 2})
+    tokens = draw_tokens(1, 12)
+    logits = decoder(tokens).logits
+    for at, expected in [(0, range(12)), (1, range(1, 12)), (2, range(2, 5)), (8, range(8, 11))]:
+        changed = tokens.clone()
+        changed[0, at] = (changed[0, at] + 1) % 23
+        moved = (decoder(changed).logits - logits).abs().amax(-1)[0] > 1e-9
+        assert moved.nonzero().flatten().tolist() == list(expected)
+
+
+def test_dropout_is_for_training_alone(make_decoder, draw_tokens):
+    decoder = make_decoder(attention={"kind": "grouped", "heads": 2, "dropout": 0.5})
+    tokens = draw_tokens()
+    assert torch.equal(decoder(tokens).logits, decoder(tokens).logits)
+    decoder.train()
+    assert not torch.equal(decoder(tokens).logits, decoder(tokens).logits)
+
+
+def built(**changes):
+    settings = GroupedAttention(heads=4, kv_heads=2, **changes)
+    part = settings.build(16).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in part.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return settings, part, torch.randn(2, 5, 16, generator=generator, dtype=torch.float64)
+
+
+def test_biases_of_queries_keys_and_values_alone():
+    _, part, _ = built(bias="qkv")
+    assert part.output_bias is None
+    assert part.query_bias is not None
+    assert GroupedAttention(bias="qkv").counts(16, 8).parameters == 4 * 16 * 16 + 3 * 16
+    assert GroupedAttention(bias=True).counts(16, 8).parameters == 4 * 16 * 16 + 4 * 16
+    with pytest.raises(ValueError, match="qkv"):
+        GroupedAttention.model_validate({"bias": "output"})
+
+
+@pytest.mark.parametrize("over", ["head", "all"])
+def test_norms_of_queries_and_keys_by_head_or_over_all(over):
+    settings, part, x = built(query_key_norm=True, query_key_norm_over=over)
+
+    def normal(each, weight):
+        vectors = each if over == "all" else each.unflatten(-1, (-1, 4))
+        root = (vectors.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        return (vectors / root * weight).reshape(*x.shape[:2], -1, 4).transpose(1, 2)
+
+    query = normal(x @ part.query.T, part.query_norm.weight)
+    keys = normal(x @ part.key.T, part.key_norm.weight).repeat_interleave(2, 1)
+    values = (x @ part.value.T).unflatten(-1, (-1, 4)).transpose(1, 2).repeat_interleave(2, 1)
+    scores = (query @ keys.mT / 2).masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf)
+    expected = (scores.softmax(-1) @ values).transpose(1, 2).flatten(2) @ part.output.T
+    torch.testing.assert_close(part(x), expected, rtol=0, atol=1e-12)
+    norms = settings.counts(16, 8).parameters - (16 * 16 * 2 + 8 * 16 * 2)
+    assert norms == (16 + 8 if over == "all" else 4 + 4)
+
+
+def test_the_logits_are_multiplied_by_the_rotations_scale():
+    _, part, x = built()
+    plain = part(x, Rotation(lambda each: each))
+    scaled = part(x, Rotation(lambda each: each, 2.5))
+    assert not torch.allclose(plain, scaled)
+    with torch.no_grad():
+        part.query.mul_(2.5)
+    torch.testing.assert_close(part(x), scaled, rtol=0, atol=1e-12)
+
+
+def test_counts_the_pairs_that_the_mask_lets_through():
+    for changes in ({}, {"window": 7}, {"window": 7, "sinks": 3}, {"sparse": "strided"}):
+        settings = GroupedAttention.model_validate({"heads": 2} | changes)
+        products = next(p for _, p in settings.counts(16, 40).walk() if p.name == "products")
+        at = torch.arange(40)
+        pairs = int(settings.mask().visible(at, at).sum())
+        assert products.flops == pytest.approx(4 * 16 * pairs / 40)
+    assert GroupedAttention(window=7, sinks=3).keep() == Keep(7, 3)
+    assert GroupedAttention.model_validate({"sparse": "strided"}).keep() == Keep()
+
+
+def test_runs_in_half_precision_beside_a_cache_of_it(make_decoder, plain_cache, draw_tokens):
+    decoder = make_decoder(torch.bfloat16, attention=GROUPED | {"window": 5, "sinks": 1})
+    tokens, cache = draw_tokens(1, 11), plain_cache(decoder)
+    with torch.inference_mode():
+        parts = [decoder(piece, cache=cache).logits for piece in tokens.split((4, 1, 6), dim=1)]
+        whole = decoder(tokens).logits
+    cosine = F.cosine_similarity(torch.cat(parts, 1).float(), whole.float(), dim=-1)
+    assert cosine.min() > 0.99
