@@ -20,7 +20,7 @@ from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.huggingface.plain import Plain, plain
 from coterie.exchange.imported import ExchangeError, reasons_of
 from coterie.model import Decoder, DecoderSettings, selection_biases
-from coterie.model.position import RotaryPosition
+from coterie.model.position import LearnedPosition
 
 _TRAINING = frozenset({  # and how things are computed
     "absorb", "stochastic_depth",
@@ -35,6 +35,7 @@ _PHRASES = {
     "embedding.kind": "its {} embedding",
     "embedding_norm": "the normalisation of its embedding",
     "position.kind": "its {} positions",
+    "position.context": "its context of {}",
     "position.fraction": "rotary positions on {} of each head",
     "position.scaling.kind": "the {} scaling of its positions",
     "position.scaling.logit_factor": "the factor {} of its positions on all logits",
@@ -53,6 +54,7 @@ _PHRASES = {
     "attention.sparse": "the sparse pattern of its attention",
     "attention.rotary_key": "a rotary key {}",
     "attention.latent_norm": "the lack of normalisation of its latents",
+    "attention.query_key_norm.kind": "the {} normalisation of its queries and keys",
     "attention.query_key_norm": "the normalisation of its queries and keys",
     "feedforward.kind": "its {} feed-forward layers",
     "feedforward.body.kind": "its {} bodies",
@@ -152,8 +154,9 @@ def differences(wanted: Plain, offered: Plain) -> list[str]:
 def _top(model: Plain) -> dict[str, Any]:
     """Return what holds for the whole model, as plain values."""
     values = model.settings.model_dump() | {"position": model.position.model_dump()}
-    if isinstance(model.position, RotaryPosition):
-        del values["context"]  # any number of positions is computed alike
+    context = values.pop("context")
+    if isinstance(model.position, LearnedPosition):  # others compute any number of positions
+        values["position"]["context"] = context
     return {name: value for name, value in values.items() if name not in _RESOLVED}
 
 

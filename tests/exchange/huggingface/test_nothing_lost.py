@@ -1,0 +1,104 @@
+"""Every member of every union, and every variant beside them, leaves exactly or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from coterie.exchange.huggingface.fit import fitting
+from coterie.exchange.huggingface.lift import Lifted
+from coterie.exchange.imported import ExchangeError
+from coterie.foundation.settings import kind_of, members
+from coterie.model import (
+    Attention,
+    Balance,
+    Body,
+    Compute,
+    Decoder,
+    DecoderSettings,
+    Embedding,
+    Norm,
+    Position,
+)
+from coterie.model.arrangement import Arrangement
+from coterie.model.experts import Score, Select
+
+VARIANTS = Path(__file__).parents[2] / "model" / "variants"
+FILES = [yaml.safe_load(path.read_text()) for path in sorted(VARIANTS.glob("*.yaml"))]
+NEEDS: dict[str, Any] = {kind: needs for file in FILES for kind, needs in file["needs"].items()}
+MOE = NEEDS["moe"]
+BASE = {"layers": 2, "width": 16, "context": 16, "vocab_size": 23}
+
+
+def moe(**changes):
+    return {"feedforward": MOE | changes}
+
+
+PLACES = {
+    "attention": (Attention, lambda x: {"attention": x}),
+    "position": (Position, lambda x: {"position": x}),
+    "norm": (Norm, lambda x: {"norm": x}),
+    "embedding": (Embedding, lambda x: {"embedding": x}),
+    "arrangement": (Arrangement, lambda x: {"arrangement": x}),
+    "body": (Body, lambda x: {"feedforward": {"kind": "dense", "body": x}}),
+    "expert": (Body, lambda x: moe(experts=[{"body": x, "count": 4}])),
+    "score": (Score, lambda x: moe(router={"score": x})),
+    "select": (Select, lambda x: moe(router={"select": x})),
+    "balance": (Balance, lambda x: moe(balance=x)),
+    "compute": (Compute, lambda x: moe(compute={"kind": x["kind"]})),
+}
+CASES = {
+    f"{name}-{kind_of(each)}": place({"kind": kind_of(each)} | NEEDS.get(kind_of(each), {}))
+    for name, (union, place) in PLACES.items()
+    for each in members(union)
+}
+CASES |= {name: changes for file in FILES for name, changes in file["variants"].items()}
+
+
+def made(changes: dict[str, Any]) -> Decoder:
+    """Return a decoder in float64 whose every tensor is random."""
+    generator = torch.Generator().manual_seed(1)
+    decoder = DecoderSettings.model_validate(BASE | changes).build(generator).double().eval()
+    with torch.no_grad():
+        for tensor in decoder.state_dict().values():
+            if tensor.is_floating_point():
+                noise = torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
+                tensor.add_(noise * 0.3)
+    return decoder
+
+
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_it_leaves_exactly_or_not_at_all(name):
+    decoder = made(CASES[name])
+    try:
+        fit = fitting(decoder)
+    except ExchangeError:
+        return
+    lifted = Lifted(decoder, fit.settings)
+    other = Decoder(fit.settings).double().eval()
+    other.load_state_dict({each: lifted.read(each) for each in lifted.shapes})
+    tokens = torch.randint(0, 23, (2, 40), generator=torch.Generator().manual_seed(2))
+    tokens = tokens[:, : decoder.position.limit]
+    expected = decoder(tokens).logits
+    assert expected.std() > 0.1
+    assert (other(tokens).logits - expected).abs().max() < 1e-9
+
+
+def test_enough_of_them_leave():
+    leaving = {}
+    for name, changes in CASES.items():
+        try:
+            leaving[name] = fitting(made(changes)).family.model_type
+        except ExchangeError as error:
+            leaving[name] = error.message.partition("has no home for:\n  ")[2].splitlines()
+    found = {name for name, way in leaving.items() if isinstance(way, str)}
+    assert len(found) >= 20, leaving
+    assert leaving["attention-grouped"] == "llama"
+    assert leaving["attention-mla"] == "deepseek_v2"
+    assert leaving["balance-bias"] == ["the selection bias that balances its experts"]
+    assert all(leaving.values()), "a refusal names what has no home"
