@@ -43,7 +43,7 @@ def test_packed_documents_are_read_as_if_alone(attention, position, make_decoder
 
 
 @pytest.mark.parametrize("window", [4, 5])
-@pytest.mark.parametrize("length", [3, 4, 5, 12, 60])
+@pytest.mark.parametrize("length", [3, 4, 5, 12, 21])
 def test_window_of_a_decoder_with_and_without_cache(
     window, length, make_decoder, plain_cache, draw_tokens
 ):

@@ -451,16 +451,18 @@ from coterie.model.attention.products import attend
 
 blocked._TILE = 16
 backend = BlockedBackend()
-inputs = [torch.randn(2, heads, 40, 8).double().requires_grad_() for heads in (4, 2, 2)]
-slope = torch.randn(2, 4, 40, 8).double()
-for documents in (None, (torch.arange(40) // 15).expand(2, 40)):
-    def run(*each):
-        return attend(*each, Mask(9, 2), documents=documents, backend=backend)
-    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
-    got = torch.autograd.grad(compiled(*inputs), inputs, slope)
-    expected = torch.autograd.grad(run(*inputs), inputs, slope)
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+inputs = [torch.randn(2, heads, 24, 4).double().requires_grad_() for heads in (4, 2, 2)]
+documents = (torch.arange(24) // 15).expand(2, 24)
+
+def run(*each):
+    packed = attend(*each, Mask(9, 2), documents=documents, backend=backend)
+    return packed * attend(*each, Mask(5), backend=backend)
+
+compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+got = torch.autograd.grad(compiled(*inputs).sum(), inputs)
+expected = torch.autograd.grad(run(*inputs).sum(), inputs)
+for one, other in zip(got, expected, strict=True):
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 """
 
 
