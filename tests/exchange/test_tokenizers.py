@@ -151,7 +151,7 @@ def test_what_is_missing_is_said(folder):
         from_huggingface(folder)
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer.model").write_bytes(b"\n")
-    with pytest.raises(TokenizerError, match="without a tokenizer.json"):
+    with pytest.raises(TokenizerError, match=r"without a tokenizer\.json"):
         from_huggingface(folder)
 
 

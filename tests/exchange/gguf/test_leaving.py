@@ -113,6 +113,10 @@ HOMELESS = {
     "routed layers without a shared expert": {
         "attention": LATENT, "position": INTERLEAVED, "feedforward": routed(),
     },
+    "4 heads that do not share the width of 32": {
+        "attention": {**GROUPED, "head_dim": 16, "bias": "qkv"},
+        "feedforward": routed(router={"renormalise": False}, shared_experts=1, shared_gate=True),
+    },
     "a single expert per token with a gate other than 1": {
         "feedforward": routed(experts_per_token=1),
     },

@@ -83,9 +83,7 @@ def test_a_published_file_becomes_a_run_that_writes_and_leaves(published, tmp_pa
     tokenizer = loaded.tokenizer
     assert tokenizer.ends == {0, 2}
     ids = torch.tensor([tokenizer.encode(TEXT)])
-    made = json.loads(
-        coterie("generate", "small", TEXT, "temperature=0", "max_tokens=8", "--json")
-    )
+    made = json.loads(coterie("generate", "small", TEXT, "temperature=0", "max_tokens=8", "--json"))
     greedy = theirs.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=[0, 2])
     written = [each["token"] for each in made["samples"][0]["tokens"]]
     assert written == greedy[0, ids.shape[1] :].tolist()

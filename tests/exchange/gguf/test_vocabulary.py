@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -94,7 +95,9 @@ def sentence_pieces():
     def encode(text):
         parts = list("▁" + text.replace(" ", "▁"))
         while True:
-            pairs = [(score_of.get(a + b), -i) for i, (a, b) in enumerate(zip(parts, parts[1:]))]
+            pairs = [
+                (score_of.get(a + b), -i) for i, (a, b) in enumerate(itertools.pairwise(parts))
+            ]
             found = max(((s, i) for s, i in pairs if s is not None), default=None)
             if found is None:
                 break

@@ -39,6 +39,14 @@ def _grouped(meta: Metadata, changes: Changes) -> dict[str, Any]:
     return {**values, "attention": {**values["attention"], **changes}}
 
 
+def _limits(plain: Plain, changes: Changes) -> list[str]:
+    """Return what programs refuse; those with a norm by head alone let heads have any size."""
+    found, attention, width = grouped_limits(plain), plain.grouped, plain.settings.width
+    if changes != _NORMED_BY_HEAD and attention.heads * attention.channels(width) != width:
+        found.append(f"{attention.heads} heads that do not share the width of {width}")
+    return found
+
+
 def _dense_family(name: str, title: str, changes: Changes) -> Family:
     """Return a family of dense layers; `changes` hold for every attention layer of it."""
 
@@ -48,7 +56,7 @@ def _dense_family(name: str, title: str, changes: Changes) -> Family:
     def writes(plain: Plain) -> dict[str, Any]:
         return {**write_grouped(plain), "feed_forward_length": plain.dense_width or 1}
 
-    return Family(name, title, reads, writes, _rules, grouped_limits)
+    return Family(name, title, reads, writes, _rules, lambda plain: _limits(plain, changes))
 
 
 def _routed_family(
@@ -97,7 +105,7 @@ def _routed_family(
         )
 
     def limits(plain: Plain) -> list[str]:
-        found = grouped_limits(plain)
+        found = _limits(plain, changes)
         if renormalise and plain.mixture.experts_per_token == 1:
             found.append("a single expert per token with a gate other than 1")
         if changes == _NORMED_OVER_ALL and plain.grouped.key_heads != plain.grouped.heads:
