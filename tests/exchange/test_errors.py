@@ -83,7 +83,10 @@ def test_a_configuration_that_is_none(refused, folder, content):
         ({"model_type": None}, "no model_type"),
         ({"architectures": ["MixtralForSequenceClassification"]}, "no language model"),
         ({"hidden_size": "wide"}, "hidden_size is 'wide'.*whole number"),
-        ({"hidden_size": 16.5, "num_hidden_layers": 0}, "num_hidden_layers is 0.*hidden_size is 16.5"),
+        (
+            {"hidden_size": 16.5, "num_hidden_layers": 0},
+            "num_hidden_layers is 0.*hidden_size is 16.5",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' or 'swish'"),
         ({"rms_norm_eps": True}, "rms_norm_eps is True"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
