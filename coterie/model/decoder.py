@@ -19,6 +19,7 @@ from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.settings import Settings
 from coterie.model.arrangement import Arrangement, Sequential
 from coterie.model.attention import Attention, GroupedAttention
+from coterie.model.attention.visible import document_starts
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
 from coterie.model.cache import DecoderCache
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
@@ -272,7 +273,10 @@ class Decoder(nn.Module):
     def _span(self, tokens: Tensor, cache: DecoderCache | None, documents: Tensor | None) -> Span:
         """Return the positions of the tokens; they begin anew with each document."""
         start = 0 if cache is None else cache.length
-        at = None if documents is None else positions_in_documents(documents)
+        at = None
+        if documents is not None:
+            places = torch.arange(tokens.shape[1], device=tokens.device)
+            at = places - document_starts(documents)
         return Span(start, tokens.shape[1], tokens.device, at)
 
     def _embed(self, tokens: Tensor, cache: DecoderCache | None, span: Span) -> Tensor:
@@ -378,11 +382,3 @@ def _through(module: nn.Module, again: bool, *inputs: Any) -> tuple[Tensor, Laye
     if again and torch.is_grad_enabled():
         return checkpoint(module, *inputs, RoutingMemory(), use_reentrant=False)
     return module(*inputs)
-
-
-def positions_in_documents(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Return each token's position in its own document; documents are runs of one number."""
-    at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return at - at.where(begins, 0).cummax(dim=1).values

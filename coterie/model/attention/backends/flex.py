@@ -10,12 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from coterie.model.attention.backends.interface import BackendSettings, Call, all_scores
 from coterie.model.attention.visible import Mask
@@ -57,7 +57,7 @@ class FlexFunction:
             query, keys, values = query.detach(), keys.detach(), values.detach()
         words = {"block_mask": blocks, "scale": call.scale, "enable_gqa": call.groups > 1}
         on_cpu, compiling = query.device.type == "cpu", torch.compiler.is_compiling()
-        attention = _attention if on_cpu or compiling else _compiled()
+        attention = _torch_flex().flex_attention if on_cpu or compiling else _compiled()
         if compiling or not on_cpu:
             return attention(query, keys, values, **words)
         with warnings.catch_warnings():
@@ -68,19 +68,23 @@ class FlexFunction:
 _FUNCTION = FlexFunction()
 _MOST = 16
 """How many block masks are remembered: making one looks at all pairs."""
-_REMEMBERED: dict[tuple[Mask, int, int, int, int, torch.device], BlockMask] = {}
+_REMEMBERED: dict[tuple[Mask, int, int, int, int, torch.device], Any] = {}
 
 
-_attention: Callable[..., Tensor] = flex_attention  # without return_lse it answers one tensor
+def _torch_flex() -> ModuleType:
+    """Return torch's module, imported when asked for: it loads the compiler, in seconds."""
+    from torch.nn.attention import flex_attention  # noqa: PLC0415
+
+    return flex_attention
 
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_attention, dynamic=False)
+    return torch.compile(_torch_flex().flex_attention, dynamic=False)
 
 
-def _block_mask(call: Call) -> BlockMask:
-    """Return the block mask of a call, from a memory where it depends on sizes alone."""
+def _block_mask(call: Call) -> Any:
+    """Return the `BlockMask` of a call, from a memory where it depends on sizes alone."""
     if call.query.device.type == "cpu" and not torch.compiler.is_compiling():
         # All scores will be in memory anyway; looking up a table spares tracing each mask anew.
         table = call.visible()
@@ -100,10 +104,10 @@ def _block_mask(call: Call) -> BlockMask:
     return remembered
 
 
-def _make(sees: Callable[..., Tensor], call: Call) -> BlockMask:
+def _make(sees: Callable[..., Tensor], call: Call) -> Any:
     batch = None if call.starts is None else call.starts.shape[0]
     queries, keys = call.query.shape[2], call.keys.shape[2]
-    return create_block_mask(sees, batch, None, queries, keys, str(call.query.device))
+    return _torch_flex().create_block_mask(sees, batch, None, queries, keys, str(call.query.device))
 
 
 def definition(call: Call) -> Callable[..., Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from coterie.model.attention.backends.flex import FlexBackend
 from coterie.model.attention.backends.interface import BackendFunction, BackendSettings, Call
 from coterie.model.attention.backends.sdpa import SDPABackend
 from coterie.model.attention.visible import Mask
+from coterie.model.uncompiled import uncompiled
 
 _ROUNDS = 3
 _MOST_SCORES = 1 << 27
@@ -101,8 +102,7 @@ class MeasuredFunction:
         self.chosen: dict[Situation, Choice] = {}
         self._candidates = candidates
         self._clock = clock
-        disabled = torch.compiler.disable(self._compute)
-        self._uncompiled = cast("Callable[[Call], Tensor]", disabled)
+        self._uncompiled = uncompiled(self._compute)
 
     def refuses(self, call: Call) -> None:
         """Refuse nothing: some candidate can compute every call."""

@@ -13,11 +13,11 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch._compile import _disable_dynamo
 from torch.nn import functional as F
 
 from coterie.model.experts.bodies import BodyPart
 from coterie.model.experts.dispatch import combine, plan_dispatch, spread
+from coterie.model.uncompiled import uncompiled
 
 
 class Computation(ABC):
@@ -98,5 +98,4 @@ def _call(
 
 # What runs here depends on who was selected, so a compiler would recompile for every batch;
 # besides, torch's grouped product in float32 is unknown to it. It stays outside the graph.
-# `torch.compiler.disable` would do the same, but import the compiler along with the model.
-_outside = _disable_dynamo(_call)
+_outside = uncompiled(_call)
