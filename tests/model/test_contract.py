@@ -194,6 +194,8 @@ def test_evaluating_changes_nothing(changes, make_decoder, draw_tokens):
     decoder.train()
     output = decoder(tokens, tokens)  # what was made while generating must serve training
     output.loss_sum.backward()
-    torch.testing.assert_close(decoder.eval()(tokens).logits, first, rtol=0, atol=0)
+    # With and without gradients, another computation may measure as the fastest.
+    rounding = 1e-12 if "measured" in str(changes) else 0
+    torch.testing.assert_close(decoder.eval()(tokens).logits, first, rtol=0, atol=rounding)
     assert all(torch.equal(state[name], value) for name, value in decoder.state_dict().items())
     update_balance(decoder, {each.layer: each.load for each in output.routing})

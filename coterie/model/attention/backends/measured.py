@@ -102,7 +102,6 @@ class MeasuredFunction:
         self.chosen: dict[Situation, Choice] = {}
         self._candidates = candidates
         self._clock = clock
-        self._uncompiled = uncompiled(self._compute)
 
     def refuses(self, call: Call) -> None:
         """Refuse nothing: some candidate can compute every call."""
@@ -113,8 +112,9 @@ class MeasuredFunction:
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it; compiled programs stop here and go on behind, for clocks do not compile."""
-        return self._uncompiled(call)
+        return self._compute(call)
 
+    @uncompiled
     def _compute(self, call: Call) -> Tensor:
         if self._candidates is None:
             self._candidates = available()
