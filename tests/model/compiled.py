@@ -1,57 +1,43 @@
 """Compares compiled decoders with plain ones, in a process free of the tests' shape checks.
 
-Each line written is a case and the largest difference of its losses and gradients. Compiling takes
-seconds, so few cases hold together what differs in the graphs.
+Reads lines of JSON, each the name of a case and its settings, and writes for each the largest
+difference of losses and gradients. `aot_eager` traces forward and backward as every compiler does
+and makes no machine code, which would take minutes.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
 import torch
 
 from coterie.model import DecoderSettings
 
-BASE = {
-    "layers": 1, "width": 16, "context": 12, "vocab_size": 23, "initial": {"std": 0.2},
-    "attention": {"kind": "grouped", "heads": 4, "kv_heads": 2, "query_key_norm": True},
-    "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 12}},
-}  # fmt: skip
-TAGS = {"opening": "<S>", "closing": "</S>", "opening_id": 3, "closing_id": 8, "follow": "name"}
-CASES = {
-    "parts": {
-        "arrangement": {"kind": "parallel", "gate": "token"},
-        "dropout": {"kind": "structured", "rate": 0.2, "size": 4}, "stochastic_depth": 0.5,
-        "structure": {"kinds": {"speaker": TAGS}},
-        "ahead": {"depth": 1}, "value": {}, "pooled": {"pool": "last"},
-    },
-    "moe": {"feedforward": {
-        "kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
-        "experts_per_token": 2, "compute": "loop",
-    }},
-}  # fmt: skip
 
-
-def difference(changes) -> float:
-    """Return the largest difference between the compiled decoder and the plain one."""
-    settings = DecoderSettings.model_validate(BASE | changes)
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(23, (4, 12), generator=generator)
-    results = []
-    for compiled in (False, True):
-        decoder = settings.build(torch.Generator().manual_seed(0)).double().train()
-        forward = torch.compile(decoder, backend="aot_eager") if compiled else decoder
-        torch.manual_seed(0)
-        output = forward(tokens, tokens.roll(-1, 1))
-        total = output.loss_sum + sum(part.loss_sum for part in output.ahead)
-        for further in (output.values, output.embedding):
-            total = total + (0 if further is None else further.sum())
-        total.backward()
-        results.append([total.detach(), *(parameter.grad for parameter in decoder.parameters())])
-    return max(float((one - other).abs().max()) for one, other in zip(*results, strict=True))
+def run(settings: DecoderSettings, *, compiled: bool) -> list[torch.Tensor]:
+    """Return the sum of all losses and all gradients of one training pass."""
+    decoder = settings.build(torch.Generator().manual_seed(0)).double().train()
+    forward: Any = torch.compile(decoder, backend="aot_eager") if compiled else decoder
+    tokens = torch.randint(23, (4, 12), generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    output = forward(tokens, tokens.roll(-1, 1))
+    total = output.loss_sum + sum(part.loss_sum for part in output.ahead)
+    for layer in output.routing:
+        total = total + layer.auxiliary + layer.z + layer.entropy_term
+    for further in (output.values, output.embedding):
+        total = total + (0 if further is None else further.sum())
+    total.backward()
+    return [total.detach(), *(p.grad for p in decoder.parameters() if p.grad is not None)]
 
 
 if __name__ == "__main__":
-    for name, changes in CASES.items():
+    for line in sys.stdin:
+        name, changes = json.loads(line)
+        settings = DecoderSettings.model_validate(changes)
         torch._dynamo.reset()
-        sys.stdout.write(f"{name} {difference(changes)}\n")
+        pairs = zip(run(settings, compiled=False), run(settings, compiled=True), strict=True)
+        largest = max(float((one - other).abs().max()) for one, other in pairs)
+        sys.stdout.write(f"{name} {largest}\n")
+        sys.stdout.flush()

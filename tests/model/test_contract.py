@@ -7,6 +7,9 @@ the kinds, stand in `variants/*.yaml`.
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +202,21 @@ def test_evaluating_changes_nothing(changes, make_decoder, draw_tokens):
     torch.testing.assert_close(decoder.eval()(tokens).logits, first, rtol=0, atol=rounding)
     assert all(torch.equal(state[name], value) for name, value in decoder.state_dict().items())
     update_balance(decoder, {each.layer: each.load for each in output.routing})
+
+
+@pytest.mark.parametrize("share", range(4))
+def test_compiled_equals_plain(share, make_settings):
+    cases = {variant.id: variant.values[0] for variant in VARIANTS[share::4]}
+    lines = [
+        json.dumps([name, make_settings(**{"layers": 1} | changes).model_dump(mode="json")])
+        for name, changes in cases.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("compiled.py")],
+        input="\n".join(lines), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"after {done.stdout}\n{done.stderr}"
+    differences = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+    assert len(differences) == len(lines)
+    wrong = {name: value for name, value in differences.items() if float(value) > 1e-9}
+    assert not wrong
