@@ -282,7 +282,7 @@ class Decoder(nn.Module):
     def _embed(self, tokens: Tensor, cache: DecoderCache | None, span: Span) -> Tensor:
         lookback = self.embedding.lookback
         recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
-        hidden = self.embedding(tokens, recent)
+        hidden = self.embedding(tokens, recent, span.at)
         added = self.position.embed(span)
         if added is not None:
             hidden = hidden + added

@@ -113,6 +113,32 @@ def test_ngram_embedding_reads_back_exactly_its_longest_order(make_decoder):
     torch.testing.assert_close(later, before[:, 6:])
 
 
+@pytest.mark.parametrize("combine", ["project", "add"])
+def test_ngrams_do_not_reach_into_another_document(combine, make_decoder, draw_tokens):
+    embedding = {"kind": "ngram", "orders": [2, 4], "rows": 31, "std": 0.3, "combine": combine}
+    decoder, tokens = make_decoder(embedding=embedding), draw_tokens(length=9)
+    documents = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2], [3, 1, 1, 1, 1, 1, 1, 3, 3]])
+    packed = decoder(tokens, documents=documents).logits
+    for row, ends in enumerate(([4, 6, 9], [1, 7, 9])):
+        for start, end in zip([0, *ends], ends, strict=False):
+            alone = decoder(tokens[row : row + 1, start:end]).logits[0]
+            torch.testing.assert_close(packed[row, start:end], alone)
+
+
+@pytest.mark.parametrize(
+    ("attention", "fraction"),
+    [
+        ({"kind": "grouped", "heads": 2, "head_dim": 5}, 0.8),
+        ({"kind": "mla", "heads": 1, "kv_rank": 5, "nope_dim": 3, "rope_dim": 4}, 1.0),
+    ],
+)
+def test_interleaved_pairs_may_begin_anywhere(attention, fraction, make_decoder, draw_tokens):
+    position = {"kind": "rotary", "layout": "interleaved", "fraction": fraction}
+    decoder, tokens = make_decoder(attention=attention, position=position), draw_tokens()
+    whole = decoder(tokens).logits
+    torch.testing.assert_close(decoder(tokens[:1, :1]).logits, whole[:1, :1])
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("at_once", [1, 40, 1 << 25])
 def test_loss_is_summed_over_valid_targets_however_it_is_cut(bias, at_once, monkeypatch):

@@ -227,7 +227,7 @@ class LatentAttentionPart(Part):
         query = query.unflatten(-1, (sizes.heads, sizes.nope_dim + sizes.rope_dim))
         unturned, turned = query.split((sizes.nope_dim, sizes.rope_dim), -1)
         if rotate is not None:
-            turned = rotate(turned.contiguous())
+            turned = rotate(_copied(turned))
         return unturned.transpose(1, 2), turned.transpose(1, 2)
 
     def _compress(
@@ -239,7 +239,7 @@ class LatentAttentionPart(Part):
         latents, rotary = both.split((sizes.kv_rank, both.shape[-1] - sizes.kv_rank), -1)
         rotary = rotary.unflatten(-1, (sizes.rotary_keys, sizes.rope_dim))
         if rotate is not None:
-            rotary = rotate(rotary.contiguous())
+            rotary = rotate(_copied(rotary))
         return _normed(self.kv_norm, latents).unsqueeze(1), rotary.transpose(1, 2)
 
     def _raise(
@@ -329,6 +329,11 @@ def _products(rows: Float[Tensor, "B H T C"], matrix: Tensor) -> Tensor:
 def _normed(norm: nn.Module | None, latent: Tensor) -> Tensor:
     """Normalise; under autocast norms answer in float32, but what follows wants one type."""
     return latent if norm is None else norm(latent).to(latent.dtype)
+
+
+def _copied(part: Tensor) -> Tensor:
+    """Return a part of channels at a place of its own, where `contiguous` may leave it."""
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 def _matrix(rows: int, columns: int) -> nn.Parameter:

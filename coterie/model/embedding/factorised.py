@@ -55,7 +55,10 @@ class FactorisedEmbeddingPart(EmbeddingPart):
         self.projection = nn.Parameter(torch.empty(width, rank))
 
     def forward(
-        self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
+        self,
+        tokens: Int[Tensor, "B T"],
+        recent: Int[Tensor, "B n"] | None = None,
+        places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Look the tokens up and project them; the stream keeps its precision under autocast."""
         short = F.embedding(tokens, self.weight)

@@ -46,7 +46,10 @@ class FullEmbeddingPart(EmbeddingPart):
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
 
     def forward(
-        self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
+        self,
+        tokens: Int[Tensor, "B T"],
+        recent: Int[Tensor, "B n"] | None = None,
+        places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Look the tokens up."""
         return F.embedding(tokens, self.weight)

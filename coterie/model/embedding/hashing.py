@@ -19,7 +19,11 @@ _MIXER = 1_540_483_477  # odd, spreads neighbouring residues over the whole rang
 
 
 def ngram_rows(
-    tokens: Int[Tensor, "B n"], orders: Sequence[int], rows: int
+    tokens: Int[Tensor, "B n"],
+    orders: Sequence[int],
+    rows: int,
+    places: Int[Tensor, "B t"] | None = None,
+    padding: int = 0,
 ) -> Int[Tensor, "B t O"]:
     """Return the row, in one table for all orders, of the n-grams that end at each position.
 
@@ -27,6 +31,8 @@ def ngram_rows(
         tokens: ids; the first max(orders) − 1 of them are only looked back at.
         orders: lengths of n-grams, ascending.
         rows: rows per order; those of order i lie in [i·rows, (i + 1)·rows).
+        places: of each of the t positions in its document; None: all are of one.
+        padding: id that stands before the start of a document.
     """
     longest = orders[-1]
     length = tokens.shape[1] - longest + 1
@@ -36,7 +42,10 @@ def ngram_rows(
     power = 1
     for back in range(longest):
         start = longest - 1 - back
-        residue = (residue + ids[:, start : start + length] * power) % _PRIME
+        earlier = ids[:, start : start + length]
+        if places is not None:
+            earlier = earlier.where(places >= back, padding + 1)
+        residue = (residue + earlier * power) % _PRIME
         power = power * _BASE % _PRIME
         if back + 1 in orders:
             mixer = pow(_MIXER, back + 1, _PRIME)

@@ -17,13 +17,17 @@ class EmbeddingPart(Part, ABC):
 
     @abstractmethod
     def forward(
-        self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
+        self,
+        tokens: Int[Tensor, "B T"],
+        recent: Int[Tensor, "B n"] | None = None,
+        places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Return the tokens' vectors.
 
         Args:
             tokens: their ids.
             recent: up to `lookback` tokens that came just before; None at the start of a text.
+            places: of each token in its document, where rows hold several; none reads another.
         """
         ...
 

@@ -106,10 +106,14 @@ class NgramEmbeddingPart(EmbeddingPart):
         self.projection = projection
 
     def forward(
-        self, tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None = None
+        self,
+        tokens: Int[Tensor, "B T"],
+        recent: Int[Tensor, "B n"] | None = None,
+        places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Look up the tokens and the n-grams that end with them."""
-        rows = ngram_rows(self._with_past(tokens, recent), self.settings.orders, self.settings.rows)
+        known, sizes = self._with_past(tokens, recent), self.settings
+        rows = ngram_rows(known, sizes.orders, sizes.rows, places, self.padding_id)
         grams = F.embedding(rows, self.table)
         if self.settings.dropout and self.training:
             kept = F.dropout(grams.new_ones(*grams.shape[:-1], 1), self.settings.dropout)

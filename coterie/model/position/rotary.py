@@ -179,5 +179,7 @@ def _turn_half(
 
 def _turn_interleaved(x: Float[Tensor, "B T H C"], unit: Tensor) -> Float[Tensor, "B T H C"]:
     work = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    if work.stride(-2) % 2:  # part of a head of odd size: pairs do not begin on even places
+        work = work.clone(memory_format=torch.contiguous_format)
     pairs = torch.view_as_complex(work.reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * unit).flatten(-2).to(x.dtype)
