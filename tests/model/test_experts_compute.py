@@ -105,6 +105,19 @@ def test_all_computations_agree_in_outputs_and_gradients(name, compute):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("compute", ["loop", *OTHERS])
+@pytest.mark.parametrize("selection", [[[0, 1]], [[5, NONE], [4, NONE]], [[3, NONE], [3, NONE]]])
+def test_idle_packs_get_gradients_of_zeros(compute, selection):
+    part = build(compute, PACKS)
+    x = torch.randn(len(selection), WIDTH, dtype=torch.float64, requires_grad=True)
+    gates = torch.ones(len(selection), 2, dtype=torch.float64)
+    mixed = part.compute.mix(
+        part.experts, part.sizes, x, torch.tensor(selection), gates, partial=True
+    )
+    mixed.sum().backward()
+    assert all(each.grad is not None for each in part.experts.parameters())
+
+
 @pytest.mark.parametrize("name", ["usual", "drops", "one token", "null alone"])
 def test_gathered_weights_agree_too(name, monkeypatch):
     """The path for devices that should not be waited for, tried here on the CPU."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from coterie.model import count, routed_layers, selection_biases, update_balance
 from coterie.model.heads import PooledSettings, ahead_targets
+from coterie.train.objective import Account, count_valid, count_valid_ahead, objective
 
 MOE = {
     "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
@@ -228,3 +229,26 @@ def test_rows_that_are_no_whole_text_have_no_vector(make_decoder, draw_tokens, p
     assert decoder(tokens, cache=plain_cache(decoder)).embedding is None
     assert decoder(tokens, documents=torch.zeros_like(tokens)).embedding is None
     assert make_decoder()(tokens).embedding is None
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_texts_shorter_than_the_chain_are_trained_on(length, make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(ahead={"depth": 3}).train(), draw_tokens(length=length)
+    output, account = decoder(tokens, tokens), Account()
+    objective(output, count_valid(tokens), account, count_valid_ahead(tokens, 3)).backward()
+    assert len(output.ahead) == length - 1
+    assert ("ahead" in account.auxiliary) == (length > 1)
+
+
+def test_a_batch_without_targets_costs_nothing(make_decoder, draw_tokens):
+    feedforward = MOE | {"balance": {"kind": "auxiliary"}, "router": {"z_loss": 0.1}}
+    decoder = make_decoder(ahead={"depth": 1}, feedforward=feedforward).train()
+    tokens, account = draw_tokens(), Account()
+    ignored = torch.full_like(tokens, -100)
+    output = decoder(tokens, ignored)
+    cost = objective(output, count_valid(ignored), account, count_valid_ahead(ignored, 1))
+    cost.backward()
+    assert float(cost.detach()) == 0.0
+    assert all(float(term) == 0.0 for term in account.auxiliary.values())
+    gradients = [each.grad for each in decoder.parameters() if each.grad is not None]
+    assert all(float(each.abs().max()) == 0.0 for each in gradients)

@@ -74,6 +74,8 @@ def test_learned_positions_end_with_the_context(make_decoder, draw_tokens):
     assert decoder(draw_tokens(1, 12)).logits.shape == (1, 12, 23)
     with pytest.raises(UserError, match="13 tokens, but this model has learned positions for 12"):
         decoder(draw_tokens(1, 13))
+    with pytest.raises(UserError, match="13 tokens, but this model has learned positions for 12"):
+        decoder(draw_tokens(1, 14), documents=torch.tensor([[0] + [1] * 13]))
 
 
 def test_ngrams_hash_to_the_same_rows_on_every_machine():
