@@ -25,8 +25,9 @@ def count_valid(targets: Int[Tensor, "B T"]) -> Int[Tensor, ""]:
 
 
 def count_valid_ahead(targets: Int[Tensor, "B T"], depths: int) -> list[Int[Tensor, ""]]:
-    """Return the number of targets that count at each depth of multi-token prediction."""
-    return [count_valid(ahead_targets(targets, depth)) for depth in range(1, depths + 1)]
+    """Return the number of targets that count at each depth that the text is long enough for."""
+    reached = range(1, min(depths, targets.shape[1] - 1) + 1)
+    return [count_valid(ahead_targets(targets, depth)) for depth in reached]
 
 
 @dataclass
@@ -75,6 +76,7 @@ def objective(
     """
     assert output.loss_sum is not None
     assert output.valid_tokens is not None
+    batch_tokens = batch_tokens.clamp(min=1)  # a batch without any target costs nothing
     loss = output.loss_sum / batch_tokens
     further = list(zip(output.ahead, ahead_tokens, strict=True))
     shares = {part.layer: part.valid_tokens / tokens.clamp(min=1) for part, tokens in further}

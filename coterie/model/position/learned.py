@@ -55,13 +55,11 @@ class LearnedPositionPart(PositionPart):
         Raises:
             UserError: the text is longer than the context.
         """
-        if span.at is not None:
-            return self.weight[span.at]
-        stop = span.start + span.length
+        stop = span.start + span.length if span.at is None else int(span.at.max()) + 1
         if stop > self.weight.shape[0]:
             raise UserError(
                 f"The text has {stop} tokens, but this model has learned positions for "
                 f"{self.weight.shape[0]}.",
                 hint="Shorten the text, or give the model a larger context and train it.",
             )
-        return self.weight[span.start : stop]
+        return self.weight[span.start : stop] if span.at is None else self.weight[span.at]

@@ -82,6 +82,9 @@ def call_needed(
             tokens = [pair // per_token for pair in wanted[expert]]
             mine = x if x.shape[0] == 1 else x[tokens]
             outputs.append(pack.run(mine, own, F.linear))
+        if not needed and torch.is_grad_enabled():  # an idle pack gets a gradient of zeros
+            (own,) = _weights_of(pack, [0])
+            outputs.append(pack.run(x[:0], own, F.linear))
         first += size
     if not outputs:
         return torch.zeros_like(x) + 0.0 * (x.sum() + gates.sum())
