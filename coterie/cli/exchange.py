@@ -145,13 +145,22 @@ def export_model(
 
 def _read(path: Path, *, with_tokenizer: bool) -> Imported:
     """Read a model in whichever of the formats the path is."""
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" or _begins(path, b"GGUF"):
         from coterie.exchange.gguf import import_file
 
         return import_file(path)
     from coterie.exchange.huggingface import import_folder
 
     return import_folder(path, with_tokenizer=with_tokenizer)
+
+
+def _begins(path: Path, letters: bytes) -> bool:
+    """Whether a path is a file that begins with these letters, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(letters)) == letters
+    except OSError:  # a folder, or nothing that can be read: the reader says which
+        return False
 
 
 def _tokenizer(name: str, imported: Imported) -> Any:

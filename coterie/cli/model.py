@@ -81,10 +81,11 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
     else:
         longer = f"context={2 * target.model.context} method=yarn"
         stretches = hasattr(target.model.position, "scaling")
-        next_step(
-            f'coterie generate {name} "Once"  # write text with it',
-            *([f"coterie model extend {name} {longer}"] if stretches else []),
-        )
+        reads = (target.checkpoint / "tokenizer.json").is_file()
+        steps = [f'coterie generate {name} "Once"  # write text with it'] if reads else []
+        steps += [f"coterie model extend {name} {longer}"] if stretches else []
+        if steps:
+            next_step(*steps)
 
 
 def extend(

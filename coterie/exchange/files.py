@@ -190,6 +190,7 @@ def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> N
     # The copy gives every tensor memory of its own: safetensors refuses views that share it.
     tensors = {name: read(name).detach().contiguous().clone() for name in names}
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)  # the library lets nobody but the writer read it
 
 
 def some(names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from coterie.cli.app import run as coterie
 from coterie.exchange.files import INDEX, SINGLE
 from coterie.exchange.huggingface import export_folder, import_folder
 from coterie.exchange.imported import ExchangeError
+from coterie.exchange.runs import write_model_run
 from coterie.model import DecoderSettings
 
 SETTINGS = {
@@ -241,3 +242,51 @@ def test_a_damaged_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
         import_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_hidden_layers": 100_000_000}, "100,000,000 layers"),
+        ({"vocab_size": 1_000_000_000}, "shape"),
+        ({"vocab_size": 10**15}, "vocab_size is 1000000000000000"),
+        ({"intermediate_size": 1_000_000_000}, "shape"),
+        ({"num_local_experts": 100_000_000}, "num_local_experts is 100000000"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "scaling ['yarn'] is not known"),
+        ({"rope_parameters": {"rope_theta": "far"}}, "rope_theta is 'far'"),
+        ({"rope_parameters": None, "rope_theta": [1]}, "rope_theta is [1]"),
+        ({"rope_parameters": {"partial_rotary_factor": "half"}}, "partial_rotary_factor is 'half'"),
+    ],
+)
+def test_sizes_beyond_memory_and_values_of_another_type_are_refused(folder, refused, values, said):
+    change_config(folder, **values)
+    assert said in refused()
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e300])
+def test_weights_that_are_no_numbers_are_refused(folder, refused, value):
+    change_tensors(folder, lambda tensors: tensors.update({QUERY: tensors[QUERY].double() * value}))
+    assert QUERY in refused()
+
+
+def test_everyone_may_read_what_is_exported(folder):
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+
+
+def test_a_gguf_file_is_known_whatever_its_name(folder, tmp_path, capsys):
+    pytest.importorskip("gguf")
+    assert coterie(["model", "import", str(folder), "--name", "one"]) == 0
+    out = str(tmp_path / "without-suffix")
+    assert coterie(["model", "export", "one", "--format", "gguf", "--out", out]) == 0
+    assert coterie(["model", "import", out, "--name", "two"]) == 0
+
+
+@pytest.mark.parametrize("position", ["none", "rotary"])
+def test_what_cannot_be_done_without_a_tokenizer_is_not_proposed(position, capsys):
+    settings = DecoderSettings.model_validate(SETTINGS | {"position": {"kind": position}})
+    decoder = settings.build(torch.Generator().manual_seed(1))
+    write_model_run(decoder, None, name="mute", description="", origin={})
+    assert coterie(["model", "show", "mute"]) == 0
+    said = capsys.readouterr().err
+    assert "coterie generate" not in said
+    assert ("model extend" in said) == (position == "rotary")

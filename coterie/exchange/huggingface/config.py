@@ -35,6 +35,9 @@ _REFUSED = frozenset({
     "use_alibi", "use_parallel_residual", "swiglu_limit",
 })  # fmt: skip
 
+_MOST, _MOST_EXPERTS = 1 << 30, 1 << 16  # beyond them a file is damaged
+_EXPERTS = frozenset({"num_local_experts", "num_experts", "n_routed_experts"})
+
 
 class Config:
     """The values of a config.json, with the problems found in them so far."""
@@ -70,6 +73,9 @@ class Config:
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             self._wrong(name, value, f"a whole number of at least {least}")
+            return least
+        if value > (most := _MOST_EXPERTS if name in _EXPERTS else _MOST):
+            self._wrong(name, value, f"a whole number up to {most:,}")
             return least
         return value
 

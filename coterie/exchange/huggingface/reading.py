@@ -47,15 +47,21 @@ def import_folder(
     config = Config(values, family.defaults, family.aliases)
     given = family.reads(config)
     config.finish(folder / CONFIG)
+    files = open_folder(folder)
+    if given["layers"] > len(files.stored):
+        raise ExchangeError(
+            f"{folder / CONFIG} describes {given['layers']:,} layers, but there are only "
+            f"{len(files.stored):,} tensors."
+        )
     try:
         settings = DecoderSettings.model_validate(given)
     except ValidationError as error:
         reasons = "\n  ".join(reasons_of(error))
         raise ExchangeError(f"{folder / CONFIG} describes no model:\n  {reasons}") from error
-    source = _Source(open_folder(folder), family, settings)
-    decoder, units = Decoder(settings), source.common_dtype()
-    decoder.to(units if dtype is None else dtype)
-    notes = [*config.notes, *_load(decoder, family, source, folder)]
+    source = _Source(files, family, settings)
+    units = source.common_dtype()
+    decoder = _load(settings, family, source, folder, units if dtype is None else dtype)
+    notes = [*config.notes, *source.notes]
     if dtype is not None and units != dtype:
         exact = torch.promote_types(units, dtype) == dtype
         change = "exactly" if exact else "rounded"
@@ -164,21 +170,27 @@ class _Source:
         return _UNITS[max(set(found), key=found.count)] if found else torch.float32
 
 
-def _load(decoder: Decoder, family: Family, source: _Source, folder: Path) -> list[str]:
-    """Fill every tensor of a decoder; return notes.
+def _load(
+    settings: DecoderSettings, family: Family, source: _Source, folder: Path, dtype: torch.dtype
+) -> Decoder:
+    """Return a decoder with the folder's weights; it is built when they are known to fit.
 
     Raises:
-        ExchangeError: tensors are missing, left over or of another shape; all of them are named.
+        ExchangeError: tensors are missing, left over or of another shape (all of them are named),
+            or hold values that are not numbers.
     """
-    own = decoder.state_dict()
-    chosen = [(rule, _layout(rule, source)) for rule in family.rules(decoder.settings)]
+    with torch.device("meta"):
+        hollow = Decoder(settings).state_dict()
+    chosen = [(rule, _layout(rule, source)) for rule in family.rules(settings)]
     covered = {name for rule, _ in chosen for name in rule.own}
-    assert covered == set(own), f"no rule covers {set(own) ^ covered}"
-    problems = list(_problems(own, chosen, source))
+    assert covered == set(hollow), f"no rule covers {set(hollow) ^ covered}"
+    problems = list(_problems(hollow, chosen, source))
     if problems:
         raise ExchangeError(
             f"The weights of {folder} do not fit its {CONFIG}:\n  " + "\n  ".join(problems)
         )
+    decoder = Decoder(settings).to(dtype)
+    own = decoder.state_dict()
     with torch.no_grad():
         for rule, layout in chosen:
             if not rule.own:
@@ -186,8 +198,12 @@ def _load(decoder: Decoder, family: Family, source: _Source, folder: Path) -> li
             shapes = [own[name].shape for name in rule.own]
             found = layout.to_own([source.read(name) for name in layout.names], shapes)
             for name, tensor in zip(rule.own, found, strict=True):
-                own[name].copy_(tensor)
-    return source.notes
+                if not bool(own[name].copy_(tensor).isfinite().all()):
+                    raise ExchangeError(
+                        f"{', '.join(layout.names[:3])} of {folder} hold values that are no "
+                        f"numbers, or beyond {_name(dtype)}."
+                    )
+    return decoder
 
 
 def _layout(rule: Rule, source: _Source) -> Layout:

@@ -45,13 +45,13 @@ def read_rope(
     values = _parameters(config)
     kind = values.get("rope_type", values.get("type", "default"))
     position: Values = {"kind": "rotary", "layout": layout}
-    position["theta"] = float(values.get("rope_theta") or theta)
-    fraction = values.get("partial_rotary_factor")
+    position["theta"] = _number(values, "rope_theta", config) or theta
+    fraction = _number(values, "partial_rotary_factor", config)
     if fraction not in (None, 1.0) and not partial:
         config.refuse(f"partial_rotary_factor is {fraction!r}, which this architecture ignores")
     elif fraction is not None:
-        position["fraction"] = float(fraction)
-    if kind not in _READ:
+        position["fraction"] = fraction
+    if not isinstance(kind, str) or kind not in _READ:
         config.refuse(f"the rotary scaling {kind!r} is not known here; {nearest(str(kind), _READ)}")
         return position
     try:
@@ -65,6 +65,14 @@ def read_rope(
     if scaling is not None:
         position["scaling"] = scaling.model_dump()
     return position
+
+
+def _number(values: Values, name: str, config: Config) -> float | None:
+    value = values.get(name)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    config.refuse(f"{name} is {value!r}; it must be a number")
+    return None
 
 
 def _parameters(config: Config) -> Values:
