@@ -4,7 +4,7 @@
 does not belong, `model` turns any target into a trained model.
 """
 
-from coterie.checkpoint.layout import list_checkpoints, step_of
+from coterie.checkpoint.layout import is_checkpoint, list_checkpoints, step_of
 from coterie.checkpoint.model import LoadedModel, load_model, locate_checkpoint
 from coterie.checkpoint.read import (
     Checkpoint,
@@ -22,6 +22,7 @@ __all__ = [
     "checkpoint_bytes",
     "find_checkpoint",
     "find_problem",
+    "is_checkpoint",
     "list_checkpoints",
     "load_checkpoint",
     "load_model",

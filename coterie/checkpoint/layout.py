@@ -30,6 +30,15 @@ def step_of(path: Path) -> int:
     return int(match.group(1))
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Return whether a directory is a checkpoint, sound or not.
+
+    A run holds a config.yaml as well, and folders of other tools a model.safetensors.
+    """
+    both = (path / MODEL).is_file() and (path / CONFIG).is_file()
+    return both or (path / MANIFEST).is_file()
+
+
 def list_checkpoints(root: Path | str) -> list[Path]:
     """Return every checkpoint directory, sound or not, the newest at the end."""
     root = Path(root)

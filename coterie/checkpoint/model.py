@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from coterie.checkpoint.layout import MANIFEST, MODEL
+from coterie.checkpoint.layout import MODEL, is_checkpoint
 from coterie.checkpoint.read import (
     OnDamaged,
     find_checkpoint,
@@ -78,8 +78,7 @@ def locate_checkpoint(
     if isinstance(target, RunDirectory):
         return find_checkpoint(target, step, on_damaged)
     path = Path(target)
-    # A checkpoint holds a config.yaml as a run does; its manifest tells them apart.
-    if (path / MANIFEST).is_file() or (path / MODEL).is_file():
+    if is_checkpoint(path):
         require_sound(path)
         return path
     return find_checkpoint(find_run(target), step, on_damaged)

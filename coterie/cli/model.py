@@ -164,7 +164,12 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
     Raises:
         UserError: it means nothing; settings or checkpoint cannot be used.
     """
-    from coterie.checkpoint import list_checkpoints, locate_checkpoint, read_settings
+    from coterie.checkpoint import (
+        is_checkpoint,
+        list_checkpoints,
+        locate_checkpoint,
+        read_settings,
+    )
     from coterie.cli.generate import tell_damaged
     from coterie.foundation.layers import file_layer
     from coterie.foundation.runs import find_run, list_runs
@@ -172,8 +177,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
     from coterie.presets import preset_names
 
     path, runs = Path(name), [run.name for run in list_runs()]
-    is_checkpoint = (path / "model.safetensors").is_file() or (path / "manifest.json").is_file()
-    if not is_checkpoint and name not in runs:
+    if not is_checkpoint(path) and name not in runs:
         is_run = name == "latest" or (path / "config.yaml").is_file()
         if name in preset_names() or (path.is_file() and not is_run):
             return _preset(name, words)
@@ -182,7 +186,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
             raise UserError(f"There is no run, checkpoint or preset “{name}”; {known}", hint=_SHOW)
     if words.overrides or words.overlays:
         raise UserError("Only presets can be changed before they are shown.", hint=_SHOW)
-    if not is_checkpoint and not list_checkpoints((run := find_run(name)).checkpoints):
+    if not is_checkpoint(path) and not list_checkpoints((run := find_run(name)).checkpoints):
         values, checkpoint = dict(file_layer(run.config).values), None
     else:
         checkpoint = locate_checkpoint(name, step, tell_damaged)

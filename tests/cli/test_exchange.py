@@ -50,6 +50,14 @@ def test_import_tells_what_came(tiny_run, capsys):
     assert json.loads(capsys.readouterr().out)["run"] == "out-2"
 
 
+def test_a_folder_of_the_same_name_does_not_hide_the_run(tiny_run, capsys):
+    coterie(["model", "export", "tiny", "--out", "out"])
+    assert coterie(["model", "import", "out"]) == 0  # the run is called as the folder beside us
+    assert coterie(["generate", "out", "It was", "max_tokens=3"]) == 0
+    assert coterie(["model", "show", "out"]) == 0
+    assert load_model("out").path.name == "step-00000000"
+
+
 def test_without_a_tokenizer(tiny_run, capsys):
     coterie(["model", "export", "tiny", "--out", "out"])
     for name in ("tokenizer.json", "tokenizer_config.json"):
