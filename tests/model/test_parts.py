@@ -170,6 +170,16 @@ def test_last_gives_the_logits_of_the_last_positions(make_decoder, draw_tokens):
     torch.testing.assert_close(decoder(tokens, last=2).logits, decoder(tokens).logits[:, -2:])
 
 
+def test_factorised_tokens_begin_as_large_as_full_ones(make_settings):
+    spreads = []
+    for embedding in ({"kind": "full"}, {"kind": "factorised", "rank": 8}):
+        settings = make_settings(embedding=embedding, vocab_size=3000, initial={"std": 0.05})
+        decoder = settings.build(torch.Generator().manual_seed(0))
+        spreads.append(float(decoder.embedding(torch.arange(3000)[None]).std()))
+    assert spreads[0] == pytest.approx(0.05, rel=0.05)
+    assert spreads[1] == pytest.approx(0.05, rel=0.3)
+
+
 def test_initial_values_follow_the_settings(make_settings):
     def spread(name, **initial):
         settings = make_settings(

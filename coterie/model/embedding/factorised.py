@@ -51,6 +51,9 @@ class FactorisedEmbeddingPart(EmbeddingPart):
 
     def __init__(self, vocab_size: int, rank: int, width: int) -> None:
         super().__init__()
+        # What is projected spreads as the table does. Drawn as small as other matrices, the tokens
+        # would begin far below the positions that are added to them.
+        self.initial_std = {"projection": rank**-0.5}
         self.weight = nn.Parameter(torch.empty(vocab_size, rank))
         self.projection = nn.Parameter(torch.empty(width, rank))
 
