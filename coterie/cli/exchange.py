@@ -47,8 +47,10 @@ def import_model(
     json
         Print JSON.
     """
-    from coterie.exchange.runs import write_model_run
+    from coterie.exchange.runs import free_run, write_model_run
 
+    if name is not None:
+        free_run(name)  # refused before a large model is read
     path = Path(one_target(read_words(words), "folder or file", _IMPORT))
     imported = _read(path, with_tokenizer=tokenizer is None)
     chosen = imported.tokenizer if tokenizer is None else _tokenizer(tokenizer, imported)

@@ -37,6 +37,23 @@ from coterie.train.settings import RunSettings, TrainSettings
 ORIGIN = "origin.json"
 
 
+def free_run(name: str, root: Path | None = None) -> RunDirectory:
+    """Return where a new run of this name will lie; ask before reading a large model.
+
+    Raises:
+        RunError: the name is not usable or taken.
+    """
+    root = runs_root() if root is None else root
+    check_name(name)
+    run = RunDirectory(Path(root) / name)
+    if run.path.exists():
+        raise RunError(
+            f"There is a run “{name}” already, at {run.path}.",
+            hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
+        )
+    return run
+
+
 def write_model_run(
     decoder: Decoder,
     tokenizer: Tokenizer | None,
@@ -66,14 +83,7 @@ def write_model_run(
         RunError: the name is not usable or taken.
         UserError: the disk is full or not writable.
     """
-    root = runs_root() if root is None else root
-    check_name(name)
-    run = RunDirectory(Path(root) / name)
-    if run.path.exists():
-        raise RunError(
-            f"There is a run “{name}” already, at {run.path}.",
-            hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
-        )
+    run = free_run(name, root)
     settings = _settings(decoder, run, description, base)
     with atomic_directory(run.path) as partial:
         inside = RunDirectory(partial)

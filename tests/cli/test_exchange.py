@@ -112,3 +112,8 @@ def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
     assert coterie(["model", "export", "tiny", "--out", "out"]) == 2
     assert "its geglu experts" in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_taken_name_is_refused_before_anything_is_read(tiny_run, capsys):
+    assert coterie(["model", "import", "no-such-folder", "--name", "tiny"]) == 2
+    assert "There is a run “tiny” already" in capsys.readouterr().err
