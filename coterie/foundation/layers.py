@@ -7,7 +7,6 @@ named; every error is told at once, with where its value came from and the neare
 
 from __future__ import annotations
 
-import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coterie.foundation.errors import SettingsError, nearest
+from coterie.foundation.records import parse_yaml, read_yaml
 from coterie.foundation.settings import Settings, union
 
 S = TypeVar("S", bound=Settings)
@@ -51,41 +51,6 @@ class Resolved(Generic[S]):
         return self.provenance.get(key, "default")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without its traps: 1e-3 is a number, `on` and `no` are words."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
-        r"|\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.inf|\.nan)$"
-    ),
-    list("-+0123456789."),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML text safely.
-
-    Raises:
-        SettingsError: it is not YAML; the message names the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise SettingsError(
-            f"{where} is not valid YAML: {error}", hint="Check the indentation and the colons."
-        ) from error
-
-
 def file_layer(path: Path | str) -> Layer:
     """Read a YAML file as a layer.
 
@@ -94,12 +59,9 @@ def file_layer(path: Path | str) -> Layer:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        values = read_yaml(path)
     except FileNotFoundError as error:
         raise SettingsError(f"There is no settings file {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"Could not read {path} as text: {error}") from error
-    values = parse_yaml(text, str(path))
     if values is None:
         values = {}
     if not isinstance(values, dict):
