@@ -7,7 +7,6 @@ another name, flushed to the disk, then renamed: an interruption leaves the old 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coterie.foundation.disk import explain_disk_errors, sync_directory, sync_file
 from coterie.foundation.errors import UserError
 
 _CHUNK = 1 << 20
@@ -34,49 +34,6 @@ def sha256_file(path: Path | str) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def sync_directory(path: Path) -> None:
-    """Flush a directory's own entries to the disk, so that a rename survives a power cut."""
-    with contextlib.suppress(OSError):  # not every platform opens directories
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Flush one closed file's content to the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def explain_disk_errors(what: str) -> Iterator[None]:
-    """Turn a full or read-only disk inside the block into a `UserError` that names `what`."""
-    try:
-        yield
-    except OSError as error:
-        # "No space left" reaches us under these numbers on a full disk, quota or size limit.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise UserError(
-                f"The disk is full: could not write {what} ({error.strerror}). "
-                "Nothing half-written was left behind.",
-                hint="Free some space (df -h shows where), then run the same command again.",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(
-                f"No permission to write {what} ({error.strerror}).",
-                hint="Choose another place, or change the folder's permissions.",
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
-            raise UserError(
-                f"Cannot write {what}: {error.strerror} ({error.filename}).",
-                hint="Choose another place; where runs and caches lie is said by COTERIE_RUNS and "
-                "COTERIE_CACHE.",
-            ) from error
-        raise
 
 
 def write_bytes_atomic(path: Path | str, content: bytes) -> None:
