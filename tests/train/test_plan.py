@@ -11,7 +11,7 @@ from coterie.train import TrainSettings, plan
 from coterie.train.session import open_session
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
 def test_counts_and_memory_are_those_of_the_built_model(tiny, new_run, optimizer):
     settings = tiny(train={"optimizer": optimizer, "accumulation": 2})
     session = open_session(settings, new_run("planned"))

@@ -12,11 +12,12 @@ from typing import Annotated, Protocol
 from torch import Tensor
 
 from coterie.foundation.settings import union
+from coterie.train.optimizer.adafactor import Adafactor
 from coterie.train.optimizer.adamw import AdamW
 from coterie.train.optimizer.groups import ROLES, RoleParameter
 from coterie.train.optimizer.muon import Muon
 
-OptimizerSettings = Annotated[Muon | AdamW, union(Muon, AdamW)]
+OptimizerSettings = Annotated[Muon | AdamW | Adafactor, union(Muon, AdamW, Adafactor)]
 
 
 class Optimizer(Protocol):
@@ -40,4 +41,4 @@ class Optimizer(Protocol):
         ...
 
 
-__all__ = ["ROLES", "AdamW", "Muon", "Optimizer", "OptimizerSettings", "RoleParameter"]
+__all__ = ["ROLES", "Adafactor", "AdamW", "Muon", "Optimizer", "OptimizerSettings", "RoleParameter"]
