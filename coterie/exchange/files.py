@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from coterie.exchange.imported import ExchangeError
+from coterie.foundation.compiled import compiled
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -59,17 +60,14 @@ class TensorFiles:
     def read(self, name: str) -> Tensor:
         """Return one tensor."""
         file = self.stored[name].file
-        return self._handle(file).get_tensor(name)
+        with compiled(f"{name} of {file} cannot be read", ExchangeError):
+            return self._handle(file).get_tensor(name)
 
     def _handle(self, file: Path) -> Any:
         if file not in self._open:
-            try:
+            again = "Download or copy the file again; it may have been cut off."
+            with compiled(f"{file} is not a whole safetensors file", ExchangeError, hint=again):
                 self._open[file] = safe_open(str(file), framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise ExchangeError(
-                    f"{file} is not a whole safetensors file: {error}.",
-                    hint="Download or copy the file again; it may have been cut off.",
-                ) from error
         return self._open[file]
 
 

@@ -6,6 +6,7 @@ ordinary byte-level BPE, `merges` supplies a several times faster way to the sam
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +17,15 @@ import tokenizers
 from pydantic import Field
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules
 from coterie.tokenizer.special import END_OF_TEXT, SpecialSplitter, with_end_of_text
 from coterie.tokenizer.tables import byte_alphabet
+
+_LARGEST = 1 << 24  # numbers of tokens: ten times the largest published vocabulary
 
 
 class BPE(Settings):
@@ -157,7 +161,8 @@ class PieceTokenizer(Tokenizer):
         self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
         self.joins_bytes = (description["decoder"] or {}).get("type") == "ByteLevel"
         self._cuts_at_lines = cuts_at_lines(description)
-        self._fast: FastRules | None = fast_rules(description)
+        with compiled("The tokenizer's merges cannot be followed", TokenizerError):
+            self._fast: FastRules | None = fast_rules(description)
 
     @property
     def end_of_text(self) -> int:
@@ -171,20 +176,15 @@ class PieceTokenizer(Tokenizer):
 
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
         """See `Tokenizer.encode_array`."""
-        if self._fast is not None:
-            refuse_surrogates(text)
-            fast = self._fast.encode(text, special=special)
-            if fast is not None:
-                return fast
+        refuse_surrogates(text)
         rules = self._rules if special else self._plain
-        try:
+        with compiled("The tokenizer cannot encode this text", TokenizerError):
+            if self._fast is not None:
+                fast = self._fast.encode(text, special=special)
+                if fast is not None:
+                    return fast
             # The batch call works without Python's lock and without computing offsets.
             encoding = rules.encode_batch_fast([text], add_special_tokens=False)[0]
-        except TypeError as error:
-            refuse_surrogates(text)
-            raise TokenizerError(f"The tokenizer refused the text: {error}") from error
-        except Exception as error:  # the library raises the bare class
-            raise TokenizerError(f"The tokenizer cannot encode this text: {error}") from error
         return np.array(encoding.ids, dtype=np.uint32)
 
     def token_bytes(self, token: int) -> bytes:
@@ -209,7 +209,8 @@ class PieceTokenizer(Tokenizer):
         numbers = [int(token) for token in tokens]
         for token in numbers:
             self.check_token(token)
-        return self._rules.decode(numbers, skip_special_tokens=False)
+        with compiled("The tokenizer cannot decode these tokens", TokenizerError):
+            return self._rules.decode(numbers, skip_special_tokens=False)
 
     def cut(self, text: str, near: int) -> int | None:
         """See `Tokenizer.cut`; only where the file's rules are known to end words at lines."""
@@ -255,10 +256,37 @@ def read_rules(description: dict[str, Any]) -> tokenizers.Tokenizer:
     Raises:
         TokenizerError: the library cannot read it.
     """
-    try:
-        return tokenizers.Tokenizer.from_str(json.dumps(description))
-    except Exception as error:  # the library raises the bare class
-        raise TokenizerError(f"Not a tokenizer.json that can be read: {error}") from error
+    with compiled("Not a tokenizer.json that can be read", TokenizerError), without_traces():
+        rules = tokenizers.Tokenizer.from_str(json.dumps(description))
+    check_rules(rules)
+    return rules
+
+
+# A character from each stretch of 16: whatever fails for some script fails here.
+_PROBE = "".join(chr(code) for code in range(1, 0x11000, 15) if not 0xD800 <= code < 0xE000)
+
+
+def check_rules(rules: tokenizers.Tokenizer) -> None:
+    """Encode a text of many scripts and decode every token, so that what fails fails at once.
+
+    Raises:
+        TokenizerError: the library breaks down.
+    """
+    numbers = list(rules.get_vocab(with_added_tokens=True).values())
+    if not numbers:
+        raise TokenizerError("The tokenizer's vocabulary is empty.")
+    if max(numbers) >= _LARGEST:
+        raise TokenizerError(
+            f"The tokenizer numbers a token {max(numbers):,}; no vocabulary reaches {_LARGEST:,}."
+        )
+    with compiled("The tokenizer breaks down on a text", TokenizerError), without_traces():
+        with contextlib.suppress(Exception):  # not every vocabulary can say every text
+            rules.encode(_PROBE, add_special_tokens=False)
+        rules.encode("", add_special_tokens=True)
+    with compiled("The tokenizer breaks down on its own tokens", TokenizerError), without_traces():
+        rules.decode(numbers, skip_special_tokens=False)
+        for number in numbers[:: len(numbers) // 64 + 1]:
+            rules.decode([number], skip_special_tokens=False)
 
 
 def _number(rules: tokenizers.Tokenizer, token: str) -> int:

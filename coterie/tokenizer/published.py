@@ -9,6 +9,7 @@ import numpy as np
 import tiktoken
 from pydantic import Field
 
+from coterie.foundation.compiled import compiled
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
@@ -74,17 +75,14 @@ class TiktokenTokenizer(Tokenizer):
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
         """See `Tokenizer.encode_array`."""
         allowed = self._rules.special_tokens_set if special else frozenset()
-        try:
+        refuse_surrogates(text)
+        with compiled(
+            f"The encoding {self.encoding} gave up on a text of {len(text):,} characters, as on a "
+            "very long run of blanks or line breaks",
+            TokenizerError,
+            hint="Shorten the run, or use the tokenizer “bytes” or “characters”.",
+        ):
             return self._rules.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
-        except UnicodeEncodeError as error:
-            refuse_surrogates(text, error)
-            raise
-        except ValueError as error:
-            raise TokenizerError(
-                f"The encoding {self.encoding} gave up on a text of {len(text):,} characters: "
-                f"{error}. A very long run of blanks or line breaks does that.",
-                hint="Shorten the run, or use the tokenizer “bytes” or “characters”.",
-            ) from error
 
     def token_bytes(self, token: int) -> bytes:
         """See `Tokenizer.token_bytes`; numbers that the encoding leaves unassigned are empty."""

@@ -132,3 +132,49 @@ def test_text_that_a_file_cannot_say_is_an_error_in_words():
         kind.encode("b")
     with pytest.raises(TokenizerError, match="surrogate"):
         kind.encode("\udfff")
+
+
+BROKEN = {
+    "a normalizer that cannot be read": {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    },
+    "a normalizer that fails on a text": {
+        "normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAP////8="}
+    },
+    "a split into nothing": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "a decoder that fails on a token": {
+        "decoder": {"type": "Strip", "content": "a", "start": 0, "stop": 5}
+    },
+    "a decoder that fails on many tokens": {
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Fuse"},
+                {"type": "Strip", "content": "a", "start": 3, "stop": 3},
+            ],
+        }
+    },
+    "a number beyond all": {"model": {"type": "BPE", "vocab": {"a": 1 << 31}, "merges": []}},
+    "no tokens": {"model": {"type": "BPE", "vocab": {}, "merges": []}},
+}
+
+
+@pytest.mark.parametrize("changes", BROKEN.values(), ids=BROKEN)
+def test_rules_that_break_the_library_are_refused_when_read(changes, capfd):
+    """The library panics on these, some only when a text or a token reaches the broken part."""
+    sound = json.loads(tokenizers.Tokenizer(models.BPE({"a": 0, "aa": 1}, [])).to_str())
+    assert PieceTokenizer.from_json(sound).encode("a") == [0]
+    with pytest.raises(TokenizerError):
+        PieceTokenizer.from_json(sound | changes)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_panic_in_use_is_an_error_in_words():
+    rules = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    kind = _from_rules(rules)
+    kind._rules.decoder = decoders.Strip("a", 1, 3)
+    with pytest.raises(TokenizerError, match="cannot decode these tokens: index out of bounds"):
+        kind.decode([0])
+    kind._rules.pre_tokenizer = pre_tokenizers.FixedLength(0)
+    with pytest.raises(TokenizerError, match="cannot encode this text: chunk size"):
+        kind.encode("ab")
