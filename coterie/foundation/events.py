@@ -64,7 +64,7 @@ class StepDone(Event):
 
 
 class LayerLoad(BaseModel):
-    """Tokens that each expert of one layer received, and the selection bias if there is one."""
+    """Tokens that chose each expert of one layer, how many found no room, the selection bias."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,7 +1,7 @@
 """Clipping: the largest gradient norm that a step may have, fixed or learned from the run's past.
 
-A member says its `limit()` before each step and `observe`s the norm that was measured; its history
-is part of the checkpoint, so that a resumed run clips as it would have.
+A member says its `limit()` before each step and `observe`s the norm that was measured after it; its
+history is part of the checkpoint, so that a resumed run clips as it would have.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class Clipper:
         return learned if self._limit is None else min(learned, self._limit)
 
     def observe(self, norm: float) -> None:
-        """Take note of a gradient's norm before clipping; infinite ones teach nothing."""
-        if self._percentile is not None and math.isfinite(norm):
+        """Take note of a gradient's norm before clipping.
+
+        Infinite norms teach nothing, and neither do those of batches without any target: a limit of
+        zero would take the next step's whole gradient away.
+        """
+        if self._percentile is not None and 0.0 < norm < math.inf:
             self._norms.append(norm)
 
     def state(self) -> list[float]:

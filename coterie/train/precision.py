@@ -46,7 +46,11 @@ class Precision:
 
 
 class LossScale:
-    """A factor on the loss: halved when gradients overflow, doubled after a long time without."""
+    """A factor on the loss: halved when gradients overflow, doubled after a long time without.
+
+    A step's gradients are divided by the scale that its loss was multiplied with; only then does it
+    `update` the scale, for the next step.
+    """
 
     def __init__(self, scale: float = 2.0**16, growth_interval: int = 2000) -> None:
         self.scale = scale
@@ -54,7 +58,7 @@ class LossScale:
         self._good_steps = 0
 
     def update(self, *, finite: bool) -> None:
-        """Take note of whether the gradients of the latest step were finite."""
+        """Take note, at a step's end, of whether its gradients were finite."""
         if not finite:
             self.scale, self._good_steps = self.scale / 2.0, 0
             return
@@ -64,8 +68,8 @@ class LossScale:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the scale is so small that overflow is not its fault any more."""
-        return self.scale < 1.0
+        """Whether the scale cannot be halved: then gradients that overflow are not its fault."""
+        return self.scale < 2.0
 
     def state(self) -> dict[str, float]:
         """Return what a checkpoint must keep."""

@@ -13,7 +13,7 @@ class Progress:
         step: optimizer steps done; the data position too, for batches are a function of it.
         tokens: tokens read.
         train_seconds: time spent in steps alone, over all sittings.
-        loss: of the latest step.
+        loss: of the latest step; None in a checkpoint where it was not finite.
         validation_loss: of an evaluation at this very step.
     """
 

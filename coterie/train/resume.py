@@ -7,6 +7,7 @@ and the settings travel with the rest, so nothing else is needed to go on as if 
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ def save_session(session: Session) -> Path:
     stepper = session.stepper
     scale = stepper.loss_scale
     state: dict[str, Any] = {
-        **asdict(session.progress),
+        **_finite(asdict(session.progress)),
         "data": session.store.fingerprint,
         "random": random_state(),
         "clip": stepper.clipper.state(),
@@ -43,6 +44,14 @@ def save_session(session: Session) -> Path:
         tokenizer=session.tokenizer,
         keep=session.settings.train.keep,
     )
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values with None for numbers that JSON has no word for: a loss that overflowed."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
 
 
 def restore_session(session: Session, checkpoint: Checkpoint) -> None:

@@ -1,6 +1,6 @@
 """Schedules: the learning rate of a step as a share of its peak, a pure function of the step.
 
-Every member answers `multiplier(step, steps)` for steps 0, 1, ..., steps - 1 of a run of `steps`.
+Every member returns `multiplier(step, steps)` for steps 0, 1, ..., steps - 1 of a run of `steps`.
 Warm-up and decay are shares of the run, so that a run made longer keeps its shape. Because a
 schedule has no state, its position after a resume is the step itself.
 """

@@ -1,7 +1,9 @@
 """One optimizer step: forward and backward in pieces, check, clip, move, balance.
 
 Gradients that are not finite never reach the parameters: with float16 the loss scale is lowered and
-the step skipped; otherwise the run stops and names the parameter.
+the step skipped; otherwise the run stops and names the parameter. What a step learns for later ones
+(loss scale, clip history, balance) it learns last, so that nothing is divided by the next step's
+scale or held to a limit that already knows this step's norm.
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ from coterie.train.objective import Account, count_valid, count_valid_ahead, obj
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
 from coterie.train.settings import TrainSettings
-
-_SCALE_TINY = 1e-6  # added to the norm when dividing by it
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,27 @@ class Stepper:
         Raises:
             TrainingError: a gradient is not finite; nothing was changed.
         """
-        account = self._accumulate(batch)
-        norm = self._gradient_norm()
-        moved = self._is_usable(step, norm, account)
-        settings = self._settings
+        settings, scale = self._settings, self.loss_scale
         multiplier = settings.schedule.multiplier(step, settings.steps)
+        try:
+            account = self._accumulate(batch)
+            norm = self._gradient_norm()
+            moved = math.isfinite(norm)
+            if moved:
+                self._scale_gradients(norm)
+                self.optimizer.step(step, multiplier)
+            elif scale is None or scale.exhausted:
+                raise self._failure(step, account)
+        except BaseException:
+            self._forget()
+            raise
         if moved:
-            self._scale_gradients(norm)
-            self.optimizer.step(step, multiplier)
+            self.clipper.observe(norm)
             if account.loads:
                 update_balance(self.decoder, account.loads)
-        else:
-            for part in routed_layers(self.decoder).values():
-                part.balance.forget()
-        for parameter in self._parameters:
-            parameter.grad = None
+        if scale is not None:
+            scale.update(finite=moved)
+        self._forget(balance=not moved)
         return StepResult(account, norm, self.optimizer.learning_rate * multiplier, moved)
 
     def _accumulate(self, batch: Batch) -> Account:
@@ -122,16 +128,17 @@ class Stepper:
         norm = float(torch.nn.utils.get_total_norm(gradients))
         return norm if self.loss_scale is None else norm / self.loss_scale.scale
 
-    def _is_usable(self, step: int, norm: float, account: Account) -> bool:
-        """Whether the gradients may move the parameters."""
-        finite = math.isfinite(norm)
-        if self.loss_scale is not None:
-            self.loss_scale.update(finite=finite)
-            if not finite and not self.loss_scale.exhausted:
-                return False
-        if finite:
-            return True
-        raise TrainingError(
+    def _forget(self, *, balance: bool = True) -> None:
+        """Drop the gradients and, where no step was made, what the balances observed."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        if balance:
+            for part in routed_layers(self.decoder).values():
+                part.balance.forget()
+
+    def _failure(self, step: int, account: Account) -> TrainingError:
+        """Return the error of gradients that are not finite, whatever the loss scale."""
+        return TrainingError(
             f"At step {step + 1} {self._first_bad_gradient()}; the loss was "
             f"{float(account.loss):.4g}. The update was not made.",
             hint="Lower train.optimizer.learning_rate or raise train.schedule.warmup; the run's "
@@ -150,9 +157,8 @@ class Stepper:
         """Take the loss scale out and bound the norm, in one pass over the gradients if any."""
         factor = 1.0 if self.loss_scale is None else 1.0 / self.loss_scale.scale
         limit = self.clipper.limit()
-        self.clipper.observe(norm)
         if limit is not None and norm > limit:
-            factor *= limit / (norm + _SCALE_TINY)
+            factor *= limit / norm
         if factor != 1.0:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]

@@ -75,7 +75,7 @@ def pairs(entries: Iterable[tuple[str, object]]) -> str:
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of plain texts whose first column names the rows."""
-    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    columns = "".join(f'<th scope="col">{escape(printable(name))}</th>' for name in head)
     lines = "".join(
         f'<tr><th scope="row">{escape(printable(row[0]))}</th>'
         + "".join(f"<td>{escape(printable(cell))}</td>" for cell in row[1:])

@@ -5,6 +5,7 @@ Constant memory however long the run is.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from coterie.foundation.events import (
@@ -57,7 +58,7 @@ class Progress:
                 self.load = event
             case Evaluated():
                 self.evaluation = event
-                if self.best is None or event.loss < self.best.loss:
+                if math.isfinite(event.loss) and (self.best is None or event.loss < self.best.loss):
                     self.best = event
             case Sampled():
                 self.sample = event

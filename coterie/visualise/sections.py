@@ -212,9 +212,8 @@ def _bias(layers: tuple[LayerHistory, ...]) -> str:
 
 
 def _drop_rate(layer: LayerHistory) -> np.ndarray:
-    """Return [N] dropped choices per hundred of all choices made."""
-    made = layer.load.sum(axis=1) + layer.dropped
-    return 100.0 * layer.dropped / np.maximum(made, 1)
+    """Return [N] dropped choices per hundred of all choices made, which the load counts."""
+    return 100.0 * layer.dropped / np.maximum(layer.load.sum(axis=1), 1)
 
 
 def optimizer_section(series: Series) -> str:

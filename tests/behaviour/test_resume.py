@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,8 @@ from coterie.foundation.errors import CheckpointError, Interrupted
 from coterie.foundation.events import CheckpointDamaged, Evaluated, StepDone, read_events
 from coterie.foundation.layers import dump_yaml, file_layer
 from coterie.foundation.runs import RunDirectory
-from coterie.train import RunSettings, machine, train
+from coterie.train import RunSettings, machine, precision, train
+from coterie.train.precision import LossScale
 
 TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the {'king' if n % 3 else 'fool'}.\n"
                for n in range(40))  # fmt: skip
@@ -118,6 +122,24 @@ def test_interrupted_often_ends_the_same(tmp_path, optimizer):
             train(settings, broken, preset="tiny", observers=[stop_after(step)], resume=step > 1)
         assert newest(broken).step == step
     train(settings, broken, preset="tiny", resume=True)
+    assert_same_end(whole, broken)
+
+
+def test_float16_goes_on_with_the_scale_that_growth_and_overflow_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "LossScale", partial(LossScale, 2.0**19, growth_interval=2))
+    settings = make_settings(tmp_path, precision="float16", steps=11, evaluate_every=0)
+    whole, broken = (RunDirectory.create(tmp_path, name) for name in ("whole", "broken"))
+    train(settings, whole, preset="tiny")
+    steps = [event for event in read_events(whole.events) if isinstance(event, StepDone)]
+    skipped = [event.step for event in steps if not math.isfinite(event.gradient_norm)]
+    assert [gap for gap in itertools.pairwise(skipped) if gap[1] <= 9], "grown, then overflown"
+    with pytest.raises(Interrupted):
+        train(settings, broken, preset="tiny", observers=[stop_after(9)])
+    left = newest(broken).state["loss_scale"]
+    assert left["scale"] < 2.0**19
+    assert left["good_steps"] > 0
+    train(settings, broken, preset="tiny", resume=True)
+    assert newest(whole).state["loss_scale"] == newest(broken).state["loss_scale"]
     assert_same_end(whole, broken)
 
 

@@ -48,6 +48,24 @@ def test_the_second_pass_takes_the_routing_of_the_first(make_decoder, draw_token
     assert calls == [], "nothing is selected in the backward pass"
 
 
+def test_a_second_pass_is_not_observed_again(make_decoder, draw_tokens):
+    moe = MOE["feedforward"] | {"balance": {"kind": "auxiliary", "scope": "global"}}
+    tokens, observed = draw_tokens(4, 12), []
+    for again in (False, True):
+        decoder = make_decoder(torch.float32, feedforward=moe).train()
+        decoder.recompute = again
+        loads = []
+        for _ in range(2):  # two micro-batches
+            output, _ = train_once(decoder, tokens)
+            loads.append([each.load for each in output.routing])
+        balances = [block.feedforward.balance for block in decoder.blocks]
+        observed.append([balance.observed.clone() for balance in balances])
+        for balance, first, second in zip(balances, *loads, strict=True):
+            assert torch.equal(balance.observed, first + second)
+    for plain, recomputed in zip(*observed, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
 def test_evaluation_and_generation_do_not_recompute(make_decoder, draw_tokens, plain_cache):
     decoder, tokens = make_decoder(), draw_tokens()
     expected = decoder(tokens).logits

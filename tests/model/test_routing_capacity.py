@@ -47,6 +47,16 @@ def test_room_is_not_rounded_up_by_floating_point():
     assert int((~find_crowded(indices, None, 5, 1.1)).sum()) == 11
 
 
+@pytest.mark.parametrize(
+    ("factor", "tokens", "room"), [(1.2, 125, 30), (1.1, 50, 11), (1.4, 25, 7), (1.21, 100, 25)]
+)
+def test_room_is_the_exact_product_rounded_up(factor, tokens, room):
+    # In float32 1.2 · 25 is 30.000001: a place too many.
+    indices = torch.zeros(1, tokens, 1, dtype=torch.int64)
+    for valid in (None, torch.ones(1, tokens, dtype=torch.bool)):
+        assert int((~find_crowded(indices, valid, 5, factor)).sum()) == room
+
+
 def build(**changes):
     pack = {"body": {"kind": "gelu", "width": 4}, "count": 4}
     base = {"experts": [pack], "experts_per_token": 2, "capacity": 0.6}

@@ -213,6 +213,32 @@ def test_no_token_goes_to_an_expert_that_is_left_out(name, balance):
     assert (part.eval()(x[None])[1].load > 0).all(), "evaluation uses all experts"
 
 
+@pytest.mark.parametrize("name", SELECTS)
+def test_a_bias_still_steers_when_experts_sit_out(name):
+    part, x = build(router={"score": "sigmoid", "select": SELECTS[name]}, balance="bias"), draw()
+    left_out = torch.tensor([False, True, False, False, True, False])
+    bias = torch.tensor([0.0, 20.0, 0.0, 10.0, 0.0, 0.0])
+    routing = part.router(x, bias, left_out=left_out)
+    assert (routing.indices[:, 0] == 3).all(), "present and preferred"
+    assert not torch.isin(routing.indices, torch.tensor([1, 4])).any()
+    gates = torch.sigmoid(x @ part.router.weight[3])
+    others = routing.gates[:, 1:].sum(-1)
+    if part.router.renormalise:
+        torch.testing.assert_close(routing.gates.sum(-1), torch.ones(40).double())
+    else:
+        torch.testing.assert_close(routing.gates[:, 0], gates)
+    assert (others >= 0).all()
+
+
+def test_a_selection_made_before_is_taken_as_it_is():
+    part, x = build(expert_dropout=0.4, balance="bias"), draw()
+    left_out = torch.tensor([True, False, False, False, False, True])
+    first = part.router(x, left_out=left_out)
+    again = part.router(x, torch.tensor([9.0, 0, 0, 0, 0, 0]), first.indices, ~left_out)
+    assert torch.equal(again.indices, first.indices)
+    torch.testing.assert_close(again.gates, first.gates)
+
+
 def test_the_shared_gate_weighs_the_shared_experts_sum():
     part, x = build(shared_experts=2, shared_gate=True), draw()
     plain = build(shared_experts=2)

@@ -55,6 +55,27 @@ def test_loss_scale_halves_on_overflow_and_doubles_after_a_long_time_without():
     assert restored.scale == scale.scale == 16.0
 
 
+def test_an_overflow_begins_the_count_of_good_steps_anew():
+    scale = LossScale(8.0, growth_interval=3)
+    for finite in (True, True, False, True, True):
+        scale.update(finite=finite)
+    assert (scale.scale, scale.state()["good_steps"]) == (4.0, 2)
+    scale.update(finite=True)
+    assert (scale.scale, scale.state()["good_steps"]) == (8.0, 0)
+
+
+def test_float16_alone_is_scaled():
+    scales = {name: resolve_precision(name, CPU).loss_scale() for name in
+              ("float32", "bfloat16", "float16")}  # fmt: skip
+    assert scales["float32"] is scales["bfloat16"] is None
+    assert scales["float16"].state() == {"scale": 2.0**16, "good_steps": 0}
+    for _ in range(1999):
+        scales["float16"].update(finite=True)
+    assert scales["float16"].scale == 2.0**16
+    scales["float16"].update(finite=True)
+    assert scales["float16"].scale == 2.0**17
+
+
 def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))
 

@@ -31,10 +31,25 @@ def test_shapes_after_the_warmup():
     assert Cosine(warmup=0, final=0.1).multiplier(500, 1000) == pytest.approx(0.55)
     assert Cosine(final=0.1).multiplier(999, 1000) == pytest.approx(0.1, abs=1e-3)
     assert Linear(warmup=0).multiplier(250, 1000) == pytest.approx(0.75)
+    assert Linear(warmup=0, final=0.5).multiplier(500, 1000) == pytest.approx(0.75)
     wsd = WarmupStableDecay(decay=0.2)
     assert wsd.multiplier(799, 1000) == 1.0
     assert wsd.multiplier(900, 1000) == pytest.approx(0.5)
     assert wsd.multiplier(999, 1000) == pytest.approx(0.005)
+
+
+def test_decay_is_spread_over_what_the_warmup_leaves():
+    assert Linear(warmup=0.5).multiplier(750, 1000) == pytest.approx(0.5)
+    assert Linear(warmup=0.5, final=0.2).multiplier(750, 1000) == pytest.approx(0.6)
+    assert Cosine(warmup=0.5, final=0.1).multiplier(750, 1000) == pytest.approx(0.55)
+    assert Cosine(warmup=0.5, final=0.0).multiplier(625, 1000) == pytest.approx(0.853553, abs=1e-6)
+    for member in (Linear, Cosine):
+        assert member(warmup=0.5).multiplier(500, 1000) == pytest.approx(1.0, abs=2e-3)
+        assert member(warmup=0.5, final=0.3).multiplier(999, 1000) == pytest.approx(0.3, abs=2e-3)
+    late = WarmupStableDecay(warmup=0.5, decay=0.4, final=0.1)
+    assert late.multiplier(600, 1000) == 1.0
+    assert late.multiplier(800, 1000) == pytest.approx(0.55)
+    assert WarmupStableDecay(decay=0).multiplier(999, 1000) == 1.0
 
 
 def test_fixed_clip_has_one_limit_and_no_clip_has_none():
@@ -57,8 +72,21 @@ def test_adaptive_clip_follows_the_percentile_of_its_latest_norms():
     assert restored.state() == clipper.state()
 
 
+@pytest.mark.parametrize(
+    ("percentile", "limit"), [(1, 1.0), (25, 1.0), (26, 2.0), (50, 2.0), (75, 3.0), (100, 4.0)]
+)
+def test_the_percentile_is_the_nearest_rank(percentile, limit):
+    clipper = AdaptiveClip(percentile=percentile).build()
+    for norm in (3.0, 1.0, 4.0, 2.0, 0.0, float("nan"), float("inf")):
+        clipper.observe(norm)
+    assert clipper.limit() == limit
+
+
 def test_adaptive_clip_never_exceeds_its_fixed_limit():
     clipper = AdaptiveClip(percentile=100, max_norm=1.5).build()
     assert clipper.limit() == 1.5
     clipper.observe(9.0)
     assert clipper.limit() == 1.5
+    lower = AdaptiveClip(percentile=100, max_norm=1.5).build()
+    lower.observe(0.5)
+    assert lower.limit() == 0.5

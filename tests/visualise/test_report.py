@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
+import yaml
 
 from coterie.foundation.errors import RunError, UserError
 from coterie.foundation.events import (
     CheckpointDamaged,
+    CheckpointSaved,
     Evaluated,
     EventLog,
+    LayerLoad,
     LoadMeasured,
     Notice,
     RunEnded,
@@ -21,7 +24,7 @@ from coterie.foundation.events import (
     StepDone,
 )
 from coterie.foundation.runs import RunDirectory
-from coterie.visualise.compare import flatten, unique_names
+from coterie.visualise.compare import comparison, flatten, unique_names
 from coterie.visualise.report import report_page, write_comparison, write_report
 from coterie.visualise.series import series_of
 
@@ -113,17 +116,53 @@ def test_text_from_outside_cannot_become_markup():
         [start, step, Evaluated(step=1, split=evil, loss=2, tokens=1, seconds=1),
          Sampled(step=1, prompt=evil, text=evil), Notice(level="warning", message=evil),
          CheckpointDamaged(path=evil, problem=evil),
+         CheckpointSaved(step=1, path=evil, bytes=1, seconds=1),
+         LoadMeasured(step=1, steps=1, layers=(LayerLoad(layer=0, load=(3, 1), dropped=1),)),
          RunEnded(step=1, status="failed", message=evil, seconds=1)],
         config=f"{evil}: {evil} # {evil}",
     )  # fmt: skip
     html = report_page(series)
+    page = no_markup_from_outside(html)
+    cells = [text for text in page.text if "alert(1)" in text]
+    # Title, heading, alert, record, checkpoint's place, sample, prompt, ...: shown, not run.
+    assert len(cells) >= 12
+    assert html.count("alert(1)") == html.count("&lt;script&gt;alert(1)")
+
+
+def no_markup_from_outside(html: str) -> Page:
+    """Return the page, which has the tags that it is made of and none that came with a text."""
     page = Page(html)
     assert len(page.all("script")) == 1
     assert len(page.all("style")) == 1
-    assert not page.all("img")
+    assert all(each["src"].startswith("data:") for each in page.all("img"))
     assert all(not name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert "\x00" not in html
-    assert "alert(1)" in " ".join(page.text)
+    assert not set(html) & set("\x00\x1b\x85")
+    return page
+
+
+def test_names_and_settings_of_compared_runs_cannot_become_markup():
+    evil = "</script><img src=x onerror=alert(1)><b>\"'&\x00\x1b[2J"
+    runs = []
+    for number in (1, 2):
+        start = RunStarted(name=f"{evil}{number}", preset=evil, parameters=1, active_parameters=1,
+                           steps=2, tokens_per_step=1, device=evil, precision=evil)  # fmt: skip
+        step = StepDone(step=1, loss=2.0, learning_rate=1, gradient_norm=1, tokens=1, seconds=1,
+                        tokens_per_second=1)  # fmt: skip
+        load = LoadMeasured(step=1, steps=1, layers=(LayerLoad(layer=0, load=(3, 1)),))
+        config = yaml.safe_dump({f"<b>{evil}": f"{evil}{number}"})
+        runs.append(series_of(
+            [start, step, load, Evaluated(step=1, split=evil, loss=2, tokens=1, seconds=1),
+             Sampled(step=1, prompt=evil, text=evil)], config=config,
+        ))  # fmt: skip
+    html = comparison(runs)
+    page = no_markup_from_outside(html)
+    assert not page.all("img")
+    places = [text for text in page.text if "onerror=alert(1)" in text]
+    # Beside each other in the lead, the figures' heads, lines' ends, samples and differences.
+    assert len(places) >= 12
+    heads = [text for text in page.text if text.endswith(("[2J1", "[2J2")) and "onerror" in text]
+    assert len(heads) >= 4
+    assert html.count("onerror=alert(1)") == html.count("&lt;img src=x onerror=alert(1)&gt;")
 
 
 def test_a_long_run_makes_a_small_page(synthetic_run):
@@ -163,6 +202,16 @@ def test_idle_experts_and_dropped_tokens_are_told(synthetic):
     assert "No token was dropped" not in text
 
 
+def test_the_share_of_dropped_tokens_is_of_all_that_chose(synthetic):
+    # The load counts every choice, whether or not it found room.
+    layer = LayerLoad(layer=0, load=(60, 20), dropped=20)
+    events = [*synthetic(steps=10, layers=0), LoadMeasured(step=10, steps=1, layers=(layer,))]
+    page = Page(report_page(series_of(events)))
+    (label,) = [label for each in page.all("div", **{"class": "plot"})
+                if (label := each["aria-label"] or "").startswith("Dropped tokens")]  # fmt: skip
+    assert "goes from 25.0 at 10" in label
+
+
 def test_samples_of_one_step_stand_together(synthetic):
     samples = [Sampled(step=s, prompt=p, text="x") for s in (5, 10) for p in ("A", "B")]
     page = Page(report_page(series_of([*synthetic(steps=10, every=50)[:5], *samples])))
@@ -186,8 +235,6 @@ def test_a_comparison_lays_runs_over_each_other(synthetic_run):
 
 
 def test_a_comparison_bears_runs_that_tell_little(synthetic):
-    from coterie.visualise.compare import comparison
-
     empty, dense = series_of([], name="dense"), series_of(synthetic(steps=60, layers=0))
     page = Page(comparison([empty, dense, empty]))
     assert all(name in " ".join(page.text) for name in ("dense", "(2)"))
