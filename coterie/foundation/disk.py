@@ -34,17 +34,24 @@ _IMPOSSIBLE = (
 
 
 @contextlib.contextmanager
-def explain_disk_errors(what: str, *, whole: bool = True) -> Iterator[None]:
+def explain_disk_errors(
+    what: str, *, whole: bool = True, within: Path | None = None
+) -> Iterator[None]:
     """Turn a refusal of the disk inside the block into a `UserError` that names `what`.
 
     Args:
         what: the place that is written.
         whole: whether what stood there stands there still; false where bytes go to a device or are
             appended to a file.
+        within: leave errors alone that name a file outside this folder: what is read is not ours.
     """
     try:
         yield
     except OSError as error:
+        if within is not None and error.filename is not None and error.errno not in _FULL:
+            named = os.path.abspath(os.fsdecode(error.filename))
+            if not Path(named).is_relative_to(within):
+                raise
         if error.errno in _FULL:
             kept = " Nothing half-written was left behind." if whole else ""
             raise UserError(

@@ -1,7 +1,8 @@
 """Files that are either whole or not there: checksums and atomic writes.
 
 Everything a reader might take for a finished result (store, checkpoint, manifest) is written under
-another name, flushed to the disk, then renamed: an interruption leaves the old state or none.
+another name, flushed to the disk, then renamed: an interruption leaves the old state or none. What
+a kill leaves beside it is removed by the next who writes there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ from typing import Any
 
 from coterie.foundation.disk import explain_disk_errors, sync_directory, sync_file
 from coterie.foundation.errors import UserError
+from coterie.foundation.locks import lock_file, own_unless_held, sibling
+from coterie.foundation.places import Place, find_place, write_stream
+from coterie.foundation.swap import recover, rename_new, swap_in, temporary
 
 _CHUNK = 1 << 20
 
@@ -36,33 +41,112 @@ def sha256_file(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def write_bytes_atomic(path: Path | str, content: bytes) -> None:
-    """Write a file so that it is either the old one or the whole new one.
+@contextlib.contextmanager
+def atomic_file(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
+    """Yield the path of a new file that becomes `path` when the block ends without an exception.
+
+    A regular file is replaced and keeps its mode and, where this process may say so, its owner. A
+    link is followed. What stands for a device or a pipe is written to, once the block has ended.
+
+    Args:
+        path: where the file goes.
+        replace: whether a regular file that stands there may be replaced; otherwise it is an error.
+
+    Raises:
+        UserError: something stands there that is no file, or must not be replaced; the disk is full
+            or not writable.
+    """
+    place = find_place(path)
+    if place.stream:
+        with _spooled(place) as spooled:
+            yield spooled
+        return
+    target = place.path
+    with explain_disk_errors(str(path)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_files(target)
+        partial, descriptor = _begin(target)
+    try:
+        with explain_disk_errors(str(path), within=partial):
+            yield partial
+        with explain_disk_errors(str(path)):
+            sync_file(partial)
+            _put(partial, target, replace=replace)
+            sync_directory(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _begin(target: Path) -> tuple[Path, int]:
+    """Create a file beside the target, locked so that others leave it alone while we live."""
+    while True:
+        partial = temporary(target, "partial")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        lock_file(descriptor)
+        if os.fstat(descriptor).st_nlink:
+            return partial, descriptor
+        os.close(descriptor)  # it was taken for a dead process's before it was locked
+
+
+@contextlib.contextmanager
+def _spooled(place: Place) -> Iterator[Path]:
+    """Yield a temporary file whose content goes to a stream at the end."""
+    with tempfile.TemporaryDirectory(prefix="coterie-") as folder:
+        spooled = Path(folder) / (place.path.name or "stream")
+        yield spooled
+        write_stream(place, spooled.read_bytes())
+
+
+def _put(partial: Path, target: Path, *, replace: bool) -> None:
+    """Give a finished file its name, and what the old one had besides its content."""
+    if not replace:
+        try:
+            rename_new(partial, target)
+        except FileExistsError as error:
+            raise UserError(f"{target} exists already.", hint="Choose another name.") from error
+        return
+    with contextlib.suppress(FileNotFoundError):
+        old = target.stat()
+        os.chmod(partial, old.st_mode & 0o777)
+        if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+            with contextlib.suppress(OSError):
+                os.chown(partial, old.st_uid, old.st_gid)
+    os.replace(partial, target)
+
+
+def _sweep_files(target: Path) -> None:
+    """Remove the half-written files of this name whose writers have died."""
+    pattern = re.compile(re.escape(sibling(target, "partial-").name) + "[0-9a-z_]+")
+    for entry in os.scandir(target.parent):
+        if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                try:
+                    if lock_file(descriptor):
+                        os.unlink(entry.path)
+                finally:
+                    os.close(descriptor)
+
+
+def write_bytes_atomic(path: Path | str, content: bytes, *, replace: bool = True) -> None:
+    """Write a file so that it is either the old one or the whole new one; see `atomic_file`.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    path = Path(path)
-    with explain_disk_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        sync_directory(path.parent)
+    place = find_place(path)
+    if place.stream:
+        write_stream(place, content)
+        return
+    with atomic_file(path, replace=replace) as partial:
+        partial.write_bytes(content)
 
 
-def write_text_atomic(path: Path | str, text: str) -> None:
+def write_text_atomic(path: Path | str, text: str, *, replace: bool = True) -> None:
     """Write a UTF-8 text file atomically; see `write_bytes_atomic`."""
-    write_bytes_atomic(path, text.encode("utf-8"))
+    write_bytes_atomic(path, text.encode("utf-8"), replace=replace)
 
 
 def write_json_atomic(path: Path | str, value: Any) -> None:
@@ -74,48 +158,58 @@ def write_json_atomic(path: Path | str, value: Any) -> None:
 def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary directory that becomes `path` when the block ends without an exception.
 
-    The temporary one lies beside the target as `.NAME.partial-xxxx`, so that the final rename stays
-    on one file system. On any exception, an interruption included, it is removed.
+    The path has an owner from the beginning to the end (see `foundation.locks`), and whether
+    something stands there is asked at both. The temporary directory lies beside it as
+    `.NAME.partial-xxxx`, so that the final rename stays on one file system; on any exception, an
+    interruption included, it is removed.
 
     Args:
-        path: where the finished directory shall stand.
+        path: where the finished directory shall stand; links are followed.
         replace: whether an existing directory may be replaced; otherwise it is an error.
 
     Raises:
-        UserError: the target exists (and `replace` is false), or the disk is full or not writable.
+        OwnedError: somebody else writes there now.
+        UserError: the target exists (and `replace` is false) or is no directory, or the disk is
+            full or not writable.
     """
-    path = Path(path)
-    if path.exists() and not replace:
-        raise UserError(
-            f"{path} exists already.", hint="Choose another name, or remove it if it is not needed."
-        )
-    with explain_disk_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    target = Path(os.path.realpath(path))
+    with own_unless_held(target, "writing"):
+        with explain_disk_errors(str(path)):
+            recover(target)
+            _check_free(Path(path), target, replace=replace)
+            partial = temporary(target, "partial")
+            partial.mkdir()
         try:
-            yield partial
-            os.chmod(partial, 0o755)
-            for file in sorted(partial.rglob("*")):
-                if file.is_file():
-                    sync_file(file)
-            _swap_in(partial, path)
+            with explain_disk_errors(str(path), within=partial):
+                yield partial
+            with explain_disk_errors(str(path)):
+                _check_free(Path(path), target, replace=replace)
+                _settle(partial, target)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        sync_directory(path.parent)
 
 
-def _swap_in(partial: Path, path: Path) -> None:
-    """Rename `partial` to `path`, moving an existing one out of the way first."""
-    if not path.exists():
-        os.rename(partial, path)
+def _settle(partial: Path, target: Path) -> None:
+    """Flush a finished directory to the disk and give it its name."""
+    for file in sorted(partial.rglob("*")):
+        if file.is_file():
+            sync_file(file)
+    if target.exists():
+        os.chmod(partial, target.stat().st_mode & 0o777)
+        swap_in(partial, target)
+    else:
+        rename_new(partial, target)
+    sync_directory(target.parent)
+
+
+def _check_free(named: Path, target: Path, *, replace: bool) -> None:
+    if not os.path.lexists(target):
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-    os.rename(path, old / "content")
-    try:
-        os.rename(partial, path)
-    except BaseException:
-        os.rename(old / "content", path)  # put back what stood there
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    if not replace:
+        raise UserError(
+            f"{named} exists already.",
+            hint="Choose another name, or remove it if it is not needed.",
+        )
+    if not target.is_dir():
+        raise UserError(f"{named} is not a folder, so none takes its place.")

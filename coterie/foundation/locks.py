@@ -174,6 +174,16 @@ def held(path: Path | str) -> bool:
     return os.path.realpath(path) in _HELD.get()
 
 
+def lock_file(descriptor: int) -> bool:
+    """Lock an open file until it is closed; return whether it is locked now by this call."""
+    try:
+        return _flock(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+
+
 def owner_of(path: Path | str) -> Owner | None:
     """Return who writes a path now; None if nobody does."""
     try:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from coterie.foundation import files
+from coterie.foundation import files, swap
 from coterie.foundation.errors import UserError
 
 
@@ -68,12 +68,13 @@ def test_an_existing_directory_is_replaced_only_on_request(tmp_path):
 
 
 def test_a_directory_that_cannot_be_swapped_in_leaves_the_old_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(swap, "_rename", lambda *_: False)  # no exchange in one step
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "old").write_text("1")
     rename = os.rename
 
     def refuse(source, target):
-        if ".partial-" in str(source):
+        if ".new-" in str(source):
             raise OSError(errno.ENOSPC, "No space left on device")
         rename(source, target)
 
@@ -91,7 +92,7 @@ def test_permission_is_explained(tmp_path, monkeypatch):
     def refuse(*_arguments, **_options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr(files, "_begin", refuse)
     with pytest.raises(UserError, match="No permission"):
         files.write_text_atomic(tmp_path / "a", "x")
 
