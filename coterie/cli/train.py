@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import Words, one_target, read_words
-from coterie.foundation.errors import RunError
+from coterie.foundation.errors import RunError, UserError
 from coterie.foundation.runs import RunDirectory, find_run, fresh_name, runs_root
 
 if TYPE_CHECKING:
@@ -98,14 +98,12 @@ def write_report_quietly(run: RunDirectory) -> None:
 
 def _resume(words: Words) -> tuple[Any, RunDirectory]:
     """Go on with a run; nothing but its length may be changed, unless it has not taken a step."""
-    from coterie.checkpoint import list_checkpoints, step_of
     from coterie.foundation.layers import file_layer, load_settings
     from coterie.train.settings import RunSettings
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     changed = [word.partition("=")[0] for word in words.overrides]
-    steps = [step_of(path) for path in list_checkpoints(run.checkpoints)]
-    if steps and max(steps) == 0:  # a model from elsewhere, at the beginning of its training here
+    if _is_from_elsewhere(run):
         if fixed := [key for key in changed if key.split(".")[0] in ("model", "tokenizer")]:
             raise RunError(
                 f"{fixed[0]} cannot be changed: the weights of {run.name} belong to its model and "
@@ -119,6 +117,26 @@ def _resume(words: Words) -> tuple[Any, RunDirectory]:
         )
     settings = load_settings(RunSettings, [file_layer(run.config), *words.layers()]).settings
     return run_training(settings, run, preset=_preset_of(run), resume=True), run
+
+
+def _is_from_elsewhere(run: RunDirectory) -> bool:
+    """Whether a run holds a model that was imported and has not been trained here yet.
+
+    Its checkpoint of step 0 names no text. One that training itself wrote before its first step
+    does, and its weights, drawn from the run's seed, belong to the run's settings.
+    """
+    from coterie.checkpoint import list_checkpoints, step_of
+    from coterie.checkpoint.layout import STATE
+    from coterie.foundation.records import read_json
+
+    found = list_checkpoints(run.checkpoints)
+    if not found or step_of(found[-1]) > 0:
+        return False
+    try:
+        state = read_json(found[-1] / STATE)
+    except (UserError, FileNotFoundError):
+        return False  # damaged; resuming will say so
+    return isinstance(state, dict) and state.get("data") is None
 
 
 def _preset_of(run: RunDirectory) -> str:

@@ -178,8 +178,8 @@ class _Training:
         """Train to the end, whatever the end may be, and record how it came."""
         try:
             self._announce(preset, resumed_from)
-            if self._session.progress.step == 0 and self._settings.sample_every != 0:
-                self._sample()  # what it writes before it has learnt anything
+            if self._session.progress.step == 0:
+                self._begin()
             self._take_steps()
         except Interrupted as interruption:
             self._end("interrupted", interruption.message)
@@ -201,6 +201,13 @@ class _Training:
             seconds=progress.train_seconds,
             checkpoint=self._checkpoint,
         )
+
+    def _begin(self) -> None:
+        """Show and keep, as far as asked for, what the model is before it has learnt anything."""
+        if self._settings.sample_every != 0:
+            self._sample()
+        if self._settings.checkpoint_first and self._checkpoint is None:
+            self._save()
 
     def _take_steps(self) -> None:
         """Train, report, evaluate, sample, save, until the last step or an interruption."""

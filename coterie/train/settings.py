@@ -51,6 +51,9 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(
         default=250, ge=0, description="steps between checkpoints; 0: only after the last step"
     )
+    checkpoint_first: bool = Field(
+        default=False, description="write a checkpoint of step 0 too, before anything is learnt"
+    )
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept, and the best besides")
     sample_every: int | None = Field(
         default=None, ge=0, description="steps between samples; None: at each evaluation; 0: never"

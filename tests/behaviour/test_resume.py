@@ -16,13 +16,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from coterie.checkpoint import list_checkpoints, load_checkpoint
+from coterie.checkpoint import list_checkpoints, load_checkpoint, step_of
 from coterie.foundation.errors import CheckpointError, Interrupted
-from coterie.foundation.events import CheckpointDamaged, Evaluated, StepDone, read_events
+from coterie.foundation.events import (
+    CheckpointDamaged,
+    CheckpointSaved,
+    Evaluated,
+    StepDone,
+    read_events,
+)
 from coterie.foundation.layers import dump_yaml, file_layer
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine, precision, train
 from coterie.train.precision import LossScale
+from coterie.train.session import open_session
 
 TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the {'king' if n % 3 else 'fool'}.\n"
                for n in range(40))  # fmt: skip
@@ -226,3 +233,36 @@ def kill_after(config: Path, run: RunDirectory, seconds: float) -> None:
         child.kill()
         child.wait()
     assert not any(event.kind == "run_ended" for event in read_events(run.events))
+
+
+def test_a_checkpoint_of_step_0_holds_the_first_weights_and_changes_nothing(tmp_path):
+    settings = make_settings(tmp_path, checkpoint_first=True, keep=10)
+    plain = make_settings(tmp_path)
+    asked, other, fresh = (RunDirectory.create(tmp_path, n) for n in ("asked", "other", "fresh"))
+    train(settings, asked, preset="tiny")
+    train(plain, other, preset="tiny")
+    assert [step_of(path) for path in list_checkpoints(asked.checkpoints)] == [0, 4, 8, 12]
+    assert [step_of(path) for path in list_checkpoints(other.checkpoints)] == [4, 8, 12]
+    first = load_checkpoint(list_checkpoints(asked.checkpoints)[0])
+    for name, tensor in open_session(settings, fresh).decoder.state_dict().items():
+        assert torch.equal(tensor, first.model[name]), name
+    assert first.optimizer == {}
+    assert_same_end(asked, other)
+
+
+def test_resumed_from_step_0_ends_the_same(tmp_path):
+    settings = make_settings(tmp_path, checkpoint_first=True)
+    whole, broken = (RunDirectory.create(tmp_path, name) for name in ("whole", "broken"))
+    train(settings, whole, preset="tiny")
+
+    def fall(event: object) -> None:
+        if isinstance(event, StepDone):
+            raise KeyboardInterrupt  # at once, in the first step
+
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, broken, preset="tiny", observers=[fall])
+    assert newest(broken).step == 0
+    train(settings, broken, preset="tiny", resume=True)
+    assert_same_end(whole, broken)
+    saved = [e.step for e in read_events(broken.events) if isinstance(e, CheckpointSaved)]
+    assert saved == [0, 4, 8, 12]  # of step 0 once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -40,6 +41,19 @@ def test_a_resumed_run_keeps_its_settings(book, capsys):
     assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
     assert coterie(["train", "--resume", "first", "model.width=64"]) == 2
     assert "only train.steps" in capsys.readouterr().err
+
+
+def test_a_run_that_stands_at_step_0_keeps_its_settings(book, capsys):
+    # Its weights were drawn from its seed: unlike an imported model, it is bound to its settings.
+    asked = ["train.checkpoint_first=true", "train.checkpoint_every=0", "train.keep=5"]
+    assert coterie(["train", "quickstart", *SMALL, book, *asked, "--name", "first"]) == 0
+    checkpoints = find_run("first").checkpoints
+    for path in checkpoints.iterdir():
+        if path.name != "step-00000000":
+            shutil.rmtree(path)
+    assert coterie(["train", "--resume", "first", "seed=5"]) == 2
+    assert "only train.steps may be changed" in capsys.readouterr().err
+    assert coterie(["train", "--resume", "first"]) == 0
 
 
 def test_a_run_cannot_be_resumed_to_fewer_steps(book, capsys):
