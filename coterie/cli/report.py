@@ -32,6 +32,7 @@ def report(
     json
         Print the headline figures and the written files as JSON.
     """
+    from coterie.cli.runs import complain
     from coterie.visualise.report import write_comparison, write_report
     from coterie.visualise.series import read_series
 
@@ -47,8 +48,10 @@ def report(
 
         for run in runs:
             pictures += write_plots(run, plots if len(runs) == 1 else plots / run.name)
+    series = [read_series(run) for run in runs]
+    complain(problem for each in series for problem in each.complaints)
     if json:
-        figures = [read_series(run).headline() for run in runs]
+        figures = [each.headline() for each in series]
         emit_json({"report": str(page), "plots": [str(path) for path in pictures], "runs": figures})
         return
     console.print(str(page), markup=False, soft_wrap=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from rich.table import Table
 
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import one_target, read_words
-from coterie.foundation.errors import RunError
-from coterie.foundation.events import Evaluated, RunEnded, RunStarted, StepDone, read_events
+from coterie.foundation.errors import RunError, SettingsError
+from coterie.foundation.events import Evaluated, RunEnded, RunStarted, StepDone, read_record
+from coterie.foundation.layers import file_layer
+from coterie.foundation.printable import printable
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
 from coterie.foundation.runs import list_runs as all_runs
 
@@ -42,6 +46,7 @@ def list_runs(*, json: bool = False) -> None:
             _loss(row["loss"]), _loss(row["validation_loss"]), f"{row['tokens']:,}", row["active"],
         )  # fmt: skip
     console.print(table)
+    complain(problem for row in rows for problem in row["problems"])
     next_step(f"coterie runs show {rows[-1]['name']}")
 
 
@@ -64,6 +69,7 @@ def show(*words: str, json: bool = False) -> None:
     if json:
         emit_json(row)
         return
+    complain(row.pop("problems"))
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in row.items():
         text = "\n".join(value) if isinstance(value, list) else value
@@ -78,18 +84,22 @@ def show(*words: str, json: bool = False) -> None:
 
 
 def summary(run: RunDirectory) -> dict[str, Any]:
-    """Return a run's figures, read from its events."""
+    """Return a run's figures, read from its events, and what of it could not be read."""
     row: dict[str, Any] = {
         "name": run.name, "path": str(run.path), "preset": "?", "status": "not started",
         "step": 0, "steps": 0, "parameters": 0, "active_parameters": 0, "tokens": 0,
         "loss": None, "validation_loss": None, "device": "?",
-        "active": _when(run),
+        "active": _when(run), "problems": _problems(run),
     }  # fmt: skip
-    try:
-        events = read_events(run.events)
-    except RunError:
+    if not run.events.exists():
         return row
-    for event in events:
+    try:
+        record = read_record(run.events)
+    except RunError as error:
+        row["problems"].append(error.message)
+        return row
+    row["problems"] += record.complaints()
+    for event in record.events:
         if isinstance(event, RunStarted):
             row |= {"preset": event.preset, "steps": event.steps, "device": event.device}
             row |= {"parameters": event.parameters, "active_parameters": event.active_parameters}
@@ -103,9 +113,26 @@ def summary(run: RunDirectory) -> dict[str, Any]:
     return row
 
 
+def complain(problems: Iterable[str]) -> None:
+    """Say what of a run could not be read, on standard error."""
+    for problem in problems:
+        stderr.print(printable(problem), style="problem", markup=False, soft_wrap=True)
+
+
+def _problems(run: RunDirectory) -> list[str]:
+    """Return why a run's settings cannot be used, if they cannot."""
+    try:
+        file_layer(run.config)
+    except SettingsError as error:
+        return [error.message]
+    return []
+
+
 def _when(run: RunDirectory) -> str:
-    file = run.events if run.events.exists() else run.config
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
+    for file in (run.events, run.config):
+        with contextlib.suppress(OSError, OverflowError, ValueError):
+            return time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
+    return "?"
 
 
 def _loss(value: float | None) -> str:

@@ -6,16 +6,31 @@ the trainer. Counts are totals since the run began unless a field says otherwise
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coterie.foundation.errors import RunError
 from coterie.foundation.files import explain_disk_errors
+from coterie.foundation.printable import printable
+
+_LARGEST = 1e60  # far beyond what float32 can compute; sums and charts still have room above
+
+
+def _sensible(value: float) -> float:
+    """Return a number that computing can have led to: finite and not absurd, or not finite."""
+    if math.isfinite(value) and abs(value) > _LARGEST:
+        raise ValueError("no computation here leads to a number of this size")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, AfterValidator(_sensible)]
 
 
 class Event(BaseModel):
@@ -27,7 +42,7 @@ class Event(BaseModel):
         frozen=True, extra="ignore", ser_json_inf_nan="strings", protected_namespaces=()
     )
 
-    time: float = Field(default_factory=time.time)
+    time: Number = Field(default_factory=time.time)
 
 
 class RunStarted(Event):
@@ -36,31 +51,31 @@ class RunStarted(Event):
     kind: Literal["run_started"] = "run_started"
     name: str
     preset: str
-    parameters: int
-    active_parameters: int
-    steps: int
-    tokens_per_step: int
+    parameters: Count
+    active_parameters: Count
+    steps: Count
+    tokens_per_step: Count
     device: str
     precision: str
-    machine: dict[str, str | int | float] = {}
-    peak_flops: float | None = None  # measured matrix-product rate, FLOP/s; MFU's ceiling
-    resumed_from: int | None = None
+    machine: dict[str, str | Count | Number] = {}
+    peak_flops: Number | None = None  # measured matrix-product rate, FLOP/s; MFU's ceiling
+    resumed_from: Count | None = None
 
 
 class StepDone(Event):
     """One optimizer step. `seconds` is the step's own time, without evaluation and saving."""
 
     kind: Literal["step"] = "step"
-    step: int
-    loss: float  # mean nats per token, cross-entropy alone
-    learning_rate: float
-    gradient_norm: float  # before clipping
-    tokens: int
-    seconds: float
-    tokens_per_second: float
-    mfu: float | None = None  # fraction of `peak_flops`, active parameters only
-    memory_bytes: int | None = None
-    auxiliary: dict[str, float] = {}
+    step: Count
+    loss: Number  # mean nats per token, cross-entropy alone
+    learning_rate: Number
+    gradient_norm: Number  # before clipping
+    tokens: Count
+    seconds: Number
+    tokens_per_second: Number
+    mfu: Number | None = None  # fraction of `peak_flops`, active parameters only
+    memory_bytes: Count | None = None
+    auxiliary: dict[str, Number] = {}
 
 
 class LayerLoad(BaseModel):
@@ -68,18 +83,18 @@ class LayerLoad(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    layer: int
-    load: tuple[int, ...]
-    dropped: int = 0
-    bias: tuple[float, ...] | None = None
+    layer: Count
+    load: tuple[Count, ...]
+    dropped: Count = 0
+    bias: tuple[Number, ...] | None = None
 
 
 class LoadMeasured(Event):
     """Load per expert and layer, summed over the latest `steps` steps."""
 
     kind: Literal["load"] = "load"
-    step: int
-    steps: int
+    step: Count
+    steps: Count
     layers: tuple[LayerLoad, ...]
 
 
@@ -87,12 +102,12 @@ class Evaluated(Event):
     """Loss over a whole split. `characters` is how many characters the tokens stand for."""
 
     kind: Literal["evaluated"] = "evaluated"
-    step: int
+    step: Count
     split: str
-    loss: float  # mean nats per token
-    tokens: int
-    characters: int | None = None
-    seconds: float
+    loss: Number  # mean nats per token
+    tokens: Count
+    characters: Count | None = None
+    seconds: Number
 
     @property
     def nats_per_character(self) -> float | None:
@@ -104,7 +119,7 @@ class Sampled(Event):
     """Text that the model wrote."""
 
     kind: Literal["sampled"] = "sampled"
-    step: int
+    step: Count
     prompt: str
     text: str
 
@@ -113,10 +128,10 @@ class CheckpointSaved(Event):
     """A checkpoint stands whole on the disk."""
 
     kind: Literal["checkpoint_saved"] = "checkpoint_saved"
-    step: int
+    step: Count
     path: str
-    bytes: int
-    seconds: float
+    bytes: Count
+    seconds: Number
 
 
 class CheckpointDamaged(Event):
@@ -139,10 +154,10 @@ class RunEnded(Event):
     """The run ended; `seconds` is the wall-clock time since it began or was resumed."""
 
     kind: Literal["run_ended"] = "run_ended"
-    step: int
+    step: Count
     status: Literal["finished", "interrupted", "failed"]
     message: str = ""
-    seconds: float
+    seconds: Number
 
 
 AnyEvent = Annotated[
@@ -158,10 +173,6 @@ AnyEvent = Annotated[
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyEvent)
-KINDS = frozenset(
-    {"run_started", "step", "load", "evaluated", "sampled", "checkpoint_saved",
-     "checkpoint_damaged", "notice", "run_ended"}
-)  # fmt: skip
 
 
 class EventLog:
@@ -173,6 +184,8 @@ class EventLog:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_file():  # a pipe would block for ever
+            raise RunError(f"{self.path} is not a regular file, so no run can be recorded in it.")
         with explain_disk_errors(str(self.path)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             torn = self.path.exists() and not _ends_with_newline(self.path)
@@ -211,36 +224,85 @@ def _ends_with_newline(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def read_events(path: Path | str) -> list[Any]:
-    """Read a run's events in order.
+@dataclass(frozen=True)
+class SkippedLine:
+    """A line of a record that could not be read: its number, from 1, and what is wrong with it."""
 
-    Torn lines and kinds unknown to this version are skipped. Where the run was resumed from step s,
-    earlier records beyond s are dropped: those steps were done again, and the later ones count.
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run's events file tells, and the lines of it that tell nothing."""
+
+    path: Path
+    events: list[Any]
+    skipped: tuple[SkippedLine, ...]
+
+    def complaints(self, most: int = 3) -> list[str]:
+        """Return a sentence on each skipped line, the first few of them."""
+        told = [
+            f"{self.path}: line {line.number:,} was passed over: {line.reason}."
+            for line in self.skipped[:most]
+        ]
+        if (left := len(self.skipped) - most) > 0:
+            told.append(f"{self.path}: {left:,} more line{'s' * (left > 1)} were passed over.")
+        return told
+
+
+def read_record(path: Path | str) -> Record:
+    """Read a run's events in order, and which lines cannot be read.
+
+    Torn and damaged lines and kinds unknown to this version are skipped. Where the run was resumed
+    from step s, earlier records beyond s are dropped: those steps were done again.
 
     Raises:
-        RunError: there is no such file.
+        RunError: there is no such file, or it cannot be read at all.
     """
     path = Path(path)
     if not path.exists():
         raise RunError(f"{path} does not exist: the run has recorded nothing yet.")
+    if not path.is_file():
+        raise RunError(f"{path} is not a regular file, so it is no record of a run.")
     events: list[Any] = []
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            event = _parse(line)
-            if event is None:
-                continue
-            if isinstance(event, RunStarted) and event.resumed_from is not None:
-                start = event.resumed_from
-                events = [old for old in events if getattr(old, "step", 0) <= start]
-            events.append(event)
-    return events
-
-
-def _parse(line: str) -> Any | None:
+    skipped: list[SkippedLine] = []
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(record, dict) or record.get("kind") not in KINDS:
-        return None
-    return _ADAPTER.validate_python(record)
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.isspace():
+                    continue
+                try:
+                    event = _ADAPTER.validate_json(line)
+                except ValidationError as error:
+                    skipped.append(SkippedLine(number, _reason(error)))
+                    continue
+                if isinstance(event, RunStarted) and event.resumed_from is not None:
+                    start = event.resumed_from
+                    events = [old for old in events if getattr(old, "step", 0) <= start]
+                events.append(event)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+    return Record(path, events, tuple(skipped))
+
+
+def read_events(path: Path | str) -> list[Any]:
+    """Read a run's events in order, without a word on what was skipped; see `read_record`.
+
+    Raises:
+        RunError: there is no such file, or it cannot be read at all.
+    """
+    return read_record(path).events
+
+
+def _reason(error: ValidationError) -> str:
+    """Return what is wrong with a line, in a few words."""
+    first = error.errors(include_url=False)[0]
+    about = first.get("ctx", {})
+    if first["type"] == "json_invalid":
+        return printable(f"it is not JSON ({about.get('error')})", keep="")
+    if first["type"] == "union_tag_invalid":
+        return printable(f"its kind “{about.get('tag')}” is not known here", keep="")
+    where = ".".join(map(str, first["loc"][1:])) or "the whole"  # the kind stands first
+    message = first["msg"].removeprefix("Value error, ")
+    return printable(f"{where}: {message[:1].lower() + message[1:]}", keep="")

@@ -10,6 +10,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -120,8 +121,10 @@ def list_runs(root: Path | None = None) -> list[RunDirectory]:
 
 
 def _last_active(run: RunDirectory) -> float:
-    latest = run.events if run.events.exists() else run.config
-    return latest.stat().st_mtime
+    for file in (run.events, run.config):
+        with contextlib.suppress(OSError):  # it may be removed while we look
+            return file.stat().st_mtime
+    return 0.0
 
 
 def find_run(target: str | Path, root: Path | None = None) -> RunDirectory:

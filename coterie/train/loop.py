@@ -28,6 +28,7 @@ from coterie.foundation.events import (
     Evaluated,
     RunEnded,
     RunStarted,
+    read_record,
 )
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
@@ -96,6 +97,9 @@ def train(
     with Publisher(run, [*observers, *trackers]) as publish:
         with _forgetting(run):
             session = open_session(settings, run, tell=publish.notice)
+        if resume:
+            for complaint in read_record(run.events).complaints():
+                publish.notice(complaint, warning=True)
         checkpoint = _restore(session, publish) if resume else None
         if session.progress.step > settings.train.steps:
             raise RunError(

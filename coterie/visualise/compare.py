@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from coterie.foundation.errors import SettingsError
+from coterie.foundation.records import parse_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import count, duration, loss, percent, printable, times
 from coterie.visualise.page import document, emblem, table
@@ -192,8 +194,8 @@ def flatten(value: Any, path: str = "") -> dict[str, str]:
 
 def _load(config: str) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(config)
-    except yaml.YAMLError:
+        value = parse_yaml(config, "the configuration")
+    except SettingsError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -110,7 +110,7 @@ def _alerts(series: Series) -> str:
         for d in series.damaged
         if not any(Path(d.path).name in warning for warning in warnings)
     ]
-    lines += warnings
+    lines += [*series.complaints, *warnings]
     if not lines:
         return ""
     shown = "".join(f"<li>{escape(printable(line))}</li>" for line in lines[:4])

@@ -25,7 +25,7 @@ from coterie.foundation.events import (
     RunStarted,
     Sampled,
     StepDone,
-    read_events,
+    read_record,
 )
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.figures import HELD_OUT
@@ -109,6 +109,7 @@ class Series:
     damaged: tuple[CheckpointDamaged, ...]
     notices: tuple[Notice, ...]
     config: str = field(default="", repr=False)
+    complaints: tuple[str, ...] = ()  # what the record holds and could not be read
 
     @property
     def start(self) -> RunStarted | None:
@@ -200,6 +201,7 @@ class Series:
             "dropped_tokens": self.dropped if self.layers else None,
             "warnings": len(self.warnings),
             "damaged_checkpoints": len(self.damaged),
+            "complaints": list(self.complaints),
         }
 
 
@@ -209,11 +211,19 @@ def read_series(run: RunDirectory) -> Series:
     Raises:
         RunError: the run has recorded nothing yet.
     """
-    config = run.config.read_text(encoding="utf-8", errors="replace") if run.config.exists() else ""
-    return series_of(read_events(run.events), name=run.name, config=config)
+    record = read_record(run.events)
+    config, complaints = "", record.complaints()
+    if run.config.is_file():
+        try:
+            config = run.config.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            complaints.append(f"{run.config} cannot be read: {error.strerror}.")
+    return series_of(record.events, run.name, config, complaints)
 
 
-def series_of(events: Sequence[AnyEvent], name: str = "run", config: str = "") -> Series:
+def series_of(
+    events: Sequence[AnyEvent], name: str = "run", config: str = "", complaints: Sequence[str] = ()
+) -> Series:
     """Sort events into series. `name` serves where the events do not tell one."""
     steps = _of(events, StepDone)
     starts = _of(events, RunStarted)
@@ -242,6 +252,7 @@ def series_of(events: Sequence[AnyEvent], name: str = "run", config: str = "") -
         damaged=tuple(_of(events, CheckpointDamaged)),
         notices=tuple(_of(events, Notice)),
         config=config,
+        complaints=tuple(complaints),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
@@ -52,6 +53,63 @@ def test_show_tells_checkpoints_and_files(finished, capsys):
     assert "1,234" in shown
     assert coterie(["runs", "show", "finished", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["checkpoints"] == ["step-00000020"]
+
+
+def test_one_bad_line_breaks_nothing_else(finished, capsys):
+    other = RunDirectory.create(runs_root(), "other")
+    other.write_config("seed: 1\n")
+    other.events.write_bytes(b'{"kind":"evaluated"}\n' + finished.events.read_bytes())
+    assert coterie(["runs", "list"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("1.6250") == 2
+    assert "other/events.jsonl: line 1 was passed over: step: field required" in shown.err
+    for words in (["runs", "show", "other"], ["report", "other"], ["report", "other", "finished"]):
+        assert coterie(words) == 0
+        assert "line 1 was passed over" in capsys.readouterr().err
+    assert "line 1 was passed over" in other.report.read_text()
+    assert coterie(["runs", "show", "other", "--json"]) == 0
+    assert "line 1" in json.loads(capsys.readouterr().out)["problems"][0]
+
+
+@pytest.mark.parametrize("config", [b"[1, 2]", b"seed: [", b"\xff\xfe", b"&a {b: *a}", b"3"])
+def test_broken_settings_are_named_and_the_others_shown(finished, config, capsys):
+    other = RunDirectory.create(runs_root(), "other")
+    other.config.write_bytes(config)
+    other.events.write_bytes(finished.events.read_bytes())
+    assert coterie(["runs", "list"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("1.6250") == 2
+    assert "other/config.yaml" in shown.err
+    assert coterie(["report", "other", "finished"]) == 0
+
+
+def test_a_record_that_cannot_be_read_is_named(finished, capsys):
+    other = RunDirectory.create(runs_root(), "other")
+    other.write_config("seed: 1\n")
+    other.events.mkdir()
+    assert coterie(["runs", "list"]) == 0
+    shown = capsys.readouterr()
+    assert "1.6250" in shown.out
+    assert "other/events.jsonl is not a regular file" in shown.err
+    assert coterie(["report", "other"]) == 2
+
+
+def test_any_flipped_bit_leaves_every_view_working(finished, capsys):
+    sound = finished.events.read_bytes()
+    seed = random.randrange(10**6)
+    stream = random.Random(seed)
+    for _ in range(40):
+        content = bytearray(sound)
+        content[stream.randrange(len(content))] ^= 1 << stream.randrange(8)
+        finished.events.write_bytes(content)
+        for words in (["runs", "list"], ["runs", "show", "finished"], ["report", "finished"]):
+            assert coterie(words) == 0, (seed, bytes(content))
+            told = " ".join(capsys.readouterr().err.split())
+            for number, line in enumerate(bytes(content).split(b"\n"), start=1):
+                try:
+                    json.loads(line or b"{}")
+                except ValueError:
+                    assert f"line {number} was passed over" in told, (seed, line)
 
 
 def test_an_unknown_run_exits_with_2(finished, capsys):

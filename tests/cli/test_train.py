@@ -37,6 +37,19 @@ def test_train_resume_and_report(book, capsys):
     assert ends[-1].step == 6
 
 
+def test_resuming_passes_over_bad_lines_and_names_them(book, capsys):
+    assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
+    events = find_run("first").events
+    events.write_bytes(
+        b'{"kind":"run_started"}\n' + events.read_bytes() + b'{"kind":"evaluated"}\n'
+    )
+    capsys.readouterr()
+    assert coterie(["train", "--resume", "first", "train.steps=6"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "line 1 was passed over" in told
+    assert [end.step for end in read_events(events) if isinstance(end, RunEnded)] == [4, 6]
+
+
 def test_a_resumed_run_keeps_its_settings(book, capsys):
     assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
     assert coterie(["train", "--resume", "first", "model.width=64"]) == 2

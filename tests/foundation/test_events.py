@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import os
 
 import pytest
 
@@ -19,6 +20,7 @@ from coterie.foundation.events import (
     RunStarted,
     StepDone,
     read_events,
+    read_record,
 )  # fmt: skip
 
 
@@ -80,6 +82,64 @@ def test_unknown_kinds_and_fields_of_a_newer_version_are_passed_over(tmp_path):
         path.read_text().replace('"name"', '"shiny":1,"name"') + '{"kind":"later"}\n[]\n'
     )
     assert [event.kind for event in read_events(path)] == ["run_started"]
+
+
+GOOD = b'{"kind":"evaluated","step":3,"split":"valid","loss":2.5,"tokens":9,"seconds":0.5}'
+BAD_LINES = {
+    b'{"kind":"evaluated"}': "step: field required",
+    GOOD.replace(b"3", b"-3"): "step: ",
+    GOOD.replace(b"3", b"9" * 30): "step: ",
+    GOOD.replace(b"3", b"9" * 5000): "not JSON",
+    GOOD.replace(b"3", b"null"): "step: ",
+    GOOD.replace(b"2.5", b"1e300"): "loss: ",
+    GOOD.replace(b"2.5", b"[]"): "loss: ",
+    GOOD.replace(b"valid", b"val\xffid"): "not JSON",
+    GOOD.replace(b"valid", b"va\x00lid"): "not JSON",
+    GOOD.replace(b"valid", b"\\ud800"): "not JSON",
+    GOOD.replace(b"evaluated", b"evaluat\x1bd"): "not JSON",
+    GOOD.replace(b"evaluated", b"\\u001b[31m"): r"\x1b[31m",
+    GOOD[:-1]: "not JSON",
+    GOOD + GOOD: "not JSON",
+    b"[" * 5000: "not JSON",
+    b'{"a":' * 5000: "not JSON",
+    b'["evaluated"]': "the whole",
+    b"3": "the whole",
+    b'{"kind":["step"]}': "not known",
+    b"\x93NUMPY": "not JSON",
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=lambda line: line[:40].decode("latin-1"))
+def test_a_bad_line_is_named_and_passed_over(tmp_path, line):
+    path = tmp_path / "e.jsonl"
+    write(path, started(), step(1))
+    path.write_bytes(path.read_bytes() + b"\n" + line + b"\r\n" + GOOD + b"\n")
+    record = read_record(path)
+    assert [event.kind for event in record.events] == ["run_started", "step", "evaluated"]
+    (skipped,) = record.skipped
+    assert skipped.number == 4  # an empty line counts, as it does in an editor
+    assert BAD_LINES[line] in skipped.reason
+    (complaint,) = record.complaints()
+    assert "e.jsonl: line 4 was passed over: " in complaint
+    assert complaint.isprintable()
+
+
+def test_only_the_first_of_many_bad_lines_are_told(tmp_path):
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(b"what\n" * 9)
+    told = read_record(path).complaints()
+    assert len(told) == 4
+    assert "6 more lines" in told[-1]
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # whoever opened it would wait for ever
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(RunError, match="not a regular file"):
+            read_record(tmp_path / name)
+        with pytest.raises(RunError, match="not a regular file"):
+            EventLog(tmp_path / name)
 
 
 def test_numbers_that_are_not_finite_survive(tmp_path):
