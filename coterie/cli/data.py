@@ -56,7 +56,8 @@ def prepare(
     out
         The folder to make; it appears only when it is complete.
     tokenizer
-        gpt2, cl100k_base, o200k_base, characters, bytes, bpe:4096 (trained here), or a path.
+        gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained here), or a
+        path.
     column
         Which column of JSONL, CSV and Parquet holds the text.
     valid_fraction
