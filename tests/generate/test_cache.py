@@ -134,6 +134,22 @@ def test_sinks_stand_before_the_run_or_the_text_is_whole(window, sinks, pieces_o
     assert cache.nbytes == B * (K * C + 3) * room * 8
 
 
+@pytest.mark.parametrize("fed", [1, 2, 9])  # none of the sinks missing, some, not one
+def test_select_reorders_the_sinks_with_the_rest(fed):
+    layer = WindowCacheSettings().build([Keep(3, 2)]).layers[0]
+    _, keys, values = draw_qkv(14)
+    values, swapped = values[:, :1, :, :3], [1, 0, 1]
+    layer.append(keys[:, :, :fed], values[:, :, :fed])
+    layer.select(torch.tensor(swapped))
+    keys, values = keys[swapped], values[swapped]
+    for at in range(fed, 14):
+        held, held_values, first = layer.append(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+    places = [0, 1, 11, 12, 13]
+    assert first == 11
+    assert torch.equal(held, keys[:, :, places])
+    assert torch.equal(held_values, values[:, :, places])
+
+
 def test_a_size_caps_windows_and_keeps_sinks_and_summaries():
     cache = WindowCacheSettings(size=3).build([Keep(9, 2), Keep(None, 2), Keep(summaries=True)])
     _, keys, values = draw_qkv(12)

@@ -96,6 +96,27 @@ def test_every_attention_at_every_length_around_the_window(attention, dtype):
     compare(build(dtype, attention=attention), dtype, lengths)
 
 
+MLA = {"kind": "mla", "heads": 4, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}
+FORMS = {"grouped": {"kind": "grouped", "heads": 4, "kv_heads": 2},
+         "absorbed": {**MLA, "absorb": True}, "raised": {**MLA, "absorb": False}}  # fmt: skip
+SPARSE = {
+    "blocks": {"kind": "blocks", "size": 2, "local": 0, "first": 0, "chosen": 2},
+    "dilated": {"kind": "dilated", "stride": 3},
+}
+
+
+@pytest.mark.parametrize("pattern", SPARSE.values(), ids=SPARSE)
+@pytest.mark.parametrize("attention", FORMS.values(), ids=FORMS)
+@torch.inference_mode()
+def test_positions_are_known_behind_a_gap_between_sinks_and_window(attention, pattern):
+    mask = {"window": 7, "sinks": 2, "sparse": pattern}
+    decoder = build(layers=1, attention=attention | mask)
+    tokens = torch.randint(0, 11, (2, 18), generator=torch.Generator().manual_seed(4))
+    cache = WindowCacheSettings().build(attention_keeps(decoder))
+    pieces = [decoder(piece, cache=cache).logits for piece in tokens.split([11, 1, 3, 1, 1, 1], 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), decoder(tokens).logits, atol=1e-10, rtol=0)
+
+
 @pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
 def test_every_position_embedding_and_pattern(changes):
     compare(build(**changes))

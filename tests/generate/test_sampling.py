@@ -73,6 +73,43 @@ def test_top_p_keeps_the_fewest_that_hold_the_mass():
     assert kept(keep_top_p(logits, 1e-9)) == [1]
 
 
+def test_the_nucleus_ends_where_the_mass_is_reached():
+    assert kept(keep_top_p(torch.zeros(2), 0.5)) == [0]
+    assert kept(keep_top_p(torch.zeros(4), 0.5)) == [0, 1]
+    assert kept(keep_top_p(torch.zeros(4), 0.75)) == [0, 1, 2]
+    assert kept(keep_top_p(torch.tensor([-INF, 0.0, -INF, 0.0]), 0.5)) == [1]
+
+
+def drawn(probabilities: list[float], number: int = 60, **settings) -> set[int]:
+    sampler = Sampler(SamplingSettings(temperature=1.0, seed=1, **settings))
+    logits = torch.tensor(probabilities).log()
+    return {sampler.choose(logits, []).token for _ in range(number)}
+
+
+def test_the_nucleus_is_of_what_top_k_left():
+    # Of .4 and .3, made .57 and .43, the first alone holds half; of all four it would not.
+    assert drawn([0.4, 0.3, 0.2, 0.1], top_k=2, top_p=0.5) == {0}
+    assert drawn([0.4, 0.3, 0.2, 0.1], top_p=0.5) == {0, 1}
+    assert drawn([0.4, 0.3, 0.2, 0.1], top_k=3) == {0, 1, 2}
+
+
+def test_the_nucleus_is_of_penalised_and_tempered_logits():
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
+    cold = Sampler(SamplingSettings(temperature=0.25, top_p=0.7))
+    assert {cold.choose(logits, []).token for _ in range(40)} == {0}  # .4⁴ is .72 of the fourths
+    tired = Sampler(SamplingSettings(temperature=1.0, top_k=1, repetition_penalty=2.0))
+    assert tired.choose(logits, [0]).token == 1
+
+
+def test_a_banned_token_is_never_chosen_and_takes_no_part():
+    for settings in (SamplingSettings(temperature=0), SamplingSettings(temperature=1.0, top_k=2)):
+        sampler = Sampler(settings, banned=[1])
+        logits = torch.tensor([1.0, 9.0, 2.0, 0.0])
+        tokens = {sampler.choose(logits, []).token for _ in range(40)}
+        assert tokens == ({2} if settings.greedy else {0, 2})
+        assert logits[1] == 9.0
+
+
 @given(
     st.lists(st.floats(-20, 20), min_size=1, max_size=30),
     st.floats(0, 1, exclude_max=True),
