@@ -145,8 +145,10 @@ def _run(root: Path, tests: Sequence[str]) -> int:
     return {0: 0, 1: 1, 2: 1}.get(int(pytest.main([*options, *tests])), 3)
 
 
-def preload() -> None:
-    """Load what every test needs and no mutation touches."""
+def preload(root: Path) -> None:
+    """Load what nearly every test of the project needs and no mutation touches."""
+    if not (root / "coterie").is_dir():
+        return
     for name in ("torch", "numpy", "pydantic"):  # no plugins of pytest, which wants to load those
         __import__(name)
 
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.check:
         print(f"{len(mutations)} mutations fit the code")
         return 0
-    preload()
+    preload(chosen.root)
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="coterie-mutate-") as folder:
         tree = Tree(chosen.root, Path(folder) / "tree")
