@@ -10,7 +10,14 @@ from jaxtyping import install_import_hook
 # Shape annotations are enforced under pytest only; users pay nothing for them.
 install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import torch  # noqa: E402
+
+# A busy machine draws examples slowly; that says nothing of what is tested.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 torch.set_num_threads(1)  # tests run side by side; two threads each would fight for the cores
 

@@ -130,6 +130,9 @@ def _check_verb(words: list[str]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 the user's input, 130 interrupted."""
+    from coterie.cli.console import prepare_streams
+
+    prepare_streams()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -167,14 +170,14 @@ def run(arguments: list[str]) -> int:
 
 def _tell(message: str, hint: str | None, code: int, debug: bool) -> int:
     """Print an error for the reader and return the exit code."""
+    from coterie.cli.console import stderr
+
     if debug:
         import traceback
 
-        traceback.print_exc()
-    from coterie.cli.console import stderr
-
+        stderr.print(traceback.format_exc(), soft_wrap=True)
     style = "problem" if code != 130 else "heading"
-    stderr.print(message, style=style, markup=False, soft_wrap=True)
+    stderr.print(message, style=style, soft_wrap=True)
     if hint:
-        stderr.print(hint, style="hint", markup=False, soft_wrap=True)
+        stderr.print(hint, style="hint", soft_wrap=True)
     return code

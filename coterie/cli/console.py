@@ -1,29 +1,101 @@
 """Where the tool speaks: results on standard output, everything else on standard error.
 
-Colour and live displays appear only on a terminal; `NO_COLOR` is respected.
+Both consoles are the gate for foreign text (names, notes, samples, messages): no square bracket in
+it is taken for markup, no `:word:` for an emoji, and nothing that a terminal would obey gets
+through. Colour and live displays appear only on a terminal; `NO_COLOR` is respected.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 from rich.theme import Theme
+
+from coterie.foundation.printable import printable
 
 _THEME = Theme(
     {"hint": "cyan", "problem": "bold red", "dim": "dim", "good": "green", "heading": "bold"}
 )
+# What our own pages use, for encodings that lack it: a Windows console of cp1252, say.
+_PLAIN = str.maketrans("−–—─…×·✓✗“”‘’→≥≤▁▂▃▄▅▆▇█", "---- x.vx\"\"''>><12345678")
+# JSON escapes C0 by itself; these a terminal obeys as well, or UTF-8 cannot hold.
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
-console = Console(theme=_THEME, highlight=False)
-stderr = Console(theme=_THEME, highlight=False, stderr=True)
+
+class SafeConsole(Console):
+    """A console of rich that takes text as text and prints nothing a terminal would obey."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(theme=_THEME, highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Return a text for layout, made harmless while its width can still be counted."""
+        return super().render_str(printable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of a renderable, foreign text made harmless."""
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(printable(text), style)
+
+
+console = SafeConsole()
+stderr = SafeConsole(stderr=True)
+
+
+def prepare_streams() -> None:
+    """Let no character end the program: what an encoding lacks is spelt in what it has."""
+    codecs.register_error("coterie", _spell)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="coterie")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    """Replace what cannot be encoded by its plain form, or by its escape."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    plain = missing.translate(_PLAIN)
+    spelt = plain if plain.isascii() else plain.encode("ascii", "backslashreplace").decode("ascii")
+    return spelt, error.end
 
 
 def emit_json(value: Any) -> None:
     """Print a value as JSON on standard output, for other programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    utf8 = _is_utf8(sys.stdout)
+    text = json.dumps(value, indent=2, ensure_ascii=not utf8)
+    if utf8:  # still one line of ASCII for each lone surrogate, which UTF-8 cannot hold
+        text = _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    sys.stdout.write(text + "\n")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return codecs.lookup(encoding).name == "utf-8"
+
+
+def facts(rows: Iterable[tuple[str, Any]]) -> Table:
+    """Return a table of names and values."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for name, value in rows:
+        table.add_row(name, str(value))
+    return table
 
 
 def next_step(*commands: str) -> None:
@@ -32,8 +104,7 @@ def next_step(*commands: str) -> None:
     stderr.print()
     for number, command in enumerate(commands):
         call, _, comment = command.partition("  #")
-        lead = "Next:" if number == 0 else "     "
-        text = f"{lead} [hint]{escape(f'{call:<{width}}')}[/hint]"
+        line = Text("Next: " if number == 0 else "      ").append(f"{call:<{width}}", "hint")
         if comment:
-            text += f"  [dim]#{escape(comment)}[/dim]"
-        stderr.print(text, soft_wrap=True)
+            line.append(f"  #{comment}", "dim")
+        stderr.print(line, soft_wrap=True)

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from coterie.cli.console import SafeConsole
 
 if TYPE_CHECKING:
     from coterie.model import Counts
@@ -24,19 +25,19 @@ def print_tree(counts: Counts, console: Console) -> None:
     table.add_column("")
     for row in counts.tree:
         table.add_row(
-            f"{'  ' * row.depth}{escape(row.name)}",
+            f"{'  ' * row.depth}{row.name}",
             f"{row.parameters:,}",
             f"{row.active_parameters:,}",
             magnitude(row.flops) if row.flops else "",
             f"{row.cache_bytes:,}" if row.cache_bytes else "",
-            escape(row.detail),
+            row.detail,
         )
     wide(console).print(table)
 
 
 def wide(console: Console) -> Console:
     """Return a console that breaks no row where nobody looks at it: a pipe has no width."""
-    return console if console.is_terminal else Console(file=console.file, width=200)
+    return console if console.is_terminal else SafeConsole(file=console.file, width=200)
 
 
 def cost_rows(counts: Counts) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -17,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.data.cache import settings_of
@@ -118,8 +118,8 @@ def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) ->
     _show(opened)
     for name, text in texts.items():
         if text:
-            console.print(f"\n[heading]{name} begins:[/heading]")
-            console.print(text, markup=False, soft_wrap=True)
+            console.print(f"\n{name} begins:", style="heading")
+            console.print(text, soft_wrap=True)
     next_step(f"coterie data verify {store}")
 
 
@@ -170,10 +170,10 @@ def progress_bar():
     """Yield a callback (stage, characters done, in all) that draws on a terminal only."""
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
         console=stderr,
         transient=True,
@@ -227,7 +227,6 @@ def _show(store: Store) -> None:
     console.print(
         f"{store.path}: {record.kind} tokenizer of {record.vocab_size:,} tokens "
         f"({figures['dtype']}, {record.fingerprint[:12]})",
-        markup=False,
         soft_wrap=True,
     )
     table = Table(box=None, pad_edge=False)
@@ -250,17 +249,17 @@ def _show(store: Store) -> None:
     if figures["skipped"]:
         stderr.print(f"{figures['skipped']:,} rows or files were left out:", style="problem")
         for problem in figures["problems"]:
-            stderr.print(f"  {escape(problem)}", soft_wrap=True)
+            stderr.print(f"  {problem}", soft_wrap=True)
 
 
 def _show_verdict(name: str, problems: list[str]) -> None:
     if not problems:
-        console.print(f"[good]sound[/good]  {escape(name)}", soft_wrap=True)
+        console.print(Text.assemble(("sound", "good"), f"  {name}"), soft_wrap=True)
         return
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    console.print(f"[problem]UNSOUND[/problem]  {escape(name)}: {count}", soft_wrap=True)
+    console.print(Text.assemble(("UNSOUND", "problem"), f"  {name}: {count}"), soft_wrap=True)
     for problem in problems:
-        console.print(f"  {escape(problem)}", soft_wrap=True)
+        console.print(f"  {problem}", soft_wrap=True)
 
 
 def _round(value: float | None) -> float | None:

@@ -63,7 +63,7 @@ def _show_samples(run: RunDirectory) -> None:
         loss = losses.get(sample.step)
         title = f"step {sample.step}" + (f", validation loss {loss:.3f}" if loss else "")
         text = plain(sample.prompt + sample.text).strip()[:_SHOWN]
-        console.print(Panel(Text(text), title=title, title_align="left", border_style="dim"))
+        console.print(Panel(Text(text), title=Text(title), title_align="left", border_style="dim"))
 
 
 def _generate(run: RunDirectory) -> None:

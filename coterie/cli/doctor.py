@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.markup import escape
+from rich.text import Text
 
 from coterie.cli.console import console, emit_json, next_step
 from coterie.foundation.runs import cache_root, runs_root
@@ -44,11 +44,12 @@ def doctor(*, json: bool = False) -> int:
     if json:
         emit_json([asdict(check) for check in checks])
         return 2 if broken else 0
-    marks = {"good": "[good]✓[/good]", "note": "[dim]–[/dim]", "bad": "[problem]✗[/problem]"}
+    marks = {"good": ("✓", "good"), "note": ("–", "dim"), "bad": ("✗", "problem")}
     for check in checks:
-        console.print(f"{marks[check.state]} {check.name:<22} {escape(check.text)}", soft_wrap=True)
+        line = Text.assemble(marks[check.state], f" {check.name:<22} {check.text}")
+        console.print(line, soft_wrap=True)
         if check.hint:
-            console.print(f"  {'':<22} [hint]{escape(check.hint)}[/hint]", soft_wrap=True)
+            console.print(f"  {'':<22} {check.hint}", style="hint", soft_wrap=True)
     if not broken:
         next_step("coterie demo  # three minutes from raw Shakespeare to text")
     return 2 if broken else 0

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from coterie.checkpoint import LoadedModel, load_model
 from coterie.checkpoint.layout import STATE
-from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.generate import tell_damaged
 from coterie.cli.words import read_words
 from coterie.data import Document, evaluation_batches, read_documents, store_for
@@ -155,7 +155,7 @@ def _tell_texts(
         else:
             for row in rows:
                 line = f"{row['logprob']:9.4f}  {row['token']:>6}  {row['text']!r}"
-                console.print(line, markup=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
     _tell(figures, loads.health(), json=json)
 
 
@@ -182,10 +182,7 @@ def _tell(figures: dict[str, Any], routing: tuple[RoutingHealth, ...], *, json: 
     if json:
         emit_json({**figures, "routing": [_routing_row(each) for each in routing]})
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in figures.items():
-        table.add_row(f"[dim]{key.replace('_', ' ')}[/dim]", _shown(value))
-    console.print(table)
+    console.print(facts((key.replace("_", " "), _shown(value)) for key, value in figures.items()))
     if not routing:
         return
     console.print()

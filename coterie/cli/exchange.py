@@ -6,10 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-from rich.table import Table
-
-from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.runs import fresh_name
@@ -211,14 +208,15 @@ def _size(out: Path) -> int:
 
 
 def _show(row: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False, pad_edge=False)
     notes = row.get("notes", [])
-    for key, value in row.items():
-        if key != "notes" and value is not None:
-            text = f"{value:,}" if isinstance(value, int) else str(value)
-            table.add_row(f"[dim]{key}[/dim]", escape(text))
-    console.print(table)
+    console.print(
+        facts(
+            (key, f"{value:,}" if isinstance(value, int) else value)
+            for key, value in row.items()
+            if key != "notes" and value is not None
+        )
+    )
     for note in notes:
-        stderr.print(f"note: {note}", markup=False, soft_wrap=True)
+        stderr.print(f"note: {note}", soft_wrap=True)
     if row.get("run") and row.get("tokenizer", "") is None:
         stderr.print("No tokenizer came along: the model can be shown and exported, but not read.")

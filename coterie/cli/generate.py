@@ -15,6 +15,7 @@ from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import Words, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer, load_settings
+from coterie.foundation.printable import printable
 from coterie.generate import Engine, Generation, SamplingSettings
 from coterie.train.precision import resolve_device
 
@@ -23,8 +24,6 @@ _HINT = (
     "Run: coterie generate --help  to see the keys. A prompt that looks like key=value comes "
     "through standard input: echo PROMPT | coterie generate RUN -"
 )
-# Escape sequences that a model of bytes may write must not reach the terminal.
-_UNSAFE = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 _FLAG = re.compile(r"--?[A-Za-z]")
 _ENDS = {
     "length": "max_tokens reached",
@@ -108,7 +107,7 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
 def _show_stream(engine: Engine, prompt: str, sampling: SamplingSettings) -> None:
     """Print one text as it comes and then, on standard error, how fast it came."""
     if console.is_terminal:
-        console.print(prompt.translate(_UNSAFE), style="dim", end="", markup=False)
+        console.print(prompt, style="dim", end="", soft_wrap=True)
     times = [time.perf_counter()]
     reason = None
     for piece in engine.stream(prompt, sampling):
@@ -126,7 +125,7 @@ def _show_stream(engine: Engine, prompt: str, sampling: SamplingSettings) -> Non
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text.translate(_UNSAFE) if console.is_terminal else text)
+    sys.stdout.write(printable(text) if console.is_terminal else text)
     sys.stdout.flush()
 
 
@@ -167,7 +166,7 @@ def _as_json(
 
 
 def _notice(sentence: str) -> None:
-    stderr.print(f"Note: {sentence}", style="hint", markup=False, soft_wrap=True)
+    stderr.print(f"Note: {sentence}", style="hint", soft_wrap=True)
 
 
 def tell_damaged(path: Path, problem: str) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from coterie.cli.console import console, emit_json, next_step
+from coterie.cli.console import console, emit_json, facts, next_step
 from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import SettingsError, UserError, nearest
 
@@ -63,19 +63,16 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
         found["settings"] = target.model.model_dump(mode="json")
         emit_json({**found, "tensors": rows} if tensors else found)
         return
-    console.print(f"[heading]{escape(name)}[/heading]  {escape(target.title)}\n", soft_wrap=True)
+    console.print(Text.assemble((name, "heading"), f"  {target.title}\n"), soft_wrap=True)
     if tensors:
         _print_tensors(rows)
     else:
         print_tree(counts, console)
     console.print()
-    table = Table(box=None, show_header=False, pad_edge=False)
     share = counts.active_parameters / max(counts.parameters, 1)
-    table.add_row("[dim]parameters[/dim]", f"{counts.parameters:,}")
-    table.add_row("[dim]active per token[/dim]", f"{counts.active_parameters:,} ({share:.0%})")
-    for key, value in cost_rows(counts):
-        table.add_row(f"[dim]{key}[/dim]", value)
-    console.print(table)
+    active = f"{counts.active_parameters:,} ({share:.0%})"
+    sizes = [("parameters", f"{counts.parameters:,}"), ("active per token", active)]
+    console.print(facts([*sizes, *cost_rows(counts)]))
     if target.checkpoint is None:
         next_step(f"coterie train {name}  # train it")
     else:
@@ -127,11 +124,13 @@ def extend(
         return
     shown = Table(box=None, pad_edge=False)
     for column in ("", "before", "after"):
-        shown.add_column(column, justify="left" if not column else "right")
+        shown.add_column(
+            column, justify="right" if column else "left", style="" if column else "dim"
+        )
     for row in table:
-        shown.add_row(f"[dim]{row[0]}[/dim]", *map(escape, row[1:]))
+        shown.add_row(*row)
     console.print(shown)
-    console.print(f"\nMade {run.path}/", markup=False, soft_wrap=True)
+    console.print(f"\nMade {run.path}/", soft_wrap=True)
     next_step(
         f"coterie evaluate {run.name} FILE  # its perplexity on long texts, to hold against "
         f"{target}'s",
@@ -244,7 +243,7 @@ def _print_tensors(rows: list[dict[str, Any]]) -> None:
         table.add_column(column, justify="right" if column == "shape" else "left", no_wrap=True)
     for row in rows:
         shape = " × ".join(f"{size:,}" for size in row["shape"]) or "1"
-        table.add_row(escape(row["name"]), row["role"], shape, row["dtype"])
+        table.add_row(row["name"], row["role"], shape, row["dtype"])
     wide(console).print(table)
 
 

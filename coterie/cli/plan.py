@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from coterie.cli.console import facts
 from coterie.foundation.layers import Resolved, leaves
 
 if TYPE_CHECKING:
@@ -54,13 +54,12 @@ def print_plan(resolved: Resolved[RunSettings], console: Console) -> None:
     plan = make_plan(resolved.settings)  # first: it fails before anything is printed
     for key, value, origin in settings_rows(resolved):
         style = "dim" if origin == "default" else ""
-        note = "" if origin == "default" else f"  [dim]# {escape(origin)}[/dim]"
-        console.print(f"[{style or 'none'}]{escape(f'{key} = {value}')}[/]{note}", soft_wrap=True)
+        line = Text(f"{key} = {value}", style)
+        if origin != "default":
+            line.append(f"  # {origin}", "dim")
+        console.print(line, soft_wrap=True)
     console.print()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in plan_rows(plan):
-        table.add_row(f"[dim]{name}[/dim]", value)
-    console.print(table)
+    console.print(facts(plan_rows(plan)))
 
 
 def settings_rows(resolved: Resolved[RunSettings]) -> Iterator[tuple[str, Any, str]]:

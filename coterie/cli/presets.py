@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from coterie.cli.console import console, emit_json, next_step
+from coterie.cli.console import console, emit_json, facts, next_step
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
@@ -75,13 +75,10 @@ def show(*words: str, json: bool = False) -> None:
     if json:
         emit_json({"counts": counts_as_json(counts), **plan_as_json(resolved)})
         return
-    console.print(f"[heading]{escape(target)}[/heading]  {escape(settings.description)}\n")
+    console.print(Text.assemble((target, "heading"), f"  {settings.description}\n"))
     print_tree(counts, console)
     console.print()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in [*plan_rows(plan), *cost_rows(counts)]:
-        table.add_row(f"[dim]{name}[/dim]", value)
-    console.print(table)
+    console.print(facts([*plan_rows(plan), *cost_rows(counts)]))
     next_step(
         f"coterie train {target} --dry-run  # every setting and where it comes from",
         f"coterie presets copy {target} mine.yaml  # a copy to change",
@@ -105,5 +102,5 @@ def copy(name: str, file: Path, *, force: bool = False) -> None:
     if file.exists() and not force:
         raise UserError(f"{file} exists already.", hint="Choose another name, or add --force.")
     write_text_atomic(file, text)
-    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+    console.print(f"Wrote {file}", soft_wrap=True)
     next_step(f"coterie train {file} --dry-run", f"coterie train {file}")

@@ -54,9 +54,9 @@ def report(
         figures = [each.headline() for each in series]
         emit_json({"report": str(page), "plots": [str(path) for path in pictures], "runs": figures})
         return
-    console.print(str(page), markup=False, soft_wrap=True)
+    console.print(str(page), soft_wrap=True)
     for path in pictures:
-        console.print(str(path), markup=False, soft_wrap=True)
+        console.print(str(path), soft_wrap=True)
     name = runs[0].name
     steps = [f"open {page}  # in a browser; it needs no network"]
     if len(runs) == 1:

@@ -9,12 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
-from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import RunError, SettingsError
 from coterie.foundation.events import Evaluated, RunEnded, RunStarted, StepDone, read_record
 from coterie.foundation.layers import file_layer
-from coterie.foundation.printable import printable
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
 from coterie.foundation.runs import list_runs as all_runs
 
@@ -70,13 +69,7 @@ def show(*words: str, json: bool = False) -> None:
         emit_json(row)
         return
     complain(row.pop("problems"))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in row.items():
-        text = "\n".join(value) if isinstance(value, list) else value
-        text = f"{value:,}" if isinstance(value, int) else text
-        text = _loss(value) if isinstance(value, float) or value is None else text
-        table.add_row(f"[dim]{key.replace('_', ' ')}[/dim]", str(text))
-    console.print(table)
+    console.print(facts((key.replace("_", " "), _shown(value)) for key, value in row.items()))
     steps = [f"coterie report {run.name}  # one page about it"]
     if row["checkpoints"]:
         steps.append(f'coterie generate {run.name} "Once"  # write text with it')
@@ -116,7 +109,7 @@ def summary(run: RunDirectory) -> dict[str, Any]:
 def complain(problems: Iterable[str]) -> None:
     """Say what of a run could not be read, on standard error."""
     for problem in problems:
-        stderr.print(printable(problem), style="problem", markup=False, soft_wrap=True)
+        stderr.print(problem, style="problem", soft_wrap=True)
 
 
 def _problems(run: RunDirectory) -> list[str]:
@@ -133,6 +126,14 @@ def _when(run: RunDirectory) -> str:
         with contextlib.suppress(OSError, OverflowError, ValueError):
             return time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
     return "?"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(value)
+    if isinstance(value, float) or value is None:
+        return _loss(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _loss(value: float | None) -> str:

@@ -76,9 +76,7 @@ def train(
             "seconds": round(seconds, 3),
         })  # fmt: skip
         return
-    console.print(
-        f"{out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s", markup=False, soft_wrap=True
-    )
+    console.print(f"{out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s", soft_wrap=True)
     _warn(sources, vocab_size if tokenizer.vocab_size < vocab_size else 0)
     next_step(
         f'coterie tokenizer inspect {out} "some text"',
@@ -105,7 +103,7 @@ def _warn(sources: Sources, too_many: int) -> None:
     if too_many:
         stderr.print(f"The text gave fewer than the {too_many:,} tokens asked for.")
     for problem in sources.report.problems:
-        stderr.print(f"left out: {problem}", markup=False, soft_wrap=True)
+        stderr.print(f"left out: {problem}", soft_wrap=True)
 
 
 def inspect(

@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import RunError, UserError
@@ -77,7 +79,7 @@ def run_training(
     from coterie.train import train as train_run
     from coterie.visualise.terminal import Display
 
-    stderr.print(f"Run [heading]{run.name}[/heading] in {run.path}/", soft_wrap=True)
+    stderr.print(Text.assemble("Run ", (run.name, "heading"), f" in {run.path}/"), soft_wrap=True)
     try:
         with Display(stderr) as display:
             return train_run(settings, run, preset=preset, observers=[display], resume=resume)

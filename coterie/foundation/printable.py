@@ -24,6 +24,8 @@ def printable(text: Any, keep: str = "\n\t") -> str:
             should: `keep=""`.
     """
     text = str(text)
+    if "\n" in keep:
+        text = text.replace("\r\n", "\n")
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character, keep) for character in text)

@@ -13,8 +13,9 @@ from html import escape
 
 import numpy as np
 
+from coterie.foundation.printable import printable
 from coterie.visualise.axis import Axis, axis_for, tick_text
-from coterie.visualise.figures import printable, significant
+from coterie.visualise.figures import significant
 from coterie.visualise.series import thin
 
 TALL, LOW = 320, 190  # heights of a wide and a half-width chart, CSS pixels

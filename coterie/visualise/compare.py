@@ -14,9 +14,10 @@ import numpy as np
 import yaml
 
 from coterie.foundation.errors import SettingsError
+from coterie.foundation.printable import printable
 from coterie.foundation.records import parse_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
-from coterie.visualise.figures import count, duration, loss, percent, printable, times
+from coterie.visualise.figures import count, duration, loss, percent, times
 from coterie.visualise.page import document, emblem, table
 from coterie.visualise.sections import STATUS_WORDS, sample_text
 from coterie.visualise.series import Series, smooth

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+from coterie.foundation.printable import printable
+
 MINUS = "−"
 HELD_OUT = ("valid", "validation", "val", "test")  # names that a held-out split goes by
 
@@ -100,12 +100,3 @@ def times(ratio: float | None) -> str:
 def split_name(split: str) -> str:
     """Return what people call a split of the data."""
     return "validation" if split in ("valid", "val") else printable(split)
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: a model of bytes may write terminal codes.
-
-    Line ends and tabs stay; everything else that a terminal or a browser would obey, or that UTF-8
-    cannot hold, becomes the replacement character.
-    """
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from coterie.foundation.events import LayerLoad, RunStarted
+from coterie.foundation.printable import printable
 from coterie.visualise.figures import (
     clock,
     count,
     loss,
     percent,
-    printable,
     significant,
     split_name,
 )

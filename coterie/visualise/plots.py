@@ -21,9 +21,10 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import explain_disk_errors
+from coterie.foundation.printable import printable
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.axis import axis_for, tick_text
-from coterie.visualise.figures import count, duration, printable, significant
+from coterie.visualise.figures import count, duration, significant
 from coterie.visualise.pixels import COOL, WARM, levels_of_share
 from coterie.visualise.series import Series, read_series
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from coterie.visualise.figures import printable
+from coterie.foundation.printable import printable
 
 _TAG = re.compile(r"<(/?)([A-Z][A-Z_]{0,23})>|(<\|[a-z_]{1,24}\|>)")
 _STYLES = {"SPEAKER": "speaker", "STAGE": "stage", "ACT": "part", "SCENE": "part", "TITLE": "part"}

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from coterie.foundation.events import Sampled
+from coterie.foundation.printable import printable
 from coterie.visualise.charts import PALETTE, Chart, Line, layer_colour
 from coterie.visualise.figures import (
     count,
     duration,
     loss,
     percent,
-    printable,
     size,
     split_name,
     times,

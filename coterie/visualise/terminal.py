@@ -24,6 +24,7 @@ from coterie.foundation.events import (
     Sampled,
     StepDone,
 )
+from coterie.foundation.printable import printable
 from coterie.visualise.figures import (
     MINUS,
     clock,
@@ -31,7 +32,6 @@ from coterie.visualise.figures import (
     duration,
     loss,
     percent,
-    printable,
     significant,
     split_name,
 )

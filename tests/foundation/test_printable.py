@@ -19,6 +19,7 @@ from coterie.foundation.printable import printable
         ("a\u202eb", "a\\u202eb"),
         ("\udc80", "\\udc80"),
         ("line\nline\ttab", "line\nline\ttab"),
+        ("line\r\nline", "line\nline"),
     ],
 )
 def test_what_is_shown(text: str, shown: str):
