@@ -21,6 +21,7 @@ from coterie.foundation.printable import printable
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_BYTES = 1 << 28  # ten times the largest published tokenizer.json
 MAX_DEPTH = 100  # of nested lists and mappings: far more than any record of ours needs
 
 
@@ -92,6 +93,8 @@ def _read_bytes(path: Path | str, error: type[UserError]) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise error(f"{path} is not a regular file.")  # a pipe would block for ever
+        if path.exists() and path.stat().st_size > MAX_BYTES:
+            raise error(f"{path} has {path.stat().st_size:,} bytes, far more than it can need.")
         return path.read_bytes()
     except FileNotFoundError:
         raise

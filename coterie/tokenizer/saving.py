@@ -4,21 +4,83 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
 
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.files import write_text_atomic
+from coterie.foundation.printable import printable
+from coterie.foundation.records import read_json, validated
+from coterie.foundation.settings import Settings
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.published import TiktokenTokenizer
 from coterie.tokenizer.raw_bytes import ByteTokenizer
+from coterie.tokenizer.special import END_OF_TEXT, UNKNOWN
 
 FILE_NAME = "tokenizer.json"
 _FORMAT = "coterie.tokenizer/1"
+
+
+def _lists(*wanted: str) -> AfterValidator:
+    """Return a validator of special tokens, among which some must be."""
+
+    def check(tokens: list[str]) -> list[str]:
+        for token in wanted:
+            if token not in tokens:
+                raise ValueError(f"“{token}” is missing")
+        return tokens
+
+    return AfterValidator(check)
+
+
+def _distinct(alphabet: str) -> str:
+    if len(set(alphabet)) < len(alphabet):
+        raise ValueError("a character is listed twice")
+    return alphabet
+
+
+class _Description(Settings):
+    """What a file of Coterie's own holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["coterie.tokenizer/1"] = _FORMAT
+
+
+class _Characters(_Description):
+    kind: Literal["characters"]
+    alphabet: Annotated[str, AfterValidator(_distinct)]
+    special_tokens: Annotated[list[str], _lists(END_OF_TEXT, UNKNOWN)]
+
+
+class _Bytes(_Description):
+    kind: Literal["bytes"]
+    special_tokens: Annotated[list[str], _lists(END_OF_TEXT)]
+
+
+class _Published(_Description):
+    kind: Literal["tiktoken"]
+    encoding: str
+    table_sha256: str
+    extra_special_tokens: list[str]
+
+
+class _Pieces(_Description):
+    kind: Literal["pieces"]
+    ends: list[str] = Field(min_length=1)
+    begin: str | None
+    chat_template: str | None
+    rules: dict[str, Any]
+
+
 _KINDS = {
-    kind.kind: kind
-    for kind in (CharacterTokenizer, ByteTokenizer, TiktokenTokenizer, PieceTokenizer)
+    CharacterTokenizer.kind: (CharacterTokenizer, _Characters),
+    ByteTokenizer.kind: (ByteTokenizer, _Bytes),
+    TiktokenTokenizer.kind: (TiktokenTokenizer, _Published),
+    PieceTokenizer.kind: (PieceTokenizer, _Pieces),
 }
 
 
@@ -46,12 +108,7 @@ def load_tokenizer(path: Path | str) -> Tokenizer:
         TokenizerError: there is no such file, or it holds no tokenizer.
     """
     file = tokenizer_path(path)
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TokenizerError(f"{file} is not a JSON file: {error}") from error
-    except OSError as error:
-        raise TokenizerError(f"{file} cannot be read: {error.strerror}.") from error
+    description = read_json(file, TokenizerError)
     if not isinstance(description, dict):
         raise TokenizerError(f"{file} holds no tokenizer (a JSON object was expected).")
     try:
@@ -69,21 +126,22 @@ def tokenizer_from_json(description: dict[str, Any]) -> Tokenizer:
     if "model" in description:
         return PieceTokenizer.from_json(description)
     kind = description.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
+        kind = printable(repr(kind)[:40], keep="")
         raise TokenizerError(
-            f"This is not a description of a tokenizer (kind {kind!r}); "
-            f"{nearest(str(kind), _KINDS)}, or a tokenizer.json with a “model”."
+            f"This is not a description of a tokenizer (kind {kind}); "
+            f"{nearest(kind, _KINDS)}, or a tokenizer.json with a “model”."
         )
-    if description.get("format", _FORMAT) != _FORMAT:
+    form = description.get("format", _FORMAT)
+    if isinstance(form, str) and form != _FORMAT:
         raise TokenizerError(
-            f"The tokenizer has the format {description['format']!r}; this version of Coterie "
-            f"reads {_FORMAT!r}.",
+            f"The tokenizer has the format “{printable(form[:40], keep='')}”; this version of "
+            f"Coterie reads “{_FORMAT}”.",
             hint="Update Coterie.",
         )
-    try:
-        return _KINDS[kind].from_json(description)
-    except (KeyError, TypeError) as error:
-        raise TokenizerError(f"The description of a “{kind}” tokenizer lacks {error}.") from error
+    made, model = _KINDS[kind]
+    validated(model, description, f"The description of a “{kind}” tokenizer", TokenizerError)
+    return made.from_json(description)
 
 
 def tokenizer_path(path: Path | str) -> Path:

@@ -47,15 +47,34 @@ def test_wrong_names_are_explained(name, why):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ("", "not a JSON file"),
+        ("", "not usable JSON"),
         ("[1]", "no tokenizer"),
         ("{}", "not a description"),
         ('{"kind": "character"}', "did you mean “characters”"),
-        ('{"kind": "bytes"}', "lacks 'special_tokens'"),
+        ('{"kind": "bytes"}', "special_tokens: field required"),
+        ('{"kind": ["bytes"]}', "not a description"),
+        ('{"kind": "bytes", "special_tokens": []}', "“<|endoftext|>” is missing"),
+        ('{"kind": "bytes", "special_tokens": ["<|endoftext|>"], "x": 1}', "x: extra"),
+        ('{"kind": "bytes", "special_tokens": "<|endoftext|>"}', "valid list"),
+        (
+            '{"kind": "characters", "alphabet": "aa", "special_tokens": '
+            '["<|endoftext|>", "<|unknown|>"]}',
+            "listed twice",
+        ),
+        (
+            '{"kind": "characters", "alphabet": "ab", "special_tokens": ["<|endoftext|>"]}',
+            "missing",
+        ),
+        ('{"kind": "tiktoken", "encoding": 7}', "encoding: input should be a valid string"),
+        (
+            '{"kind": "pieces", "ends": [], "begin": null, "chat_template": null, "rules": {}}',
+            "ends",
+        ),
+        ("[" * 5000, "nested too deeply"),
         ('{"kind": "bytes", "format": "coterie.tokenizer/9"}', "format"),
         ('{"model": {"type": "BPE"}}', "Not a tokenizer.json"),
     ],
-)
+)  # fmt: skip
 def test_files_without_a_tokenizer_are_explained(tmp_path, content, why):
     path = tmp_path / "file.json"
     path.write_text(content)
@@ -66,7 +85,7 @@ def test_files_without_a_tokenizer_are_explained(tmp_path, content, why):
 
 def test_binary_and_missing_files_are_explained(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TokenizerError, match="not a JSON file"):
+    with pytest.raises(TokenizerError, match="not usable JSON"):
         load_tokenizer(tmp_path / "x.json")
     with pytest.raises(TokenizerError, match="There is no tokenizer"):
         load_tokenizer(tmp_path)
