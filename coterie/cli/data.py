@@ -30,7 +30,8 @@ from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.tokenizer.settings import parse_tokenizer
 
 _SAMPLE_TOKENS = 80
-_STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing"}
+_STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing",
+           "checking": "Checking the text"}  # fmt: skip
 
 
 def prepare(
@@ -56,8 +57,7 @@ def prepare(
     out
         The folder to make; it appears only when it is complete.
     tokenizer
-        gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained here), or a
-        path.
+        gpt2, cl100k_base, o200k_base, characters, bytes, bpe:4096 (trained here), or a path.
     column
         Which column of JSONL, CSV and Parquet holds the text.
     valid_fraction
@@ -123,19 +123,24 @@ def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) ->
     next_step(f"coterie data verify {store}")
 
 
-def verify(*stores: Path, json: bool = False) -> int:
-    """Check every byte of stores: `coterie data verify STORE...`; exits with 2 if one is unsound.
+def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
+    """Check stores and all they claim: `coterie data verify STORE...`; exits with 2 if unsound.
 
     Parameters
     ----------
     stores
         The stores' folders.
+    quick
+        Leave out what takes longest: decoding the tokens and encoding their text again.
     json
         Print JSON.
     """
     if not stores:
         raise UserError("Which store? None was named.", hint="coterie data verify STORE...")
-    found = {str(store): verify_store(store) for store in stores}
+    found = {}
+    for store in stores:
+        with progress_bar() as tell:
+            found[str(store)] = verify_store(store, texts=not quick, progress=tell)
     if json:
         emit_json({name: {"sound": not problems, "problems": problems}
                    for name, problems in found.items()})  # fmt: skip

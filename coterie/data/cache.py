@@ -38,13 +38,9 @@ def store_for(
     Raises:
         UserError: the text cannot be read, or the store was made with another tokenizer.
     """
-    ready = data.store
-    if ready is None and len(data.inputs) == 1 and is_store(data.inputs[0]):
-        ready = Path(data.inputs[0])
+    ready = ready_store(data, tokenizer)
     if ready is not None:
-        store = open_store(ready)
-        _check_tokenizer(store, tokenizer)
-        return store
+        return ready
     sources = Sources(data.inputs, data.column, data.on_error)
     path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
     if path.exists():
@@ -61,6 +57,22 @@ def store_for(
         seed=data.split_seed,
         progress=progress,
     )
+
+
+def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> Store | None:
+    """Return the store that a run's data name, opened; `None` where they name text.
+
+    Raises:
+        StoreError: it is damaged, or was made with another tokenizer.
+    """
+    path = data.store
+    if path is None and len(data.inputs) == 1 and is_store(data.inputs[0]):
+        path = Path(data.inputs[0])
+    if path is None:
+        return None
+    store = open_store(path)
+    _check_tokenizer(store, tokenizer)
+    return store
 
 
 def settings_of(store: Path) -> str:

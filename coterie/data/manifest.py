@@ -1,136 +1,232 @@
 """What a token store says about itself, checked when it is read.
 
 The manifest names every file with its size and SHA-256, and ends with the SHA-256 of itself, so
-that no byte of a store can change without being found.
+that no byte of a store can change without being found. A checksum can be made anew, so
+`contradictions` also holds what the manifest says against itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field
 
+from coterie.data.split import SPLITS, tail_cut
 from coterie.foundation.errors import StoreError
 from coterie.foundation.files import write_json_atomic
+from coterie.foundation.printable import printable
+from coterie.foundation.records import read_json, validated
 from coterie.foundation.settings import Settings
 
 FILE_NAME = "manifest.json"
+FORMAT = "coterie.store/1"
+
+Split = Literal["train", "valid"]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Positive = Annotated[int, Field(ge=1, lt=1 << 63)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class FileRecord(Settings):
+class _Record(Settings):
+    """A part of the manifest: no value is converted from another type."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class FileRecord(_Record):
     """One binary file: its name, how many numbers it holds, its SHA-256."""
 
-    file: str
-    count: int = Field(ge=1)
-    sha256: str
+    file: str = Field(pattern="^(train|valid)-([0-9]{5,12}|documents)[.]bin$")
+    count: Positive
+    sha256: Sha256
 
 
-class SplitRecord(Settings):
+class SplitRecord(_Record):
     """One split: `tokens` in `shards`, and where its documents begin in `offsets`."""
 
-    tokens: int = Field(ge=0)
-    documents: int = Field(ge=0)
-    characters: int = Field(ge=0, description="of the text, separators left aside")
-    bytes: int = Field(ge=0, description="of the text in UTF-8, separators left aside")
-    unknown: int = Field(ge=0, description="tokens that stand for what the vocabulary cannot say")
-    shards: tuple[FileRecord, ...]
+    tokens: Count
+    documents: Count
+    characters: Count = Field(description="of the text, separators left aside")
+    bytes: Count = Field(description="of the text in UTF-8, separators left aside")
+    unknown: Count = Field(description="tokens that stand for what the vocabulary cannot say")
+    # JSON has lists alone: strictness would ask for a tuple.
+    shards: tuple[FileRecord, ...] = Field(strict=False)
     offsets: FileRecord | None
 
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """Every file of the split."""
+        return (*self.shards, *([self.offsets] if self.offsets else []))
 
-class SplitChoice(Settings):
+
+class SplitChoice(_Record):
     """How the text was divided: what was asked for, and what was done."""
 
     asked: Literal["documents", "tail"]
     used: Literal["documents", "tail"]
-    valid_fraction: float
+    valid_fraction: float = Field(ge=0, lt=1)
     seed: int
     note: str = ""
 
 
-class TokenizerRecord(Settings):
+class TokenizerRecord(_Record):
     """Which tokenizer made the tokens; the file beside the manifest holds it completely."""
 
     kind: str
-    fingerprint: str
-    vocab_size: int = Field(ge=1)
-    end_of_text: int = Field(ge=0)
+    fingerprint: Sha256
+    vocab_size: int = Field(ge=1, le=1 << 32)
+    end_of_text: Count
 
 
-class Manifest(Settings):
+class Manifest(_Record):
     """The description of a store."""
 
-    format: Literal["coterie.store/1"] = "coterie.store/1"
+    format: Literal["coterie.store/1"] = FORMAT
     dtype: Literal["uint16", "uint32"]
-    shard_tokens: int = Field(ge=1, description="tokens in every shard but a split's last")
+    shard_tokens: Positive = Field(description="tokens in every shard but a split's last")
     tokenizer: TokenizerRecord
     split: SplitChoice
-    splits: dict[str, SplitRecord]
-    skipped: int = Field(default=0, ge=0, description="rows and files left out of the input")
-    problems: tuple[str, ...] = Field(default=(), description="why, for the first of them")
+    splits: dict[Split, SplitRecord] = Field(min_length=len(SPLITS))
+    skipped: Count = Field(default=0, description="rows and files left out of the input")
+    problems: tuple[str, ...] = Field(
+        default=(), strict=False, description="why, for the first of them"
+    )
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the tokens: equal data, equal fingerprint."""
         content = self.model_dump(mode="json", exclude={"skipped", "problems", "split"})
-        return _digest(content)
+        return digest(content)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, which makes a folder a store, with the checksum of itself."""
     content = manifest.model_dump(mode="json")
-    write_json_atomic(folder / FILE_NAME, content | {"sha256": _digest(content)})
+    write_json_atomic(folder / FILE_NAME, content | {"sha256": digest(content)})
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check the manifest of a store.
+    """Read the manifest of a store and check its types and ranges.
 
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    path = folder / FILE_NAME
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(
+            f"{folder} is a file, not a token store.",
+            hint=f"Make a store of it: coterie data prepare {folder} --out STORE",
+        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(folder / FILE_NAME, StoreError)
     except FileNotFoundError as error:
         raise StoreError(
             f"There is no token store at {folder}.",
             hint=f"Make one: coterie data prepare INPUT --out {folder}",
         ) from error
-    except NotADirectoryError as error:
+    except StoreError as error:
+        raise damaged(folder, error.message) from error
+    if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise StoreError(
-            f"{folder} is a file, not a token store.",
-            hint=f"Make a store of it: coterie data prepare {folder} --out STORE",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, f"its {FILE_NAME} cannot be read: {error}") from error
-    if not isinstance(content, dict) or "format" not in content:
-        raise StoreError(f"{folder} is not a token store: its {FILE_NAME} is something else's.")
-    if content["format"] != "coterie.store/1":
+            f"{folder} is not a token store: its {FILE_NAME} is something else's.",
+            hint=f"Make one: coterie data prepare INPUT --out {folder}-store",
+        )
+    if content["format"] != FORMAT:
         raise StoreError(
-            f"The store {folder} has the format {content['format']!r}, which this version of "
-            "Coterie does not read.",
+            f"The store {folder} has the format “{printable(content['format'][:40], keep='')}”, "
+            "which this version of Coterie does not read.",
             hint="Prepare it again, or update Coterie.",
         )
     checksum = content.pop("sha256", None)
-    if checksum != _digest(content):
-        raise _damaged(folder, f"its {FILE_NAME} does not have its own checksum")
+    if checksum != digest(content):
+        raise damaged(folder, f"its {FILE_NAME} does not have its own checksum")
     try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise _damaged(folder, f"its {FILE_NAME} is wrong at {place}: {first['msg']}") from error
+        return validated(Manifest, content, f"Its {FILE_NAME}", StoreError)
+    except StoreError as error:
+        raise damaged(folder, error.message) from error
 
 
-def _digest(content: dict[str, Any]) -> str:
+def contradictions(manifest: Manifest) -> list[str]:
+    """Return where a manifest contradicts itself; nothing but it is looked at."""
+    problems = []
+    tokenizer = manifest.tokenizer
+    if tokenizer.end_of_text >= tokenizer.vocab_size:
+        problems.append(
+            f"the separator {tokenizer.end_of_text:,} lies outside the vocabulary of "
+            f"{tokenizer.vocab_size:,}"
+        )
+    width = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    if manifest.dtype != width:
+        problems.append(f"{tokenizer.vocab_size:,} tokens are written as {width}, not "
+                        f"{manifest.dtype}")  # fmt: skip
+    for name, record in manifest.splits.items():
+        problems += [*_file_contradictions(name, record, manifest.shard_tokens)]
+        problems += [f"{name}: {problem}" for problem in _count_contradictions(record)]
+    problems += _split_contradictions(manifest)
+    if manifest.problems and not manifest.skipped:
+        problems.append("reasons are given for leaving out nothing")
+    return problems
+
+
+def _file_contradictions(name: str, record: SplitRecord, shard_tokens: int) -> Iterator[str]:
+    for number, shard in enumerate(record.shards):
+        if shard.file != f"{name}-{number:05d}.bin":
+            yield f"shard {number} of {name} is called {shard.file}, not {name}-{number:05d}.bin"
+        last = number + 1 == len(record.shards)
+        if shard.count > shard_tokens or (shard.count < shard_tokens and not last):
+            yield f"{shard.file} holds {shard.count:,} tokens instead of {shard_tokens:,}"
+    if record.offsets and record.offsets.file != f"{name}-documents.bin":
+        yield f"the offsets of {name} are called {record.offsets.file}, not {name}-documents.bin"
+    total = sum(shard.count for shard in record.shards)
+    if total != record.tokens:
+        yield f"the shards of {name} hold {total:,} tokens instead of {record.tokens:,}"
+    count = record.offsets.count if record.offsets else 0
+    if count != record.documents:
+        yield f"{name} has {count:,} document offsets instead of {record.documents:,}"
+
+
+def _count_contradictions(record: SplitRecord) -> Iterator[str]:
+    separators = max(record.documents - 1, 0)
+    text = record.tokens - separators  # a document is one token at least
+    if text < record.documents or (text > 0) != (record.documents > 0):
+        yield f"{record.documents:,} documents in {record.tokens:,} tokens"
+    if record.unknown > max(text, 0):
+        yield f"{record.unknown:,} unknown tokens among {max(text, 0):,}"
+    if record.characters < record.documents:
+        yield f"{record.characters:,} characters in {record.documents:,} documents"
+    if not record.characters <= record.bytes <= 4 * record.characters:
+        yield f"{record.characters:,} characters in {record.bytes:,} bytes of UTF-8"
+
+
+def _split_contradictions(manifest: Manifest) -> Iterator[str]:
+    choice = manifest.split
+    train, valid = (manifest.splits[name].characters for name in SPLITS)
+    if choice.used == "documents":
+        if choice.asked != "documents" or not (choice.valid_fraction and train and valid):
+            yield "whole documents were held out, which does not fit the rest of “split”"
+        return
+    wanted = tail_cut(train + valid, choice.valid_fraction)
+    if train != wanted:
+        yield (
+            f"train has {train:,} characters; with valid_fraction {choice.valid_fraction} of "
+            f"{train + valid:,} it is {wanted:,}"
+        )
+    if choice.asked == "documents" and choice.valid_fraction and not choice.note:
+        yield "the tail is held out instead of documents without a reason"
+
+
+def digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's content, its own checksum left aside."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _damaged(folder: Path, why: str) -> StoreError:
+def damaged(folder: Path, why: str) -> StoreError:
+    """Return the error for a damaged store, which says how to learn more."""
     return StoreError(
-        f"The store {folder} is damaged: {why}.",
+        f"The store {folder} is damaged: {why.removesuffix('.')}.",
         hint=f"coterie data verify {folder} lists every problem; then prepare it again.",
     )

@@ -84,7 +84,7 @@ def prepare(
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
         manifest = Manifest(
             dtype=dtype_for(tokenizer),
-            shard_tokens=shard_tokens,
+            shard_tokens=int(shard_tokens),
             tokenizer=_record(tokenizer),
             split=_choice(split, plan, valid_fraction, seed),
             splits={name: writer.finish() for name, writer in writers.items()},
@@ -111,7 +111,11 @@ def _write(
 
 def _choice(asked: SplitKind, plan: Plan, valid_fraction: float, seed: int) -> SplitChoice:
     return SplitChoice(
-        asked=asked, used=plan.kind, valid_fraction=valid_fraction, seed=seed, note=plan.note
+        asked=asked,
+        used=plan.kind,
+        valid_fraction=float(valid_fraction),
+        seed=int(seed),
+        note=plan.note,
     )
 
 

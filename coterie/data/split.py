@@ -137,8 +137,13 @@ def plan_split(found: Survey, kind: SplitKind, valid_fraction: float) -> Plan:
     return Plan("documents", threshold=threshold)
 
 
+def tail_cut(characters: int, valid_fraction: float) -> int:
+    """Return how many of all characters train where the tail is held out."""
+    return int(characters * (1 - valid_fraction))
+
+
 def _tail(found: Survey, valid_fraction: float, note: str) -> Plan:
-    cut = int(found.characters * (1 - valid_fraction))
+    cut = tail_cut(found.characters, valid_fraction)
     if cut == 0:
         raise DataError(
             f"The input holds {found.characters} characters; with valid_fraction "

@@ -11,14 +11,25 @@ STORE/valid-…                  the same for the part held out
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import numpy as np
 
-from coterie.data.manifest import FILE_NAME, Manifest, SplitRecord, read_manifest
+from coterie.data.manifest import (
+    FILE_NAME,
+    FileRecord,
+    Manifest,
+    SplitRecord,
+    contradictions,
+    damaged,
+    read_manifest,
+)
 from coterie.data.tokens import TokenArray
 from coterie.foundation.errors import StoreError, TokenizerError, nearest
+from coterie.foundation.printable import printable
 from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
 
 OFFSETS_DTYPE = "<u8"
@@ -48,13 +59,15 @@ class Store:
         """Return all tokens of `train` or `valid`, memory-mapped.
 
         Raises:
-            StoreError: there is no such split.
+            StoreError: there is no such split, or a file cannot be read; later, where a token
+                that is read lies outside the vocabulary.
         """
         if split not in self._arrays:
             record = self._record(split)
             dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
-            shards = [np.memmap(self.path / s.file, dtype=dtype, mode="r") for s in record.shards]
-            self._arrays[split] = TokenArray(shards, self.manifest.shard_tokens)
+            shards = [self._map(shard, dtype) for shard in record.shards]
+            vocab_size = self.manifest.tokenizer.vocab_size
+            self._arrays[split] = TokenArray(shards, self.manifest.shard_tokens, vocab_size)
         return self._arrays[split]
 
     def document_starts(self, split: str) -> np.ndarray:
@@ -65,12 +78,18 @@ class Store:
         offsets = self._record(split).offsets
         if offsets is None:
             return np.empty(0, dtype=OFFSETS_DTYPE)
-        return np.memmap(self.path / offsets.file, dtype=OFFSETS_DTYPE, mode="r")
+        return self._map(offsets, np.dtype(OFFSETS_DTYPE))
 
     def characters_per_token(self, split: str) -> float | None:
         """Return the mean length of a token's text; `None` for an empty split."""
         record = self._record(split)
         return record.characters / record.tokens if record.tokens else None
+
+    def _map(self, part: FileRecord, dtype: np.dtype) -> np.ndarray:
+        try:
+            return np.memmap(self.path / part.file, dtype=dtype, mode="r", shape=(part.count,))
+        except (OSError, ValueError) as error:  # ValueError: shorter than its record says
+            raise damaged(self.path, f"{part.file} cannot be read: {error}") from error
 
     def _record(self, split: str) -> SplitRecord:
         if split not in self.manifest.splits:
@@ -87,11 +106,15 @@ class Store:
 
 def is_store(path: Path | str) -> bool:
     """Whether a folder looks like a token store."""
-    return (Path(path) / FILE_NAME).is_file() and (Path(path) / "tokenizer.json").is_file()
+    return (Path(path) / FILE_NAME).is_file() and (Path(path) / TOKENIZER_FILE).is_file()
 
 
 def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
-    """Open a store; its bytes are not read, so damage inside shards is left to `verify_store`.
+    """Open a store after every check that need not read its tokens.
+
+    The manifest must agree with itself, with the sizes of the files, with the tokenizer and with
+    the ends of the document offsets. What shards hold is left to `verify_store`, but for tokens
+    outside the vocabulary, which are refused as they are read.
 
     Args:
         path: the folder.
@@ -102,48 +125,87 @@ def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
     """
     path = Path(path)
     manifest = read_manifest(path)
+    _refuse(path, [*contradictions(manifest), *file_problems(path, manifest)])
     try:
         own = load_tokenizer(path)
     except TokenizerError as error:
-        raise StoreError(f"The store {path} is damaged: {error.message}", hint=_repair(path)) from (
-            error
-        )
-    if own.fingerprint != manifest.tokenizer.fingerprint:
-        raise StoreError(
-            f"The store {path} is damaged: its tokenizer.json is not the one its tokens were "
-            "made with.",
-            hint=_repair(path),
-        )
-    problems = size_problems(path, manifest)
-    if problems:
-        raise StoreError(f"The store {path} is damaged: {problems[0]}.", hint=_repair(path))
+        raise damaged(path, error.message) from error
+    _refuse(path, tokenizer_problems(own, manifest))
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise StoreError(
             f"The store {path} was made with another tokenizer: {own!r} there, "
             f"{tokenizer!r} was asked for.",
             hint="Prepare the text again with the tokenizer that you want, or use the store's.",
         )
-    return Store(path, manifest, own)
+    store = Store(path, manifest, own)
+    for name, record in manifest.splits.items():
+        starts = store.document_starts(name)
+        if len(starts) and (starts[0] != 0 or starts[-1] >= record.tokens):
+            raise damaged(path, f"the documents of {name} do not lie within its tokens")
+    return store
 
 
-def size_problems(path: Path, manifest: Manifest) -> list[str]:
-    """Return what is wrong with the presence and the sizes of a store's binary files."""
+def file_problems(path: Path, manifest: Manifest) -> list[str]:
+    """Return what is wrong with the kinds and the sizes of a store's files."""
     width = np.dtype(manifest.dtype).itemsize
-    problems = []
+    sizes: dict[str, int | None] = {FILE_NAME: None, TOKENIZER_FILE: None}
     for record in manifest.splits.values():
-        files = [(shard, width) for shard in record.shards]
-        files += [(record.offsets, 8)] if record.offsets else []
-        for part, size in files:
-            file = path / part.file
-            if not file.is_file():
-                problems.append(f"{part.file} is missing")
-            elif file.stat().st_size != part.count * size:
-                problems.append(
-                    f"{part.file} has {file.stat().st_size:,} bytes instead of "
-                    f"{part.count * size:,}"
-                )
+        for part in record.files:
+            sizes[part.file] = part.count * (8 if part is record.offsets else width)
+    problems = [file_problem(path / name, size) for name, size in sizes.items()]
+    return [problem for problem in problems if problem]
+
+
+def file_problem(file: Path, size: int | None = None) -> str | None:
+    """Return what is wrong with one file, opened by nobody yet; links are not followed.
+
+    Args:
+        file: the file.
+        size: its bytes, if they are known.
+    """
+    try:
+        status = file.lstat()
+    except FileNotFoundError:
+        return f"{file.name} is missing"
+    except OSError as error:
+        return f"{file.name} cannot be looked at: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{file.name} is {kind_of_file(status.st_mode)}, not a file"
+    if size is not None and status.st_size != size:
+        return f"{file.name} has {status.st_size:,} bytes instead of {size:,}"
+    return None
+
+
+def kind_of_file(mode: int) -> str:
+    """Return a word for what an entry of a folder is, with its article."""
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe",
+             stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file"}  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def tokenizer_problems(tokenizer: Tokenizer, manifest: Manifest) -> list[str]:
+    """Return where the tokenizer beside a manifest is not the one that it describes."""
+    claimed, problems = manifest.tokenizer, []
+    if tokenizer.fingerprint != claimed.fingerprint:
+        problems.append(
+            f"{TOKENIZER_FILE} is not the tokenizer that the tokens were made with "
+            f"(fingerprint {tokenizer.fingerprint[:12]}… instead of {claimed.fingerprint[:12]}…)"
+        )
+    if claimed.kind != tokenizer.kind:
+        kind = printable(claimed.kind, keep="")
+        problems.append(f"the tokenizer is of the kind “{tokenizer.kind}”, not “{kind}”")
+    if claimed.vocab_size != tokenizer.vocab_size:
+        problems.append(
+            f"the tokenizer knows {tokenizer.vocab_size:,} tokens, not {claimed.vocab_size:,}"
+        )
+    if claimed.end_of_text != tokenizer.end_of_text:
+        problems.append(
+            f"the tokenizer separates documents with token {tokenizer.end_of_text:,}, not "
+            f"{claimed.end_of_text:,}"
+        )
     return problems
 
 
-def _repair(path: Path) -> str:
-    return f"coterie data verify {path} lists every problem; then prepare it again."
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        raise damaged(path, problems[0])

@@ -9,6 +9,8 @@ from typing import overload
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from coterie.foundation.errors import StoreError
+
 
 class TokenArray:
     """The tokens of a split, as if they lay in one array of its dtype [N].
@@ -17,12 +19,22 @@ class TokenArray:
     beginning where it reaches the end.
     """
 
-    def __init__(self, shards: Sequence[np.ndarray], shard_tokens: int | None = None) -> None:
-        """Join shards; all but the last must hold `shard_tokens` tokens."""
+    def __init__(
+        self,
+        shards: Sequence[np.ndarray],
+        shard_tokens: int | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        """Join shards; all but the last must hold `shard_tokens` tokens.
+
+        Every token that is read must lie below `vocab_size`: an embedding indexed beyond its end
+        fails late and in other words, on a GPU without any.
+        """
         self._shards = [np.asarray(shard) for shard in shards]
         self._length = sum(len(shard) for shard in self._shards)
         self._shard_tokens = shard_tokens or max(self._length, 1)
         assert all(len(shard) == self._shard_tokens for shard in self._shards[:-1])
+        self._vocab_size = vocab_size
         self._views: dict[int, np.ndarray] = {}
         self.dtype = self._shards[0].dtype if self._shards else np.dtype(np.uint16)
 
@@ -43,13 +55,27 @@ class TokenArray:
         if not 0 <= position < self._length:
             raise IndexError(f"token {key} of {self._length}")
         shard, place = divmod(position, self._shard_tokens)
-        return int(self._shards[shard][place])
+        return int(self._checked(self._shards[shard][place : place + 1])[0])
 
     def _range(self, start: int, stop: int) -> np.ndarray:
         parts = [self._part(begin, end) for begin, end in self._bounds(start, stop)]
         if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=self.dtype)
+            return self._checked(parts[0])
+        return self._checked(np.concatenate(parts)) if parts else np.empty(0, dtype=self.dtype)
+
+    def _checked(self, tokens: np.ndarray) -> np.ndarray:
+        """Return tokens that were read, of any shape.
+
+        Raises:
+            StoreError: one lies outside the vocabulary.
+        """
+        if self._vocab_size is not None and tokens.max(initial=0) >= self._vocab_size:
+            raise StoreError(
+                f"A token of the store is {int(tokens.max()):,}, outside the vocabulary of "
+                f"{self._vocab_size:,}: the store is damaged.",
+                hint="coterie data verify STORE says where; then prepare it again.",
+            )
+        return tokens
 
     def _part(self, start: int, stop: int) -> np.ndarray:
         shard = start // self._shard_tokens
@@ -64,13 +90,17 @@ class TokenArray:
         return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
 
     def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Return the stretches of `length` tokens that begin at `starts`, [B, length]."""
+        """Return the stretches of `length` tokens that begin at `starts`, [B, length].
+
+        Raises:
+            StoreError: a token lies outside the vocabulary.
+        """
         if len(self._shards) == 1 and int(starts.max()) + length <= self._length:
-            return self._stretches(length)[starts]
+            return self._checked(self._stretches(length)[starts])
         rows = np.empty((len(starts), length), dtype=self.dtype)
         for row, start in zip(rows, starts.tolist(), strict=True):
             self.fill(row, start)
-        return rows
+        return self._checked(rows)
 
     def _stretches(self, length: int) -> np.ndarray:
         """Return every stretch of the only shard, without a copy, [N - length + 1, length]."""

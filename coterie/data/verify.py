@@ -2,147 +2,215 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from coterie.data.manifest import FILE_NAME, FileRecord, Manifest, SplitRecord, read_manifest
-from coterie.data.store import OFFSETS_DTYPE, size_problems
+from coterie.data.manifest import (
+    FILE_NAME,
+    FileRecord,
+    Manifest,
+    SplitRecord,
+    contradictions,
+    read_manifest,
+)
+from coterie.data.recount import read_numbers, recount_problems
+from coterie.data.split import Progress
+from coterie.data.store import (
+    OFFSETS_DTYPE,
+    file_problem,
+    file_problems,
+    kind_of_file,
+    tokenizer_problems,
+)
 from coterie.foundation.errors import CoterieError, StoreError
-from coterie.foundation.files import sha256_file
+from coterie.foundation.printable import printable
+from coterie.foundation.records import read_json
+from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
 
-_CHUNK = 1 << 22  # tokens looked at together
+_OF_A_STORE = re.compile("(train|valid)-([0-9]{5,12}|documents)[.]bin")
 
 
-def verify_store(path: Path | str) -> list[str]:
+def verify_store(
+    path: Path | str, *, texts: bool = True, progress: Progress | None = None
+) -> list[str]:
     """Return every problem of a store; none means that it is sound.
 
-    Any changed byte, missing, added or shortened file, wrong document offset, token outside the
-    vocabulary or foreign tokenizer is found.
+    Checksums are compared, and all that they could be made anew for is computed again: sizes,
+    counts, document offsets, tokens against the tokenizer, the text, the split. Nothing outside the
+    folder is read, and nothing but regular files.
+
+    Args:
+        path: the folder.
+        texts: whether to decode the tokens and encode their text again, which takes about as long
+            as preparing the store did.
+        progress: told the stage, tokens done, and tokens in all.
     """
     path = Path(path)
     try:
         manifest = read_manifest(path)
     except StoreError as error:
-        return [error.message]
-    problems = _tokenizer_problems(path, manifest)
-    problems += size_problems(path, manifest)
-    problems += _stray_files(path, manifest)
-    for name, record in manifest.splits.items():
-        problems += _count_problems(name, record, manifest)
-        problems += _checksum_problems(path, record)
-        problems += _range_problems(path, record, manifest)
-        problems += _offset_problems(path, name, record, manifest)
-    return problems
-
-
-def _tokenizer_problems(path: Path, manifest: Manifest) -> list[str]:
-    try:
-        tokenizer = load_tokenizer(path)
-    except CoterieError as error:
-        return [error.message]
-    claimed = manifest.tokenizer
-    if tokenizer.fingerprint != claimed.fingerprint:
-        return [
-            f"{TOKENIZER_FILE} is not the tokenizer that the tokens were made with "
-            f"(fingerprint {tokenizer.fingerprint[:12]}… instead of {claimed.fingerprint[:12]}…)"
-        ]
-    return []
-
-
-def _stray_files(path: Path, manifest: Manifest) -> list[str]:
-    known = {FILE_NAME, TOKENIZER_FILE}
-    for record in manifest.splits.values():
-        known |= {part.file for part in _parts(record)}
-    found = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()}
-    return [f"{name} does not belong to the store" for name in sorted(found - known)]
-
-
-def _parts(record: SplitRecord) -> list[FileRecord]:
-    return [*record.shards, *([record.offsets] if record.offsets else [])]
-
-
-def _count_problems(name: str, record: SplitRecord, manifest: Manifest) -> list[str]:
-    problems = []
-    total = sum(shard.count for shard in record.shards)
-    if total != record.tokens:
-        problems.append(f"the shards of {name} hold {total:,} tokens instead of {record.tokens:,}")
-    for shard in record.shards[:-1]:
-        if shard.count != manifest.shard_tokens:
-            problems.append(
-                f"{shard.file} holds {shard.count:,} tokens instead of {manifest.shard_tokens:,}"
-            )
-    count = record.offsets.count if record.offsets else 0
-    if count != record.documents:
-        problems.append(f"{name} has {count:,} document offsets instead of {record.documents:,}")
-    return problems
-
-
-def _checksum_problems(path: Path, record: SplitRecord) -> list[str]:
-    return [
-        f"{part.file} does not have its checksum: its content changed"
-        for part in _parts(record)
-        if (path / part.file).is_file() and sha256_file(path / part.file) != part.sha256
+        return [error.message, *_strangers(path, None)]
+    tokenizer, problems = _load_tokenizer(path, manifest)
+    problems += contradictions(manifest)
+    problems += file_problems(path, manifest)
+    problems += _strangers(path, manifest)
+    found = [
+        problem
+        for name, record in manifest.splits.items()
+        for problem in _number_problems(path, name, record, manifest, tokenizer)
     ]
+    if texts and tokenizer is not None and not found:
+        try:
+            found = recount_problems(path, manifest, tokenizer, progress)
+        except (OSError, CoterieError) as error:  # it changed while it was read
+            found = [f"the tokens cannot be read: {error}"]
+    return list(dict.fromkeys([*problems, *found]))
 
 
-def _range_problems(path: Path, record: SplitRecord, manifest: Manifest) -> list[str]:
+def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, list[str]]:
+    """Return the tokenizer, unless it is not the manifest's, and what is wrong with it."""
+    if file_problem(path / TOKENIZER_FILE):
+        return None, []  # told with the other files
+    try:
+        content = read_json(path / TOKENIZER_FILE, StoreError)
+        tokenizer = load_tokenizer(path)
+    except (OSError, CoterieError) as error:
+        return None, [error.message if isinstance(error, CoterieError) else str(error)]
+    problems = tokenizer_problems(tokenizer, manifest)
+    if not problems and content | {"format": ""} != tokenizer.to_json() | {"format": ""}:
+        problems = [f"{TOKENIZER_FILE} holds more or other things than its tokenizer"]
+    return (None if problems else tokenizer), problems
+
+
+def _strangers(path: Path, manifest: Manifest | None) -> list[str]:
+    """Return what lies in the folder without belonging to the store, whatever it is."""
+    known = {FILE_NAME, TOKENIZER_FILE}
+    for record in manifest.splits.values() if manifest else ():
+        known |= {part.file for part in record.files}
     problems = []
-    limit = manifest.tokenizer.vocab_size
-    for shard in record.shards:
-        tokens = _numbers(path / shard.file, np.dtype(manifest.dtype).newbyteorder("<"))
-        for start in range(0, len(tokens), _CHUNK):
-            outside = np.flatnonzero(tokens[start : start + _CHUNK] >= limit)
-            if len(outside):
-                place = start + int(outside[0])
-                problems.append(
-                    f"{shard.file} holds token {int(tokens[place]):,} at position {place:,}, "
-                    f"outside the vocabulary of {limit:,}"
-                )
-                break
+    try:
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name in known or (manifest is None and _OF_A_STORE.fullmatch(entry.name)):
+                    continue
+                kind = kind_of_file(entry.stat(follow_symlinks=False).st_mode)
+                name = printable(entry.name, keep="")
+                problems.append(f"{name} ({kind}) does not belong to the store")
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # told by the manifest's reader
+        pass
+    except OSError as error:
+        problems.append(f"the folder cannot be listed: {error.strerror}")
     return problems
 
 
-def _offset_problems(path: Path, name: str, record: SplitRecord, manifest: Manifest) -> list[str]:
-    """Check that documents begin at 0, rise, stay inside, and follow a separator."""
-    if record.offsets is None:
-        return []
-    starts = _numbers(path / record.offsets.file, np.dtype(OFFSETS_DTYPE)).astype(np.int64)
-    file = record.offsets.file
-    if not len(starts):
-        return []
-    if starts[0] != 0:
-        return [f"{file}: the first document begins at {starts[0]:,}, not at 0"]
-    falling = np.flatnonzero(np.diff(starts) <= 0)
-    if len(falling):
-        return [f"{file}: document {int(falling[0]) + 1:,} does not begin after the one before it"]
-    if starts[-1] >= record.tokens or starts[-1] < 0:
-        return [f"{file}: the last document begins at {starts[-1]:,}, after the end of {name}"]
-    return _separator_problems(path, name, record, manifest, starts)
-
-
-def _separator_problems(
-    path: Path, name: str, record: SplitRecord, manifest: Manifest, starts: np.ndarray
-) -> list[str]:
-    wanted = manifest.tokenizer.end_of_text
-    first = 0
+def _number_problems(
+    path: Path,
+    name: str,
+    record: SplitRecord,
+    manifest: Manifest,
+    tokenizer: Tokenizer | None,
+) -> Iterator[str]:
+    """Yield what is wrong with the numbers of a split, each file being read once."""
+    offsets: list[np.ndarray] = []
+    if record.offsets is not None:
+        yield from _read(path, record.offsets, np.dtype(OFFSETS_DTYPE), offsets.append)
+    starts = np.concatenate(offsets) if offsets else np.empty(0, dtype=OFFSETS_DTYPE)
+    wrong = _offset_problem(starts, record)
+    if wrong:
+        yield f"{name}-documents.bin: {wrong}"
+    check = _TokenCheck(name, manifest, [] if wrong else starts, tokenizer)
     for shard in record.shards:
-        tokens = _numbers(path / shard.file, np.dtype(manifest.dtype).newbyteorder("<"))
-        ends = starts[1:] - 1 - first
-        ends = ends[(ends >= 0) & (ends < len(tokens))]
-        wrong = np.flatnonzero(tokens[ends] != wanted)
+        dtype = np.dtype(manifest.dtype).newbyteorder("<")
+        yield from _read(path, shard, dtype, check.add)
+        check.end_of(shard)
+    yield from check.problems(record)
+
+
+def _read(path: Path, part: FileRecord, dtype: np.dtype, take) -> Iterator[str]:
+    """Hand the numbers of a file over in stretches; yield what is wrong with it as a whole."""
+    problem = file_problem(path / part.file, part.count * dtype.itemsize)
+    if problem:  # also: a file far too large is not read
+        yield problem
+        return
+    digest = hashlib.sha256()
+    try:
+        for numbers in read_numbers(path / part.file, dtype, digest):
+            take(numbers)
+    except OSError as error:
+        yield f"{part.file} cannot be read: {error.strerror}"
+        return
+    if digest.hexdigest() != part.sha256:
+        yield f"{part.file} does not have its checksum: its content changed"
+
+
+def _offset_problem(starts: np.ndarray, record: SplitRecord) -> str | None:
+    """Return what is wrong with document offsets: they begin at 0, rise, and stay inside."""
+    if not len(starts):
+        return None
+    if starts[0] != 0:
+        return f"the first document begins at {starts[0]:,}, not at 0"
+    # Two apart at least: a document is one token, and then there is the separator.
+    falling = np.flatnonzero(starts[1:] < starts[:-1] + np.uint64(2))
+    if len(falling):
+        return f"document {int(falling[0]) + 1:,} does not begin after the one before it"
+    if starts[-1] >= record.tokens:
+        return f"the last document begins at {starts[-1]:,}, after the end of the tokens"
+    return None
+
+
+class _TokenCheck:
+    """Looks at a split's tokens as they come: in the vocabulary, separated, how many unknown."""
+
+    def __init__(
+        self, name: str, manifest: Manifest, starts: np.ndarray, tokenizer: Tokenizer | None
+    ) -> None:
+        self._name = name
+        self._limit = manifest.tokenizer.vocab_size
+        self._separator = manifest.tokenizer.end_of_text
+        self._ends = np.asarray(starts[1:]).astype(np.int64) - 1
+        self._unknown_token = tokenizer.unknown_token if tokenizer else None
+        self._unknown: int | None = 0 if tokenizer else None
+        self._position = self._shards = 0
+        self._complete = True
+        self._problems: dict[str, str] = {}
+
+    def add(self, tokens: np.ndarray) -> None:
+        """Look at the next tokens [N]."""
+        outside = np.flatnonzero(tokens >= self._limit)
+        if len(outside):
+            self._problems.setdefault("outside", (
+                f"{self._name} holds token {int(tokens[outside[0]]):,} at position "
+                f"{self._position + int(outside[0]):,}, outside the vocabulary of {self._limit:,}"
+            ))  # fmt: skip
+        first, last = np.searchsorted(self._ends, [self._position, self._position + len(tokens)])
+        ends = self._ends[first:last]
+        wrong = np.flatnonzero(tokens[ends - self._position] != self._separator)
         if len(wrong):
-            place = int(ends[wrong[0]]) + first
-            return [f"{name}: no separator at position {place:,}, before the next document"]
-        first += shard.count
-    return []
+            self._problems.setdefault("separator", (
+                f"{self._name}: no separator at position {int(ends[wrong[0]]):,}, before the next "
+                "document"
+            ))  # fmt: skip
+        if self._unknown is not None and self._unknown_token is not None:
+            self._unknown += int(np.count_nonzero(tokens == self._unknown_token))
+        self._position += len(tokens)
 
+    def end_of(self, shard: FileRecord) -> None:
+        """Go on behind a shard, which may have been unreadable."""
+        self._shards += shard.count
+        self._complete = self._complete and self._position == self._shards
+        self._position = self._shards
 
-def _numbers(path: Path, dtype: np.dtype) -> np.ndarray:
-    """Return a file's whole numbers, memory-mapped; none if it is missing or too short."""
-    if not path.is_file() or path.stat().st_size < dtype.itemsize:
-        return np.empty(0, dtype=dtype)
-    count = path.stat().st_size // dtype.itemsize
-    return np.memmap(path, dtype=dtype, mode="r", shape=(count,))
+    def problems(self, record: SplitRecord) -> Iterator[str]:
+        """Yield the first problem of each kind, after the last token."""
+        yield from self._problems.values()
+        if self._complete and self._unknown not in (None, record.unknown):
+            yield (
+                f"{self._name} holds {self._unknown:,} unknown tokens instead of {record.unknown:,}"
+            )

@@ -34,6 +34,7 @@ class Tokenizer(ABC):
             template, if it came with one.
         unknown_token: the number that stands for what the vocabulary cannot say, if there is one.
         joins_bytes: whether decoding is the plain concatenation of `token_bytes`.
+        keeps_text: whether decoding returns every text as it was encoded, unknown characters aside.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class Tokenizer(ABC):
     begin_of_text: int | None = None
     chat_template: str | None = None
     joins_bytes: bool = True
+    keeps_text: bool = True
 
     @abstractmethod
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:

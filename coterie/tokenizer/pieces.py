@@ -21,7 +21,7 @@ from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
-from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules
+from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules, keeps_text
 from coterie.tokenizer.special import END_OF_TEXT, SpecialSplitter, with_end_of_text
 from coterie.tokenizer.tables import byte_alphabet
 
@@ -160,6 +160,7 @@ class PieceTokenizer(Tokenizer):
         # Some name their separator as the token for what they cannot say, which never occurs.
         self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
         self.joins_bytes = (description["decoder"] or {}).get("type") == "ByteLevel"
+        self.keeps_text = keeps_text(description)
         self._cuts_at_lines = cuts_at_lines(description)
         with compiled("The tokenizer's merges cannot be followed", TokenizerError):
             self._fast: FastRules | None = fast_rules(description)

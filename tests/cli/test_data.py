@@ -56,9 +56,16 @@ def test_verify_lists_every_problem_and_exits_with_2(folder, places, capsys):
     capsys.readouterr()
     assert coterie(["data", "verify", "store", "gone"]) == 2
     shown = capsys.readouterr().out
-    for part in ("UNSOUND", "train-00000.bin has", "stray.bin does not belong", "no token store"):
+    for part in ("UNSOUND", "train-00000.bin has", "stray.bin (a file) does not", "no token store"):
         assert part in shown
     assert coterie(["data", "verify"]) == 2
+
+
+def test_verify_can_leave_the_text_out(folder, places, capsys, monkeypatch):
+    prepared(folder)
+    monkeypatch.setattr("coterie.data.verify.recount_problems", lambda *_: ["of the text"])
+    assert coterie(["data", "verify", "store"]) == 2
+    assert coterie(["data", "verify", "store", "--quick"]) == 0
 
 
 def test_options_reach_the_store(places, capsys):
