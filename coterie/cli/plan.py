@@ -24,15 +24,20 @@ def make_plan(settings: RunSettings) -> Plan:
 
 
 def vocabulary(settings: RunSettings) -> int:
-    """Return how many tokens the run's tokenizer will know, without preparing its data."""
+    """Return how many tokens the run's tokenizer will know, without preparing its data.
+
+    Raises:
+        UserError: the data cannot be read, or are a store that the run would refuse.
+    """
+    from coterie.data.cache import ready_store
     from coterie.data.sources import Sources
-    from coterie.data.store import open_store
     from coterie.tokenizer.pieces import BPE
 
+    ready = ready_store(settings.data, settings.tokenizer)
+    if ready is not None:
+        return ready.tokenizer.vocab_size
     if settings.model.vocab_size is not None:
         return settings.model.vocab_size
-    if settings.data.store is not None:
-        return open_store(settings.data.store).tokenizer.vocab_size
     if isinstance(settings.tokenizer, BPE):
         return settings.tokenizer.vocab_size
     sources = Sources(settings.data.inputs, settings.data.column, settings.data.on_error)

@@ -189,3 +189,22 @@ def test_the_doctor_says_what_is_broken(monkeypatch, capsys):
     monkeypatch.setattr("coterie.cli.doctor._LIBRARIES", ("surely-not-installed",))
     assert coterie(["doctor"]) == 2
     assert "missing" in capsys.readouterr().out
+
+
+def test_a_dry_run_refuses_the_stores_that_a_run_refuses(book, capsys):
+    source = book.removeprefix("data.source=")
+    assert coterie(["data", "prepare", source, "--out", "store", "--tokenizer", "bytes"]) == 0
+    for words in (["data.store=store"], ["data.store=store", "model.vocab_size=50304"],
+                  ["data.source=store"], ["data.store=gone"]):  # fmt: skip
+        told = []
+        for dry in ([], ["--dry-run"]):
+            capsys.readouterr()
+            assert coterie(["train", "quickstart", *SMALL, *words, *dry]) == 2, words
+            told.append(capsys.readouterr().err)
+        assert told[0].splitlines()[-1] == told[1].splitlines()[-1]
+        assert "another tokenizer" in told[1] or words == ["data.store=gone"]
+    capsys.readouterr()
+    own = ["tokenizer.kind=file", "tokenizer.path=store", "tokenizer.special_tokens=[]"]
+    arguments = ["train", "quickstart", *SMALL, "data.source=store", *own, "--dry-run", "--json"]
+    assert coterie(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["vocab_size"] == 257
