@@ -28,6 +28,7 @@ from coterie.evaluate import (
 )
 from coterie.foundation.errors import UserError
 from coterie.foundation.runs import cache_root
+from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
 from coterie.train.settings import RunSettings
 
@@ -172,8 +173,8 @@ def _whole(documents: Iterator[Document]) -> list[str]:
 
 def _token_rows(loaded: LoadedModel, scores: list[TextScore]) -> Iterator[dict[str, Any]]:
     for each in scores:
-        for token, logprob in zip(each.tokens, each.logprobs.tolist(), strict=True):
-            text = loaded.tokenizer.decode([token])
+        texts = pieces_of(loaded.tokenizer, each.tokens)
+        for token, text, logprob in zip(each.tokens, texts, each.logprobs.tolist(), strict=True):
             yield {"token": token, "text": text, "logprob": logprob}
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.errors import UserError
-from coterie.generate.reading import Reading, position_limit
+from coterie.generate.reading import Reading, latest, position_limit
 from coterie.generate.sampling import Sampler, SamplingSettings
 from coterie.generate.stopping import StopScanner
 from coterie.model import Decoder
@@ -123,7 +123,7 @@ class Engine:
 
         An empty prompt is the end-of-text token, after which a new document begins. Tokenizers that
         have a token to begin texts with put it first. A prompt longer than the model's context
-        loses its beginning, with a notice.
+        loses its beginning, with a notice; the token that begins texts stays first.
         """
         tokens, begin = self.tokenizer.encode(prompt), self.tokenizer.begin_of_text
         if not tokens or (begin is not None and tokens[0] != begin):
@@ -136,14 +136,14 @@ class Engine:
             self._notify(
                 f"The prompt has {len(tokens):,} tokens; the model sees the last {limit:,} of them."
             )
-            tokens = tokens[-limit:]
+            tokens = latest(tokens, limit, begin)
         return tokens
 
     def _run(
         self, prompt: list[int], sampling: SamplingSettings, samples: int
     ) -> Iterator[tuple[int, Piece]]:
         """Yield (sample, piece) until every sample has ended."""
-        reading = Reading(self.decoder, sampling.cache)
+        reading = Reading(self.decoder, sampling.cache, self.tokenizer.begin_of_text)
         texts = [_Text(self.tokenizer, sampling, prompt, index) for index in range(samples)]
         logits = reading.read(torch.tensor([prompt])).expand(samples, -1)
         reading.select([0] * samples)
@@ -173,7 +173,9 @@ class _Text:
         # “Unknown” stands for what the vocabulary cannot say: nothing to write.
         banned = () if tokenizer.unknown_token is None else (tokenizer.unknown_token,)
         self._sampler = Sampler(sampling, sampling.seed + index, banned)
-        self._characters = StreamDecoder(tokenizer)
+        # The token that begins a text is none of it: the first word is decoded as such.
+        shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
+        self._characters = StreamDecoder(tokenizer, after=shown)
         self._scanner = StopScanner(sampling.stop)
 
     def advance(self, logits: Float[Tensor, " V"]) -> Piece:

@@ -4,10 +4,11 @@ A decoder reads positions 0, 1, 2, … of a stretch of text. Where positions may
 (rotary or none, and every attention layer with a window of its own and nothing beyond it, neither
 sinks nor summaries), the stretch never ends. Otherwise it holds at most the model's context: when
 it is full, a new stretch begins with the latest half of it, read again from position 0, so that a
-long text costs one such reading every half context. Where positions are `stable` only up to some
-length (their turn then depends on how long the text is, as with dynamic NTK scaling), a longer
-stretch is read anew for each token, for nothing kept would still be right. All caches, `none`
-included, follow the same rules, and so give the same text.
+long text costs one such reading every half context; the token that begins texts, where there is
+one, stays first. Where positions are `stable` only up to some length (their turn then depends on
+how long the text is, as with dynamic NTK scaling), a longer stretch is read anew for each token,
+for nothing kept would still be right. All caches, `none` included, follow the same rules, and so
+give the same text.
 """
 
 from __future__ import annotations
@@ -53,17 +54,28 @@ def evaluation(decoder: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def latest(tokens: list[int], count: int, begin: int | None = None) -> list[int]:
+    """Return the last `count` tokens, of which the first is `begin` if that is the text's first."""
+    if len(tokens) <= count:
+        return tokens
+    if count > 1 and begin is not None and tokens[0] == begin:
+        return [begin, *tokens[-(count - 1) :]]
+    return tokens[-count:]
+
+
 class Reading:
     """A batch of texts of equal length on their way through a decoder.
 
     Args:
         decoder: the model, on any device and in any mode.
         settings: which cache to keep.
+        begin: the token with which texts begin, if there is one.
     """
 
-    def __init__(self, decoder: Decoder, settings: CacheSettings) -> None:
+    def __init__(self, decoder: Decoder, settings: CacheSettings, begin: int | None = None) -> None:
         self._decoder = decoder
         self._settings = settings
+        self._begin = begin
         self._limit = position_limit(decoder)
         self._stable = decoder.position.stable
         self._keeps = attention_keeps(decoder)
@@ -81,7 +93,9 @@ class Reading:
         tokens = tokens.to(self._device)
         known = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
         if self._limit is not None and known.shape[1] > self._limit:
-            known = tokens = known[:, -max(self._limit // 2, 1) :]
+            half = max(self._limit // 2, 1)
+            rows = [latest(row, half, self._begin) for row in known.tolist()]
+            known = tokens = torch.tensor(rows, device=self._device)
             self._cache = self._settings.build(self._keeps)
         if self._stable is not None and known.shape[1] > self._stable:
             self._cache = None  # for the rest of this stretch
@@ -89,7 +103,7 @@ class Reading:
         with evaluation(self._decoder):
             unread = known if self._cache is None else tokens
             logits = self._decoder(unread, cache=self._cache, last=1).logits
-        assert logits is not None, "without targets the decoder answers logits"
+        assert logits is not None, "without targets the decoder returns logits"
         return logits[:, -1]
 
     def select(self, rows: list[int]) -> None:

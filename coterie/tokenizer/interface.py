@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.decoding import TextDecoder, Utf8
 from coterie.tokenizer.special import END_OF_TEXT, check_special_tokens
 
 CUT_REACH = 1 << 16  # how far back from the wished place a cut is searched, in characters
@@ -90,6 +91,10 @@ class Tokenizer(ABC):
             TokenizerError: a number lies outside the vocabulary.
         """
         return b"".join(self.token_bytes(int(token)) for token in tokens).decode("utf-8", "replace")
+
+    def text_decoder(self) -> TextDecoder:
+        """Return what turns the tokens of one text into text as they come; `decode` in steps."""
+        return TextDecoder(self.token_bytes, [Utf8()])
 
     def cut(self, text: str, near: int) -> int | None:
         """Return the last place up to `near` where the text may be cut without changing its tokens.

@@ -20,10 +20,10 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
+from coterie.tokenizer.decoding import Recipe, TextDecoder, flat_steps, spelled_bytes
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules, keeps_text
 from coterie.tokenizer.special import END_OF_TEXT, SpecialSplitter, with_end_of_text
-from coterie.tokenizer.tables import byte_alphabet
 
 _LARGEST = 1 << 24  # numbers of tokens: ten times the largest published vocabulary
 
@@ -159,8 +159,10 @@ class PieceTokenizer(Tokenizer):
         unknown = _unknown_token(rules, description["model"])
         # Some name their separator as the token for what they cannot say, which never occurs.
         self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
-        self.joins_bytes = (description["decoder"] or {}).get("type") == "ByteLevel"
+        kinds = [each["type"] for each in flat_steps(description["decoder"])]
+        self.joins_bytes = kinds == ["ByteLevel"]
         self.keeps_text = keeps_text(description)
+        self._recipe = Recipe(description["decoder"])
         self._cuts_at_lines = cuts_at_lines(description)
         with compiled("The tokenizer's merges cannot be followed", TokenizerError):
             self._fast: FastRules | None = fast_rules(description)
@@ -197,8 +199,7 @@ class PieceTokenizer(Tokenizer):
         if piece is None:
             return b""
         if self.joins_bytes:
-            alphabet = byte_alphabet()
-            return bytes(alphabet[character] for character in piece)
+            return spelled_bytes(piece)
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
             return bytes([int(piece[3:5], 16)])  # SentencePiece's way to say a byte
         return piece.replace("▁", " ").encode("utf-8")
@@ -207,11 +208,18 @@ class PieceTokenizer(Tokenizer):
         """See `Tokenizer.decode`; files with a decoder of their own decide how pieces join."""
         if self.joins_bytes:
             return super().decode(tokens)
-        numbers = [int(token) for token in tokens]
-        for token in numbers:
-            self.check_token(token)
-        with compiled("The tokenizer cannot decode these tokens", TokenizerError):
-            return self._rules.decode(numbers, skip_special_tokens=False)
+        decoder = self.text_decoder()
+        return "".join([*(decoder.push(int(token)) for token in tokens), decoder.finish()])
+
+    def text_decoder(self) -> TextDecoder:
+        """See `Tokenizer.text_decoder`."""
+        if self.joins_bytes:
+            return super().text_decoder()
+        return TextDecoder(self._piece, self._recipe.steps())
+
+    def _piece(self, token: int) -> str | None:
+        self.check_token(token)
+        return self._rules.id_to_token(token)
 
     def cut(self, text: str, near: int) -> int | None:
         """See `Tokenizer.cut`; only where the file's rules are known to end words at lines."""

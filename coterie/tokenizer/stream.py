@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+from collections.abc import Iterable, Sequence
 
 from coterie.tokenizer.interface import Tokenizer
 
@@ -10,17 +10,21 @@ from coterie.tokenizer.interface import Tokenizer
 class StreamDecoder:
     """Turns tokens into text as they come; what `push` and `finish` return adds up to the whole.
 
-    A token may end in the middle of a character; its bytes wait for the rest. The pieces joined
-    equal `tokenizer.decode` of all tokens.
+    A token may end in the middle of a character; its bytes wait for the rest. The text of all
+    tokens, `after` included, is that of `after` and then the pieces that are returned.
+
+    Args:
+        tokenizer: whose tokens they are.
+        after: tokens whose text is known already, the left neighbours of the first one pushed.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
-        # For decoders that look at neighbours: tokens whose text is already out, and those whose
-        # text still waits.
-        self._context: list[int] = []
-        self._waiting: list[int] = []
+    def __init__(self, tokenizer: Tokenizer, after: Iterable[int] = ()) -> None:
+        self._decoder = tokenizer.text_decoder()
+        for token in after:
+            self._decoder.push(token)
+        self._known = (
+            self._decoder.rest()
+        )  # held back, but part of the text of `after` all the same
 
     def push(self, token: int) -> str:
         """Return the text that one further token completes; possibly none.
@@ -28,24 +32,27 @@ class StreamDecoder:
         Raises:
             TokenizerError: the number lies outside the vocabulary.
         """
-        if self._tokenizer.joins_bytes:
-            return self._bytes.decode(self._tokenizer.token_bytes(token))
-        self._tokenizer.check_token(token)
-        self._waiting.append(token)
-        fresh = self._fresh_text()
-        if not fresh or fresh.endswith("\ufffd"):
-            return ""  # perhaps the beginning of a character
-        self._context, self._waiting = self._waiting, []
-        return fresh
+        return self._new(self._decoder.push(token))
 
     def finish(self) -> str:
         """Return what is left; bytes that never became a character are U+FFFD."""
-        if self._tokenizer.joins_bytes:
-            return self._bytes.decode(b"", final=True)
-        fresh = self._fresh_text()
-        self._context, self._waiting = self._waiting or self._context, []
-        return fresh
+        return self._new(self._decoder.finish())
 
-    def _fresh_text(self) -> str:
-        before = self._tokenizer.decode(self._context)
-        return self._tokenizer.decode(self._context + self._waiting)[len(before) :]
+    def _new(self, text: str) -> str:
+        """Return a text without what is known of it."""
+        if not text or not self._known:
+            return text
+        known, self._known = self._known, ""
+        if known.startswith(text):
+            self._known = known[len(text) :]
+            return ""
+        return text.removeprefix(known)
+
+
+def pieces_of(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """Return what each token adds to the text of all; a character stands with its last token."""
+    stream = StreamDecoder(tokenizer)
+    pieces = [stream.push(int(token)) for token in tokens]
+    if pieces:
+        pieces[-1] += stream.finish()
+    return pieces

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from tokenizers import decoders, models
 
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
+from coterie.tokenizer.pieces import Conventions, PieceTokenizer
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.settings import Characters
 
@@ -249,3 +252,84 @@ def test_a_broken_model_is_told_and_not_sampled_from():
 def test_no_samples_are_refused():
     with pytest.raises(UserError, match="At least one sample"):
         make_engine().generate_samples("abc", 0, settings())
+
+
+WORDS = ["<s>", "</s>", "▁ba", "▁and", "▁", *"abdn", "<0xC3>", "<0xA9>"]
+
+
+def llama_like() -> PieceTokenizer:
+    """Return a tokenizer that begins texts with <s> and strips their first blank."""
+    rules = tokenizers.Tokenizer(
+        models.BPE({word: number for number, word in enumerate(WORDS)}, [], byte_fallback=True)
+    )
+    rules.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="first")
+    rules.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ])  # fmt: skip
+    rules.add_special_tokens(["<s>", "</s>"])
+    return PieceTokenizer(rules, conventions=Conventions(("</s>",), "<s>"))
+
+
+def saying(*words: str, **changes) -> Engine:
+    """Return an engine that says these words, whatever it is asked."""
+    engine = make_engine(llama_like(), **changes)
+    said = iter(words)
+
+    def force(module, arguments, output):
+        output.logits[..., WORDS.index(next(said))] += 1e4
+        return output
+
+    engine.decoder.register_forward_hook(force)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "pieces"),
+    [
+        ("ba", ["▁and", "▁ba"], [" and", " ba"]),
+        ("ba", ["a", "▁and"], ["a", " and"]),
+        ("", ["▁and", "▁ba"], ["and", " ba"]),
+        ("<s>", ["▁and", "▁ba"], ["and", " ba"]),
+        ("ba", ["<0xC3>", "<0xA9>", "a"], ["", "é", "a"]),
+    ],
+)
+def test_text_is_decoded_with_what_stands_before_it(prompt, words, pieces):
+    """A decoder that strips the blank at a text's beginning strips none in its middle."""
+    length = settings(max_tokens=len(words), temperature=0)
+    assert [piece.text for piece in saying(*words).stream(prompt, length)] == pieces
+    made = saying(*words).generate(prompt, length)
+    tokenizer = llama_like()
+    begun = tokenizer.encode(prompt)[prompt == "<s>" :]
+    assert tokenizer.decode([*begun, *made.tokens]) == tokenizer.decode(begun) + made.text
+
+
+def test_a_stop_text_that_begins_with_a_blank_is_met():
+    made = saying("a", "▁and", "b").generate("ba", settings(stop=[" and"], temperature=0))
+    assert (made.text, made.finish_reason) == ("a", "stop")
+
+
+def test_one_token_begins_the_text_however_the_prompt_begins():
+    engine = make_engine(llama_like())
+    assert engine.encode_prompt("ba")[0] == 0
+    assert engine.encode_prompt("ba").count(0) == 1
+    assert engine.encode_prompt("<s>ba").count(0) == 1
+    assert engine.encode_prompt("") == [0]
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("prompt", ["ba", "ba and " * 12])
+def test_the_token_that_begins_texts_stays_first(prompt, cache):
+    """In a prompt that is cut, and in every new stretch of a text beyond the context."""
+    engine, notices = make_engine(llama_like()), []
+    engine = Engine(engine.decoder, engine.tokenizer, notices.append)
+    read = []
+    engine.decoder.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    tokens = engine.encode_prompt(prompt)
+    whole = engine.tokenizer.encode(prompt)
+    assert tokens == [0, *whole[-(CONTEXT - 1) :]]
+    assert bool(notices) == (len(whole) >= CONTEXT)
+    engine.generate(prompt, settings(max_tokens=40, cache=cache))
+    begins = [given[0].tolist() for given in read if given.shape[1] > 1]
+    assert len(begins) >= 3
+    assert all(each[0] == 0 for each in begins)

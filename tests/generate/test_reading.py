@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coterie.generate.cache import FullCacheSettings, NoCacheSettings, WindowCacheSettings
-from coterie.generate.reading import Reading, evaluation, position_limit
+from coterie.generate.reading import Reading, evaluation, latest, position_limit
 from coterie.model import DecoderSettings
 from coterie.model.position import PositionPart, Rotation
 
@@ -139,3 +139,12 @@ def test_generating_leaves_nothing_that_training_could_stumble_over():
         decoder.train()
         decoder(tokens, tokens).loss_sum.backward()
         assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
+def test_the_latest_tokens_begin_with_the_one_that_begins_texts():
+    assert latest([7, 1, 2, 3], 4, begin=7) == [7, 1, 2, 3]
+    assert latest([7, 1, 2, 3], 3, begin=7) == [7, 2, 3]
+    assert latest([7, 1, 2, 3], 2, begin=7) == [7, 3]
+    assert latest([7, 1, 2, 3], 1, begin=7) == [3]  # no room for both
+    assert latest([1, 7, 2, 3], 3, begin=7) == [7, 2, 3]
+    assert latest([1, 2, 7, 3], 2, begin=5) == latest([1, 2, 7, 3], 2) == [7, 3]
