@@ -19,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 
 from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.reading import ReadingFlags, tell_reading
 from coterie.data.cache import settings_of
 from coterie.data.prepare import prepare as prepare_store
-from coterie.data.sources import OnError, Sources, texts_of
+from coterie.data.sources import texts_of
 from coterie.data.split import SplitKind
 from coterie.data.store import Store, is_store, open_store
 from coterie.data.verify import verify_store
@@ -30,6 +31,7 @@ from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.tokenizer.settings import parse_tokenizer
 
 _SAMPLE_TOKENS = 80
+_AS_IT_IS = ReadingFlags()
 _STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing",
            "checking": "Checking the text"}  # fmt: skip
 
@@ -38,12 +40,11 @@ def prepare(
     *inputs: str,
     out: Path,
     tokenizer: str = "gpt2",
-    column: str | None = None,
+    reading: ReadingFlags = _AS_IT_IS,
     valid_fraction: float = 0.1,
     split: SplitKind = "documents",
     seed: int = 0,
     special: tuple[str, ...] = (),
-    on_error: OnError = "stop",
     replace: bool = False,
     json: bool = False,
 ) -> None:
@@ -58,8 +59,6 @@ def prepare(
         The folder to make; it appears only when it is complete.
     tokenizer
         gpt2, cl100k_base, o200k_base, characters, bytes, bpe:4096 (trained here), or a path.
-    column
-        Which column of JSONL, CSV and Parquet holds the text.
     valid_fraction
         Share of the characters held out for validation.
     split
@@ -68,15 +67,13 @@ def prepare(
         Of the choice of documents held out.
     special
         A text that becomes one token (may be given again); `drama` means all tags of plays.
-    on_error
-        At a row or file that cannot be used: stop, or skip it and report it.
     replace
         Replace a store that stands at --out.
     json
         Print JSON.
     """
     _refuse_existing(out, replace)
-    sources = Sources(inputs, column, on_error)
+    sources = reading.sources(inputs)
     chosen = parse_tokenizer(tokenizer, special_tokens(special))
     started = time.perf_counter()
     with progress_bar() as tell:
@@ -222,6 +219,7 @@ def describe(store: Store) -> dict[str, Any]:
         "splits": splits,
         "skipped": manifest.skipped,
         "problems": list(manifest.problems),
+        "notes": list(manifest.notes),
     }
 
 
@@ -251,10 +249,8 @@ def _show(store: Store) -> None:
     unknown = sum(part["unknown"] for part in figures["splits"].values())
     if unknown:
         stderr.print(f"{unknown:,} tokens stand for what the vocabulary cannot say.")
-    if figures["skipped"]:
-        stderr.print(f"{figures['skipped']:,} rows or files were left out:", style="problem")
-        for problem in figures["problems"]:
-            stderr.print(f"  {problem}", soft_wrap=True)
+    everything = f"coterie data inspect {store.path} --json"
+    tell_reading(figures["skipped"], figures["problems"], figures["notes"], everything)
 
 
 def _show_verdict(name: str, problems: list[str]) -> None:

@@ -15,8 +15,9 @@ from coterie.checkpoint import LoadedModel, load_model
 from coterie.checkpoint.layout import STATE
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.generate import tell_damaged
+from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.cli.words import read_words
-from coterie.data import Document, evaluation_batches, read_documents, store_for
+from coterie.data import Document, evaluation_batches, store_for
 from coterie.evaluate import (
     LoadCounter,
     RoutingHealth,
@@ -32,6 +33,7 @@ from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
 from coterie.train.settings import RunSettings
 
+_AS_IT_IS = ReadingFlags()
 _USAGE = "For example: coterie evaluate latest   or: coterie evaluate latest my_text.txt"
 
 
@@ -40,7 +42,7 @@ def evaluate(
     json: bool = False,
     tokens: bool = False,
     stride: int | None = None,
-    column: str | None = None,
+    reading: ReadingFlags = _AS_IT_IS,
     step: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -60,8 +62,6 @@ def evaluate(
         Print every token of the texts with its log-probability in nats.
     stride
         Tokens between windows: smaller than the context gives each token more past, and more work.
-    column
-        Which column of a table (JSONL, CSV, Parquet) holds the text.
     step
         Use the checkpoint of this step instead of the newest.
     device
@@ -73,12 +73,15 @@ def evaluate(
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     target, files = said.targets[0], said.targets[1:]
-    if (tokens or stride is not None or column is not None) and not files:
-        raise UserError("--tokens, --stride and --column need a FILE to look at.", hint=_USAGE)
+    if (tokens or stride is not None or reading != _AS_IT_IS) and not files:
+        raise UserError(
+            "--tokens, --stride and the flags for reading (--column, …) need a FILE to look at.",
+            hint=_USAGE,
+        )
     loaded = load_model(target, step=step, on_damaged=tell_damaged)
     loaded.decoder.to(resolve_device(device))
     if files:
-        _tell_texts(loaded, files, column, stride, json=json, tokens=tokens)
+        _tell_texts(loaded, files, reading, stride, json=json, tokens=tokens)
     else:
         _tell_own(loaded, json=json)
     if not json:
@@ -119,14 +122,17 @@ def _trained_on(loaded: LoadedModel) -> str | None:
 def _tell_texts(
     loaded: LoadedModel,
     files: Sequence[str],
-    column: str | None,
+    reading: ReadingFlags,
     stride: int | None,
     *,
     json: bool,
     tokens: bool,
 ) -> None:
     """Measure a model on the texts of some files and print what was found."""
-    documents = _whole(read_documents(files, column))
+    sources = reading.sources(tuple(files))
+    documents = _whole(iter(sources))
+    report = sources.report
+    tell_reading(report.skipped, report.problems, report.notes, "--json lists them")
     scores: list[TextScore] = []
     loads, done = LoadCounter(), 0
     with _progress("Reading", sum(len(text) for text in documents)) as advance:
@@ -149,6 +155,8 @@ def _tell_texts(
         "nats_per_character": found.nats_per_character, "bits_per_byte": found.bits_per_byte,
         "perplexity": found.perplexity, "unknown_tokens": found.unknown_tokens,
     }  # fmt: skip
+    if json:
+        figures |= reading_figures(report)
     if tokens:
         rows = list(_token_rows(loaded, scores))
         if json:

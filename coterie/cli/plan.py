@@ -30,7 +30,7 @@ def vocabulary(settings: RunSettings) -> int:
         UserError: the data cannot be read, or are a store that the run would refuse.
     """
     from coterie.data.cache import ready_store
-    from coterie.data.sources import Sources
+    from coterie.data.sources import texts_of
     from coterie.tokenizer.pieces import BPE
 
     ready = ready_store(settings.data, settings.tokenizer)
@@ -40,8 +40,7 @@ def vocabulary(settings: RunSettings) -> int:
         return settings.model.vocab_size
     if isinstance(settings.tokenizer, BPE):
         return settings.tokenizer.vocab_size
-    sources = Sources(settings.data.inputs, settings.data.column, settings.data.on_error)
-    return settings.tokenizer.build(document.text for document in sources).vocab_size
+    return settings.tokenizer.build(texts_of(settings.data.sources())).vocab_size
 
 
 def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:

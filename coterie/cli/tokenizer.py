@@ -14,7 +14,8 @@ from rich.text import Text
 
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.data import progress_bar, special_tokens
-from coterie.data.sources import OnError, Sources, texts_of
+from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
+from coterie.data.sources import Sources, texts_of
 from coterie.foundation.errors import TokenizerError, UserError
 from coterie.tokenizer.characters import Characters
 from coterie.tokenizer.interface import Tokenizer
@@ -22,6 +23,7 @@ from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
 
+_AS_IT_IS = ReadingFlags()
 _SHOWN = 400  # tokens in the table; more are counted only
 
 
@@ -30,9 +32,8 @@ def train(
     out: Path,
     vocab_size: int = 4096,
     min_frequency: int = 2,
-    column: str | None = None,
+    reading: ReadingFlags = _AS_IT_IS,
     special: tuple[str, ...] = (),
-    on_error: OnError = "stop",
     replace: bool = False,
     json: bool = False,
 ) -> None:
@@ -48,12 +49,8 @@ def train(
         Tokens in all, the special ones included.
     min_frequency
         How often a pair must occur to become a token.
-    column
-        Which column of JSONL, CSV and Parquet holds the text.
     special
         A text that becomes one token (may be given again); `drama` means all tags of plays.
-    on_error
-        At a row or file that cannot be used: stop, or skip it.
     replace
         Overwrite a file that stands at --out.
     json
@@ -62,7 +59,7 @@ def train(
     if out.is_dir() or (out.exists() and not replace):
         raise UserError(f"{out} exists already.", hint="Choose another --out, or use --replace.")
     settings = _settings(vocab_size, min_frequency, special)
-    sources = Sources(inputs, column, on_error)
+    sources = reading.sources(inputs)
     started = time.perf_counter()
     with progress_bar() as tell:
         tell("training", 0, None)
@@ -72,8 +69,8 @@ def train(
     if json:
         emit_json({
             "file": str(out), "vocab_size": tokenizer.vocab_size,
-            "fingerprint": tokenizer.fingerprint, "skipped": sources.report.skipped,
-            "seconds": round(seconds, 3),
+            "fingerprint": tokenizer.fingerprint, "seconds": round(seconds, 3),
+            **reading_figures(sources.report),
         })  # fmt: skip
         return
     console.print(f"{out}: {tokenizer.vocab_size:,} tokens in {seconds:.1f} s", soft_wrap=True)
@@ -102,8 +99,8 @@ def _warn(sources: Sources, too_many: int) -> None:
     """Say what the text did not give and what of it was left out."""
     if too_many:
         stderr.print(f"The text gave fewer than the {too_many:,} tokens asked for.")
-    for problem in sources.report.problems:
-        stderr.print(f"left out: {problem}", soft_wrap=True)
+    report = sources.report
+    tell_reading(report.skipped, report.problems, report.notes, "--json lists them")
 
 
 def inspect(

@@ -15,7 +15,7 @@ from coterie.data.store import Store, is_store, open_store
 from coterie.foundation.errors import StoreError
 from coterie.tokenizer.settings import TokenizerSettings
 
-_VERSION = 1  # raised whenever equal settings come to mean other tokens
+_VERSION = 2  # raised whenever equal settings come to mean other tokens
 
 
 def store_for(
@@ -41,7 +41,7 @@ def store_for(
     ready = ready_store(data, tokenizer)
     if ready is not None:
         return ready
-    sources = Sources(data.inputs, data.column, data.on_error)
+    sources = data.sources()
     path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
     if path.exists():
         try:

@@ -93,14 +93,17 @@ class Manifest(_Record):
     splits: dict[Split, SplitRecord] = Field(min_length=len(SPLITS))
     skipped: Count = Field(default=0, description="rows and files left out of the input")
     problems: tuple[str, ...] = Field(
-        default=(), strict=False, description="why, for the first of them"
+        default=(), strict=False, description="what they were, and why"
+    )
+    notes: tuple[str, ...] = Field(
+        default=(), strict=False, description="what was chosen that nobody asked for"
     )
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the tokens: equal data, equal fingerprint."""
-        content = self.model_dump(mode="json", exclude={"skipped", "problems", "split"})
-        return digest(content)
+        unhashed = {"skipped", "problems", "notes", "split"}
+        return digest(self.model_dump(mode="json", exclude=unhashed))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

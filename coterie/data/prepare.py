@@ -133,4 +133,8 @@ def _left_out(documents: Iterable[Document]) -> dict[str, Any]:
     if not isinstance(documents, Sources):
         return {}
     report = documents.report
-    return {"skipped": report.skipped, "problems": tuple(report.problems)}
+    return {
+        "skipped": report.skipped,
+        "problems": tuple(report.problems),
+        "notes": tuple(report.notes),
+    }

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from coterie.data.sources import OnError
+from coterie.data.reading import Delimiter, OnError
+from coterie.data.sources import Sources
 from coterie.data.split import SplitKind
+from coterie.data.unpack import MAX_EXPANSION
 from coterie.foundation.settings import Settings
 
 
@@ -20,6 +22,19 @@ class DataSettings(Settings):
     )
     column: str | None = Field(
         default=None, description="column of JSONL, CSV and Parquet that holds the text"
+    )
+    delimiter: Delimiter | None = Field(
+        default=None,
+        description="between the fields of CSV and TSV; by default found by looking at the file",
+    )
+    header: bool = Field(
+        default=True,
+        description="whether the first row of CSV and TSV names the columns; else they are 0, 1, …",
+    )
+    max_expansion: int = Field(
+        default=MAX_EXPANSION,
+        ge=1,
+        description="how many times its size a compressed file may unpack to",
     )
     valid_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="share of the characters held out for validation"
@@ -34,6 +49,21 @@ class DataSettings(Settings):
     store: Path | None = Field(
         default=None, description="a prepared token store, used instead of the source"
     )
+
+    def sources(self) -> Sources:
+        """Return the documents that these settings name.
+
+        Raises:
+            DataError: an input does not exist or cannot be read.
+        """
+        return Sources(
+            self.inputs,
+            self.column,
+            self.on_error,
+            delimiter=self.delimiter,
+            header=self.header,
+            max_expansion=self.max_expansion,
+        )
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -7,45 +7,34 @@ corpus that is shipped. Text files are one document each; JSONL, CSV and Parquet
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from coterie.data.corpus import shakespeare
 from coterie.data.documents import Document
-from coterie.data.tables import READERS, ColumnError
-from coterie.data.text import COMPRESSED, read_text
+from coterie.data.jsonl import read_jsonl
+from coterie.data.kinds import Content, kind_of
+from coterie.data.parquet import read_parquet
+from coterie.data.reading import OnError, Reading, Tell
+from coterie.data.report import ReadingReport
+from coterie.data.separated import read_separated
+from coterie.data.tables import ColumnError, Rows
+from coterie.data.text import read_text
+from coterie.data.unpack import MAX_EXPANSION, unreadable
+from coterie.data.walk import Found, files_below
 from coterie.foundation.errors import DataError, nearest
 from coterie.foundation.files import sha256_file
 
 SHIPPED = {"shakespeare": shakespeare}
-OnError = Literal["stop", "skip"]
-_PROBLEMS_KEPT = 100
-_IGNORED_FOLDERS = {"__pycache__"}
-
-
-@dataclass
-class ReadingReport:
-    """How one reading of the sources went.
-
-    Attributes:
-        documents: documents handed out.
-        empty_files: files in folders that hold nothing.
-        skipped: rows and files left out because they could not be used.
-        problems: where and why, for the first hundred of them.
-    """
-
-    documents: int = 0
-    empty_files: int = 0
-    skipped: int = 0
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, problem: str) -> None:
-        """Count one thing left out."""
-        self.skipped += 1
-        if len(self.problems) < _PROBLEMS_KEPT:
-            self.problems.append(problem)
+READERS: dict[Content, Callable[[Path, Reading, Tell], Rows]] = {
+    "jsonl": read_jsonl,
+    "separated": read_separated,
+    "parquet": read_parquet,
+}
+_HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
 
 
 @dataclass(frozen=True)
@@ -65,34 +54,47 @@ class Sources:
     """
 
     def __init__(
-        self, inputs: Sequence[str | Path], column: str | None = None, on_error: OnError = "stop"
+        self,
+        inputs: Sequence[str | Path] | str | Path,
+        column: str | None = None,
+        on_error: OnError = "stop",
+        *,
+        delimiter: str | None = None,
+        header: bool = True,
+        max_expansion: int = MAX_EXPANSION,
     ) -> None:
-        """Find the files.
+        """Find the files; see `Reading` for all that is not named here.
 
         Args:
             inputs: files, folders, or names of shipped corpora.
             column: which column of tables holds the text; by default `text` or the only one.
             on_error: whether a row or file that cannot be used stops the reading or is left out.
+            delimiter, header, max_expansion: see `Reading`.
 
         Raises:
-            DataError: an input does not exist, or a folder holds no files.
+            DataError: an input does not exist, a folder holds no files, or something below one
+                cannot be read (and `on_error` is `stop`).
         """
         if isinstance(inputs, str | Path):
             inputs = [inputs]
         if not inputs:
             raise DataError("No input was named.", hint="Name files, folders or “shakespeare”.")
-        self.column = column
-        self.on_error = on_error
-        self.report = ReadingReport()
-        self._inputs = [found for name in inputs for found in _find(name)]
+        self.reading = Reading(column, on_error, delimiter, header, max_expansion)
+        self._inputs: list[_Input] = []
+        self._found: list[Found] = []
+        for name in inputs:
+            self._find(name)
+        self.report = self._begin_report()
+        self._seen: dict[Path, tuple[int, ...]] = {}
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents; see `Document` for those too big to come whole.
 
         Raises:
-            DataError: something cannot be read (and `on_error` is `stop`), or there is no text.
+            DataError: something cannot be read (and `on_error` is `stop`), changed since its
+                fingerprint was taken, or there is no text.
         """
-        self.report = report = ReadingReport()
+        self.report = report = self._begin_report()
         for item in self._inputs:
             for document in self._read(item):
                 report.documents += not document.continued
@@ -103,62 +105,160 @@ class Sources:
             raise DataError(f"The input holds no text{left_out}.{first}")
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of all that decides the documents: contents, column, error rule."""
-        digest = hashlib.sha256(f"1\0{self.column}\0{self.on_error}\0".encode())
+        """Return the SHA-256 of all that decides the documents: contents and how they are read.
+
+        From then on the files must stay as they are.
+
+        Raises:
+            DataError: a file cannot be read, and `on_error` is `stop`.
+        """
+        digest = hashlib.sha256(f"2\0{self.reading.identity}\0".encode("utf-8", "surrogatepass"))
         for item in self._inputs:
             if item.path is None:
                 for document in SHIPPED[item.name]():
                     digest.update(hashlib.sha256(document.text.encode("utf-8")).digest())
-            else:
-                digest.update(f"{item.path.suffixes[-2:]}\0{sha256_file(item.path)}\0".encode())
+                continue
+            try:
+                self._seen[item.path] = _state(item.path)
+                content = sha256_file(item.path)
+            except OSError as error:
+                if self.reading.on_error == "stop":
+                    raise _stopped(unreadable(item.path, error)) from error
+                content = "unreadable"
+            digest.update(f"{kind_of(item.path)}\0{content}\0".encode())
         return digest.hexdigest()
+
+    def leave_out(self, problem: str, path: Path | str) -> None:
+        """Count something of the latest iteration that a later stage could not use."""
+        self.report.add(problem, path)
+
+    def _begin_report(self) -> ReadingReport:
+        report = ReadingReport()
+        for found in self._found:
+            for path, problem in found.problems:
+                report.add(problem, path)
+            for path in found.hidden:
+                report.note("passed over, being hidden", path)
+            for path, where in found.repeated:
+                report.note(f"passed over, being the same folder as {where}", path)
+        return report
+
+    def _find(self, name: str | Path) -> None:
+        """Take up the files that one input means."""
+        path = Path(name)
+        try:
+            if str(name) in SHIPPED and not path.exists():
+                self._inputs.append(_Input(str(name), None, True))
+            elif path.is_dir():
+                self._find_below(path)
+            elif path.is_file():
+                self._inputs.append(_Input(str(path), path, True))
+            elif path.exists():
+                raise DataError(f"{path} is neither a file nor a folder.")
+            else:
+                raise DataError(f"There is no input “{name}”; {_nearest_input(path)}")
+        except OSError as error:  # a folder above that may not be entered, a name too long
+            raise unreadable(path, error) from error
+
+    def _find_below(self, folder: Path) -> None:
+        """Take up the files of a folder and what is to be said about it.
+
+        Raises:
+            DataError: it is a store, holds no files, or something in it cannot be read.
+        """
+        if (folder / "manifest.json").is_file() and (folder / "tokenizer.json").is_file():
+            raise DataError(
+                f"{folder} is a token store already, not text.",
+                hint=f"Train on it with data.store={folder}; look into it with "
+                f"coterie data inspect {folder}",
+            )
+        found = files_below(folder)
+        if found.problems and self.reading.on_error == "stop":
+            more = f" ({len(found.problems)} such in all)" if len(found.problems) > 1 else ""
+            raise DataError(found.problems[0][1] + more, hint=_HOW_TO_SKIP)
+        if not found.files:
+            why = f" that can be read: {found.problems[0][1]}" if found.problems else "."
+            raise DataError(f"The folder {folder} holds no files{why}")
+        self._found.append(found)
+        self._inputs += [_Input(str(file), file, False) for file in found.files]
 
     def _read(self, item: _Input) -> Iterator[Document]:
         if item.path is None:
             yield from SHIPPED[item.name]()
             return
-        if not item.named and item.path.stat().st_size == 0:
-            self.report.empty_files += 1
-            return
         try:
+            state = _state(item.path)
+            _refuse_change(item.path, self._seen.get(item.path, state), state)
+            if not item.named and not os.path.getsize(item.path):
+                self.report.empty_files += 1
+                return
             yield from self._read_file(item.path)
-        except ColumnError:
+            _refuse_change(item.path, state, _state(item.path))
+        except _ChangedError:
             raise
-        except DataError as error:
-            if self.on_error == "stop":
-                raise DataError(error.message, hint=error.hint or _HOW_TO_SKIP) from error
-            self.report.add(error.message)
+        except (DataError, OSError) as error:
+            if isinstance(error, OSError):
+                error = unreadable(item.path, error)
+            # A column that the user named and that the named file lacks is no matter of a row.
+            if self.reading.on_error == "stop" or (isinstance(error, ColumnError) and item.named):
+                raise _stopped(error) from error
+            self.report.add(error.message, item.path)
 
     def _read_file(self, path: Path) -> Iterator[Document]:
-        reader = READERS.get(_content_suffix(path))
+        reading = self.reading
+        reader = READERS.get(kind_of(path).content)
         if reader is None:
-            if self.on_error == "skip":
-                for _ in read_text(path):  # a fault at the end must not leave half a document
-                    pass
-            for number, piece in enumerate(read_text(path)):
+            if reading.on_error == "skip":
+                for _ in read_text(path, reading.max_expansion):
+                    pass  # a fault at the end must not leave half a document
+            for number, piece in enumerate(read_text(path, reading.max_expansion)):
                 yield Document(str(path), piece, continued=number > 0)
             return
-        for row in reader(path, self.column):
+        for row in reader(path, reading, lambda note: self.report.note(note, path)):
             if isinstance(row, Document):
                 yield row
-            elif self.on_error == "stop":
+            elif reading.on_error == "stop":
                 raise DataError(f"{row.place}: {row.problem}.", hint=_HOW_TO_SKIP)
             else:
-                self.report.add(f"{row.place}: {row.problem}")
+                self.report.add(f"{row.place}: {row.problem}", path)
 
 
-_HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
+class _ChangedError(DataError):
+    """A file that did not stay as it was while it was read."""
+
+
+def _stopped(error: DataError) -> DataError:
+    """Return an error that also says how to go on without what is at fault."""
+    if isinstance(error, ColumnError):
+        return error
+    return DataError(error.message, hint=error.hint or _HOW_TO_SKIP)
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file does."""
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _refuse_change(path: Path, before: tuple[int, ...], now: tuple[int, ...]) -> None:
+    if before != now:
+        raise _ChangedError(
+            f"{path} changed while it was read.", hint="Run the same command again."
+        )
 
 
 def read_documents(
-    inputs: Sequence[str | Path], column: str | None = None, on_error: OnError = "stop"
+    inputs: Sequence[str | Path],
+    column: str | None = None,
+    on_error: OnError = "stop",
+    **options: Any,
 ) -> Iterator[Document]:
     """Yield the documents of files, folders and shipped corpora once; see `Sources`.
 
     Raises:
         DataError: an input does not exist or cannot be used.
     """
-    return iter(Sources(inputs, column, on_error))
+    return iter(Sources(inputs, column, on_error, **options))
 
 
 def texts_of(documents: Iterable[Document]) -> Iterable[str]:
@@ -175,50 +275,8 @@ class _Texts:
             yield document.text
 
 
-def _find(name: str | Path) -> list[_Input]:
-    """Return the files that one input means."""
-    path = Path(name)
-    if str(name) in SHIPPED and not path.exists():
-        return [_Input(str(name), None, True)]
-    if path.is_dir():
-        if (path / "manifest.json").is_file() and (path / "tokenizer.json").is_file():
-            raise DataError(
-                f"{path} is a token store already, not text.",
-                hint=f"Train on it with data.store={path}; look into it with "
-                f"coterie data inspect {path}",
-            )
-        files = [_Input(str(file), file, False) for file in _files_below(path)]
-        if not files:
-            raise DataError(f"The folder {path} holds no files.")
-        return files
-    if path.is_file():
-        return [_Input(str(path), path, True)]
-    if path.exists():
-        raise DataError(f"{path} is neither a file nor a folder.")
-    raise DataError(f"There is no input “{name}”; {_nearest_input(path)}")
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """Return all files below a folder in order of their paths, hidden ones left out."""
-
-    def shown(path: Path) -> bool:
-        parts = path.relative_to(folder).parts
-        return not any(part.startswith(".") or part in _IGNORED_FOLDERS for part in parts)
-
-    files = (path for path in folder.rglob("*") if path.is_file() and shown(path))
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
-
-
 def _nearest_input(path: Path) -> str:
     """Return a phrase with what stands beside the missing path, and the shipped corpora."""
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     shown = [name for name in beside if not name.startswith(".")]
     return nearest(path.name, [*shown, *SHIPPED])
-
-
-def _content_suffix(path: Path) -> str:
-    """Return the ending that says what a file holds, the compression's own left aside."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""

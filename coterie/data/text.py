@@ -5,18 +5,13 @@ Line ends become “\\n” and a byte order mark is dropped, as Python does when
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import io
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
 
-import pyarrow
-
+from coterie.data.unpack import MAX_EXPANSION, open_bytes
 from coterie.foundation.errors import DataError
 
 PIECE = 1 << 22  # bytes read at once: a piece of text has at most as many characters
@@ -29,42 +24,23 @@ _WIDE_MARKS = {
 }
 
 
-def _open_zstandard(path: Path) -> Any:
-    """Python 3.11 has no Zstandard of its own; Arrow's stream reads like a file."""
-    return pyarrow.input_stream(str(path), compression="zstd")
-
-
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".xz": lzma.open,
-    ".bz2": bz2.open,
-    ".zst": _open_zstandard,
-}
-COMPRESSED = tuple(_OPENERS)
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading bytes, decompressed if its ending says that it is compressed.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    opener = _OPENERS.get(path.suffix.lower())
-    try:
-        return opener(path) if opener else open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def read_text(path: Path) -> Iterator[str]:
+def read_text(
+    path: Path, max_expansion: int = MAX_EXPANSION, *, rows: bool = False
+) -> Iterator[str]:
     """Yield a text file in pieces of at most `PIECE` characters.
+
+    Args:
+        path: the file; see `unpack` for those that are compressed.
+        max_expansion: how many times its size it may unpack to.
+        rows: whether the reader looks at each row by itself. Then a byte that is not UTF-8 comes
+            as a surrogate (Python's `surrogateescape`), and some zero bytes are passed on.
 
     Raises:
         DataError: the file is empty, binary, damaged or not UTF-8; the message names the place.
     """
-    decoder = _Utf8(path)
-    with open_bytes(path) as file:
-        for block in _blocks(path, file):
+    decoder = _Utf8(path, rows)
+    with closing(open_bytes(path, max_expansion)) as file:
+        while block := file.read(PIECE):
             piece = decoder.decode(block)
             if piece:
                 yield piece
@@ -75,32 +51,21 @@ def read_text(path: Path) -> Iterator[str]:
         raise DataError(f"{path} is empty.")
 
 
-def _blocks(path: Path, file: IO[bytes]) -> Iterator[bytes]:
-    """Yield a file's bytes, turning errors of decompression into words."""
-    while True:
-        try:
-            block = file.read(PIECE)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path} is damaged and cannot be decompressed: {error}.") from error
-        if not block:
-            return
-        yield block
-
-
 class _Utf8:
     """Decodes bytes as they come and knows where in the file it is."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        decoder = codecs.getincrementaldecoder("utf-8-sig")("strict")
+    def __init__(self, path: Path, rows: bool) -> None:
+        self._path, self._rows = path, rows
+        errors = "surrogateescape" if rows else "strict"
+        decoder = codecs.getincrementaldecoder("utf-8-sig")(errors)
         self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
         self._lines = 1
         self.consumed = 0
 
     def decode(self, block: bytes) -> str:
         """Return the text of the next bytes."""
-        if not self.consumed:
-            refuse_binary(self._path, block[:_PROBE])
+        if self.consumed < _PROBE:
+            refuse_binary(self._path, block[:_PROBE], self.consumed, rows=self._rows)
         self.consumed += len(block)
         return self._guarded(block, final=False)
 
@@ -124,16 +89,20 @@ class _Utf8:
         return text
 
 
-def refuse_binary(path: Path, first: bytes) -> None:
-    """Raise a `DataError` if a file's first bytes are not those of UTF-8 text."""
+def refuse_binary(path: Path, first: bytes, begun: int = 0, *, rows: bool = False) -> None:
+    """Raise a `DataError` if a file's first bytes, from position `begun` on, are no UTF-8 text.
+
+    With `rows` a few zero bytes are left for the reader of the rows to find.
+    """
     for mark, name in _WIDE_MARKS.items():
-        if first.startswith(mark):
+        if not begun and first.startswith(mark):
             raise DataError(
                 f"{path} is {name}, not UTF-8.",
                 hint=f"Convert it first: iconv -f {name} -t utf-8 FILE > NEW",
             )
-    if b"\0" in first:
+    if first.count(0) > (len(first) // 10 if rows else 0):
+        place = begun + first.index(0)
         raise DataError(
-            f"{path} is a binary file, not text (a zero byte at position {first.index(0)}).",
+            f"{path} is a binary file, not text (a zero byte at position {place:,}).",
             hint="Give text, JSONL, CSV or Parquet files.",
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from coterie.data import BatchLoader, Store, store_for
+from coterie.data.report import were
 from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
@@ -74,6 +75,7 @@ def open_session(
     train = settings.train
     precision = resolve_precision(train.precision, resolve_device(train.device))
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell))
+    _tell_reading(store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
     settings = fill_structure_ids(settings, store.tokenizer)
     require_memory(settings, precision)
@@ -84,6 +86,17 @@ def open_session(
     optimizer = train.optimizer.build(role_parameters(decoder))
     stepper = Stepper(decoder, forward, optimizer, train.clip.build(), precision, train)
     return Session(settings, run, store, decoder, stepper, precision)
+
+
+def _tell_reading(store: Store, tell: Callable[[str], None]) -> None:
+    """Say what was left out of the text, and what was chosen in reading it unasked."""
+    manifest = store.manifest
+    for note in manifest.notes:
+        tell(f"{note}.")
+    if manifest.skipped:
+        first = f"; the first: {manifest.problems[0]}" if manifest.problems else ""
+        left_out = f"{were(manifest.skipped)} left out of the text{first}"
+        tell(f"{left_out}. All: coterie data inspect {store.path}")
 
 
 def _tell_stages(tell: Callable[[str], None]) -> Callable[[str, int, int | None], None]:
