@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from coterie.checkpoint.layout import (
@@ -40,6 +36,8 @@ from coterie.checkpoint.layout import (
     list_checkpoints,
     step_of,
 )
+from coterie.checkpoint.tensors import save_tensors
+from coterie.foundation import swap
 from coterie.foundation.files import atomic_directory, sha256_file
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.settings import Settings
@@ -78,8 +76,8 @@ def save_checkpoint(
     sweep(root)
     target = root / directory_name(step)
     with atomic_directory(target, replace=True) as partial:
-        _save_tensors(model_tensors(model), partial / MODEL)
-        _save_tensors({name: _plain(t) for name, t in optimizer_state.items()}, partial / OPTIMIZER)
+        save_tensors(model_tensors(model), partial / MODEL)
+        save_tensors({name: _plain(t) for name, t in optimizer_state.items()}, partial / OPTIMIZER)
         (partial / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
         (partial / CONFIG).write_text(dump_yaml(settings), encoding="utf-8")
         if tokenizer is not None:
@@ -93,22 +91,6 @@ def save_checkpoint(
     if keep is not None:
         retain(root, keep)
     return target
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: the system could not write; the library's own error hides that in its text.
-    """
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
-            raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def checkpoint_bytes(path: Path) -> int:
@@ -162,7 +144,10 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a kill left behind: checkpoints half written, half removed, or moved aside."""
-    for pattern in (".step-*.partial-*", ".step-*.removed"):
-        for path in root.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+    """Mend what a kill left behind: checkpoints half written, half removed, or moved aside.
+
+    What another process is writing there now is left alone.
+    """
+    swap.sweep(root)
+    for path in root.glob(".step-*.removed"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from coterie.data.split import SplitKind
 from coterie.data.store import Store, is_store, open_store
 from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
+from coterie.foundation.locks import own
+from coterie.foundation.swap import recover
 from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.tokenizer.settings import parse_tokenizer
 
@@ -72,11 +75,11 @@ def prepare(
     json
         Print JSON.
     """
-    _refuse_existing(out, replace)
-    sources = reading.sources(inputs)
-    chosen = parse_tokenizer(tokenizer, special_tokens(special))
     started = time.perf_counter()
-    with progress_bar() as tell:
+    with own(out, "preparing a store"), progress_bar() as tell:
+        _refuse_existing(out, replace)
+        sources = reading.sources(inputs)
+        chosen = parse_tokenizer(tokenizer, special_tokens(special))
         tell("training", 0, None)
         built = chosen.build(texts_of(sources))
         store = prepare_store(
@@ -153,7 +156,8 @@ def _refuse_existing(out: Path, replace: bool) -> None:
     Raises:
         UserError: something stands there.
     """
-    if out.exists() and not (replace and is_store(out)):
+    recover(Path(os.path.realpath(out)))
+    if os.path.lexists(os.path.realpath(out)) and not (replace and is_store(out)):
         kind = "a store" if is_store(out) else "something that is no store"
         raise UserError(
             f"{out} exists already: {kind}.",

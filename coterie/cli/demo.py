@@ -6,11 +6,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from coterie.cli.console import console, next_step, stderr
-from coterie.cli.train import resolve, run_training
+from coterie.cli.train import make_run, resolve, run_training
 from coterie.cli.words import read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.events import Evaluated, Sampled, read_events
-from coterie.foundation.runs import RunDirectory, fresh_name, runs_root
+from coterie.foundation.runs import RunDirectory
 
 _PROMPT = "<SPEAKER>JULIET</SPEAKER>\n"
 _SHOWN = 320  # characters of each sample
@@ -36,7 +36,7 @@ def demo(*words: str, name: str | None = None) -> None:
             hint="Train something else: coterie train PRESET data.source=FILE",
         )
     resolved = resolve("quickstart", parsed)
-    run = RunDirectory.create(runs_root(), name or fresh_name("demo"))
+    run = make_run(name, "demo")
     result = run_training(resolved.settings, run, preset="quickstart")
     _show_samples(run)
     _generate(run)

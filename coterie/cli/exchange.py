@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError, nearest
-from coterie.foundation.runs import fresh_name
 
 if TYPE_CHECKING:
     from coterie.exchange.imported import Imported
@@ -44,24 +43,23 @@ def import_model(
     json
         Print JSON.
     """
-    from coterie.exchange.runs import free_run, write_model_run
+    from coterie.exchange.runs import own_new_run, write_model_run
 
-    if name is not None:
-        free_run(name)  # refused before a large model is read
     path = Path(one_target(read_words(words), "folder or file", _IMPORT))
-    imported = _read(path, with_tokenizer=tokenizer is None)
-    chosen = imported.tokenizer if tokenizer is None else _tokenizer(tokenizer, imported)
-    run = write_model_run(
-        imported.decoder,
-        chosen,
-        name=name or fresh_name(_name_for(path)),
-        description=f"{imported.architecture} model imported from {imported.source.name}",
-        origin={
-            "source": str(imported.source.resolve()),
-            "architecture": imported.architecture,
-            "notes": list(imported.notes),
-        },
-    )
+    with own_new_run(name, "importing", base=_name_for(path)) as run:
+        imported = _read(path, with_tokenizer=tokenizer is None)
+        chosen = imported.tokenizer if tokenizer is None else _tokenizer(tokenizer, imported)
+        run = write_model_run(
+            imported.decoder,
+            chosen,
+            name=run.name,
+            description=f"{imported.architecture} model imported from {imported.source.name}",
+            origin={
+                "source": str(imported.source.resolve()),
+                "architecture": imported.architecture,
+                "notes": list(imported.notes),
+            },
+        )
     decoder = imported.decoder
     row = {
         "run": run.name,

@@ -250,9 +250,8 @@ def _print_tensors(rows: list[dict[str, Any]]) -> None:
 def _write(loaded: LoadedModel, made: Extension, method: str | None, name: str | None) -> Any:
     """Write the extended model as a run of its own and return it."""
     from coterie.checkpoint.layout import MODEL
-    from coterie.exchange.runs import write_model_run
+    from coterie.exchange.runs import own_new_run, write_model_run
     from coterie.foundation.files import sha256_file
-    from coterie.foundation.runs import fresh_name
     from coterie.train.settings import RunSettings
 
     settings = RunSettings.model_validate(loaded.settings)
@@ -261,21 +260,22 @@ def _write(loaded: LoadedModel, made: Extension, method: str | None, name: str |
     base = source.removesuffix(f"-{settings.model.context}")
     context = made.decoder.settings.context
     way = f"with {method} " if method else ""
-    return write_model_run(
-        made.decoder,
-        loaded.own_tokenizer,
-        name=name or fresh_name(f"{base}-{context}"),
-        description=f"{settings.description} Extended {way}to {context:,} tokens.".strip(),
-        origin={
-            "source": str(loaded.path),
-            "architecture": f"{source}, extended",
-            "sha256": sha256_file(loaded.path / MODEL),
-            "method": method,
-            "original_context": made.original,
-            "factor": made.factor,
-        },
-        base=settings,
-    )
+    with own_new_run(name, "extending", base=f"{base}-{context}") as run:
+        return write_model_run(
+            made.decoder,
+            loaded.own_tokenizer,
+            name=run.name,
+            description=f"{settings.description} Extended {way}to {context:,} tokens.".strip(),
+            origin={
+                "source": str(loaded.path),
+                "architecture": f"{source}, extended",
+                "sha256": sha256_file(loaded.path / MODEL),
+                "method": method,
+                "original_context": made.original,
+                "factor": made.factor,
+            },
+            base=settings,
+        )
 
 
 def _before_and_after(old: DecoderSettings, new: DecoderSettings) -> list[tuple[str, str, str]]:

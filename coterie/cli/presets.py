@@ -11,6 +11,7 @@ from coterie.cli.console import console, emit_json, facts, next_step
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
+from coterie.foundation.places import is_taken
 from coterie.presets import preset_layers, preset_names, preset_scales, preset_text
 
 _USAGE = "For example: coterie presets show quickstart scale=tiny"
@@ -99,8 +100,8 @@ def copy(name: str, file: Path, *, force: bool = False) -> None:
         Replace the file if it exists.
     """
     text = preset_text(name)
-    if file.exists() and not force:
+    if is_taken(file) and not force:
         raise UserError(f"{file} exists already.", hint="Choose another name, or add --force.")
-    write_text_atomic(file, text)
+    write_text_atomic(file, text, replace=force)
     console.print(f"Wrote {file}", soft_wrap=True)
     next_step(f"coterie train {file} --dry-run", f"coterie train {file}")

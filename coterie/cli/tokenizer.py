@@ -15,8 +15,9 @@ from rich.text import Text
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.data import progress_bar, special_tokens
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
-from coterie.data.sources import Sources, texts_of
-from coterie.foundation.errors import TokenizerError, UserError
+from coterie.data.sources import texts_of
+from coterie.foundation.errors import TokenizerError
+from coterie.foundation.files import own_file
 from coterie.tokenizer.characters import Characters
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.pieces import BPE
@@ -56,15 +57,13 @@ def train(
     json
         Print JSON.
     """
-    if out.is_dir() or (out.exists() and not replace):
-        raise UserError(f"{out} exists already.", hint="Choose another --out, or use --replace.")
     settings = _settings(vocab_size, min_frequency, special)
-    sources = reading.sources(inputs)
     started = time.perf_counter()
-    with progress_bar() as tell:
+    with own_file(out, "training a tokenizer", replace=replace), progress_bar() as tell:
+        sources = reading.sources(inputs)
         tell("training", 0, None)
         tokenizer = settings.build(texts_of(sources))
-    save_tokenizer(tokenizer, out)
+        save_tokenizer(tokenizer, out)
     seconds = time.perf_counter() - started
     if json:
         emit_json({

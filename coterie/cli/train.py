@@ -11,7 +11,8 @@ from rich.text import Text
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import RunError, UserError
-from coterie.foundation.runs import RunDirectory, find_run, fresh_name, runs_root
+from coterie.foundation.locks import OwnedError
+from coterie.foundation.runs import RunDirectory, find_run, runs_root
 
 if TYPE_CHECKING:
     from coterie.foundation.layers import Resolved
@@ -55,11 +56,18 @@ def train(
         if dry_run:
             _show_plan(resolved, as_json=json)
             return
-        run = RunDirectory.create(runs_root(), name or fresh_name(Path(target).stem))
+        run = make_run(name, Path(target).stem)
         result = run_training(resolved.settings, run, preset=target)
     if json:
         emit_json({"run": run.name, "path": str(run.path), **result.summary()})
     finish(run)
+
+
+def make_run(name: str | None, base: str) -> RunDirectory:
+    """Make the directory of a run that was given a name, or of a free name like `base`."""
+    if name is None:
+        return RunDirectory.create_fresh(runs_root(), base)
+    return RunDirectory.create(runs_root(), name)
 
 
 def resolve(target: str, words: Words) -> Resolved[RunSettings]:
@@ -80,11 +88,16 @@ def run_training(
     from coterie.visualise.terminal import Display
 
     stderr.print(Text.assemble("Run ", (run.name, "heading"), f" in {run.path}/"), soft_wrap=True)
+    theirs = False
     try:
         with Display(stderr) as display:
             return train_run(settings, run, preset=preset, observers=[display], resume=resume)
+    except OwnedError:
+        theirs = True
+        raise
     finally:
-        write_report_quietly(run)
+        if not theirs:
+            write_report_quietly(run)
 
 
 def write_report_quietly(run: RunDirectory) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from coterie.data.prepare import prepare
+from coterie.data.prepare import write_store
 from coterie.data.settings import DataSettings
 from coterie.data.sources import Sources, texts_of
 from coterie.data.split import Progress
 from coterie.data.store import Store, is_store, open_store
 from coterie.foundation.errors import StoreError
+from coterie.foundation.locks import own
 from coterie.tokenizer.settings import TokenizerSettings
 
 _VERSION = 2  # raised whenever equal settings come to mean other tokens
@@ -23,6 +25,7 @@ def store_for(
     tokenizer: TokenizerSettings,
     cache_root: Path,
     progress: Progress | None = None,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Store:
     """Return the store of a run's data, preparing it into the cache if it is not there yet.
 
@@ -34,6 +37,7 @@ def store_for(
         tokenizer: what to tokenize with; a store that is opened must have been made with it.
         cache_root: where the cache is; stores lie in its folder `stores`.
         progress: told how preparation goes.
+        notify: told in a sentence if another process prepares the same, which is waited for.
 
     Raises:
         UserError: the text cannot be read, or the store was made with another tokenizer.
@@ -43,20 +47,22 @@ def store_for(
         return ready
     sources = data.sources()
     path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
-    if path.exists():
-        try:
-            return open_store(path)
-        except StoreError:
-            shutil.rmtree(path)  # damaged: prepared again, as any missing one
-    return prepare(
-        sources,
-        path,
-        tokenizer.build(texts_of(sources)),
-        valid_fraction=data.valid_fraction,
-        split=data.split,
-        seed=data.split_seed,
-        progress=progress,
-    )
+    with contextlib.suppress(StoreError):
+        return open_store(path)
+    with own(path, "preparing data", wait=True, notify=notify):
+        with contextlib.suppress(StoreError):
+            return open_store(path)  # its owner, who was waited for, has prepared it
+        # A damaged one is replaced; whoever has mapped its files keeps them.
+        return write_store(
+            sources,
+            path,
+            tokenizer.build(texts_of(sources)),
+            valid_fraction=data.valid_fraction,
+            split=data.split,
+            seed=data.split_seed,
+            progress=progress,
+            replace=True,
+        )
 
 
 def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> Store | None:

@@ -27,6 +27,8 @@ from coterie.data.store import Store, is_store
 from coterie.data.writer import SplitWriter, dtype_for
 from coterie.foundation.errors import DataError
 from coterie.foundation.files import atomic_directory
+from coterie.foundation.locks import own_unless_held
+from coterie.foundation.places import is_taken
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import save_tokenizer
@@ -67,10 +69,32 @@ def prepare(
     Raises:
         DataError: the documents cannot be read, or are too few to split.
         TokenizerError: a text cannot be encoded.
+        OwnedError: another process or thread writes there now.
         UserError: `out` exists, or the disk is full or not writable.
     """
-    if replace and Path(out).exists() and not is_store(out):
-        raise DataError(f"{out} is not a token store, so it is not replaced.")
+    with own_unless_held(out, "preparing a store"):
+        if replace and is_taken(out) and not is_store(out):
+            raise DataError(f"{out} is not a token store, so it is not replaced.")
+        return write_store(
+            documents, out, tokenizer, valid_fraction=valid_fraction, split=split, seed=seed,
+            progress=progress, workers=workers, shard_tokens=shard_tokens, replace=replace,
+        )  # fmt: skip
+
+
+def write_store(
+    documents: Iterable[Document],
+    out: Path | str,
+    tokenizer: Tokenizer,
+    *,
+    valid_fraction: float,
+    split: SplitKind,
+    seed: int,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    replace: bool,
+) -> Store:
+    """Write a token store as `prepare` does, over whatever folder stands there if `replace`."""
     if isinstance(documents, Iterator):
         documents = list(documents)
     with atomic_directory(out, replace=replace) as folder:

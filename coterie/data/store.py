@@ -28,6 +28,7 @@ from coterie.data.manifest import (
 from coterie.data.tokens import TokenArray
 from coterie.foundation.errors import StoreError, TokenizerError, nearest
 from coterie.foundation.printable import printable
+from coterie.foundation.swap import restore
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
@@ -106,6 +107,7 @@ class Store:
 
 def is_store(path: Path | str) -> bool:
     """Whether a folder looks like a token store."""
+    restore(path)
     return (Path(path) / FILE_NAME).is_file() and (Path(path) / TOKENIZER_FILE).is_file()
 
 
@@ -124,6 +126,7 @@ def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
         StoreError: there is no store, it is incomplete or damaged, or another tokenizer made it.
     """
     path = Path(path)
+    restore(path)
     manifest = read_manifest(path)
     _refuse(path, [*contradictions(manifest), *file_problems(path, manifest)])
     try:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from coterie.checkpoint.tensors import save_tensors
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.compiled import compiled
 
@@ -187,8 +187,7 @@ def write_tensors(
 def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
     # The copy gives every tensor memory of its own: safetensors refuses views that share it.
     tensors = {name: read(name).detach().contiguous().clone() for name in names}
-    save_file(tensors, path, metadata={"format": "pt"})
-    path.chmod(0o644)  # the library lets nobody but the writer read it
+    save_tensors(tensors, path, {"format": "pt"})
 
 
 def some(names: Iterable[str]) -> str:

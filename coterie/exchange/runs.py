@@ -11,8 +11,10 @@ NAME/
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from coterie.foundation.errors import RunError
 from coterie.foundation.events import CheckpointSaved, Event, EventLog, RunEnded, RunStarted
 from coterie.foundation.files import atomic_directory, write_json_atomic
 from coterie.foundation.layers import dump_yaml
-from coterie.foundation.runs import RunDirectory, check_name, fresh_name, runs_root
+from coterie.foundation.locks import own_unless_held
+from coterie.foundation.runs import RunDirectory, check_name, fresh_name, own_fresh, runs_root
 from coterie.model import Decoder, count
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME, save_tokenizer
@@ -37,21 +40,36 @@ from coterie.train.settings import RunSettings, TrainSettings
 ORIGIN = "origin.json"
 
 
-def free_run(name: str, root: Path | None = None) -> RunDirectory:
-    """Return where a new run of this name will lie; ask before reading a large model.
+@contextlib.contextmanager
+def own_new_run(
+    name: str | None, what: str, *, base: str = "", root: Path | None = None
+) -> Iterator[RunDirectory]:
+    """Own the place of a run that does not exist yet, from before a large model is read.
+
+    Args:
+        name: of the run; None: a free one like `base`.
+        what: what is done, in a word: "importing".
+        base: what to name the run after if it was given no name.
+        root: where runs live; None: where they live by default.
 
     Raises:
         RunError: the name is not usable or taken.
+        OwnedError: another process or thread writes that run now.
     """
     root = runs_root() if root is None else root
+    if name is None:
+        with own_fresh(root, base, what) as run:
+            yield run
+        return
     check_name(name)
     run = RunDirectory(Path(root) / name)
-    if run.path.exists():
-        raise RunError(
-            f"There is a run “{name}” already, at {run.path}.",
-            hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
-        )
-    return run
+    with own_unless_held(run.path, what, hint="Choose another --name, or wait until it has ended."):
+        if os.path.lexists(run.path):
+            raise RunError(
+                f"There is a run “{name}” already, at {run.path}.",
+                hint=f"Choose another name, for example: --name {fresh_name(name, root)}",
+            )
+        yield run
 
 
 def write_model_run(
@@ -66,7 +84,8 @@ def write_model_run(
 ) -> RunDirectory:
     """Write a model as a run whose checkpoint of step 0 every verb can use.
 
-    The directory is made under another name and renamed when it is whole. Weights are kept in the
+    The directory is made under another name and renamed when it is whole; whether the run exists is
+    asked at both moments, and nobody else may begin it in between. Weights are kept in the
     type they have.
 
     Args:
@@ -81,11 +100,11 @@ def write_model_run(
 
     Raises:
         RunError: the name is not usable or taken.
+        OwnedError: another process or thread writes that run now.
         UserError: the disk is full or not writable.
     """
-    run = free_run(name, root)
-    settings = _settings(decoder, run, description, base)
-    with atomic_directory(run.path) as partial:
+    with own_new_run(name, "importing", root=root) as run, atomic_directory(run.path) as partial:
+        settings = _settings(decoder, run, description, base)
         inside = RunDirectory(partial)
         began = time.perf_counter()
         saved = save_checkpoint(

@@ -7,7 +7,6 @@ the trainer. Counts are totals since the run began unless a field says otherwise
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from coterie.foundation.errors import RunError
-from coterie.foundation.files import explain_disk_errors
+from coterie.foundation.files import explain_disk_errors, open_append
 from coterie.foundation.printable import printable
 
 _LARGEST = 1e60  # far beyond what float32 can compute; sums and charts still have room above
@@ -184,14 +183,7 @@ class EventLog:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_file():  # a pipe would block for ever
-            raise RunError(f"{self.path} is not a regular file, so no run can be recorded in it.")
-        with explain_disk_errors(str(self.path)):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torn = self.path.exists() and not _ends_with_newline(self.path)
-            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - kept open
-            if torn:
-                self._file.write("\n")
+        self._file = open_append(self.path, RunError)
 
     def append(self, event: Event) -> None:
         """Write one event.
@@ -199,7 +191,7 @@ class EventLog:
         Raises:
             UserError: the disk is full.
         """
-        with explain_disk_errors(str(self.path)):
+        with explain_disk_errors(str(self.path), whole=False):
             self._file.write(event.model_dump_json(exclude_none=True) + "\n")
             self._file.flush()
 
@@ -214,14 +206,6 @@ class EventLog:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with open(path, "rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 @dataclass(frozen=True)

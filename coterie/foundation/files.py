@@ -11,18 +11,17 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from coterie.foundation.disk import explain_disk_errors, sync_directory, sync_file
 from coterie.foundation.errors import UserError
-from coterie.foundation.locks import lock_file, own_unless_held, sibling
-from coterie.foundation.places import Place, find_place, write_stream
-from coterie.foundation.swap import recover, rename_new, swap_in, temporary
+from coterie.foundation.locks import lock_file, own, own_unless_held
+from coterie.foundation.places import Place, find_place, is_taken, write_stream
+from coterie.foundation.swap import recover, rename_new, swap_in, sweep_files, temporary
 
 _CHUNK = 1 << 20
 
@@ -64,7 +63,7 @@ def atomic_file(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
     target = place.path
     with explain_disk_errors(str(path)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_files(target)
+        sweep_files(target)
         partial, descriptor = _begin(target)
     try:
         with explain_disk_errors(str(path), within=partial):
@@ -91,6 +90,26 @@ def _begin(target: Path) -> tuple[Path, int]:
 
 
 @contextlib.contextmanager
+def own_file(path: Path | str, what: str, *, replace: bool = True) -> Iterator[None]:
+    """Own the place of one file while it is made, which takes long; a device or pipe has no owner.
+
+    Args:
+        path: what will be written, with `atomic_file`.
+        what: what is done, in a word or two.
+        replace: whether a file that stands there may be replaced; otherwise it is an error.
+
+    Raises:
+        OwnedError: somebody else writes there now.
+        UserError: nothing can be written there, or a file stands there.
+    """
+    place = find_place(path)
+    with contextlib.nullcontext() if place.stream else own(place.path, what):
+        if not replace and is_taken(path):
+            raise UserError(f"{path} exists already.", hint="Choose another name, or replace it.")
+        yield
+
+
+@contextlib.contextmanager
 def _spooled(place: Place) -> Iterator[Path]:
     """Yield a temporary file whose content goes to a stream at the end."""
     with tempfile.TemporaryDirectory(prefix="coterie-") as folder:
@@ -114,20 +133,6 @@ def _put(partial: Path, target: Path, *, replace: bool) -> None:
             with contextlib.suppress(OSError):
                 os.chown(partial, old.st_uid, old.st_gid)
     os.replace(partial, target)
-
-
-def _sweep_files(target: Path) -> None:
-    """Remove the half-written files of this name whose writers have died."""
-    pattern = re.compile(re.escape(sibling(target, "partial-").name) + "[0-9a-z_]+")
-    for entry in os.scandir(target.parent):
-        if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(entry.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    if lock_file(descriptor):
-                        os.unlink(entry.path)
-                finally:
-                    os.close(descriptor)
 
 
 def write_bytes_atomic(path: Path | str, content: bytes, *, replace: bool = True) -> None:
@@ -213,3 +218,29 @@ def _check_free(named: Path, target: Path, *, replace: bool) -> None:
         )
     if not target.is_dir():
         raise UserError(f"{named} is not a folder, so none takes its place.")
+
+
+def open_append(path: Path | str, error: type[UserError] = UserError) -> IO[str]:
+    """Open a text file to append lines to it; a line that a crash tore is closed off first.
+
+    Raises:
+        UserError: the disk is full or not writable, or a device or pipe stands there.
+    """
+    path = Path(path)
+    with explain_disk_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise error(f"{path} is not a regular file, so nothing is recorded in it.")
+        torn = path.exists() and not _ends_with_newline(path)
+        file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - the caller closes it
+        if torn:
+            file.write("\n")
+        return file
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"

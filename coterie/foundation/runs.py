@@ -11,13 +11,17 @@ runs/NAME/
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from coterie.foundation.errors import RunError, nearest
 from coterie.foundation.files import explain_disk_errors, write_text_atomic
+from coterie.foundation.locks import OwnedError, own
+from coterie.foundation.swap import sweep
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -64,25 +68,90 @@ class RunDirectory:
 
         Raises:
             RunError: the name is not usable or taken.
+            OwnedError: another process writes it now.
             UserError: the disk is full or not writable.
         """
         check_name(name)
-        path = Path(root) / name
-        if (path / "config.yaml").exists():
-            raise RunError(
-                f"There is a run “{name}” already, at {path}.",
-                hint=f"Resume it with: coterie train --resume {name}   or choose another --name.",
-            )
-        with explain_disk_errors(str(path)):
-            path.mkdir(parents=True, exist_ok=True)
-            run = cls(path)
-            run.checkpoints.mkdir(exist_ok=True)
-            run.samples.mkdir(exist_ok=True)
+        run = cls(Path(root) / name)
+        with own(run.path, "making a run", hint=_elsewhere(name)):
+            run._make(new=True)
         return run
+
+    @classmethod
+    def create_fresh(cls, root: Path | str, base: str) -> RunDirectory:
+        """Make a run directory of the first free name: `base`, `base-2`, `base-3`, ...
+
+        Of several processes that ask at once, each gets a name of its own.
+
+        Raises:
+            RunError: the name is not usable.
+            UserError: the disk is full or not writable.
+        """
+        with own_fresh(root, base, "making a run") as run:
+            run._make(new=True)
+        return run
+
+    @contextlib.contextmanager
+    def owned(self, what: str, *, new: bool) -> Iterator[None]:
+        """Own the run inside the block, its directories made and what a kill left in them swept.
+
+        Args:
+            what: what is done, in a word: "training".
+            new: the run must not have begun before.
+
+        Raises:
+            OwnedError: another process or thread writes it now.
+            RunError: it must be new, and is not.
+            UserError: the disk is full or not writable.
+        """
+        with own(self.path, what, hint=_elsewhere(self.name)):
+            self._make(new=new)
+            for folder in (self.path, self.checkpoints, self.samples):
+                sweep(folder)
+            yield
+
+    def _make(self, *, new: bool) -> None:
+        if new and self.config.exists():
+            raise RunError(
+                f"There is a run “{self.name}” already, at {self.path}.",
+                hint=f"Resume it with: coterie train --resume {self.name}   "
+                "or choose another --name.",
+            )
+        with explain_disk_errors(str(self.path)):
+            for folder in (self.path, self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, text: str) -> None:
         """Write the resolved settings; from then on the directory counts as a run."""
         write_text_atomic(self.config, text)
+
+
+def _elsewhere(name: str) -> str:
+    return f"Wait until it has ended, or choose another --name than {name}."
+
+
+@contextlib.contextmanager
+def own_fresh(root: Path | str, base: str, what: str) -> Iterator[RunDirectory]:
+    """Own the first name that is neither taken nor being written: `base`, `base-2`, ...
+
+    Raises:
+        RunError: the name is not usable.
+        UserError: the disk is not writable.
+    """
+    check_name(base)
+    names = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
+    with contextlib.ExitStack() as owning:
+        for path in (Path(root) / name for name in names):
+            if os.path.lexists(path):
+                continue
+            try:
+                owning.enter_context(own(path, what))
+            except OwnedError:
+                continue
+            if not os.path.lexists(path):
+                yield RunDirectory(path)
+                return
+            owning.close()  # it was made in between
 
 
 def check_name(name: str) -> None:
@@ -116,15 +185,19 @@ def list_runs(root: Path | None = None) -> list[RunDirectory]:
     root = runs_root() if root is None else root
     if not root.is_dir():
         return []
-    found = [RunDirectory(path.parent) for path in root.glob("*/config.yaml")]
+    found = [
+        RunDirectory(path.parent)
+        for path in root.glob("*/config.yaml")
+        if not path.parent.name.startswith(".")  # half written, see `foundation.swap`
+    ]
     return sorted(found, key=_last_active)
 
 
 def _last_active(run: RunDirectory) -> float:
     for file in (run.events, run.config):
-        with contextlib.suppress(OSError):  # it may be removed while we look
+        with contextlib.suppress(OSError):
             return file.stat().st_mtime
-    return 0.0
+    return 0.0  # it is being removed
 
 
 def find_run(target: str | Path, root: Path | None = None) -> RunDirectory:

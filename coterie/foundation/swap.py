@@ -22,11 +22,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from coterie.foundation.locks import OwnedError, own, own_unless_held, sibling
+from coterie.foundation.locks import (
+    OwnedError,
+    lock_file,
+    own,
+    own_unless_held,
+    owner_of,
+    sibling,
+)
 from coterie.foundation.printable import printable
 
 _LOG = logging.getLogger("coterie")
-_LEFT = re.compile(r"\.(.+)\.(partial|new|old)-[0-9a-z_]+")
+_LEFT = re.compile(r"\.(.+)\.(partial-|new-|old-|lock)[0-9a-z_]*")
 _AT_FDCWD = -100
 _NO_REPLACE, _EXCHANGE = 1, 2
 _CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -134,16 +141,45 @@ def restore(path: Path | str) -> None:
 def sweep(folder: Path) -> None:
     """Mend all that killed commands left in a folder; what is being written now is left alone."""
     with contextlib.suppress(OSError):
-        names = {found[1] for entry in os.scandir(folder) if (found := _LEFT.fullmatch(entry.name))}
-        for name in names:
-            with contextlib.suppress(OwnedError), own(folder / name, "sweeping"):
-                recover(folder / name)
+        for entry in list(os.scandir(folder)):
+            if (found := _LEFT.fullmatch(entry.name)) is None:
+                continue
+            if entry.is_file(follow_symlinks=False) and found[2] == "partial-":
+                _remove_dead(Path(entry.path))
+            elif owner_of(folder / found[1]) is None:  # which removes the lock file of a dead owner
+                with contextlib.suppress(OwnedError), own(folder / found[1], "sweeping"):
+                    recover(folder / found[1])
+
+
+def sweep_files(path: Path) -> None:
+    """Remove half-written files of this name whose writers have died."""
+    for entry in _beside(path, "partial"):
+        if entry.is_file(follow_symlinks=False):
+            _remove_dead(Path(entry.path))
+
+
+def _remove_dead(partial: Path) -> None:
+    """Remove a half-written file unless its writer, who keeps it locked, lives."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(partial, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            if lock_file(descriptor):
+                os.unlink(partial)
+        finally:
+            os.close(descriptor)
 
 
 def _left_beside(path: Path, kind: str) -> Iterator[Path]:
     """Yield the directories of one kind that lie beside a path."""
+    for entry in _beside(path, kind):
+        if entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def _beside(path: Path, kind: str) -> list[os.DirEntry[str]]:
     pattern = re.compile(re.escape(sibling(path, f"{kind}-").name) + "[0-9a-z_]+")
-    with contextlib.suppress(OSError):
-        for entry in sorted(os.scandir(path.parent), key=lambda entry: entry.name):
-            if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                yield path.parent / entry.name
+    try:
+        entries = [entry for entry in os.scandir(path.parent) if pattern.fullmatch(entry.name)]
+    except OSError:
+        return []
+    return sorted(entries, key=lambda entry: entry.name)

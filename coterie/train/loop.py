@@ -88,10 +88,23 @@ def train(
         resume: go on instead of beginning; a run without a checkpoint begins anew.
 
     Raises:
+        OwnedError: another process or thread trains this run.
+        RunError: the run has begun before, and is not to be resumed.
         UserError: settings, data or checkpoints cannot be used.
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
+    with run.owned("training", new=not resume):
+        return _train(settings, run, preset, observers, resume)
+
+
+def _train(
+    settings: RunSettings,
+    run: RunDirectory,
+    preset: str,
+    observers: Sequence[Observer],
+    resume: bool,
+) -> TrainResult:
     with _forgetting(run):
         trackers = [tracker.build(run) for tracker in settings.train.trackers]
     with Publisher(run, [*observers, *trackers]) as publish:

@@ -20,7 +20,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from coterie.foundation.errors import UserError
-from coterie.foundation.files import explain_disk_errors
+from coterie.foundation.files import atomic_file, explain_disk_errors
 from coterie.foundation.printable import printable
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.axis import axis_for, tick_text
@@ -95,7 +95,8 @@ def write_plots(run: RunDirectory, folder: Path | str) -> list[Path]:
                 path = folder / f"{name}.{ending}"
                 # No date inside, so that the same events give the same file.
                 metadata = {"Date": None} if ending == "svg" else None
-                figure.savefig(path, dpi=160, metadata=metadata)
+                with atomic_file(path) as partial:
+                    figure.savefig(partial, format=ending, dpi=160, metadata=metadata)
                 written.append(path)
     return written
 

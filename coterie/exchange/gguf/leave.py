@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +15,7 @@ from coterie.exchange.gguf.pieces import write_vocabulary
 from coterie.exchange.huggingface.lift import Lifted
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.errors import UserError, nearest
-from coterie.foundation.files import explain_disk_errors, sync_directory
+from coterie.foundation.files import atomic_file, own_file
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 
@@ -47,20 +43,23 @@ def export_file(
     Raises:
         ExchangeError: no architecture can hold the model, no kind of vocabulary the tokenizer, or
             a weight is beyond the precision.
+        OwnedError: another process or thread writes there now.
         UserError: the file exists, or the disk is full or not writable.
         MissingExtraError: the `gguf` library is not installed.
     """
     if dtype not in DTYPES:
         raise UserError(f"There is no type “{dtype}” to export as; {nearest(dtype, DTYPES)}")
     gguf, out = library(), Path(out)
-    if out.exists():
-        raise UserError(
-            f"{out} exists already.", hint="Choose another name, or remove it if it is not needed."
-        )
+    with own_file(out, "exporting", replace=False):
+        _write(gguf, decoder, tokenizer, out, dtype)
+    return out
+
+
+def _write(gguf: Any, decoder: Decoder, tokenizer: Tokenizer | None, out: Path, dtype: str) -> None:
     fit = fitting(decoder)
     said = {} if tokenizer is None else write_vocabulary(tokenizer, fit.settings.known_vocab_size())
     tensors = _Tensors(gguf, decoder, fit, dtype)
-    with _whole_file(out) as path:
+    with atomic_file(out, replace=False) as path:
         writer = gguf.GGUFWriter(path, fit.family.name)
         try:
             writer.add_custom_alignment(_ALIGNMENT)
@@ -83,7 +82,6 @@ def export_file(
             writer.flush()
         finally:
             writer.close()
-    return out
 
 
 def _add(writer: Any, name: str, value: Any) -> None:
@@ -156,23 +154,3 @@ class _Tensors:
                 hint="Export as bf16 or f32.",
             )
         return self._gguf.quants.quantize(tensor.numpy(), planned.kind)
-
-
-@contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file that becomes `path` when the block ends well."""
-    with explain_disk_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
-        os.close(descriptor)
-        try:
-            yield Path(name)
-            with open(name, "rb") as file:
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        sync_directory(path.parent)

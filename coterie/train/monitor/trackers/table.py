@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from coterie.foundation.events import Event
+from coterie.foundation.files import open_append
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
 from coterie.train.monitor.trackers.numbers import numbers_of
@@ -30,7 +31,7 @@ class CSVWriter:
 
     def __init__(self, path: Path) -> None:
         is_new = not path.exists() or path.stat().st_size == 0
-        self._file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - kept open
+        self._file = open_append(path)
         self._writer = csv.writer(self._file)
         if is_new:
             self._writer.writerow(["step", "time", "name", "value"])
@@ -40,6 +41,7 @@ class CSVWriter:
         for name, value in numbers_of(event).items():
             step = getattr(event, "step", 0)
             self._writer.writerow([step, f"{event.time:.3f}", name, repr(value)])
+        self._file.flush()  # a kill costs no rows and tears none
 
     def close(self) -> None:
         """Write out what is buffered and close the file."""

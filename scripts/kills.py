@@ -1,0 +1,205 @@
+"""`kill -9` at random moments of every command that writes: the old, the new, or mended next time.
+
+    python scripts/kills.py --rounds 50 --seed 1
+
+Each round starts a command in a process of its own, kills it somewhere between its start and the
+time it takes alone, and looks at what stands: the old result or the new one, whole, or none where
+there was none. Then the next command runs, must succeed (or say that all is done already), and must
+leave nothing hidden behind. Prints a table and exits with 1 if anything was otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from processes import (
+    alone,
+    copy,
+    digest,
+    is_sound,
+    leftovers,
+    refused_in_words,
+    result_of,
+    room,
+    workshop,
+)
+from processes import start as begin
+
+PREPARE = ["data", "prepare", "text.txt", "--out", "store", "--tokenizer", "characters"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that is killed.
+
+    Attributes:
+        words: the command.
+        found: returns what it wrote, as a hash; "" if nothing stands there.
+        base: which folder it starts in.
+        again: the next command, if it is another.
+        unfinished: whether something else than the old and the new may stand until then: a run that
+            is half trained.
+    """
+
+    words: list[str]
+    found: Callable[[Path], str]
+    base: str
+    again: list[str] | None = None
+    unfinished: bool = False
+
+
+def _store(folder: Path) -> str:
+    place = folder / "store"
+    assert not place.exists() or is_sound(place), "an unsound store stands there"
+    return digest(place)
+
+
+def _run(name: str) -> Callable[[Path], str]:
+    return lambda folder: result_of(folder / "runs" / name)
+
+
+def _weights(folder: Path) -> str:
+    step = folder / "runs" / "new" / "checkpoints" / "step-00000000"
+    assert not (folder / "runs" / "new").exists() or (folder / "runs/new/config.yaml").exists()
+    return digest(step / "model.safetensors")
+
+
+def _pictures(folder: Path) -> str:
+    for each in (folder / "plots").glob("[!.]*"):
+        tail = each.read_bytes()[-40:]
+        assert b"</svg>" in tail or b"IEND" in tail, f"{each.name} is cut"
+    return digest(folder / "plots") if (folder / "plots" / "overview.png").exists() else ""
+
+
+TRAIN = ["train", "tiny.yaml", "--name", "new"]
+CASES = {
+    "data prepare": Case(PREPARE, _store, "base"),
+    "data prepare --replace": Case(
+        [*PREPARE[:-1], "bytes", "--replace"], _store, "stored"
+    ),
+    "train": Case(TRAIN, _run("new"), "base", ["train", "--resume", "new"], unfinished=True),
+    "train --resume": Case(
+        ["train", "--resume", "mine", "train.steps=12"], _run("mine"), "trained", unfinished=True
+    ),
+    "model import": Case(["model", "import", "hf", "--name", "new"], _weights, "trained"),
+    "model extend": Case(
+        ["model", "extend", "mine", "context=32", "method=linear", "--name", "new"],
+        _weights,
+        "trained",
+    ),
+    "model export hf": Case(
+        ["model", "export", "mine", "--out", "out"], lambda f: digest(f / "out"), "trained"
+    ),
+    "model export gguf": Case(
+        ["model", "export", "mine", "--format", "gguf", "--out", "out.gguf"],
+        lambda f: digest(f / "out.gguf"),
+        "trained",
+    ),
+    "tokenizer train": Case(
+        ["tokenizer", "train", "text.txt", "--out", "tok.json", "--vocab-size", "300", "--replace"],
+        lambda f: digest(f / "tok.json"),
+        "trained",
+    ),
+    "report": Case(
+        ["report", "mine", "--out", "page.html"], lambda f: digest(f / "page.html"), "trained"
+    ),
+    "report --plots": Case(
+        ["report", "mine", "--out", "page.html", "--plots", "plots"], _pictures, "trained"
+    ),
+    "presets copy": Case(
+        ["presets", "copy", "quickstart", "mine.yaml", "--force"],
+        lambda f: digest(f / "mine.yaml"),
+        "trained",
+    ),
+}  # fmt: skip
+
+
+def _bases(root: Path) -> dict[str, Path]:
+    base = workshop(root / "base")
+    stored = copy(base, root / "stored")
+    assert alone(PREPARE, stored).code == 0
+    trained = copy(base, root / "trained")
+    for words in (
+        ["train", "tiny.yaml", "--name", "mine"],
+        ["model", "export", "mine", "--out", "hf"],
+        ["tokenizer", "train", "text.txt", "--out", "tok.json", "--vocab-size", "280"],
+    ):
+        child = alone(words, trained)
+        assert child.code == 0, child.said
+    (trained / "page.html").write_text("old")
+    (trained / "mine.yaml").write_text("old")
+    return {"base": base, "stored": stored, "trained": trained}
+
+
+def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tuple[str, str]:
+    """Kill a command once; return what stood there, and what was wrong."""
+    old = case.found(copy(base, folder))
+    child = begin(case.words, folder)
+    time.sleep(after)
+    child.kill()
+    found = case.found(folder)
+    stood = "the new" if found == new else "the old" if found == old else "unfinished"
+    if stood == "unfinished" and not case.unfinished:
+        return stood, "neither the old nor the new stands"
+    hidden = bool(leftovers(folder))
+    following = case.again if case.again and (folder / "runs/new/config.yaml").exists() else None
+    then = alone(following or case.words, folder)
+    if then.code and not (refused_in_words(then) and case.found(folder) == new):
+        return stood, f"the next command: exit {then.code}: {then.said[-300:]}"
+    if case.found(folder) != new:
+        return stood, "what the next command made differs from running alone"
+    if left := leftovers(folder):
+        return stood, f"left behind: {left}"
+    listed = alone(["runs", "list"], folder)
+    if listed.code or "partial" in listed.said:
+        return stood, f"runs list: {listed.said[-300:]}"
+    return f"{stood} stood{', hidden things were swept' if hidden else ''}", ""
+
+
+def main() -> int:
+    """Kill the commands that were asked for and print what stood afterwards."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("commands", nargs="*", choices=[*CASES, []], help="all, if none is named")
+    parser.add_argument("--rounds", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args()
+    print(f"seed {options.seed}, {options.rounds} moments each", flush=True)
+    moments, bad = random.Random(options.seed), 0
+    with room("kills-") as place:
+        bases = _bases(Path(place))
+        for name in options.commands or CASES:
+            case, times = CASES[name], []
+            for _ in range(3):
+                folder = copy(bases[case.base], Path(place) / "round")
+                began = time.perf_counter()
+                child = alone(case.words, folder)
+                assert child.code == 0, child.said
+                times.append(time.perf_counter() - began)
+                new = case.found(folder)
+            outcomes: collections.Counter[str] = collections.Counter()
+            for number in range(options.rounds):
+                after = moments.uniform(0, 1.1 * statistics.median(times))
+                try:
+                    stood, problem = _round(case, bases[case.base], folder, after, new)
+                except AssertionError as error:
+                    stood, problem = "WRONG", str(error)
+                outcomes[stood] += 1
+                if problem:
+                    bad += 1
+                    print(f"  {name}, moment {number} ({after:.3f} s): {problem}", flush=True)
+            told = "; ".join(f"{count} × {stood}" for stood, count in outcomes.most_common())
+            print(f"{name} ({statistics.median(times):.2f} s): {told}", flush=True)
+    print("all as they should be" if not bad else f"{bad} rounds went wrong")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
