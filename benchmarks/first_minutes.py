@@ -130,7 +130,7 @@ class Runner:
 def runner(name: str, layers: list[Layer], file: Path, folder: Path) -> Runner:
     """Build one side on a file, characters, tail split."""
     same = overrides_layer(
-        [f"data.source='{file.resolve()}'", "data.split=tail", "data.valid_fraction=0.1",
+        [f"data.source={file.resolve()}", "data.split=tail", "data.valid_fraction=0.1",
          "tokenizer={kind: characters, special_tokens: []}"]
     )  # fmt: skip
     settings = load_settings(RunSettings, [*layers, same]).settings

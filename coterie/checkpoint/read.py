@@ -30,7 +30,7 @@ from coterie.checkpoint.layout import (
 )
 from coterie.foundation.errors import CheckpointError, nearest
 from coterie.foundation.files import sha256_file
-from coterie.foundation.layers import file_layer
+from coterie.foundation.layers import read_settings_file
 from coterie.foundation.runs import RunDirectory
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import load_tokenizer
@@ -165,7 +165,7 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return the resolved settings that a checkpoint was trained with, as plain values."""
-    return dict(file_layer(path / CONFIG).values)
+    return read_settings_file(path / CONFIG)
 
 
 def read_tokenizer(path: Path) -> Tokenizer | None:

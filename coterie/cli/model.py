@@ -170,7 +170,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
         read_settings,
     )
     from coterie.cli.generate import tell_damaged
-    from coterie.foundation.layers import file_layer
+    from coterie.foundation.layers import read_settings_file
     from coterie.foundation.runs import find_run, list_runs
     from coterie.model import DecoderSettings
     from coterie.presets import preset_names
@@ -186,7 +186,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
     if words.overrides or words.overlays:
         raise UserError("Only presets can be changed before they are shown.", hint=_SHOW)
     if not is_checkpoint(path) and not list_checkpoints((run := find_run(name)).checkpoints):
-        values, checkpoint = dict(file_layer(run.config).values), None
+        values, checkpoint = read_settings_file(run.config), None
     else:
         checkpoint = locate_checkpoint(name, step, tell_damaged)
         values = read_settings(checkpoint)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from coterie.data.reading import Delimiter, OnError
 from coterie.data.sources import Sources
 from coterie.data.split import SplitKind
 from coterie.data.unpack import MAX_EXPANSION
+from coterie.foundation.paths import PathText, UserPath
 from coterie.foundation.settings import Settings
 
 
 class DataSettings(Settings):
     """Where the text comes from and how it is divided."""
 
-    source: str | tuple[str, ...] = Field(
+    source: PathText | tuple[PathText, ...] = Field(
         default="shakespeare",
         description="files, folders or “shakespeare” for the corpus that is shipped",
     )
@@ -46,7 +45,7 @@ class DataSettings(Settings):
     on_error: OnError = Field(
         default="stop", description="at a row or file that cannot be used: stop, or skip it"
     )
-    store: Path | None = Field(
+    store: UserPath | None = Field(
         default=None, description="a prepared token store, used instead of the source"
     )
 

@@ -1,4 +1,4 @@
-"""Reading settings: layers of mappings merged before validation, every value's origin remembered.
+"""Reading settings: layers of values merged before validation, every value's origin remembered.
 
 A run's settings are a preset, perhaps an overlay file or two, and `key=value` words. Each is a
 `Layer`. They are merged deeply (later wins) and validated once, so that a preset keeps what was not
@@ -7,36 +7,47 @@ named; every error is told at once, with where its value came from and the neare
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from coterie.foundation.errors import SettingsError, nearest
-from coterie.foundation.records import parse_yaml, read_yaml
-from coterie.foundation.settings import Settings, union
+from coterie.foundation.merging import Mark, Tree, chosen_kinds, plain
+from coterie.foundation.paths import expand_home
+from coterie.foundation.printable import printable
+from coterie.foundation.reading import parse_or_text, read_word
+from coterie.foundation.records import MAX_DEPTH, read_yaml, to_yaml
+from coterie.foundation.schema import Key, Schema
+from coterie.foundation.settings import Settings, shown
 
 S = TypeVar("S", bound=Settings)
-Key = tuple[str, ...]
 
 _WHERE_KEYS_ARE = "Run: coterie train PRESET --dry-run  to see every key with its value."
+_MOST_BYTES = 1 << 20  # of a settings file
+
+
+class Word(NamedTuple):
+    """One `key=value` of a command line; what its text means is decided with the field known."""
+
+    key: Key
+    text: str
+    word: str
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: a name for the reader and a nested mapping."""
+    """One source of settings: a name for the reader, a nested mapping, words laid over it.
+
+    In what comes from a file, numbers, truth values and nulls are `Scalar`s: a text field takes
+    them as they were written.
+    """
 
     name: str
-    values: Mapping[str, Any]
-    origins: Mapping[Key, str] = field(default_factory=dict)
-
-    def origin(self, key: Key) -> str:
-        """Return where a value of this layer came from, as precisely as is known."""
-        return self.origins.get(key, self.name)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    words: Sequence[Word] = ()
 
 
 @dataclass(frozen=True)
@@ -57,70 +68,56 @@ def file_layer(path: Path | str) -> Layer:
     Raises:
         SettingsError: there is no such file, or it holds no mapping.
     """
-    path = Path(path)
+    return Layer(str(path), _read_mapping(path, written=True))
+
+
+def read_settings_file(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file of settings as plain data.
+
+    Raises:
+        SettingsError: there is no such file, or it holds no mapping.
+    """
+    return _read_mapping(path, written=False)
+
+
+def _read_mapping(path: Path | str, *, written: bool) -> dict[str, Any]:
+    path = Path(expand_home(str(path)))
     try:
-        values = read_yaml(path)
+        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+            raise SettingsError(f"{path} is larger than any settings file: over 1 MiB.")
+        values = read_yaml(path, written=written)
     except FileNotFoundError as error:
         raise SettingsError(f"There is no settings file {path}.") from error
-    if values is None:
+    except OSError as error:  # a name that is too long
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    if values is None or plain(values) is None:
         values = {}
     if not isinstance(values, dict):
-        raise SettingsError(f"{path} holds {type(values).__name__}, but settings are key: value.")
-    return Layer(str(path), values)
+        raise SettingsError(
+            f"{path} holds {shown(plain(values))}, but settings are key: value.",
+            hint="Write for example  train: {steps: 200}",
+        )
+    return values
 
 
 def overrides_layer(words: Iterable[str]) -> Layer:
-    """Read `key.path=value` words as a layer; values are YAML, the last word for a key wins.
+    """Read `key.path=value` words as a layer; the last word for a key wins.
 
     Raises:
-        SettingsError: a word has no `=` or an empty key, or its value is not YAML.
+        SettingsError: a word has no `=` or an empty key.
     """
-    values: dict[str, Any] = {}
-    origins: dict[Key, str] = {}
+    found = []
     for word in words:
         name, equals, text = word.partition("=")
         key = tuple(name.strip().split("."))
         if not equals or not all(key):
             raise SettingsError(
-                f"“{word}” is not key=value.", hint="Write for example train.steps=200"
+                f"“{shown(word)}” is not key=value.", hint="Write for example train.steps=200"
             )
-        value = parse_yaml(text, f"the value of {name}") if text.strip() else ""
-        merged = _nested(key, value)
-        values = merge(values, merged)
-        for path, _ in leaves(merged):
-            origins[path] = f"command line: {word}"
-    return Layer("command line", values, origins)
-
-
-def _nested(key: Key, value: Any) -> dict[str, Any]:
-    for part in reversed(key):
-        value = {part: value}
-    return value
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one nested mapping over another; mappings merge, anything else is replaced."""
-    merged = dict(base)
-    for name, value in over.items():
-        below = merged.get(name)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            merged[name] = merge(below, value)
-        elif isinstance(below, Mapping) and isinstance(value, str) and "kind" in below:
-            merged[name] = merge(below, {"kind": value})  # `norm=layer` keeps what both kinds know
-        elif isinstance(below, str) and isinstance(value, Mapping):
-            merged[name] = merge({"kind": below}, value)  # `norm: rms` below `norm.epsilon=1e-6`
-        elif isinstance(below, list | tuple) and _are_indices(value, len(below)):
-            numbered = {str(index): item for index, item in enumerate(below)}
-            merged[name] = list(merge(numbered, value).values())  # `experts.0.count=4`
-        else:
-            merged[name] = dict(value) if isinstance(value, Mapping) else value
-    return merged
-
-
-def _are_indices(value: Any, length: int) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a mapping's names are positions in a list of some length."""
-    names = value if isinstance(value, Mapping) else ()
-    return bool(names) and all(str(name).isdigit() and int(name) < length for name in names)
+        if len(key) > MAX_DEPTH:
+            raise SettingsError(f"“{shown(word)}” is nested too deeply.")
+        found.append(Word(key, text, word))
+    return Layer("command line", words=found)
 
 
 def leaves(values: Mapping[str, Any], prefix: Key = ()) -> Iterable[tuple[Key, Any]]:
@@ -150,187 +147,86 @@ def load_settings(
         SettingsError: anything is wrong; every problem is listed, with its origin and the nearest
             valid name.
     """
-    merged = _Merged(_with_defaults(cls, layers[0].values) if layers else {})
-    for layer in layers:
-        merged.lay(layer)
-    while True:
-        try:
-            settings = cls.model_validate(merged.values)
-        except ValidationError as error:
-            stale = [key for key in map(_key, _unknown(error)) if merged.is_stale(key)]
-            if not stale:
-                raise _explain(cls, error, merged, hint) from error
-            for key in stale:
-                merged.drop(key)
-        else:
-            return Resolved(settings, {key: origin for key, (_, origin) in merged.origins.items()})
-
-
-def _with_defaults(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what a preset leaves to defaults, so that a later layer can name a part of it."""
+    tree = merge_layers(cls, layers)
     try:
-        return cls.model_validate(dict(values)).model_dump()
-    except ValidationError:
-        return dict(values)  # told once, with everything else, when all layers are merged
+        settings = cls.model_validate(tree.values())
+    except ValidationError as error:
+        raise _explain(tree, error.errors(), hint) from error
+    if tree.problems:
+        raise _explain(tree, [], hint)
+    return Resolved(settings, tree.provenance())
 
 
-class _Merged:
-    """The values merged so far, and for each named one the depth and origin of its layer."""
-
-    def __init__(self, defaults: dict[str, Any]) -> None:
-        self.values = defaults
-        self.origins: dict[Key, tuple[int, str]] = {}
-        self._depth = -1
-
-    def lay(self, layer: Layer) -> None:
-        """Lay the next layer over what is there."""
-        self._depth += 1
-        before, self.values = self.values, merge(self.values, layer.values)
-        for path, value in leaves(layer.values):
-            stands_for_kind = isinstance(value, str) and isinstance(
-                _get(self.values, path), Mapping
-            )
-            target = (*path, "kind") if stands_for_kind else path
-            for old in [key for key in self.origins if key[: len(target)] == target]:
-                del self.origins[old]
-            self.origins[target] = (self._depth, layer.origin(path))
-            if target[-1] == "kind":
-                self._forget_defaults(target[:-1], before)
-
-    def _forget_defaults(self, part: Key, before: Mapping[str, Any]) -> None:
-        """Where a part's kind changed, drop the old kind's defaults: nobody asked for them."""
-        old = _get(before, part)
-        if not isinstance(old, Mapping) or old.get("kind") == _get(self.values, (*part, "kind")):
-            return
-        for name in old:
-            key = (*part, name)
-            if not any(path[: len(key)] == key for path in self.origins):
-                self.drop(key)
-
-    def is_stale(self, key: Key) -> bool:
-        """Whether an unknown key was inherited from before the layer that chose its part's kind."""
-        kind = self.origins.get((*key[:-1], "kind"))
-        own = [depth for path, (depth, _) in self.origins.items() if path[: len(key)] == key]
-        return kind is not None and max(own, default=-1) < kind[0]
-
-    def drop(self, key: Key) -> None:
-        """Forget a value and its origins."""
-        values = self.values
-        for part in key[:-1]:
-            values[part] = dict(values[part])
-            values = values[part]
-        values.pop(key[-1], None)
-        for old in [path for path in self.origins if path[: len(key)] == key]:
-            del self.origins[old]
-
-    def origins_of(self, key: Key) -> list[str]:
-        """Return where the values at and below a key came from."""
-        found = {origin for path, (_, origin) in self.origins.items() if path[: len(key)] == key}
-        return sorted(found)
+def merge_layers(cls: type[Settings], layers: Sequence[Layer]) -> Tree:
+    """Return layers laid over one another, not validated yet."""
+    kinds: dict[Key, Any] = {}
+    for layer in layers:
+        chosen_kinds(layer.values, (), kinds)
+        for key, text, _ in layer.words:
+            value = text if key[-1] == "kind" else parse_or_text(text)
+            chosen_kinds(_nested(key, value), (), kinds)
+    tree = Tree(Schema(cls, kinds))
+    for depth, layer in enumerate(layers):
+        tree.lay((), layer.values, Mark(depth, layer.name))
+        for order, each in enumerate(layer.words):
+            _lay_word(tree, each, Mark(depth, f"{layer.name}: {each.word}", order))
+    return tree
 
 
-def _get(values: Any, key: Key) -> Any:
-    for part in key:
-        if isinstance(values, Mapping) and part in values:
-            values = values[part]
-        elif isinstance(values, list | tuple) and part.isdigit() and int(part) < len(values):
-            values = values[int(part)]
-        else:
-            return None
-    return values
+def _nested(key: Key, value: Any) -> Any:
+    for part in reversed(key):
+        value = {part: value}
+    return value
 
 
-def _key(location: Sequence[str | int]) -> Key:
-    return tuple(str(part) for part in location)
-
-
-def _unknown(error: ValidationError) -> Iterable[Sequence[str | int]]:
-    return (item["loc"] for item in error.errors() if item["type"] == "extra_forbidden")
-
-
-def _explain(
-    cls: type[Settings], error: ValidationError, merged: _Merged, hint: str
-) -> SettingsError:
-    """Turn pydantic's report into lines for the reader."""
-    lines = ["  " + _explain_one(cls, problem, merged) for problem in error.errors()]
-    count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
-    return SettingsError(
-        f"The settings have {count}:\n" + "\n".join(lines),
-        hint=hint,
-    )
-
-
-def _explain_one(cls: type[Settings], problem: Any, merged: _Merged) -> str:
-    key = _key(problem["loc"])
-    name = ".".join(key) or "the settings as a whole"
-    if problem["type"] == "missing":
-        return f"{name}: missing, and it has no default"
-    if problem["type"] == "extra_forbidden":
-        text = f"unknown key; {nearest(key[-1], field_names(cls, key[:-1], merged.values))}"
+def _lay_word(tree: Tree, word: Word, mark: Mark) -> None:
+    place = tree.schema.at(word.key)
+    name = ".".join(word.key)
+    try:
+        value = read_word(word.text, None if place is None else place.shape, name)
+    except SettingsError as error:
+        tree.problems.append((word.key, error.message, mark.origin))
     else:
-        message = problem["msg"].removeprefix("Value error, ")
-        given = problem.get("input")
-        text = message[:1].lower() + message[1:]
-        if given is None or isinstance(given, str | int | float | bool):
-            text += f", got {given!r}"
-    origins = merged.origins_of(key) if key else []
-    return f"{name}: {text}" + (f"  [{'; '.join(origins[:2])}]" if origins else "")
+        tree.lay(word.key, value, mark)
 
 
-def field_names(cls: type[BaseModel], key: Key, values: Mapping[str, Any]) -> list[str]:
-    """Return the names of the fields that a part of a settings class has.
-
-    Args:
-        cls: the class of the whole.
-        key: the path to the part.
-        values: the whole's values, which decide the members of unions.
-    """
-    current: Any = cls
-    for depth, part in enumerate(key):
-        current = _step(current, part, _get(values, key[: depth + 1]))
-        if current is None:
-            return []
-    return list(current.model_fields) if _is_model(current) else []
+def _explain(tree: Tree, errors: Iterable[Any], hint: str) -> SettingsError:
+    """Turn pydantic's report into lines for the reader."""
+    keys = {key for key, _, _ in tree.problems}
+    lines = [_line(key, text, [origin]) for key, text, origin in tree.problems]
+    for problem in errors:
+        key = tuple(str(part) for part in problem["loc"])
+        if key not in keys:
+            lines.append(_line(key, _describe(tree, key, problem), tree.origins(key)))
+    count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
+    return SettingsError(f"The settings have {count}:\n" + "\n".join(lines), hint=hint)
 
 
-def _is_model(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)
+def _line(key: Key, text: str, origins: Sequence[str]) -> str:
+    name = ".".join(part or "“”" for part in key) or "the settings as a whole"
+    told = f"  [{'; '.join(shown(each, 200) for each in origins[:3])}]" if origins else ""
+    return f"  {printable(name, '')}: {printable(text)}{told}"
 
 
-def _step(current: Any, part: str, value: Any) -> Any:
-    """Follow one part of a path into an annotation; `None` when it cannot be followed."""
-    if not _is_model(current):  # a tuple or mapping: the part is an index or a name
-        inner = [each for each in typing.get_args(current) if each not in (str, int, Ellipsis)]
-        return _resolve(inner[0], value) if inner else None
-    info = current.model_fields.get(part)
-    if info is None:
-        return None
-    for extra in info.metadata:
-        if isinstance(extra, union):
-            return _member(extra, value)
-    return _resolve(info.annotation, value)
-
-
-def _resolve(annotation: Any, value: Any) -> Any:
-    """Look through optional and annotated types to a settings class or a container of them."""
-    if _is_model(annotation) or typing.get_origin(annotation) in (dict, tuple, list):
-        return annotation
-    for extra in typing.get_args(annotation)[1:]:
-        if isinstance(extra, union):
-            return _member(extra, value)
-    inner = (_resolve(each, value) for each in typing.get_args(annotation))
-    return next((each for each in inner if each is not None), None)
-
-
-def _member(extra: union, value: Any) -> type[Settings] | None:
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind is None and len(extra.members) == 1:
-        return next(iter(extra.members.values()))
-    return extra.members.get(kind) if isinstance(kind, str) else None
+def _describe(tree: Tree, key: Key, problem: Mapping[str, Any]) -> str:
+    """Return what is wrong with the value at a key, and the nearest valid choice."""
+    given = problem.get("input")
+    if problem["type"] == "missing":
+        return "missing, and it has no default"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key; {nearest(key[-1], tree.schema.names(key[:-1]))}"
+    place = tree.schema.at(key)
+    if problem["type"] == "literal_error" and place is not None and place.shape.choices:
+        return f"got {shown(given)}; {nearest(str(given), place.shape.choices)}"
+    if given is None and problem["type"].startswith("string"):
+        return "got null; a text that reads so needs quotes"
+    message = problem["msg"].removeprefix("Value error, ")
+    text = message[:1].lower() + message[1:]
+    if given is None or isinstance(given, str | int | float | bool):
+        text += f", got {shown(given)}"
+    return text
 
 
 def dump_yaml(settings: Settings) -> str:
     """Return settings as YAML text that reads back to equal settings."""
-    return yaml.safe_dump(
-        settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100
-    )
+    return to_yaml(settings.model_dump(mode="json"))

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -158,7 +159,9 @@ class _Loader(yaml.SafeLoader):
         found: dict[Hashable, Any] = {}
         for name_node, value_node in node.value:
             name = self.construct_object(name_node, deep=True)
-            if name is None or isinstance(name, list | dict | float):
+            if isinstance(name, Scalar) and name.value is not None:
+                name = name.text
+            if name is None or isinstance(name, list | dict | float | Scalar):
                 raise _DamagedError(f"{_place(name_node)}a key must be a plain word")
             if name in found:
                 raise _DamagedError(f"{_place(name_node)}“{name}” is given twice")
@@ -196,8 +199,48 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str, what: str, error: type[UserError] = SettingsError) -> Any:
+@dataclass(frozen=True)
+class Scalar:
+    """A number, truth value or null of a YAML text, and how it was written there."""
+
+    value: bool | int | float | None
+    text: str
+
+
+class _WrittenLoader(_Loader):
+    """Keeps how scalars were written, for readers that learn later whether a text was meant."""
+
+    def construct_written(self, node: Any) -> Scalar | str:
+        try:
+            value = _Loader.yaml_constructors[node.tag](self, node)
+        except ValueError:  # an integer of thousands of digits
+            return node.value
+        return Scalar(value, node.value)
+
+
+for _name in ("bool", "int", "float", "null"):
+    _WrittenLoader.add_constructor(f"tag:yaml.org,2002:{_name}", _WrittenLoader.construct_written)
+
+
+def read_scalar(text: str) -> Scalar | str:
+    """Return what a text means as one YAML scalar; nothing in it is syntax."""
+    loader, text = _WrittenLoader(""), text.strip()
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+    if tag not in _WrittenLoader.yaml_constructors or tag.endswith(":str"):
+        return text
+    return loader.construct_written(yaml.ScalarNode(tag, text))
+
+
+def parse_yaml(
+    text: str, what: str, error: type[UserError] = SettingsError, *, written: bool = False
+) -> Any:
     """Parse YAML text as plain data: mappings, lists, words, numbers, true, false, null.
+
+    Args:
+        text: the text.
+        what: what it is, the beginning of a message.
+        error: the class of the error to raise.
+        written: whether numbers, truth values and nulls come as `Scalar`.
 
     Raises:
         UserError: it is not YAML, or uses what plain data does not need (anchors, aliases, tags, a
@@ -205,7 +248,7 @@ def parse_yaml(text: str, what: str, error: type[UserError] = SettingsError) -> 
     """
     hint = "Check the indentation and the colons; a text with special characters needs quotes."
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_WrittenLoader if written else _Loader)
     except (RecursionError, MemoryError) as failure:
         raise error(f"{what} is not usable YAML: it is nested too deeply.") from failure
     except yaml.YAMLError as failure:
@@ -215,7 +258,9 @@ def parse_yaml(text: str, what: str, error: type[UserError] = SettingsError) -> 
         raise error(f"{what} is not usable YAML: {reason}", hint=hint) from failure
 
 
-def read_yaml(path: Path | str, error: type[UserError] = SettingsError) -> Any:
+def read_yaml(
+    path: Path | str, error: type[UserError] = SettingsError, *, written: bool = False
+) -> Any:
     """Read a YAML file; see `parse_yaml`.
 
     Raises:
@@ -226,4 +271,27 @@ def read_yaml(path: Path | str, error: type[UserError] = SettingsError) -> Any:
         text = _read_bytes(path, error).decode("utf-8-sig")
     except UnicodeDecodeError as failure:
         raise error(f"{os.fspath(path)} is not UTF-8 text: {failure}") from failure
-    return parse_yaml(text, str(path), error)
+    return parse_yaml(text, str(path), error, written=written)
+
+
+# Words that every YAML reads as themselves; any other text is written between double quotes.
+_SAFE = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(?: [A-Za-z_(][A-Za-z0-9_.,/()-]*)*")
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        plain = _SAFE.fullmatch(text) and text not in "ynYN" and read_scalar(text) == text
+        plain = plain and self.resolve(yaml.ScalarNode, text, (True, False)).endswith(":str")
+        style = None if plain else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
+def to_yaml(value: Any, width: int = 100) -> str:
+    """Return plain data as YAML text that `parse_yaml`, or any other reader, reads back equal."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)

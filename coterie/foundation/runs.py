@@ -21,6 +21,7 @@ from pathlib import Path
 from coterie.foundation.errors import RunError, nearest
 from coterie.foundation.files import explain_disk_errors, write_text_atomic
 from coterie.foundation.locks import OwnedError, own
+from coterie.foundation.paths import expand_home, home
 from coterie.foundation.swap import sweep
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -169,15 +170,15 @@ def check_name(name: str) -> None:
 
 def runs_root() -> Path:
     """Return where runs live: the environment variable COTERIE_RUNS, or `runs` in this folder."""
-    return Path(os.environ.get("COTERIE_RUNS", "runs"))
+    return Path(expand_home(os.environ.get("COTERIE_RUNS") or "runs"))
 
 
 def cache_root() -> Path:
     """Return where prepared data and measurements are kept: COTERIE_CACHE or the user's cache."""
     if named := os.environ.get("COTERIE_CACHE"):
-        return Path(named)
+        return Path(expand_home(named))
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "coterie"
+    return (Path(expand_home(base)) if base else home() / ".cache") / "coterie"
 
 
 def list_runs(root: Path | None = None) -> list[RunDirectory]:

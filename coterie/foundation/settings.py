@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
 from coterie.foundation.errors import nearest
+from coterie.foundation.printable import printable
 
 
 class Settings(BaseModel):
@@ -71,7 +72,7 @@ class union:  # noqa: N801 - reads as a word in annotations
             raise PydanticCustomError(
                 "union_mapping",
                 "expected a mapping with “kind”, got {got}; {phrase}",
-                {"got": repr(value), "phrase": nearest("", self.members)},
+                {"got": shown(value), "phrase": nearest("", self.members)},
             )
         member = self._find(value)
         return member.model_validate(dict(value))
@@ -88,13 +89,24 @@ class union:  # noqa: N801 - reads as a word in annotations
             )  # fmt: skip
         if isinstance(kind, str) and ":" in kind:
             return _import_member(kind)
-        if kind not in self.members:
+        if not isinstance(kind, str) or kind not in self.members:
             raise PydanticCustomError(
                 "union_kind",
                 "there is no kind “{kind}” here; {phrase}",
-                {"kind": str(kind), "phrase": nearest(str(kind), self.members)},
+                {"kind": shown(kind), "phrase": nearest(str(kind), self.members)},
             )
         return self.members[kind]
+
+    def member(self, kind: Any) -> type[Settings] | None:
+        """Return the class of a kind, `None` where there is no such.
+
+        Args:
+            kind: the kind; None: nobody chose, which leaves a union of one no choice.
+        """
+        try:
+            return self._find({"kind": kind})
+        except PydanticCustomError:
+            return None
 
 
 def members(annotation: Any) -> tuple[type[Settings], ...]:
@@ -115,7 +127,7 @@ def _dump(value: Settings, info: core_schema.SerializationInfo) -> dict[str, Any
 
 
 def _is_outsider(value: Settings) -> bool:
-    return ":" in getattr(value, "kind", "")
+    return ":" in str(getattr(value, "kind", ""))
 
 
 def _import_member(path: str) -> type[Settings]:
@@ -123,23 +135,34 @@ def _import_member(path: str) -> type[Settings]:
     module_name, _, class_name = path.partition(":")
     try:
         member = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # a foreign module may do anything while it loads
+        reason = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise PydanticCustomError(
             "union_import", "could not import “{path}”: {reason}",
-            {"path": path, "reason": str(error)},
+            {"path": printable(path, ""), "reason": printable(reason, "")},
         ) from error  # fmt: skip
     if not (isinstance(member, type) and issubclass(member, Settings)):
         raise PydanticCustomError(
-            "union_import", "“{path}” is not a coterie Settings class", {"path": path}
+            "union_import",
+            "“{path}” is not a coterie Settings class",
+            {"path": printable(path, "")},
         )
     field = member.model_fields.get("kind")
     if field is None or field.annotation is not str:
         raise PydanticCustomError(
             "union_import",
             "“{path}” needs a field `kind: str`, which will hold its import path",
-            {"path": path},
+            {"path": printable(path, "")},
         )
     return member
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """Return a value for an error: one line, not longer than `width` characters."""
+    if isinstance(value, int) and value.bit_length() > 4000:  # too long for Python to write out
+        return f"an integer of about {round(value.bit_length() * 0.30103):,} digits"
+    text = printable(value if isinstance(value, str) else repr(value), "")
+    return text if len(text) <= width else text[:width] + "…"
 
 
 __all__ = ["Settings", "ValidationError", "kind_of", "members", "union"]

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from coterie.foundation.errors import SettingsError, nearest
-from coterie.foundation.layers import Layer, file_layer, parse_yaml
+from coterie.foundation.layers import Layer, file_layer
+from coterie.foundation.merging import plain
+from coterie.foundation.paths import expand_home
+from coterie.foundation.records import parse_yaml
 
 FULL = "full"
 
@@ -48,22 +51,32 @@ def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
     Raises:
         SettingsError: there is no such preset, file or scale.
     """
-    path = Path(target)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    path = Path(expand_home(target))
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
         layer = file_layer(path)
-        name, values = str(path), dict(layer.values)
+        name, values = layer.name, dict(layer.values)
     else:
         name = f"preset {target}"
-        values = parse_yaml(preset_text(target), name)
-    scales = values.pop("scales", {}) or {}
+        values = parse_yaml(preset_text(target), name, written=True)
+    scales = values.pop("scales", {})
+    scales = scales if plain(scales) is not None else {}
     layers = [Layer(name, values)]
     if scale in (None, FULL):
         return layers
+    if not isinstance(scales, dict) or not isinstance(scales.get(str(scale), {}), dict):
+        raise SettingsError(f"scales in {name} is not a mapping of names to settings.")
     if scale not in scales:
         raise SettingsError(
             f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
         )
     return [*layers, Layer(f"{name} at scale {scale}", scales[scale])]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def preset_scales(name: str) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.files import sha256_file
+from coterie.foundation.paths import UserPath
 from coterie.foundation.settings import Settings, union
 from coterie.tokenizer.characters import Characters
 from coterie.tokenizer.interface import Tokenizer
@@ -24,7 +25,7 @@ class TokenizerFile(Settings):
     """A tokenizer saved as one JSON file: Coterie's own or any tokenizer.json."""
 
     kind: Literal["file"] = "file"
-    path: Path = Field(description="A tokenizer.json, or a folder that holds one.")
+    path: UserPath = Field(description="A tokenizer.json, or a folder that holds one.")
     special_tokens: tuple[str, ...] = Field(
         default=(), description="Further texts that become one token each."
     )

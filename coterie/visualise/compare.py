@@ -11,11 +11,10 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import yaml
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.printable import printable
-from coterie.foundation.records import parse_yaml
+from coterie.foundation.records import parse_yaml, to_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import count, duration, loss, percent, times
 from coterie.visualise.page import document, emblem, table
@@ -189,7 +188,7 @@ def flatten(value: Any, path: str = "") -> dict[str, str]:
     elif isinstance(value, list) and value:
         items = [(f"{path}[{i}]", v) for i, v in enumerate(value)]
     else:
-        return {path: yaml.safe_dump(value, width=1000).removesuffix("\n...\n").strip()}
+        return {path: to_yaml(value, width=1000).removesuffix("\n...\n").strip()}
     return {key: text for name, each in items for key, text in flatten(each, name).items()}
 
 

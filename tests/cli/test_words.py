@@ -8,7 +8,17 @@ import pytest
 
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import SettingsError, UserError
-from coterie.foundation.layers import merge
+from coterie.foundation.layers import load_settings
+from coterie.foundation.settings import Settings
+
+
+class _Part(Settings):
+    b: int = 0
+    c: int = 0
+
+
+class _Whole(Settings):
+    a: _Part = _Part()
 
 
 def test_words_are_sorted_by_form_in_any_order():
@@ -21,10 +31,7 @@ def test_words_are_sorted_by_form_in_any_order():
 def test_layers_end_with_the_command_line(tmp_path):
     (tmp_path / "over.yaml").write_text("a: {b: 1, c: 2}\n")
     layers = read_words(("a.b=3", "@over.yaml")).layers()
-    merged = {}
-    for layer in layers:
-        merged = merge(merged, layer.values)
-    assert merged == {"a": {"b": 3, "c": 2}}
+    assert load_settings(_Whole, layers).settings.a == _Part(b=3, c=2)
 
 
 def test_a_missing_overlay_is_refused():

@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.layers import (
     Layer,
     dump_yaml,
     file_layer,
-    leaves,
     load_settings,
-    merge,
     overrides_layer,
-    parse_yaml,
-)  # fmt: skip
+)
+from coterie.foundation.records import parse_yaml
 from coterie.foundation.settings import Settings, members, union
 
 
@@ -48,6 +44,7 @@ class Whole(Settings):
     basket: Basket
     seed: int = 0
     rate: float = 0.1
+    extra: Apple | None = None
 
 
 class Noisy(Settings):
@@ -127,7 +124,7 @@ def test_an_unknown_key_of_the_preset_itself_is_not_dropped():
         load_settings(Whole, [preset])
 
 
-@pytest.mark.parametrize("word", ["seed", "=3", "a..b=1", "seed=[1"])
+@pytest.mark.parametrize("word", ["seed", "=3", "a..b=1"])
 def test_malformed_words_are_refused(word):
     with pytest.raises(SettingsError):
         overrides_layer([word])
@@ -186,24 +183,90 @@ def test_settings_are_frozen():
         settings.seed = 3
 
 
-_NESTED = st.recursive(
-    st.integers(),
-    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
-    max_leaves=8,
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["basket.fruit={kind: pear, heads: 8}"],
+        ["basket.fruit={heads: 8, kind: pear}"],
+        ["basket.fruit.kind=pear", "basket.fruit.heads=8"],
+        ["basket.fruit.heads=8", "basket.fruit.kind=pear"],
+        ["basket.fruit.heads=8", "basket.fruit=pear"],
+        ["basket.fruit=pear", "basket.fruit={heads: 8}"],
+        ["basket={fruit: {kind: pear, heads: 8}}"],
+    ],
 )
-_MAPPING = st.dictionaries(st.sampled_from("abcd"), _NESTED, max_size=4)
+def test_a_value_beside_a_kind_holds_in_every_order_even_where_it_equals_a_default(words):
+    for preset in (PRESET, Layer("bare", {"basket": {"width": 8}})):
+        resolved = load_settings(Whole, [preset, overrides_layer(words)])
+        assert resolved.settings.basket.fruit == Pear(heads=8)
+        assert resolved.origin(("basket", "fruit", "heads")).startswith("command line: ")
+        assert resolved.origin(("basket", "fruit", "window")) == "default"
 
 
-@given(_MAPPING, _MAPPING)
-def test_merge_keeps_every_leaf_of_the_upper_layer(base, over):
-    merged = dict(leaves(merge(base, over)))
-    for path, value in leaves(over):
-        if value != {}:
-            assert merged[path] == value
+def test_values_beside_a_kind_hold_in_files_and_lists(tmp_path):
+    (tmp_path / "over.yaml").write_text(
+        "basket: {fruit: {kind: apple, seeds: 4}, rows: [{kind: pear, heads: 1}, apple]}\n"
+    )
+    layers = [PRESET, file_layer(tmp_path / "over.yaml")]
+    basket = load_settings(Whole, layers).settings.basket
+    assert basket.fruit == Apple(heads=5, seeds=4)
+    assert basket.rows == (Pear(heads=1), Apple())
+    words = ["basket.rows.1.heads=2", "basket.rows.1.kind=pear", "basket.rows.0.kind=apple"]
+    resolved = load_settings(Whole, [*layers, overrides_layer(words)])
+    assert resolved.settings.basket.rows == (Apple(heads=1), Pear(heads=2))
+    assert resolved.origin(("basket", "rows")) == "command line: basket.rows.0.kind=apple"
 
 
-@given(_MAPPING, _MAPPING)
-def test_merge_changes_neither_layer(base, over):
-    before = repr(base), repr(over)
-    merge(base, over)
-    assert (repr(base), repr(over)) == before
+def test_a_whole_part_from_python_replaces_what_was_there():
+    layer = Layer("Python", {"basket": {"fruit": Apple(seeds=7)}})
+    assert load_settings(Whole, [PRESET, layer]).settings.basket.fruit == Apple(heads=4, seeds=7)
+
+
+def test_null_forgets_a_part_and_where_it_came_from():
+    preset = Layer("preset", {"basket": {"width": 8}, "extra": {"heads": 2, "seeds": 5}})
+    resolved = load_settings(Whole, [preset, overrides_layer(["extra=null"])])
+    assert resolved.settings.extra is None
+    assert resolved.origin(("extra", "heads")) == "default"
+    assert resolved.origin(("extra",)) == "command line: extra=null"
+    resolved = load_settings(Whole, [preset, overrides_layer(["extra=null", "extra.seeds=1"])])
+    assert resolved.settings.extra == Apple(seeds=1)
+    assert resolved.origin(("extra", "heads")) == "default"
+
+
+def test_named_entries_are_added_and_an_empty_mapping_clears_them():
+    preset = Layer("preset", {"basket": {"width": 8, "named": {"a": "pear"}}})
+    for words, names in ((["basket.named.b=apple"], {"a", "b"}), (["basket.named={}"], set())):
+        resolved = load_settings(Whole, [preset, overrides_layer(words)])
+        assert set(resolved.settings.basket.named) == names
+
+
+def test_items_that_are_not_there_are_refused():
+    assert "rows.2: there is no item 2 in this list; choices: 0 to 0" in refuse(
+        "basket.rows=[apple]", "basket.rows.2.heads=1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("{kind: {}}", "there is no kind “{}”"),
+     ("{kind: [a]}", "no kind"), ("{kind: 3}", "no kind"), ("{kind: os:path}", "not a coterie"),
+     ("{kind: ':'}", "could not import"), ("{kind: '.a:B'}", "could not import"),
+     ("3", "expected a mapping with “kind”, got 3"), ("&a {b: *a}", "an anchor"),
+     ("!!set {a}", "a tag"), ("[" * 500, "YAML"), ("{? [a] : b}", "a key must be"),
+     ("2020-99-99", "no kind"), ("{kind: apple, kind: pear}", "given twice")],
+)  # fmt: skip
+def test_what_is_no_part_is_refused_with_the_key(value, words):
+    message = refuse(f"basket.fruit={value}")
+    assert "basket.fruit" in message
+    assert words in message
+
+
+def test_a_part_without_its_kind_stays_what_it_is():
+    assert load("basket.fruit={}").settings.basket.fruit == Apple(heads=5)
+    assert "“kind” is missing" in refuse("basket.fruit={kind: }")
+
+
+def test_numbers_are_numbers_and_nothing_else():
+    assert load("seed=1_000").settings.seed == 1000
+    for word in ("seed=true", "seed=5 # five", "seed=[1]", "rate=1e999", f"seed={'9' * 9000}"):
+        assert word.partition("=")[0] + ": " in refuse(word)

@@ -6,17 +6,21 @@ import contextlib
 import os
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from coterie.foundation.errors import SettingsError, StoreError, UserError
 from coterie.foundation.records import (
+    Scalar,
     parse_json,
     parse_yaml,
     read_json,
     read_model,
+    read_scalar,
     read_yaml,
+    to_yaml,
 )
 
 
@@ -85,6 +89,36 @@ def test_yaml_without_traps(text: str, value: object):
     read = parse_yaml(text, "it")
     assert read == value
     assert type(read) is type(value)
+
+
+@given(st.text(st.characters(exclude_categories=[]), max_size=60))
+@example("\ud800")
+@example("a" * 150 + "  b" * 200 + " ")
+def test_every_text_is_written_so_that_it_is_read_back_equal(text: str):
+    value = {"a": [text, {text: text}], "b": text}
+    written = to_yaml(value)
+    assert parse_yaml(written, "it") == value
+    assert parse_yaml(written, "it", written=True) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e3", "1_000", "0x1", "0o17", "017", "12:30", "yes", "No", "y", "~", "null", "", "2020-01-01",
+     "=", "<<", ".inf", ".NaN", "- a", "-", "a: b", "#", "a #b", "&a", "*a", "!x", "@x", "%", "`",
+     "|", ">", '"', "'", " a", "a ", "\x85", "\u2028", "\x00", "😀", "? a", "---", "0b1",],
+)  # fmt: skip
+def test_no_yaml_takes_a_text_for_anything_else(text: str):
+    written = to_yaml({"a": text})
+    assert yaml.safe_load(written) == parse_yaml(written, "it") == {"a": text}
+
+
+def test_scalars_know_how_they_were_written():
+    read = parse_yaml("{a: 1e3, 2: 0x1F, c: ~, d: '5', e: 12:30, f: True}", "it", written=True)
+    assert read == {"a": Scalar(1000.0, "1e3"), "2": Scalar(31, "0x1F"), "c": Scalar(None, "~"),
+                    "d": "5", "e": "12:30", "f": Scalar(True, "True")}  # fmt: skip
+    assert parse_yaml("9" * 5000, "it", written=True) == "9" * 5000
+    assert [read_scalar(each) for each in (" 5 ", "5 # five", "[1]", "&a b", "")] == [
+        Scalar(5, "5"), "5 # five", "[1]", "&a b", Scalar(None, "")]  # fmt: skip
 
 
 @given(st.text(max_size=60))

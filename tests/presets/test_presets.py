@@ -94,7 +94,7 @@ def test_the_quickstart_knows_every_tag_of_the_grammar():
 def test_each_preset_trains_resumes_and_writes_at_tiny_scale(name, tmp_path):
     (tmp_path / "play.txt").write_text(PLAY)
     small = settings(
-        name, "tiny", f"data.source='{tmp_path / 'play.txt'}'", "train.steps=6",
+        name, "tiny", f"data.source={tmp_path / 'play.txt'}", "train.steps=6",
         "train.batch_size=4", "train.evaluate_every=3", "train.checkpoint_every=3",
         "tokenizer={kind: characters}", "sample.max_tokens=8",
     )  # fmt: skip

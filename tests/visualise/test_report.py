@@ -246,7 +246,7 @@ def test_runs_of_one_name_are_told_apart():
 
 def test_settings_become_dotted_paths():
     assert flatten({"a": {"b": [1, {"c": None}]}, "d": {}, "e": "x: y"}) == {
-        "a.b[0]": "1", "a.b[1].c": "null", "d": "{}", "e": "'x: y'"}  # fmt: skip
+        "a.b[0]": "1", "a.b[1].c": "null", "d": "{}", "e": '"x: y"'}  # fmt: skip
 
 
 def test_where_a_report_cannot_go(synthetic_run, tmp_path):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from coterie.foundation.events import Event
 from coterie.foundation.files import open_append
+from coterie.foundation.paths import PathText
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
 from coterie.train.monitor.trackers.numbers import numbers_of
@@ -19,7 +20,7 @@ class CSV(Settings):
     """Rows of (step, time, name, value) in a file of the run's directory."""
 
     kind: Literal["csv"] = "csv"
-    file: str = Field(default="metrics.csv", description="name inside the run's directory")
+    file: PathText = Field(default="metrics.csv", description="name inside the run's directory")
 
     def build(self, run: RunDirectory) -> CSVWriter:
         """Return an observer that appends to the run's file."""
