@@ -61,7 +61,8 @@ def prepare(
     out
         The folder to make; it appears only when it is complete.
     tokenizer
-        gpt2, cl100k_base, o200k_base, characters, bytes, bpe:4096 (trained here), or a path.
+        gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained here), or a
+        path.
     valid_fraction
         Share of the characters held out for validation.
     split

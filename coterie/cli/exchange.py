@@ -39,7 +39,8 @@ def import_model(
     name
         Name of the run; by default that of the folder or file.
     tokenizer
-        Use this one instead of the model's: gpt2, cl100k_base, o200k_base, bytes, or a path.
+        Use this one instead of the model's: gpt2, cl100k_base, o200k_base, smollm, bytes, or a
+        path.
     json
         Print JSON.
     """

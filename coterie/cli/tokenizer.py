@@ -114,7 +114,7 @@ def inspect(
     Parameters
     ----------
     tokenizer
-        gpt2, cl100k_base, o200k_base, bytes, or the path of a tokenizer or store.
+        gpt2, cl100k_base, o200k_base, smollm, bytes, or the path of a tokenizer or store.
     text
         The text, or `-` to read it from standard input.
     special

@@ -20,20 +20,45 @@ from coterie.tokenizer.tables import TABLES, byte_alphabet
 
 _ODD = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
 
+# GPT-2's words after every digit was made a word, as StarCoder and SmolLM have it: Digits(
+# individual_digits=True) before ByteLevel. Blanks before a digit are as those at a text's end.
+_DIGITS_PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++|\p{N}| ?[^\s\p{L}\p{N}]++|\s++$|\s++(?=\p{N})|\s+(?!\S)|\s"
+)
+
 
 class FastRules:
-    """Byte-level BPE through tiktoken's core."""
+    """Byte-level BPE through tiktoken's core.
 
-    def __init__(self, ranks: dict[bytes, int], special_tokens: dict[str, int]) -> None:
+    Args:
+        pattern: what splits a text into words.
+        ranks: of every piece.
+        special_tokens: and their numbers.
+    """
+
+    def __init__(
+        self, pattern: str, ranks: dict[bytes, int], special_tokens: dict[str, int]
+    ) -> None:
+        # The core fails without a rank for each byte; texts with these bytes never reach it.
+        self._without_token = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
+        free = max([*ranks.values(), *special_tokens.values()], default=0) + 1
+        further = {bytes([byte]): free + i for i, byte in enumerate(self._without_token)}
         self._core = tiktoken.Encoding(
             name="bpe",
-            pat_str=TABLES["gpt2"].pattern,  # what the library's ByteLevel splits by
-            mergeable_ranks=ranks,
+            pat_str=pattern,
+            mergeable_ranks={**ranks, **further},
             special_tokens=special_tokens,
         )
 
     def encode(self, text: str, *, special: bool) -> np.ndarray | None:
-        """Return the numbers of a text, uint32 [T], or `None` where the core gives up."""
+        """Return the numbers of a text, uint32 [T], or `None` where the core gives up.
+
+        It does where the text has bytes without a token: the library joins what is around them.
+        """
+        if self._without_token:
+            content = text.encode("utf-8")
+            if len(content.translate(None, self._without_token)) < len(content):
+                return None
         allowed = self._core.special_tokens_set if special else frozenset()
         try:
             return self._core.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
@@ -43,7 +68,8 @@ class FastRules:
 
 def fast_rules(description: dict[str, Any]) -> FastRules | None:
     """Return the fast way through a tokenizer.json, or `None` where it would not be exact."""
-    if not _is_plain_byte_level(description):
+    pattern = _pattern(description["pre_tokenizer"])
+    if pattern is None or not _is_plain_byte_level(description):
         return None
     model, added = description["model"], description["added_tokens"]
     special_tokens = {token["content"]: token["id"] for token in added}
@@ -53,18 +79,18 @@ def fast_rules(description: dict[str, Any]) -> FastRules | None:
     in_order = all(first < second for first, second in itertools.pairwise(numbers))
     singles = [piece for piece in pieces if len(piece) == 1]
     alphabet = byte_alphabet()
-    complete = set(singles) == set(alphabet) and len(pieces) == len(singles) + len(merged)
+    complete = set(singles) <= set(alphabet) and len(pieces) == len(singles) + len(merged)
     if not in_order or not complete or -1 in numbers or not _all_whole(merged, model):
         return None
     ranks = {bytes(alphabet[c] for c in piece): number for piece, number in pieces.items()}
-    return FastRules(ranks, special_tokens)
+    return FastRules(pattern, ranks, special_tokens)
 
 
 def cuts_at_lines(description: dict[str, Any]) -> bool:
     """Whether the rules end a word at a line break between a visible character and a letter."""
     return (
         description["normalizer"] is None
-        and _splits_like_gpt2(description["pre_tokenizer"])
+        and _pattern(description["pre_tokenizer"]) is not None
         and all(
             not (token["lstrip"] or token["rstrip"] or token["single_word"])
             and len(token["content"].splitlines()) == 1
@@ -118,13 +144,20 @@ def _is_plain_byte_level(description: dict[str, Any]) -> bool:
     )
 
 
-def _splits_like_gpt2(pre_tokenizer: dict[str, Any] | None) -> bool:
-    return (
-        pre_tokenizer is not None
-        and pre_tokenizer.get("type") == "ByteLevel"
-        and not pre_tokenizer.get("add_prefix_space")
-        and pre_tokenizer.get("use_regex", True)
+def _pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
+    """Return the pattern of GPT-2's words, or of those with every digit a word; else `None`."""
+    steps = _stages(pre_tokenizer)
+    if len(steps) == 2 and steps[0].get("type") == "Digits" and steps[0].get("individual_digits"):
+        steps, pattern = steps[1:], _DIGITS_PATTERN
+    else:
+        pattern = TABLES["gpt2"].pattern  # what the library's ByteLevel splits by
+    byte_level = (
+        len(steps) == 1
+        and steps[0].get("type") == "ByteLevel"
+        and not steps[0].get("add_prefix_space")
+        and steps[0].get("use_regex", True)
     )
+    return pattern if byte_level else None
 
 
 def _join(merge: str | list[str]) -> str:

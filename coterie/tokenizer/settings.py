@@ -18,6 +18,7 @@ from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.published import Tiktoken
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.saving import load_tokenizer, tokenizer_path
+from coterie.tokenizer.smollm import SmolLM
 from coterie.tokenizer.tables import TABLES
 
 
@@ -51,19 +52,21 @@ class TokenizerFile(Settings):
 
 
 TokenizerSettings = Annotated[
-    Characters | Bytes | BPE | Tiktoken | TokenizerFile,
-    union(Characters, Bytes, BPE, Tiktoken, TokenizerFile),
+    Characters | Bytes | BPE | Tiktoken | SmolLM | TokenizerFile,
+    union(Characters, Bytes, BPE, Tiktoken, SmolLM, TokenizerFile),
 ]
+
+_SMOLLM = ("smollm", "smollm2")
 
 
 def parse_tokenizer(
     name: str, special_tokens: Iterable[str] = ()
-) -> Characters | Bytes | BPE | Tiktoken | TokenizerFile:
+) -> Characters | Bytes | BPE | Tiktoken | SmolLM | TokenizerFile:
     """Return the settings that a short name means.
 
     Args:
         name: `characters`, `bytes`, `bpe`, `bpe:4096` (with a vocabulary size), `gpt2`,
-            `cl100k_base`, `o200k_base`, or a path.
+            `cl100k_base`, `o200k_base`, `smollm` (or `smollm2`, which is the same), or a path.
         special_tokens: further texts that become one token each.
 
     Raises:
@@ -79,11 +82,13 @@ def parse_tokenizer(
         return Bytes(special_tokens=specials)
     if name in TABLES:
         return Tiktoken(encoding=name, special_tokens=specials)  # type: ignore[arg-type]
+    if name in _SMOLLM:
+        return SmolLM(special_tokens=specials)
     if Path(name).exists():
         return TokenizerFile(path=Path(name), special_tokens=specials)
     raise TokenizerError(
         f"There is no tokenizer “{name}” and no such file; "
-        f"{nearest(name, ['characters', 'bytes', 'bpe:4096', *TABLES])}"
+        f"{nearest(name, ['characters', 'bytes', 'bpe:4096', *TABLES, *_SMOLLM])}"
     )
 
 

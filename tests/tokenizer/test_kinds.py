@@ -17,7 +17,7 @@ from coterie.tokenizer.settings import TokenizerFile, TokenizerSettings, parse_t
 from coterie.tokenizer.special import END_OF_TEXT
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. é→🙂\n"
-NAMES = ["characters", "bytes", "bpe:300", "gpt2", "cl100k_base", "o200k_base"]
+NAMES = ["characters", "bytes", "bpe:300", "gpt2", "cl100k_base", "o200k_base", "smollm"]
 TAGS = ("<SPEAKER>", "</SPEAKER>")
 
 _built = {}
@@ -39,7 +39,7 @@ any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 special_text = st.lists(st.one_of(any_text, st.sampled_from([END_OF_TEXT, *TAGS]))).map("".join)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "characters"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("characters", "smollm")])
 @settings(max_examples=60, deadline=None)
 @given(text=special_text)
 def test_decoding_gives_back_any_text(name, text):
