@@ -12,7 +12,13 @@ from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
 from coterie.foundation.places import is_taken
-from coterie.presets import preset_layers, preset_names, preset_scales, preset_text
+from coterie.presets import (
+    preset_departures,
+    preset_layers,
+    preset_names,
+    preset_scales,
+    preset_text,
+)
 
 _USAGE = "For example: coterie presets show quickstart scale=tiny"
 
@@ -52,14 +58,15 @@ def show(*words: str, json: bool = False) -> None:
     """Show a preset: `coterie presets show NAME [scale=tiny] [key=value ...]`.
 
     Prints the layer tree with exact parameter counts (all and active), operations per token (of a
-    forward pass, mean over the context) and cache bytes per token (float32), and what a run takes.
+    forward pass, mean over the context) and cache bytes per token (float32), what a run takes, and
+    where the preset departs from the system of its name.
 
     Parameters
     ----------
     words
         The preset, its scale and `key=value` changes.
     json
-        Print JSON: the counts, the plan, every setting and where it came from.
+        Print JSON: the counts, the plan, every setting and where it came from, the departures.
     """
     from coterie.cli.counting import cost_rows, counts_as_json, print_tree
     from coterie.cli.plan import make_plan, plan_as_json, plan_rows
@@ -73,13 +80,20 @@ def show(*words: str, json: bool = False) -> None:
     plan = make_plan(resolved.settings)
     settings = fill_vocabulary_size(resolved.settings, plan.vocab_size)
     counts = count(settings.model)
+    departures = preset_departures(target)
     if json:
-        emit_json({"counts": counts_as_json(counts), **plan_as_json(resolved)})
+        emit_json(
+            {"counts": counts_as_json(counts), **plan_as_json(resolved), "departures": departures}
+        )
         return
     console.print(Text.assemble((target, "heading"), f"  {settings.description}\n"))
     print_tree(counts, console)
     console.print()
     console.print(facts([*plan_rows(plan), *cost_rows(counts)]))
+    if departures:
+        console.print("\nWhere it departs from the system of its name (docs/presets.md says more):")
+    for sentence in departures:
+        console.print(Text(f"  – {sentence}"))
     next_step(
         f"coterie train {target} --dry-run  # every setting and where it comes from",
         f"coterie presets copy {target} mine.yaml  # a copy to change",

@@ -1,7 +1,8 @@
 """Ready-made configurations: one YAML file per system, read as the first layer of a run.
 
-A preset file is a run's settings plus `scales`: named overlays such as `tiny`, a twin of the same
-architecture that trains on a laptop CPU.
+A preset file is a run's settings plus `scales`, named overlays such as `tiny`, a twin of the same
+architecture that trains on a laptop CPU; and `departures`, sentences on where it is not what the
+system of its name was.
 """
 
 from __future__ import annotations
@@ -51,13 +52,8 @@ def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
     Raises:
         SettingsError: there is no such preset, file or scale.
     """
-    path = Path(expand_home(target))
-    if path.suffix in (".yaml", ".yml") or _is_file(path):
-        layer = file_layer(path)
-        name, values = layer.name, dict(layer.values)
-    else:
-        name = f"preset {target}"
-        values = parse_yaml(preset_text(target), name, written=True)
+    name, values = _read(target)
+    values.pop("departures", None)
     scales = values.pop("scales", {})
     scales = scales if plain(scales) is not None else {}
     layers = [Layer(name, values)]
@@ -70,6 +66,30 @@ def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
             f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
         )
     return [*layers, Layer(f"{name} at scale {scale}", scales[scale])]
+
+
+def preset_departures(target: str) -> list[str]:
+    """Return where a preset, or a settings file in the same form, departs from its system.
+
+    Raises:
+        SettingsError: there is no such preset or file, or it does not list sentences.
+    """
+    name, values = _read(target)
+    told = plain(values.get("departures"))
+    told = [] if told is None else told
+    if not (isinstance(told, list) and all(isinstance(each, str) for each in told)):
+        raise SettingsError(f"departures in {name} is not a list of sentences.")
+    return told
+
+
+def _read(target: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a preset or settings file in messages, and all that it holds."""
+    path = Path(expand_home(target))
+    if path.suffix in (".yaml", ".yml") or _is_file(path):
+        layer = file_layer(path)
+        return layer.name, dict(layer.values)
+    name = f"preset {target}"
+    return name, parse_yaml(preset_text(target), name, written=True)
 
 
 def _is_file(path: Path) -> bool:
