@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coterie.foundation.layers import merge
+from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine
 
@@ -57,7 +57,7 @@ def tiny(tmp_path) -> Callable[..., RunSettings]:
             },
             "sample": {"max_tokens": 8},
         }
-        return RunSettings.model_validate(merge(base, changes))
+        return load_settings(RunSettings, [Layer("base", base), Layer("test", changes)]).settings
 
     return make
 
