@@ -164,15 +164,11 @@ def _begins(path: Path, letters: bytes) -> bool:
 def _tokenizer(name: str, imported: Imported) -> Any:
     """Return the tokenizer that was asked for, if the model can count to its last token."""
     from coterie.cli.tokenizer import load_named
+    from coterie.exchange.tokenizers import fitted, from_huggingface
 
-    chosen = load_named(name)
-    known = imported.decoder.settings.known_vocab_size()
-    if chosen.vocab_size > known:
-        raise UserError(
-            f"The tokenizer “{name}” has {chosen.vocab_size:,} tokens, the model knows {known:,}.",
-            hint="Name the tokenizer that the model was trained with.",
-        )
-    return chosen
+    # A path may be a tokenizer's from elsewhere, with its conventions beside it.
+    chosen = from_huggingface(name) if Path(name).exists() else load_named(name)
+    return fitted(chosen, imported.decoder.settings.known_vocab_size())
 
 
 def _precision(format: str, dtype: str | None) -> str | None:

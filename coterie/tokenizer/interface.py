@@ -31,6 +31,7 @@ class Tokenizer(ABC):
         special_tokens: text of each special token and its number; `END_OF_TEXT` is always there,
             unless the tokenizer came from elsewhere and ends texts with tokens of its own.
         begin_of_text: the token that every text begins with, if the tokenizer has such a one.
+        close_of_text: the token put after every text, if its makers' tokenizer does so.
         chat_template: how a conversation is written for a model of this tokenizer, a Jinja
             template, if it came with one.
         unknown_token: the number that stands for what the vocabulary cannot say, if there is one.
@@ -43,6 +44,7 @@ class Tokenizer(ABC):
     special_tokens: dict[str, int]
     unknown_token: int | None = None
     begin_of_text: int | None = None
+    close_of_text: int | None = None
     chat_template: str | None = None
     joins_bytes: bool = True
     keeps_text: bool = True
@@ -128,6 +130,22 @@ class Tokenizer(ABC):
     def start_of_text(self) -> int:
         """The token after which a text begins: the one for that, or the separator."""
         return self.end_of_text if self.begin_of_text is None else self.begin_of_text
+
+    @property
+    def named_end(self) -> int:
+        """The one of `ends` that files name as the end of a text."""
+        return self.end_of_text
+
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        """Return a text's tokens between those that begin and close it, neither put twice."""
+        before, after = self.begin_of_text, self.close_of_text
+        first = [] if before is None or list(tokens[:1]) == [before] else [before]
+        last = [] if after is None or list(tokens[-1:]) == [after] else [after]
+        return [*first, *tokens, *last]
+
+    def name_of(self, token: int) -> str:
+        """Return the text under which files name a token."""
+        return self.token_bytes(token).decode("utf-8", "replace")
 
     @functools.cached_property
     def fingerprint(self) -> str:

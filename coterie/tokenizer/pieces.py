@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,10 +20,11 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
+from coterie.tokenizer.conventions import Conventions
 from coterie.tokenizer.decoding import Recipe, TextDecoder, flat_steps, spelled_bytes
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules, keeps_text
-from coterie.tokenizer.special import END_OF_TEXT, SpecialSplitter, with_end_of_text
+from coterie.tokenizer.special import SpecialSplitter, with_end_of_text
 
 _LARGEST = 1 << 24  # numbers of tokens: ten times the largest published vocabulary
 
@@ -103,21 +104,6 @@ class _Stretches:
                     yield stretch
 
 
-@dataclass(frozen=True)
-class Conventions:
-    """How a model that came from elsewhere marks its texts; a tokenizer.json does not say it.
-
-    Attributes:
-        ends: the tokens that end a text, the one that separates documents first.
-        begin: the token that begins every text.
-        chat_template: how a conversation is written, a Jinja template.
-    """
-
-    ends: tuple[str, ...] = (END_OF_TEXT,)
-    begin: str | None = None
-    chat_template: str | None = None
-
-
 class PieceTokenizer(Tokenizer):
     """Rules of the `tokenizers` library; texts end as its `Conventions` say."""
 
@@ -142,8 +128,10 @@ class PieceTokenizer(Tokenizer):
         _add_special_tokens(rules, special_tokens, separator=conventions is None)
         self.conventions = conventions or Conventions()
         self._ends = [_number(rules, token) for token in self.conventions.ends]
-        begin = self.conventions.begin
-        self.begin_of_text = None if begin is None else _number(rules, begin)
+        named = (self.conventions.begin, self.conventions.close, self.conventions.eos)
+        begin, close, eos = (None if each is None else _number(rules, each) for each in named)
+        self.begin_of_text, self.close_of_text = begin, close
+        self._named_end = self._ends[0] if eos is None else eos
         self.chat_template = self.conventions.chat_template
         self._rules = rules
         self._json = rules.to_str()
@@ -155,14 +143,21 @@ class PieceTokenizer(Tokenizer):
             for token in description["added_tokens"]
             if token["special"]
         }
-        self.vocab_size = max(rules.get_vocab(with_added_tokens=True).values()) + 1
+        last = max(rules.get_vocab(with_added_tokens=True).values())
+        self.vocab_size = min(last + 1, self.conventions.rows or last + 1)
+        self._beyond = self.vocab_size <= last
+        for token in [*self._ends, *filter(None, (begin, close, eos))]:
+            self.check_token(token)
         unknown = _unknown_token(rules, description["model"])
         # Some name their separator as the token for what they cannot say, which never occurs.
         self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
         kinds = [each["type"] for each in flat_steps(description["decoder"])]
         self.joins_bytes = kinds == ["ByteLevel"]
         self.keeps_text = keeps_text(description)
-        self._recipe = Recipe(description["decoder"])
+        recipe = Recipe(description["decoder"])
+        # As transformers does: for BPE it would take out blanks that belong to the text.
+        cleans = self.conventions.cleans_up and description["model"]["type"] != "BPE"
+        self._recipe = recipe.cleaned() if cleans else recipe
         self._cuts_at_lines = cuts_at_lines(description)
         with compiled("The tokenizer's merges cannot be followed", TokenizerError):
             self._fast: FastRules | None = fast_rules(description)
@@ -177,9 +172,26 @@ class PieceTokenizer(Tokenizer):
         """See `Tokenizer.ends`."""
         return frozenset(self._ends)
 
+    @property
+    def named_end(self) -> int:
+        """See `Tokenizer.named_end`."""
+        return self._named_end
+
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
         """See `Tokenizer.encode_array`."""
         refuse_surrogates(text)
+        special = special and not self.conventions.splits_special
+        tokens = self._encode(text, special=special)
+        if self._beyond and tokens.max(initial=0) >= self.vocab_size:
+            token = int(tokens.max())
+            raise TokenizerError(
+                f"The text holds {self.name_of(token)!r}, token {token:,}; the model knows only "
+                f"{self.vocab_size:,} tokens.",
+                hint="The model was made without this token; take it out of the text.",
+            )
+        return tokens
+
+    def _encode(self, text: str, *, special: bool) -> np.ndarray:
         rules = self._rules if special else self._plain
         with compiled("The tokenizer cannot encode this text", TokenizerError):
             if self._fast is not None:
@@ -217,6 +229,10 @@ class PieceTokenizer(Tokenizer):
             return super().text_decoder()
         return TextDecoder(self._piece, self._recipe.steps())
 
+    def name_of(self, token: int) -> str:
+        """See `Tokenizer.name_of`."""
+        return self._rules.id_to_token(token) or ""
+
     def _piece(self, token: int) -> str | None:
         self.check_token(token)
         return self._rules.id_to_token(token)
@@ -241,7 +257,26 @@ class PieceTokenizer(Tokenizer):
         """See `Tokenizer.to_json`: a tokenizer.json, in an envelope if texts end otherwise."""
         if self.conventions == Conventions():
             return self.rules_json()
-        return {"kind": self.kind, **asdict(self.conventions), "rules": self.rules_json()}
+        return {"kind": self.kind, **self.conventions.to_json(), "rules": self.rules_json()}
+
+    def limited(self, rows: int) -> PieceTokenizer:
+        """Return the tokenizer of a model that knows only the first `rows` tokens.
+
+        Raises:
+            TokenizerError: tokens that ordinary text becomes, or that mark texts, lie beyond.
+        """
+        beyond = range(rows, max(self._rules.get_vocab(with_added_tokens=True).values()) + 1)
+        ordinary = [self.name_of(n) for n in beyond if n not in self._added and self.name_of(n)]
+        if ordinary:
+            raise TokenizerError(
+                f"The model knows {rows:,} tokens; {len(ordinary):,} ordinary ones of the "
+                f"tokenizer lie beyond, the first {ordinary[0]!r}.",
+                hint="The two do not belong together; get both from the same place.",
+            )
+        named = self.conventions.ends
+        ends = tuple(end for end in named if _number(self._rules, end) < rows) or named
+        conventions = replace(self.conventions, rows=rows, ends=ends)
+        return PieceTokenizer(tokenizers.Tokenizer.from_str(self._json), conventions=conventions)
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> PieceTokenizer:
@@ -252,9 +287,7 @@ class PieceTokenizer(Tokenizer):
         """
         conventions = None
         if "rules" in description:
-            conventions = Conventions(
-                tuple(description["ends"]), description["begin"], description["chat_template"]
-            )
+            conventions = Conventions.from_json(description)
             description = description["rules"]
         return cls(read_rules(description), conventions=conventions)
 

@@ -73,6 +73,10 @@ class _Pieces(_Description):
     ends: list[str] = Field(min_length=1)
     begin: str | None
     chat_template: str | None
+    close: str | None = None
+    eos: str | None = None
+    rows: int | None = Field(default=None, ge=1)
+    config: dict[str, Any] = Field(default_factory=dict)
     rules: dict[str, Any]
 
 

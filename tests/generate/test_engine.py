@@ -9,7 +9,8 @@ from tokenizers import decoders, models
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
-from coterie.tokenizer.pieces import Conventions, PieceTokenizer
+from coterie.tokenizer.conventions import Conventions
+from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.settings import Characters
 

@@ -16,6 +16,7 @@ from coterie.exchange.gguf.metadata import Metadata
 from coterie.exchange.gguf.vocabulary import read_vocabulary
 from coterie.exchange.huggingface.rules import Layout, Rule
 from coterie.exchange.imported import ExchangeError, Imported
+from coterie.exchange.tokenizers import fitted
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
@@ -127,15 +128,10 @@ def _tokenizer(file: GGUFFile, settings: DecoderSettings, notes: list[str]) -> T
     """Return the file's tokenizer; where it cannot be had, note why."""
     try:
         tokenizer = read_vocabulary(file.values)
+        if tokenizer is None:
+            notes.append("the file holds no tokenizer")
+            return None
+        return fitted(tokenizer, settings.known_vocab_size())
     except TokenizerError as error:
         notes.append(f"imported without a tokenizer: {error.message}")
         return None
-    if tokenizer is None:
-        notes.append("the file holds no tokenizer")
-    elif tokenizer.vocab_size > settings.known_vocab_size():
-        notes.append(
-            f"imported without a tokenizer: the file's has {tokenizer.vocab_size:,} tokens, the "
-            f"model {settings.known_vocab_size():,}"
-        )
-        return None
-    return tokenizer

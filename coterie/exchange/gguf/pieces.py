@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from coterie.exchange.gguf.vocabulary import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from coterie.exchange.gguf.vocabulary import (
+    CONTROL,
+    ENDS,
+    NAMED,
+    NORMAL,
+    TEMPLATE,
+    TEMPLATES,
+    UNUSED,
+    USER_DEFINED,
+)
 from coterie.exchange.gguf.words import name_of
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import to_huggingface
 from coterie.exchange.tokenizers.ranks import spelled
+from coterie.foundation.printable import printable
 from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.pieces import PieceTokenizer
 
 _BEFORE = "tokenizer.ggml."
 # The list of merges must not be empty; these two bytes never meet in UTF-8, and their pair is no
@@ -34,6 +45,7 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
         )
     description = to_huggingface(tokenizer)
     words = _words(tokenizer, description)
+    _refuse_flags(description)
     pieces, kinds = _pieces(description, rows)
     merges = [_merge(each) for each in description["model"]["merges"]] or [_NOTHING_TO_MERGE]
     values = {
@@ -43,17 +55,66 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
         "token_type": kinds,
         "merges": merges,
         "bos_token_id": tokenizer.start_of_text,
-        "eos_token_id": tokenizer.end_of_text,
+        **_ends(tokenizer),
         "add_bos_token": tokenizer.begin_of_text is not None,
+        "add_eos_token": tokenizer.close_of_text is not None,
         "add_space_prefix": False,
+        **_others(tokenizer, pieces),
     }
-    others = sorted(tokenizer.ends - {tokenizer.end_of_text})
-    if others:
-        values["eot_token_id"] = others[0]
     said = {f"{_BEFORE}{name}": value for name, value in values.items()}
+    return said | _templates(tokenizer)
+
+
+def _ends(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the tokens that end a text; the one put after every text must be the first."""
+    first = tokenizer.named_end if tokenizer.close_of_text is None else tokenizer.close_of_text
+    ends = [first, *sorted(tokenizer.ends - {first})]
+    if len(ends) > len(ENDS):
+        named = ", ".join(tokenizer.name_of(end) for end in ends)
+        raise ExchangeError(
+            f"{len(ends)} tokens end a text of this model ({named}); GGUF names {len(ENDS)} at "
+            "most.",
+            hint="Export as hf, which names any number.",
+        )
+    return dict(zip(ENDS, ends, strict=False))
+
+
+def _others(tokenizer: Tokenizer, pieces: list[str]) -> dict[str, int]:
+    """Return the further tokens that the tokenizer's makers name."""
+    config = tokenizer.conventions.config if isinstance(tokenizer, PieceTokenizer) else {}
+    found = {}
+    for name, key in NAMED.items():
+        said = config.get(name)
+        text = said.get("content") if isinstance(said, dict) else said
+        if text in pieces:
+            found[key] = pieces.index(text)
+    return found
+
+
+def _templates(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the templates of conversations, the usual one and those by name."""
+    said: dict[str, Any] = {}
     if tokenizer.chat_template:
-        said["tokenizer.chat_template"] = tokenizer.chat_template
+        said[TEMPLATE] = tokenizer.chat_template
+    config = tokenizer.conventions.config if isinstance(tokenizer, PieceTokenizer) else {}
+    named = {each["name"]: each["template"] for each in config.get("chat_template", [])}
+    others = {name: text for name, text in named.items() if name != "default"}
+    if others:
+        said |= {TEMPLATES: list(others)}
+        said |= {f"{TEMPLATE}.{name}": text for name, text in others.items()}
     return said
+
+
+def _refuse_flags(description: dict[str, Any]) -> None:
+    """Refuse added tokens that take blanks with them or stand alone: GGUF cannot say so."""
+    for token in description["added_tokens"]:
+        flags = [flag for flag in ("lstrip", "rstrip", "single_word") if token[flag]]
+        if flags:
+            raise ExchangeError(
+                f"The added token “{printable(token['content'], keep='')}” has the flag "
+                f"{flags[0]}, which GGUF cannot say.",
+                hint="Export as hf, which keeps it.",
+            )
 
 
 def _words(tokenizer: Tokenizer, description: dict[str, Any]) -> str:
@@ -79,8 +140,11 @@ def _pieces(description: dict[str, Any], rows: int) -> tuple[list[str], list[int
     pieces = [f"[PAD{number}]" for number in range(rows)]
     kinds = [UNUSED] * rows
     for piece, number in description["model"]["vocab"].items():
-        pieces[number], kinds[number] = piece, NORMAL
+        if number < rows:
+            pieces[number], kinds[number] = piece, NORMAL
     for token in description["added_tokens"]:
+        if token["id"] >= rows:  # a model without a row for it cannot use it anywhere
+            continue
         pieces[token["id"]] = token["content"]
         kinds[token["id"]] = CONTROL if token["special"] else USER_DEFINED
     return pieces, kinds

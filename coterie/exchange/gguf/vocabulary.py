@@ -9,17 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from coterie.exchange.gguf.words import WORDS_BY_NAME, Words
 from coterie.exchange.tokenizers.arrive import unique
 from coterie.exchange.tokenizers.ranks import merges_of
+from coterie.foundation.compiled import compiled
 from coterie.foundation.errors import TokenizerError, nearest
-from coterie.tokenizer.pieces import Conventions, PieceTokenizer
+from coterie.foundation.records import validated
+from coterie.tokenizer.conventions import Conventions
+from coterie.tokenizer.pieces import PieceTokenizer, check_rules
 from coterie.tokenizer.special import END_OF_TEXT
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+NAMED = {
+    "unk_token": "unknown_token_id", "sep_token": "seperator_token_id",
+    "pad_token": "padding_token_id", "mask_token": "mask_token_id",
+}  # fmt: skip
+"""Further tokens by their names in a tokenizer_config.json; the spelling is the format's."""
+TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 
 
 def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
@@ -31,11 +41,7 @@ def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
     Raises:
         TokenizerError: it is of a kind that cannot be built here, or damaged.
     """
-    said = {
-        name.removeprefix("tokenizer.ggml."): value
-        for name, value in values.items()
-        if name.startswith("tokenizer.ggml.")
-    }
+    said = _checked(values)
     kind, pieces = said.get("model"), said.get("tokens")
     if kind in (None, "no_vocab", "none") or not pieces:
         return None
@@ -44,23 +50,84 @@ def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
         raise TokenizerError(
             f"The file names {len(pieces)} tokens, but {len(kinds)} kinds of them."
         )
-    if kind == "gpt2":
-        rules, begins = _byte_level(said, pieces, kinds)
-    elif kind == "llama":
-        rules, begins = _sentence_piece(said, pieces, kinds), True
-    else:
+    if kind not in ("gpt2", "llama"):
         raise TokenizerError(
             f"The file's tokenizer is of the kind “{kind}”, which is not read here; "
             f"{nearest(str(kind), ['gpt2', 'llama'])}"
         )
-    _add_tokens(rules, pieces, kinds)
-    template = values.get("tokenizer.chat_template")
-    conventions = Conventions(
-        _ends(said, pieces, kinds),
-        _begin(said, pieces, begins=begins),
-        template if isinstance(template, str) else None,
+    with compiled("The file's tokenizer cannot be built", TokenizerError):
+        if kind == "gpt2":
+            rules, begins = _byte_level(said, pieces, kinds)
+        else:
+            rules, begins = _sentence_piece(said, pieces, kinds), True
+        _add_tokens(rules, pieces, kinds)
+    check_rules(rules)
+    return PieceTokenizer(rules, conventions=_conventions(values, said, kinds, begins=begins))
+
+
+class _Said(BaseModel):
+    """The types that a file's words on its tokenizer must have; all of them may be missing."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    model: str | None = None
+    pre: str | None = None
+    tokens: list[str] | None = None
+    token_type: list[int] | None = None
+    scores: list[float] | None = None
+    merges: list[str] | None = None
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
+    add_space_prefix: bool | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    eot_token_id: int | None = None
+    eom_token_id: int | None = None
+    unknown_token_id: int | None = None
+    seperator_token_id: int | None = None
+    padding_token_id: int | None = None
+    mask_token_id: int | None = None
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file says of its tokenizer."""
+    before = "tokenizer.ggml."
+    said = {name.removeprefix(before): each for name, each in values.items() if before in name}
+    checked = validated(_Said, said, "What the file says of its tokenizer", TokenizerError)
+    return {name: each for name, each in checked if each is not None}
+
+
+def _conventions(
+    values: Mapping[str, Any], said: dict[str, Any], kinds: list[int], *, begins: bool
+) -> Conventions:
+    pieces = said["tokens"]
+    ends, named = _ends(said, pieces, kinds), _named(said, pieces, "eos_token_id")
+    if said.get("add_eos_token") and named is None:
+        raise TokenizerError("The file asks for a token after every text, but names none.")
+    config = {name: _named(said, pieces, key) for name, key in NAMED.items()}
+    template, others = values.get(TEMPLATE), values.get(TEMPLATES)
+    listed = [
+        {"name": name, "template": text}
+        for name in (others if isinstance(others, list) else [])
+        if isinstance(name, str) and isinstance(text := values.get(f"{TEMPLATE}.{name}"), str)
+    ]
+    template = template if isinstance(template, str) else None
+    if listed and template is not None:
+        listed.insert(0, {"name": "default", "template": template})
+    return Conventions(
+        ends=ends,
+        begin=_named(said, pieces, "bos_token_id") if said.get("add_bos_token", begins) else None,
+        chat_template=template,
+        close=named if said.get("add_eos_token") else None,
+        eos=named if named != ends[0] else None,
+        config={name: text for name, text in config.items() if text is not None}
+        | ({"chat_template": listed} if listed else {}),
     )
-    return PieceTokenizer(rules, conventions=conventions)
+
+
+def _named(said: dict[str, Any], pieces: list[str], key: str) -> str | None:
+    number = said.get(key)
+    return pieces[number] if number is not None and 0 <= number < len(pieces) else None
 
 
 def _byte_level(
@@ -133,17 +200,10 @@ def _add_tokens(rules: Tokenizer, pieces: list[str], kinds: list[int]) -> None:
 
 def _ends(said: dict[str, Any], pieces: list[str], kinds: list[int]) -> tuple[str, ...]:
     """Return the tokens that end a text, the one that separates documents first."""
-    named = [said.get(name) for name in _ENDS]
-    ends = [pieces[i] for i in named if isinstance(i, int) and 0 <= i < len(pieces)]
+    ends = [end for name in ENDS if (end := _named(said, pieces, name)) is not None]
     separates = END_OF_TEXT in pieces and kinds[pieces.index(END_OF_TEXT)] == CONTROL
     if separates:
         ends.insert(0, END_OF_TEXT)
     if not ends:
         raise TokenizerError("The file does not say which token ends a text.")
     return unique(ends)
-
-
-def _begin(said: dict[str, Any], pieces: list[str], *, begins: bool) -> str | None:
-    number = said.get("bos_token_id")
-    wanted = said.get("add_bos_token", begins)
-    return pieces[number] if wanted and isinstance(number, int) and number < len(pieces) else None

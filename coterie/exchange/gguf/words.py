@@ -103,16 +103,32 @@ def name_of(description: dict[str, Any]) -> str | None:
     there blanks after a line break are a word of their own.
     """
     wanted = _plain(description["pre_tokenizer"])
-    if not description["model"].get("merges"):
+    normalizer, model = description["normalizer"], description["model"]
+    if not model.get("merges") and normalizer is None and _bytes_alone(wanted):
         return "gpt-2"  # with nothing to merge, words make no difference
-    cl100k = Words((WORDS["cl100k_base"],))
-    candidates = {**WORDS_BY_NAME, "llama-bpe": WORDS_BY_NAME["llama-bpe"]}
-    for name, words in [*candidates.items(), ("llama-bpe", cl100k)]:
+    cl100k = Words((WORDS["cl100k_base"],), whole=True, begins=True)
+    candidates = [*WORDS_BY_NAME.items(), ("llama-bpe", cl100k)]
+    # Whether whole words are looked up first matters only where merges do not lead to them.
+    whole = bool(model.get("ignore_merges"))
+    for name, words in sorted(candidates, key=lambda each: each[1].whole != whole):
         probe = Tokenizer(models.BPE())
         probe.pre_tokenizer = words.pre_tokenizer()
-        if _plain(json.loads(probe.to_str())["pre_tokenizer"]) == wanted:
+        composes = words.normalizer()
+        probe.normalizer = composes  # type: ignore[assignment]
+        said = json.loads(probe.to_str())
+        if _plain(said["pre_tokenizer"]) == wanted and said["normalizer"] == normalizer:
             return name
     return None
+
+
+def _bytes_alone(steps: list[dict[str, Any]]) -> bool:
+    """Whether bytes are all that a splitting makes of a text, however it cuts it."""
+    return all(
+        step.get("type") in ("ByteLevel", "Split", "Digits")
+        and step.get("behavior") != "Removed"
+        and not step.get("add_prefix_space")
+        for step in steps
+    )
 
 
 def _plain(pre_tokenizer: dict[str, Any] | None) -> Any:

@@ -15,8 +15,8 @@ from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.huggingface.rules import Layout, Rule
 from coterie.exchange.imported import ExchangeError, Imported, reasons_of
-from coterie.exchange.tokenizers import from_huggingface
-from coterie.foundation.errors import nearest
+from coterie.exchange.tokenizers import fitted, from_huggingface
+from coterie.foundation.errors import TokenizerError, nearest
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
@@ -235,10 +235,7 @@ def _tokenizer(folder: Path, known: int) -> Tokenizer | None:
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         return None
     tokenizer = from_huggingface(folder)
-    if tokenizer.vocab_size > known:
-        raise ExchangeError(
-            f"The tokenizer in {folder} has {tokenizer.vocab_size:,} tokens, but the model's "
-            f"vocabulary ends at {known:,}.",
-            hint="The two do not belong together; get both from the same place.",
-        )
-    return tokenizer
+    try:
+        return fitted(tokenizer, known)
+    except TokenizerError as error:
+        raise ExchangeError(f"The tokenizer in {folder}: {error.message}", error.hint) from error

@@ -108,7 +108,7 @@ def _ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Return the tokens that begin and end a text."""
     if tokenizer is None:
         return {"bos_token_id": None, "eos_token_id": None}
-    first = tokenizer.end_of_text
+    first = tokenizer.named_end
     ends = [first, *sorted(tokenizer.ends - {first})]
     return {
         "bos_token_id": tokenizer.start_of_text,

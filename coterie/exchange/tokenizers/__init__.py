@@ -1,10 +1,16 @@
 """Tokenizers that travel: to and from the files that the `transformers` library reads."""
 
-from coterie.exchange.tokenizers.arrive import from_huggingface
+from coterie.exchange.tokenizers.arrive import fitted, from_huggingface
 from coterie.exchange.tokenizers.leave import (
     to_huggingface,
     to_huggingface_config,
     write_huggingface,
 )
 
-__all__ = ["from_huggingface", "to_huggingface", "to_huggingface_config", "write_huggingface"]
+__all__ = [
+    "fitted",
+    "from_huggingface",
+    "to_huggingface",
+    "to_huggingface_config",
+    "write_huggingface",
+]

@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
+from coterie.exchange.tokenizers.arrive import PROBES, frame_of
 from coterie.exchange.tokenizers.ranks import merges_of, spelled
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import write_json_atomic
@@ -48,7 +49,7 @@ def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
         TokenizerError: the tokenizer is of a kind from outside, which cannot be said so.
     """
     if isinstance(tokenizer, PieceTokenizer):
-        return tokenizer.rules_json()
+        return framing(tokenizer)
     if isinstance(tokenizer, ByteTokenizer):
         rules = _bytes()
     elif isinstance(tokenizer, CharacterTokenizer):
@@ -64,20 +65,57 @@ def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
 
 def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
     """Return the content of the tokenizer_config.json that belongs beside it."""
-    text = {number: token for token, number in tokenizer.special_tokens.items()}
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "add_prefix_space": False,
-        "eos_token": text.get(tokenizer.end_of_text, _piece(tokenizer, tokenizer.end_of_text)),
+        "eos_token": tokenizer.name_of(tokenizer.named_end),
+        "add_bos_token": tokenizer.begin_of_text is not None,
+        "add_eos_token": tokenizer.close_of_text is not None,
     }
     if tokenizer.begin_of_text is not None:
-        config["bos_token"] = text[tokenizer.begin_of_text]
+        config["bos_token"] = tokenizer.name_of(tokenizer.begin_of_text)
     if tokenizer.unknown_token is not None:
-        config["unk_token"] = _piece(tokenizer, tokenizer.unknown_token)
+        config["unk_token"] = tokenizer.name_of(tokenizer.unknown_token)
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
+    if isinstance(tokenizer, PieceTokenizer):
+        config["add_prefix_space"] = '"add_prefix_space": true' in json.dumps(
+            tokenizer.rules_json()["pre_tokenizer"]
+        )
+        config |= tokenizer.conventions.config
     return config
+
+
+def framing(tokenizer: PieceTokenizer) -> dict[str, Any]:
+    """Return a tokenizer.json that puts the tokens before and after a text by itself.
+
+    What only a tokenizer_config.json says is not believed by every program that reads both.
+    """
+    description = tokenizer.rules_json()
+    begin, close = tokenizer.conventions.begin, tokenizer.conventions.close
+    framed = Tokenizer.from_str(json.dumps(description))
+    said = next(filter(None, map(frame_of(framed), PROBES)), ([], []))
+    wanted = ([begin] if begin else []), ([close] if close else [])
+    if said == wanted:
+        return description
+    text = [{"Sequence": {"id": "A", "type_id": 0}}], [{"Sequence": {"id": "B", "type_id": 1}}]
+    put = [[{"SpecialToken": {"id": each, "type_id": 0}} for each in part] for part in wanted]
+    single = [*put[0], *text[0], *put[1]]
+    template = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, *put[0], *text[1], *put[1]],
+        "special_tokens": {
+            each: {"id": each, "ids": [framed.token_to_id(each)], "tokens": [each]}
+            for part in wanted
+            for each in part
+        },
+    }
+    kept = description["post_processor"]
+    if kept is not None and kept["type"] == "ByteLevel":  # it only mends offsets
+        template = {"type": "Sequence", "processors": [kept, template]}
+    return description | {"post_processor": template}
 
 
 def write_huggingface(tokenizer: interface.Tokenizer, folder: Path) -> None:
@@ -89,10 +127,6 @@ def write_huggingface(tokenizer: interface.Tokenizer, folder: Path) -> None:
     """
     write_json_atomic(folder / "tokenizer.json", to_huggingface(tokenizer))
     write_json_atomic(folder / "tokenizer_config.json", to_huggingface_config(tokenizer))
-
-
-def _piece(tokenizer: interface.Tokenizer, token: int) -> str:
-    return tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
 def _bytes() -> Tokenizer:

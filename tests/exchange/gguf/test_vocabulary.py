@@ -14,7 +14,8 @@ from coterie.exchange.gguf.vocabulary import read_vocabulary
 from coterie.exchange.gguf.words import WORDS_BY_NAME
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.errors import TokenizerError
-from coterie.tokenizer.pieces import Conventions, PieceTokenizer
+from coterie.tokenizer.conventions import Conventions
+from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
 from coterie.tokenizer.special import END_OF_TEXT
