@@ -96,6 +96,10 @@ def test_frequencies_and_factors_equal_transformers(kind, length):
     ("settings", "parameters"),
     [
         ({"kind": "yarn", "factor": 40, "original_context": 4096}, YARN),
+        # So long a context that the last pair turns more than once: the ramp ends beyond it.
+        ({"kind": "yarn", "factor": 40, "original_context": 131_072}, YARN),
+        ({"kind": "yarn", "factor": 40, "original_context": 131_072, "truncate": False},
+         YARN | {"truncate": False}),
         ({"kind": "yarn", "factor": 40, "original_context": 4096, "truncate": False},
          YARN | {"truncate": False}),
         ({"kind": "yarn", "factor": 40, "original_context": 4096, "attention_factor": 1.25},

@@ -175,3 +175,16 @@ def test_a_panic_in_use_is_an_error_in_words():
     kind._rules.pre_tokenizer = pre_tokenizers.FixedLength(0)
     with pytest.raises(TokenizerError, match="cannot encode this text: chunk size"):
         kind.encode("ab")
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_special_tokens_are_plain_text_where_asked(special):
+    """In the rules' own way and in the fast one."""
+    rules = word_rules()
+    rules.add_special_tokens(["<X>"])
+    slow = _from_rules(rules)
+    number = slow.special_tokens["<X>"]
+    assert slow._fast is None
+    assert (number in slow.encode("hello <X>", special=special)) == special
+    assert (TRAINED.special_tokens["<X>"] in TRAINED.encode("a <X>", special=special)) == special
+    assert TRAINED.decode(TRAINED.encode("a <X>", special=special)) == "a <X>"

@@ -76,14 +76,20 @@ def _number(values: Values, name: str, config: Config) -> float | None:
 
 
 def _parameters(config: Config) -> Values:
-    """Return all that is said on rotary positions, under the newer names."""
+    """Return all that is said on rotary positions, under the newer names.
+
+    As in transformers, `rope_scaling` stands for all of `rope_parameters`, and what stands within
+    comes before the same name beside it, the original context excepted.
+    """
     values: Values = {}
-    for name in ("rope_scaling", "rope_parameters"):
+    for name in ("rope_parameters", "rope_scaling"):
         given = config.raw(name)
         if given is not None and not isinstance(given, dict):
             config.refuse(f"{name} is {given!r}; it must be an object")
         elif given:
-            values |= given
+            if values and values != given:
+                config.notes.append("rope_parameters is not read: rope_scaling says otherwise")
+            values = dict(given)
     for name in ("rope_theta", "partial_rotary_factor"):
         given = config.raw(name)
         if given is not None and values.get(name) is None:
@@ -131,6 +137,7 @@ def _yarn(values: Values, config: Config) -> Scaling:
 
 
 def _original(values: Values, config: Config) -> int:
+    # The one name for which transformers takes what stands beside (Phi-3's files need it).
     given = config.raw("original_max_position_embeddings")
     given = values.get("original_max_position_embeddings") if given is None else given
     return config.whole("max_position_embeddings") if given is None else int(given)

@@ -52,6 +52,11 @@ EXACT = {
     ),
     "linear": ("llama", {"attention": GROUPED, "position": scaled(kind="linear", factor=4.0)}),
     "yarn": ("llama", {"attention": {**GROUPED, "head_dim": 16}, "position": scaled(**YARN)}),
+    "yarn, other bounds": (
+        "llama",
+        {"attention": {**GROUPED, "head_dim": 16},
+         "position": scaled(**YARN, beta_fast=16.0, beta_slow=2.0)},
+    ),
     "llama3": (
         "llama",
         {"attention": {**GROUPED, "head_dim": 16},

@@ -123,3 +123,52 @@ def test_positions_that_cannot_be_said_are_refused(rope, reason, foreign, tmp_pa
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ExchangeError, match=reason):
         import_folder(tmp_path)
+
+
+LINEAR = {"rope_type": "linear", "factor": 2.0}
+OTHER = {"rope_type": "linear", "factor": 3.0, "rope_theta": 77.0}
+CONFLICTS = {
+    "both objects": {"rope_scaling": LINEAR, "rope_parameters": OTHER},
+    "both objects and a base": {
+        "rope_scaling": LINEAR, "rope_parameters": OTHER, "rope_theta": 300.0
+    },
+    "an empty object": {"rope_scaling": {}, "rope_parameters": OTHER},
+    "a base within and beside": {"rope_parameters": OTHER, "rope_theta": 300.0},
+    "a base within the older object and beside": {"rope_scaling": OTHER, "rope_theta": 300.0},
+    "two names of the type": {"rope_scaling": OTHER | {"type": "yarn"}},
+    "an original context within and beside": {
+        "rope_scaling": YARN, "original_max_position_embeddings": 48
+    },
+    "an original context beside alone": {
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0},
+        "original_max_position_embeddings": 48,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", CONFLICTS.values(), ids=CONFLICTS)
+@torch.no_grad()
+def test_of_two_places_the_one_holds_that_transformers_takes(said, foreign, load, tokens, tmp_path):
+    foreign("llama", max_position_embeddings=96).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("rope_parameters", "rope_scaling", "rope_theta"):
+        config.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    imported, theirs = import_folder(tmp_path), load(tmp_path)
+    taken = theirs.config.rope_parameters
+    assert imported.decoder.settings.position.theta == taken["rope_theta"]
+    x = tokens(1, 60)
+    assert difference(imported.decoder(x).logits, theirs(x).logits) <= 2e-5
+
+
+@pytest.mark.parametrize("place", ["within", "beside"])
+def test_a_partly_turned_head_is_said_within_first(place, foreign, tmp_path):
+    foreign("glm4_moe", **HEADS["glm4_moe"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    rope = {"rope_type": "default", "rope_theta": 500.0}
+    if place == "within":
+        rope["partial_rotary_factor"] = 0.4
+    said = {"rope_parameters": rope, "partial_rotary_factor": 0.8}
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    fraction = import_folder(tmp_path).decoder.settings.position.fraction
+    assert fraction == (0.4 if place == "within" else 0.8)
