@@ -29,6 +29,7 @@ for _name in (
     "cli.report",
     "cli.runs",
     "cli.tokenizer",
+    "cli.train",
     "exchange.gguf",
     "exchange.huggingface",
     "visualise.plots",
@@ -37,6 +38,7 @@ for _name in (
     importlib.import_module(f"coterie.{_name}")
 with contextlib.suppress(ImportError):
     importlib.import_module("gguf")
+importlib.import_module("torch._dynamo")  # seconds, which the first model built would cost
 importlib.import_module("torch").set_num_threads(1)
 importlib.import_module("coterie.train.machine").measure_matmul = lambda *_, **__: 1e11
 run = importlib.import_module("coterie.cli.app").run

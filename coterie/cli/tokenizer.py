@@ -15,7 +15,7 @@ from rich.text import Text
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.data import progress_bar, special_tokens
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
-from coterie.data.sources import texts_of
+from coterie.data.sources import Sources, texts_of
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import own_file
 from coterie.tokenizer.characters import Characters
