@@ -16,7 +16,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,8 @@ CASES = {
 }  # fmt: skip
 
 
-def _bases(root: Path) -> dict[str, Path]:
+def bases(root: Path) -> dict[str, Path]:
+    """Make the folders that the commands start in."""
     base = workshop(root / "base")
     stored = copy(base, root / "stored")
     assert alone(PREPARE, stored).code == 0
@@ -164,21 +165,21 @@ def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tupl
     return f"{stood} stood{', hidden things were swept' if hidden else ''}", ""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Kill the commands that were asked for and print what stood afterwards."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("commands", nargs="*", choices=[*CASES, []], help="all, if none is named")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print(f"seed {options.seed}, {options.rounds} moments each", flush=True)
     moments, bad = random.Random(options.seed), 0
     with room("kills-") as place:
-        bases = _bases(Path(place))
+        made = bases(Path(place))
         for name in options.commands or CASES:
             case, times = CASES[name], []
-            for _ in range(3):
-                folder = copy(bases[case.base], Path(place) / "round")
+            for _ in range(3 if options.rounds > 1 else 1):
+                folder = copy(made[case.base], Path(place) / "round")
                 began = time.perf_counter()
                 child = alone(case.words, folder)
                 assert child.code == 0, child.said
@@ -188,7 +189,7 @@ def main() -> int:
             for number in range(options.rounds):
                 after = moments.uniform(0, 1.1 * statistics.median(times))
                 try:
-                    stood, problem = _round(case, bases[case.base], folder, after, new)
+                    stood, problem = _round(case, made[case.base], folder, after, new)
                 except AssertionError as error:
                     stood, problem = "WRONG", str(error)
                 outcomes[stood] += 1

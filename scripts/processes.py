@@ -97,9 +97,11 @@ class Gate:
         os.close(self.writer)
 
 
-def start(words: list[str], folder: Path, gate: Gate | None = None) -> Child:
-    """Start a command in a folder; behind a gate if there is one."""
-    output = folder / f"said-{time.monotonic_ns()}.txt"
+def start(
+    words: list[str], folder: Path, gate: Gate | None = None, said: Path | None = None
+) -> Child:
+    """Start a command in a folder; behind a gate if there is one; what it prints goes to `said`."""
+    output = said or folder / f"said-{time.monotonic_ns()}.txt"
     pid = os.fork()
     if pid:
         return Child(pid, output, words)
@@ -107,7 +109,7 @@ def start(words: list[str], folder: Path, gate: Gate | None = None) -> Child:
     try:
         os.chdir(folder)
         os.environ.update(COTERIE_RUNS="runs", COTERIE_CACHE="cache")
-        descriptor = os.open(output.name, os.O_WRONLY | os.O_CREAT)
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         sys.stdout, sys.stderr = (

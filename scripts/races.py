@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import inspect
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from processes import (
@@ -31,6 +33,8 @@ from processes import (
     workshop,
 )
 
+KINDS = ("bytes", "characters")
+WEIGHTS = "checkpoints/step-00000000/model.safetensors"
 Outcome = tuple[str, str]  # what happened; what was wrong, or nothing
 
 
@@ -44,34 +48,70 @@ class Races:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.base = workshop(root / "base")
-        self.trained = copy(self.base, root / "trained")
+
+    @cached_property
+    def base(self) -> Path:
+        """A folder with a text and settings."""
+        return workshop(self.root / "base")
+
+    @cached_property
+    def trained(self) -> Path:
+        """The same with two trained runs, and each exported."""
+        folder = copy(self.base, self.root / "trained")
         for seed in (11, 12):
-            assert alone(_train(f"seed-{seed}", seed), self.trained).code == 0
-            out = ["model", "export", f"seed-{seed}", "--out", f"hf-{seed}"]
-            child = alone(out, self.trained)
-            assert child.code == 0, child.said
-        self.half = copy(self.base, root / "half")
-        assert alone([*_train("mine", 11), "train.steps=4"], self.half).code == 0
-        self.expected = {
-            seed: result_of(self.trained / "runs" / f"seed-{seed}") for seed in (11, 12)
-        }
-        resumed = copy(self.half, root / "resumed")
-        assert alone(["train", "--resume", "mine", "train.steps=8"], resumed).code == 0
-        self.expected["resumed"] = result_of(resumed / "runs" / "mine")
-        fresh = copy(self.trained, root / "fresh")
-        for name, tokenizer in (("bytes", "bytes"), ("letters", "characters")):
-            alone(self._prepare(tokenizer, name), fresh)
-            self.expected[tokenizer] = digest(fresh / name)
-        for seed in (11, 12):
-            assert alone(["model", "import", f"hf-{seed}", "--name", f"in-{seed}"], fresh).code == 0
-            self.expected[f"in-{seed}"] = self._weights(fresh / "runs" / f"in-{seed}")
-            self.expected[f"hf-{seed}"] = digest(fresh / f"hf-{seed}")
-            out = self._gguf(seed)
-            child = alone(out, fresh)
-            assert child.code == 0, child.said
-            self.expected[f"gguf-{seed}"] = digest(fresh / "out.gguf")
-            (fresh / "out.gguf").unlink()
+            self._alone(_train(f"seed-{seed}", seed), folder)
+            self._alone(["model", "export", f"seed-{seed}", "--out", f"hf-{seed}"], folder)
+        return folder
+
+    @cached_property
+    def half(self) -> Path:
+        """A folder with a run that is half trained."""
+        folder = copy(self.base, self.root / "half")
+        self._alone([*_train("mine", 11), "train.steps=4"], folder)
+        return folder
+
+    @cached_property
+    def runs(self) -> list[str]:
+        """What training with seed 11 and with seed 12 comes to alone."""
+        return [result_of(self.trained / "runs" / f"seed-{seed}") for seed in (11, 12)]
+
+    @cached_property
+    def resumed(self) -> str:
+        """What resuming comes to alone."""
+        folder = copy(self.half, self.root / "resumed")
+        self._alone(["train", "--resume", "mine", "train.steps=8"], folder)
+        return result_of(folder / "runs" / "mine")
+
+    def _made(self, base: Path, commands: list[list[str]], out: str) -> list[str]:
+        """Return what each command writes alone, as hashes."""
+        found = []
+        for words in commands:
+            folder = copy(base, self.root / "alone")
+            self._alone(words, folder)
+            found.append(digest(folder / out))
+        return found
+
+    @cached_property
+    def stores(self) -> list[str]:
+        """What preparing with bytes and with characters writes alone."""
+        commands = [self._prepare(kind, "store") for kind in KINDS]
+        return self._made(self.base, commands, "store")
+
+    @cached_property
+    def imports(self) -> list[str]:
+        """The weights that importing writes alone."""
+        commands = [["model", "import", f"hf-{seed}", "--name", "theirs"] for seed in (11, 12)]
+        return self._made(self.trained, commands, f"runs/theirs/{WEIGHTS}")
+
+    @cached_property
+    def files(self) -> list[str]:
+        """What exporting as GGUF writes alone."""
+        return self._made(self.trained, [self._gguf(seed) for seed in (11, 12)], "out.gguf")
+
+    @staticmethod
+    def _alone(words: list[str], folder: Path) -> None:
+        child = alone(words, folder)
+        assert child.code == 0, child.said
 
     @staticmethod
     def _prepare(tokenizer: str, out: str) -> list[str]:
@@ -80,10 +120,6 @@ class Races:
     @staticmethod
     def _gguf(seed: int) -> list[str]:
         return ["model", "export", f"seed-{seed}", "--format", "gguf", "--out", "out.gguf"]
-
-    @staticmethod
-    def _weights(run_folder: Path) -> str:
-        return digest(run_folder / "checkpoints" / "step-00000000" / "model.safetensors")
 
     def _judge(self, folder: Path, children: list[Child], found: str, wanted: list[str]) -> Outcome:
         """Say how a round went in which one of two must have won."""
@@ -105,8 +141,7 @@ class Races:
         """The same name, other seeds."""
         copy(self.base, folder)
         children = together([_train("mine", 11), _train("mine", 12)], folder)
-        wanted = [self.expected[11], self.expected[12]]
-        return self._judge(folder, children, result_of(folder / "runs" / "mine"), wanted)
+        return self._judge(folder, children, result_of(folder / "runs" / "mine"), self.runs)
 
     def two_trainings_without_names(self, folder: Path) -> Outcome:
         """Each gets a name of its own."""
@@ -115,14 +150,14 @@ class Races:
         if any(child.code for child in children):
             return "", " | ".join(child.said[-200:] for child in children)
         found = {result_of(each) for each in (folder / "runs").iterdir()}
-        same = found == {self.expected[11], self.expected[12]}
+        same = found == set(self.runs)
         return "both trained, under two names", "" if same else "results differ"
 
     def two_resumes(self, folder: Path) -> Outcome:
         """Of one run; one that comes when the other has finished finds nothing left to do."""
         copy(self.half, folder)
         children = together([["train", "--resume", "mine", "train.steps=8"]] * 2, folder)
-        if result_of(folder / "runs" / "mine") != self.expected["resumed"]:
+        if result_of(folder / "runs" / "mine") != self.resumed:
             return "", "the result differs: " + " | ".join(child.said[-300:] for child in children)
         if left := leftovers(folder):
             return "", f"left behind: {left}"
@@ -136,20 +171,18 @@ class Races:
     def two_prepares(self, folder: Path) -> Outcome:
         """Into one --out, with other tokenizers."""
         copy(self.base, folder)
-        kinds = ["bytes", "characters"]
-        children = together([self._prepare(kind, "store") for kind in kinds], folder)
+        children = together([self._prepare(kind, "store") for kind in KINDS], folder)
         if not is_sound(folder / "store"):
             return "", "the store is not sound"
-        wanted = [self.expected[kind] for kind in kinds]
-        return self._judge(folder, children, digest(folder / "store"), wanted)
+        return self._judge(folder, children, digest(folder / "store"), self.stores)
 
     def two_imports(self, folder: Path) -> Outcome:
         """Of two models under one name."""
         copy(self.trained, folder)
         words = [["model", "import", f"hf-{seed}", "--name", "theirs"] for seed in (11, 12)]
         children = together(words, folder)
-        found = self._weights(folder / "runs" / "theirs")
-        return self._judge(folder, children, found, [self.expected[f"in-{s}"] for s in (11, 12)])
+        found = digest(folder / "runs" / "theirs" / WEIGHTS)
+        return self._judge(folder, children, found, self.imports)
 
     def an_import_and_a_training(self, folder: Path) -> Outcome:
         """Under one name."""
@@ -158,23 +191,22 @@ class Races:
         children = together(words, folder)
         run = folder / "runs" / "mine"
         if children[0].code == 0:
-            return self._judge(folder, children, self._weights(run), [self.expected["in-11"], ""])
-        return self._judge(folder, children, result_of(run), ["", self.expected[12]])
+            return self._judge(folder, children, digest(run / WEIGHTS), [self.imports[0], ""])
+        return self._judge(folder, children, result_of(run), ["", self.runs[1]])
 
     def two_exports(self, folder: Path) -> Outcome:
         """Into one folder."""
         copy(self.trained, folder)
         words = [["model", "export", f"seed-{seed}", "--out", "out"] for seed in (11, 12)]
         children = together(words, folder)
-        wanted = [self.expected[f"hf-{seed}"] for seed in (11, 12)]
+        wanted = [digest(self.trained / f"hf-{seed}") for seed in (11, 12)]
         return self._judge(folder, children, digest(folder / "out"), wanted)
 
     def two_exports_gguf(self, folder: Path) -> Outcome:
         """Into one file."""
         copy(self.trained, folder)
         children = together([self._gguf(seed) for seed in (11, 12)], folder)
-        wanted = [self.expected[f"gguf-{seed}"] for seed in (11, 12)]
-        return self._judge(folder, children, digest(folder / "out.gguf"), wanted)
+        return self._judge(folder, children, digest(folder / "out.gguf"), self.files)
 
     def six_users_of_one_cache_entry(self, folder: Path, damage: str | None = None) -> Outcome:
         """They wait for whoever prepares it, and all train on the same."""
@@ -190,7 +222,7 @@ class Races:
             if child.code:
                 return "", child.said[-400:]
         found = {result_of(folder / "runs" / f"user-{number}") for number in range(6)}
-        if found != {self.expected[11]}:
+        if found != {self.runs[0]}:
             return "", "results differ"
         stores = list((folder / "cache" / "stores").iterdir())
         if len(stores) != 1 or not is_sound(stores[0]):
@@ -208,17 +240,19 @@ class Races:
 
 
 RACES: dict[str, Callable[[Races, Path], Outcome]] = {
-    name: race for name, race in vars(Races).items() if callable(race) and not name.startswith("_")
+    name: race
+    for name, race in vars(Races).items()
+    if inspect.isfunction(race) and not name.startswith("_")
 }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the races that were asked for and print how they went."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("races", nargs="*", choices=[*RACES, []], help="all, if none is named")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     random.seed(options.seed)
     print(f"seed {options.seed}, {options.rounds} rounds each")
     bad = 0

@@ -155,9 +155,11 @@ def _read(path: Path, *, with_tokenizer: bool) -> Imported:
 def _begins(path: Path, letters: bytes) -> bool:
     """Whether a path is a file that begins with these letters, whatever its name."""
     try:
+        if not path.is_file():  # a pipe would block for ever
+            return False
         with path.open("rb") as file:
             return file.read(len(letters)) == letters
-    except OSError:  # a folder, or nothing that can be read: the reader says which
+    except OSError:  # nothing that can be read: the reader says which
         return False
 
 

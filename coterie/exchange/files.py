@@ -65,6 +65,7 @@ class TensorFiles:
 
     def _handle(self, file: Path) -> Any:
         if file not in self._open:
+            refuse_pipe(file)
             again = "Download or copy the file again; it may have been cut off."
             with compiled(f"{file} is not a whole safetensors file", ExchangeError, hint=again):
                 self._open[file] = safe_open(str(file), framework="pt")
@@ -139,6 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ExchangeError: it cannot be read, or holds something else.
     """
+    refuse_pipe(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -148,6 +150,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ExchangeError(f"{path} holds no JSON object.")
     return value
+
+
+def refuse_pipe(path: Path) -> None:
+    """Refuse what is there but no file: whoever opened a pipe would wait for ever.
+
+    Raises:
+        ExchangeError: it is a pipe, a device or a folder.
+    """
+    if path.exists() and not path.is_file():
+        raise ExchangeError(f"{path} is not a regular file.")
 
 
 def write_tensors(

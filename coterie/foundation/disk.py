@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,14 +49,15 @@ def explain_disk_errors(
     try:
         yield
     except OSError as error:
-        if within is not None and error.filename is not None and error.errno not in _FULL:
+        full = error.errno in _FULL or _is_short(error)
+        if within is not None and error.filename is not None and not full:
             named = os.path.abspath(os.fsdecode(error.filename))
             if not Path(named).is_relative_to(within):
                 raise
-        if error.errno in _FULL:
+        if full:
             kept = " Nothing half-written was left behind." if whole else ""
             raise UserError(
-                f"The disk is full: could not write {what} ({error.strerror}).{kept}",
+                f"The disk is full: could not write {what} ({error.strerror or error}).{kept}",
                 hint="Free some space (df -h shows where), then run the same command again.",
             ) from error
         if error.errno in _FORBIDDEN:
@@ -71,6 +73,14 @@ def explain_disk_errors(
                 "COTERIE_CACHE.",
             ) from error
         raise
+
+
+def _is_short(error: OSError) -> bool:
+    """Whether numpy wrote less than it should have, which it says without the system's number."""
+    return (
+        error.errno is None
+        and re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
+    )
 
 
 def sync_directory(path: Path) -> None:

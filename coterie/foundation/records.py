@@ -97,7 +97,7 @@ def _read_bytes(path: Path | str, error: type[UserError]) -> bytes:
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise error(f"{path} has {path.stat().st_size:,} bytes, far more than it can need.")
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, UserError):
         raise
     except (OSError, ValueError) as failure:  # ValueError: a NUL in the name
         reason = getattr(failure, "strerror", None) or str(failure)

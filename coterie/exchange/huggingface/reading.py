@@ -232,7 +232,7 @@ def _problems(
 
 def _tokenizer(folder: Path, known: int) -> Tokenizer | None:
     """Return the tokenizer that lies in the folder, if there is one."""
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
+    if not any((folder / name).exists() for name in _TOKENIZERS):
         return None
     tokenizer = from_huggingface(folder)
     try:

@@ -1,0 +1,116 @@
+"""Every command that writes, on a disk that becomes full at some moment: exit 2, and nothing cut.
+
+    python scripts/full_disks.py --rounds 10 --seed 1      # as root: it mounts a disk in memory
+
+Each round leaves a random amount of room, less than the command needs, and looks at what stands
+afterwards: the old result or the new one, never half of one, nothing hidden, and words that say
+what happened. Prints a table and exits with 1 if anything was otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kills import CASES, Case, bases
+from processes import Child, copy, leftovers, room, start
+
+SIZE = 4 << 20
+PAGE = 4096
+
+
+def _free(disk: Path) -> int:
+    return shutil.disk_usage(disk).free
+
+
+def _fill(disk: Path, left: int) -> None:
+    """Take all room but so many bytes."""
+    with open(disk / "filler", "wb") as file:
+        file.write(bytes(max(_free(disk) - left, 0)))
+
+
+def _run(case: Case, folder: Path, said: Path) -> Child:
+    child = start(case.words, folder, said=said)
+    child.wait()
+    return child
+
+
+def _round(case: Case, base: Path, disk: Path, left: int, new: str) -> tuple[str, str]:
+    """Run a command with so little room; return what happened, and what was wrong."""
+    for each in disk.iterdir():
+        shutil.rmtree(each) if each.is_dir() else each.unlink()
+    folder = copy(base, disk / "work")
+    old = case.found(folder)
+    _fill(disk, left)
+    child = _run(case, folder, disk.parent / "said.txt")
+    (disk / "filler").unlink()
+    found = case.found(folder)
+    if found not in (old, new) and not case.unfinished:
+        return "", f"neither the old nor the new stands, exit {child.code}: {child.said[-300:]}"
+    if hidden := leftovers(folder):
+        return "", f"left behind: {hidden}"
+    if child.code == 0:
+        return ("there was room", "") if found == new else ("", "exit 0, but not the new one")
+    if child.code != 2 or "disk is full" not in child.said:
+        return "", f"exit {child.code}: {child.said[-300:]}"
+    return "refused in words", ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the commands that were asked for on full disks and print what happened."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("commands", nargs="*", choices=[*CASES, []], help="all, if none is named")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args(arguments)
+    print(f"seed {options.seed}, {options.rounds} disks each", flush=True)
+    rooms, bad = random.Random(options.seed), 0
+    with room("full-") as place:
+        found = bases(Path(place))
+        disk = Path(place) / "disk"
+        disk.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk)]
+        if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+            print("no disk can be mounted here, so nothing was tried")
+            return 77
+        try:
+            for name in options.commands or CASES:
+                bad += _try(name, found, disk, options.rounds, rooms)
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+    print("all as they should be" if not bad else f"{bad} rounds went wrong")
+    return 1 if bad else 0
+
+
+def _try(name: str, found: dict[str, Path], disk: Path, rounds: int, rooms: random.Random) -> int:
+    """Run one command on several disks; return how often something was wrong."""
+    case, bad = CASES[name], 0
+    folder = copy(found[case.base], disk.parent / "alone")
+    before = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    assert _run(case, folder, disk.parent / "said.txt").code == 0
+    new = case.found(folder)
+    need = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) - before
+    outcomes: collections.Counter[str] = collections.Counter()
+    for number in range(rounds):
+        left = rooms.randrange(0, max(2 * need, 8 * PAGE), PAGE)
+        try:
+            outcome, problem = _round(case, found[case.base], disk, left, new)
+        except AssertionError as error:
+            outcome, problem = "", str(error)
+        outcomes[outcome or "WRONG"] += 1
+        if problem:
+            bad += 1
+            print(f"  {name}, disk {number} ({left:,} bytes free): {problem}", flush=True)
+    told = "; ".join(f"{count} × {outcome}" for outcome, count in outcomes.most_common())
+    print(f"{name} ({need:,} bytes): {told}", flush=True)
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())
