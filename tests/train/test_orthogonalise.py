@@ -145,6 +145,32 @@ def test_rates_and_decay_follow_roles():
     torch.testing.assert_close(after["bias"], before["bias"] - 0.05, atol=1e-5, rtol=0)
 
 
+def test_the_schedule_scales_what_muon_does_to_matrices_and_to_the_others():
+    moved = []
+    for multiplier in (1.0, 0.25):
+        parameters = mixed_parameters()
+        before = [p.tensor.detach().clone() for p in parameters]
+        for parameter in parameters:
+            parameter.tensor.grad = stack(parameter.tensor.shape, 50)
+        Muon(weight_decay=0.1).build(parameters).step(0, multiplier)
+        pairs = zip(parameters, before, strict=True)
+        moved.append([p.tensor.detach() - was for p, was in pairs])
+    for whole, quarter in zip(*moved, strict=True):
+        torch.testing.assert_close(quarter, whole / 4, rtol=1e-3, atol=1e-6)
+        assert whole.abs().max() > 1e-3
+
+
+def test_momentum_of_a_step_is_that_of_the_warmup():
+    parameter = RoleParameter("w", "matrix", nn.Parameter(torch.zeros(6, 6)))
+    parameter.tensor.grad = torch.eye(6)
+    optimizer = Muon(momentum=0.9, momentum_start=0.5, momentum_warmup=4).build([parameter])
+    for step, momentum in enumerate((0.5, 0.6, 0.7, 0.8, 0.9, 0.9)):
+        before = optimizer.state()["muon.w.momentum"].clone()
+        optimizer.step(step, 1.0)
+        expected = before * momentum + torch.eye(6) * (1 - momentum)
+        torch.testing.assert_close(optimizer.state()["muon.w.momentum"], expected)
+
+
 def test_an_unknown_role_is_named_with_the_nearest_one():
     with pytest.raises(ValueError, match=r"embeding.*embedding"):
         AdamW(learning_rates={"embeding": 0.1})

@@ -47,9 +47,10 @@ class Recorder:
     learning_rate = 1.0
 
     def __init__(self, decoder):
-        self.decoder, self.gradients = decoder, []
+        self.decoder, self.gradients, self.told = decoder, [], []
 
     def step(self, step, multiplier):
+        self.told.append((step, multiplier))
         self.gradients.append([p.grad.clone() for p in self.decoder.parameters()])
 
     @property
@@ -140,6 +141,15 @@ def test_the_weights_move_as_without_a_scale_on_the_very_step_that_it_grows():
         ends.append([parameter.detach().clone() for parameter in decoder.parameters()])
     for ours, theirs in zip(*ends, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_optimizer_is_told_the_rate_of_its_own_step():
+    stepper = make_stepper(make_decoder(), NoClip())
+    schedule, steps = TrainSettings().schedule, TrainSettings().steps
+    for step in (0, 5, 400):
+        result = stepper(step, make_batch(0))
+        assert stepper.optimizer.told[-1] == (step, schedule.multiplier(step, steps))
+        assert result.learning_rate == 1.0 * schedule.multiplier(step, steps)
 
 
 def test_an_adaptive_limit_does_not_know_the_norm_that_it_bounds():
