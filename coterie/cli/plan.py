@@ -12,35 +12,51 @@ from coterie.cli.console import facts
 from coterie.foundation.layers import Resolved, leaves
 
 if TYPE_CHECKING:
+    from coterie.tokenizer.interface import Tokenizer
     from coterie.train.plan import Plan
     from coterie.train.settings import RunSettings
 
 
 def make_plan(settings: RunSettings) -> Plan:
-    """Return the plan of a run; reads its sources only as far as the vocabulary asks for it."""
-    from coterie.train.plan import plan
+    """Return the plan of a run; reads its sources only as far as the vocabulary asks for it.
 
-    return plan(settings, vocab_size=vocabulary(settings))
+    Raises:
+        UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
+    """
+    from coterie.train.plan import plan
+    from coterie.train.session import fill_structure_ids
+
+    tokenizer = _tokenizer(settings)
+    if tokenizer is None:
+        return plan(settings, vocab_size=vocabulary(settings))
+    return plan(fill_structure_ids(settings, tokenizer), vocab_size=tokenizer.vocab_size)
 
 
 def vocabulary(settings: RunSettings) -> int:
-    """Return how many tokens the run's tokenizer will know, without preparing its data.
+    """Return how many tokens the model will know, without preparing its data.
 
     Raises:
         UserError: the data cannot be read, or are a store that the run would refuse.
     """
+    if settings.model.vocab_size is not None:
+        return settings.model.vocab_size
+    tokenizer = _tokenizer(settings)
+    return settings.tokenizer.vocab_size if tokenizer is None else tokenizer.vocab_size
+
+
+def _tokenizer(settings: RunSettings) -> Tokenizer | None:
+    """Return the run's tokenizer, or `None` where it would have to be trained first."""
     from coterie.data.cache import ready_store
     from coterie.data.sources import texts_of
     from coterie.tokenizer.pieces import BPE
 
     ready = ready_store(settings.data, settings.tokenizer)
     if ready is not None:
-        return ready.tokenizer.vocab_size
-    if settings.model.vocab_size is not None:
-        return settings.model.vocab_size
+        return ready.tokenizer
+    sources = settings.data.sources()  # refuses what is not there
     if isinstance(settings.tokenizer, BPE):
-        return settings.tokenizer.vocab_size
-    return settings.tokenizer.build(texts_of(settings.data.sources())).vocab_size
+        return None
+    return settings.tokenizer.build(texts_of(sources))
 
 
 def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:

@@ -48,11 +48,11 @@ def store_for(
     sources = data.sources()
     path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
     with contextlib.suppress(StoreError):
-        return open_store(path)
+        return _opened(path, tokenizer)
     with own(path, "preparing data", wait=True, notify=notify):
         with contextlib.suppress(StoreError):
-            return open_store(path)  # its owner, who was waited for, has prepared it
-        # A damaged one is replaced; whoever has mapped its files keeps them.
+            return _opened(path, tokenizer)  # its owner, who was waited for, has prepared it
+        # A damaged or foreign one is replaced; whoever has mapped its files keeps them.
         return write_store(
             sources,
             path,
@@ -74,11 +74,7 @@ def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> Store | Non
     path = data.store
     if path is None and len(data.inputs) == 1 and is_store(data.inputs[0]):
         path = Path(data.inputs[0])
-    if path is None:
-        return None
-    store = open_store(path)
-    _check_tokenizer(store, tokenizer)
-    return store
+    return None if path is None else _opened(path, tokenizer)
 
 
 def settings_of(store: Path) -> str:
@@ -98,15 +94,17 @@ def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _check_tokenizer(store: Store, wanted: TokenizerSettings) -> None:
-    """Refuse a store that the settings' tokenizer cannot have made.
+def _opened(path: Path, wanted: TokenizerSettings) -> Store:
+    """Open a store that the settings' tokenizer can have made.
 
     Raises:
-        StoreError: it was made with another one.
+        StoreError: it is damaged, or another one made it.
     """
+    store = open_store(path)
     problem = wanted.mismatch(store.tokenizer)
     if problem:
         raise StoreError(
             f"The store {store.path} was made with another tokenizer: {problem}.",
             hint=f"Use the store's own: {settings_of(store.path)}; or prepare the text again.",
         )
+    return store

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -118,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):  # any name can be asked about
         raise StoreError(
             f"{folder} is a file, not a token store.",
             hint=f"Make a store of it: coterie data prepare {folder} --out STORE",

@@ -11,6 +11,7 @@ STORE/valid-…                  the same for the part held out
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -108,7 +109,7 @@ class Store:
 def is_store(path: Path | str) -> bool:
     """Whether a folder looks like a token store."""
     restore(path)
-    return (Path(path) / FILE_NAME).is_file() and (Path(path) / TOKENIZER_FILE).is_file()
+    return all(os.path.isfile(Path(path) / name) for name in (FILE_NAME, TOKENIZER_FILE))
 
 
 def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:

@@ -27,9 +27,10 @@ from coterie.data.store import (
     kind_of_file,
     tokenizer_problems,
 )
-from coterie.foundation.errors import CoterieError, StoreError
+from coterie.foundation.errors import CoterieError, StoreError, UserError
 from coterie.foundation.printable import printable
 from coterie.foundation.records import read_json
+from coterie.foundation.swap import restore
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
@@ -54,8 +55,9 @@ def verify_store(
     """
     path = Path(path)
     try:
+        restore(path)
         manifest = read_manifest(path)
-    except StoreError as error:
+    except UserError as error:
         return [error.message, *_strangers(path, None)]
     tokenizer, problems = _load_tokenizer(path, manifest)
     problems += contradictions(manifest)
@@ -91,23 +93,24 @@ def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, l
 
 def _strangers(path: Path, manifest: Manifest | None) -> list[str]:
     """Return what lies in the folder without belonging to the store, whatever it is."""
-    known = {FILE_NAME, TOKENIZER_FILE}
-    for record in manifest.splits.values() if manifest else ():
-        known |= {part.file for part in record.files}
-    problems = []
     try:
         with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name in known or (manifest is None and _OF_A_STORE.fullmatch(entry.name)):
-                    continue
-                kind = kind_of_file(entry.stat(follow_symlinks=False).st_mode)
-                name = printable(entry.name, keep="")
-                problems.append(f"{name} ({kind}) does not belong to the store")
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # told by the manifest's reader
-        pass
+            found = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
     except OSError as error:
-        problems.append(f"the folder cannot be listed: {error.strerror}")
-    return problems
+        return [f"the folder cannot be listed: {error.strerror}"] if manifest else []
+    except ValueError:  # a NUL in the name
+        return []
+    if manifest is None:
+        known = {name for name in found if _OF_A_STORE.fullmatch(name)}
+        if not known:
+            return []  # some other folder
+    else:
+        known = {part.file for record in manifest.splits.values() for part in record.files}
+    strangers = sorted(found.keys() - known - {FILE_NAME, TOKENIZER_FILE})
+    return [
+        f"{printable(name, keep='')} ({kind_of_file(found[name])}) does not belong to the store"
+        for name in strangers
+    ]
 
 
 def _number_problems(

@@ -126,7 +126,10 @@ def restore(path: Path | str) -> None:
     Raises:
         OwnedError: it is being replaced now.
     """
-    place = Path(os.path.realpath(path))
+    try:
+        place = Path(os.path.realpath(path))
+    except ValueError:  # a NUL in the name: nothing can stand there
+        return
     if os.path.lexists(place):
         return
     if any(True for kind in ("new", "old") for _ in _left_beside(place, kind)):

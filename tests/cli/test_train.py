@@ -208,3 +208,20 @@ def test_a_dry_run_refuses_the_stores_that_a_run_refuses(book, capsys):
     arguments = ["train", "quickstart", *SMALL, "data.source=store", *own, "--dry-run", "--json"]
     assert coterie(arguments) == 0
     assert json.loads(capsys.readouterr().out)["plan"]["vocab_size"] == 257
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["yinghub", "tokenizer={kind: bytes, special_tokens: []}"],
+         "is no single token of the tokenizer"),
+        (["gpt2", "tokenizer={kind: tiktoken}", "model.vocab_size=300"],
+         "smaller than the tokenizer's 50,257"),
+        (["quickstart", "model.vocab_size=300", "data.source=gone.txt"], "no input “gone.txt”"),
+        (["gpt2", "data.source=gone.txt"], "no input “gone.txt”"),
+    ],
+)  # fmt: skip
+def test_a_dry_run_refuses_tokenizers_and_texts_that_a_run_refuses(words, why, capsys):
+    for dry in ([], ["--dry-run"]):
+        assert coterie(["train", *words, "scale=tiny", "train.steps=1", *dry]) == 2
+        assert why in capsys.readouterr().err

@@ -112,3 +112,10 @@ def test_a_failure_leaves_the_cache_empty(tmp_path):
     with pytest.raises(DataError, match="UTF-8"):
         store_for(DataSettings(source=str(tmp_path / "bad.txt")), Bytes(), tmp_path / "c")
     assert not (tmp_path / "c").exists() or stores(tmp_path / "c") == []
+
+
+def test_a_cached_store_of_another_tokenizer_is_prepared_again(book, tmp_path):
+    data = DataSettings(source=str(book))
+    path = store_for(data, Bytes(), tmp_path / "c").path
+    prepare(Sources([book]), path, Characters().build([book.read_text()]), replace=True)
+    assert store_for(data, Bytes(), tmp_path / "c").tokenizer == Bytes().build()

@@ -14,6 +14,7 @@ import pytest
 
 from coterie.data import Document, open_store, prepare, verify_store
 from coterie.data.manifest import Manifest, digest, read_manifest, write_manifest
+from coterie.data.store import is_store
 from coterie.foundation.errors import StoreError
 from coterie.foundation.files import sha256_file
 from coterie.tokenizer.raw_bytes import Bytes
@@ -444,6 +445,15 @@ def test_what_may_not_be_read_is_told(store, monkeypatch):
     monkeypatch.setattr("coterie.data.store.np.memmap", refuse)
     with pytest.raises(StoreError, match="cannot be read"):
         open_store(store)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "/dev/null", "", "gone/at/all"])
+def test_names_of_no_store_are_told(name):
+    Path("letter.txt").write_text("dear")
+    assert len(verify_store(name)) == 1
+    assert not is_store(name)
+    with pytest.raises(StoreError):
+        open_store(name)
 
 
 def test_progress_is_told_in_characters(store):
