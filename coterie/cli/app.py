@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 import coterie
 
@@ -144,8 +144,7 @@ def run(arguments: list[str]) -> int:
         _check_verb(words)
         result = build_app(words)(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        verb = " ".join(word for word in words[:2] if word in VERBS or word in GROUPS)
-        return _tell(str(error), f"Run: coterie {verb} --help", 2, debug)
+        return _tell(*_refusal(error), 2, debug)
     except KeyboardInterrupt:
         return _tell("Interrupted.", None, 130, debug)
     except BrokenPipeError:
@@ -166,6 +165,19 @@ def run(arguments: list[str]) -> int:
             debug,
         )
     return result if isinstance(result, int) else 0
+
+
+def _refusal(error: CycloptsError) -> tuple[str, str | None]:
+    """Return what is wrong with the flags of a call, and what to do."""
+    verb = " ".join(error.command_chain or ())
+    if isinstance(error, UnknownOptionError):
+        from coterie.cli.flags import unknown_flag
+
+        flags = (name for argument in error.argument_collection for name in argument.names)
+        word = "=".join(filter(None, (error.token.keyword, error.token.value)))
+        told = unknown_flag(word, verb, flags)
+        return told.message, told.hint
+    return str(error), f"Run: coterie {verb} --help"
 
 
 def _tell(message: str, hint: str | None, code: int, debug: bool) -> int:

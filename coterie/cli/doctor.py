@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.text import Text
 
 from coterie.cli.console import console, emit_json, next_step
+from coterie.foundation.errors import UserError
 from coterie.foundation.runs import cache_root, runs_root
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "tokenizers", "pyarrow",
@@ -63,7 +64,12 @@ def _system() -> list[Check]:
         Check("machine", "good", f"{platform.system()} {platform.machine()}, "
               f"{os.cpu_count()} cores"),
     ]  # fmt: skip
-    for name, place in (("runs", runs_root()), ("cache", cache_root())):
+    for name, find in (("runs", runs_root), ("cache", cache_root)):
+        try:
+            place = find()
+        except UserError as error:
+            checks.append(Check(f"place for {name}", "bad", error.message, error.hint or ""))
+            continue
         parent = _existing(place)
         free = shutil.disk_usage(parent).free / 2**30
         writable = os.access(parent, os.W_OK)

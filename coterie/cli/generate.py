@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from coterie.checkpoint import LoadedModel, load_model
 from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.flags import unknown_flag
 from coterie.cli.words import Words, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer, load_settings
@@ -25,6 +26,7 @@ _HINT = (
     "through standard input: echo PROMPT | coterie generate RUN -"
 )
 _FLAG = re.compile(r"--?[A-Za-z]")
+_FLAGS = ("--json", "--samples", "--step", "--device")
 _ENDS = {
     "length": "max_tokens reached",
     "stop": "a stop text was met",
@@ -85,11 +87,11 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     """
     for word in said.targets:
         if _FLAG.match(word):
-            raise UserError(
-                f"There is no flag {word} here.",
-                hint="Run: coterie generate --help   (a prompt that begins so can come through "
-                "standard input: echo PROMPT | coterie generate RUN -)",
+            hint = (
+                "Run: coterie generate --help   (a prompt that begins so can come through "
+                "standard input: echo PROMPT | coterie generate RUN -)"
             )
+            raise unknown_flag(word, "generate", _FLAGS, hint)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     prompt = " ".join(said.targets[1:])

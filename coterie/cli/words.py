@@ -8,7 +8,10 @@ from pathlib import Path
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer, file_layer, overrides_layer
+from coterie.foundation.printable import printable
+from coterie.foundation.synonyms import SYNONYMS, meant_by
 
+_KEYS = sorted({key for keys in SYNONYMS.values() for key in keys if "." in key})
 _ASSIGNMENT = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
@@ -63,6 +66,13 @@ def one_target(words: Words, what: str, usage: str, default: str | None = None) 
         UserError: there is none and no default, or there are several.
     """
     if len(words.targets) > 1:
+        for word in words.targets:
+            meant = meant_by(word.partition("=")[0], _KEYS) if "=" in word else []
+            if meant:
+                raise UserError(
+                    f"“{printable(word, '')}” is not key=value; did you mean “{meant[0]}=…”?",
+                    hint=usage,
+                )
         listed = " ".join(words.targets)
         raise UserError(f"Expected one {what}, got {len(words.targets)}: {listed}", hint=usage)
     if words.targets:

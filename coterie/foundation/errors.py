@@ -11,6 +11,9 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+from coterie.foundation.printable import printable
+from coterie.foundation.synonyms import meant_by
+
 
 class CoterieError(Exception):
     """An error with a message for the reader and, where one is known, a way out.
@@ -81,14 +84,27 @@ class Interrupted(CoterieError):  # noqa: N818 - an interruption is not a failur
     exit_code = 130
 
 
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return a phrase with the nearest valid choice and all of them, to end a message with."""
-    known = sorted(set(choices))
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f"did you mean “{close[0]}”? " if close else ""
+def nearest(name: str, choices: Iterable[str], further: Iterable[str] = ()) -> str:
+    """Return a phrase with the nearest valid choice and all of them, to end a message with.
+
+    Args:
+        name: what was given instead.
+        choices: what may be given.
+        further: names that are not listed, but proposed where one of them is surely meant.
+    """
+    known, further = sorted(set(choices)), list(further)
+    found = meant_by(name, known) or meant_by(name, further)
+    if not found and name:
+        found = difflib.get_close_matches(name, [each for each in known if each], n=1, cutoff=0.5)
+    if not found and name:
+        ends = {each.rpartition(".")[2]: each for each in reversed(further)}
+        found = [ends[end] for end in difflib.get_close_matches(name, ends, n=1, cutoff=0.8)]
+    guess = " or ".join(f"“{printable(each, '')}”" for each in found[:3])
+    guess = f"did you mean {guess}? " if guess else ""
     if not known:
-        return "there is nothing to choose from"
-    listed = ", ".join(known[:24]) + (f", … ({len(known)} in all)" if len(known) > 24 else "")
+        return guess.strip() or "there is nothing to choose from"
+    listed = ", ".join(printable(each, "") or "“”" for each in known[:24])
+    listed += f", … ({len(known)} in all)" if len(known) > 24 else ""
     return f"{guess}choices: {listed}"
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from coterie.foundation.errors import SettingsError, nearest
+from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.merging import Mark, Tree, chosen_kinds, plain
 from coterie.foundation.paths import expand_home
 from coterie.foundation.printable import printable
@@ -22,6 +22,7 @@ from coterie.foundation.reading import parse_or_text, read_word
 from coterie.foundation.records import MAX_DEPTH, read_yaml, to_yaml
 from coterie.foundation.schema import Key, Schema
 from coterie.foundation.settings import Settings, shown
+from coterie.foundation.synonyms import SYNONYMS, meant_by, squash
 
 S = TypeVar("S", bound=Settings)
 
@@ -195,11 +196,23 @@ def _explain(tree: Tree, errors: Iterable[Any], hint: str) -> SettingsError:
     keys = {key for key, _, _ in tree.problems}
     lines = [_line(key, text, [origin]) for key, text, origin in tree.problems]
     for problem in errors:
-        key = tuple(str(part) for part in problem["loc"])
+        key = _key(tree, problem)
         if key not in keys:
+            keys.add(key)
             lines.append(_line(key, _describe(tree, key, problem), tree.origins(key)))
     count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
     return SettingsError(f"The settings have {count}:\n" + "\n".join(lines), hint=hint)
+
+
+def _key(tree: Tree, problem: Mapping[str, Any]) -> Key:
+    """Return the key that a problem is about; pydantic adds the alternatives that it tried."""
+    key = tuple(str(part) for part in problem["loc"])
+    for length in range(len(key)):
+        place = tree.schema.at(key[:length])
+        tries = place is not None and (place.shape.text or place.shape.numbers)
+        if tries and tree.schema.at(key[: length + 1]) is None:
+            return key[:length]
+    return key
 
 
 def _line(key: Key, text: str, origins: Sequence[str]) -> str:
@@ -214,17 +227,29 @@ def _describe(tree: Tree, key: Key, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return "missing, and it has no default"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(key[-1], tree.schema.names(key[:-1]))}"
+        return f"unknown key; {nearest(key[-1], tree.schema.names(key[:-1]), _keys(tree, key[-1]))}"
     place = tree.schema.at(key)
     if problem["type"] == "literal_error" and place is not None and place.shape.choices:
         return f"got {shown(given)}; {nearest(str(given), place.shape.choices)}"
     if given is None and problem["type"].startswith("string"):
         return "got null; a text that reads so needs quotes"
-    message = problem["msg"].removeprefix("Value error, ")
+    cause = problem.get("ctx", {}).get("error")
+    message = cause.message if isinstance(cause, UserError) else problem["msg"]
+    message = message.removeprefix("Value error, ")
     text = message[:1].lower() + message[1:]
     if given is None or isinstance(given, str | int | float | bool):
         text += f", got {shown(given)}"
     return text
+
+
+def _keys(tree: Tree, name: str) -> list[str]:
+    """Return every key of the settings; those of other kinds where only they have such a name."""
+    keys = [".".join(path) for path in tree.schema.paths(path for path, _ in tree.nodes())]
+    if meant_by(name, keys):
+        return keys
+    fields = tree.schema.names(())
+    others = (key for key in SYNONYMS.get(squash(name), ()) if key.partition(".")[0] in fields)
+    return [*keys, *others]
 
 
 def dump_yaml(settings: Settings) -> str:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from coterie.foundation.errors import UserError
 
@@ -33,7 +33,7 @@ def home() -> Path:
     found = os.path.expanduser("~")
     if not os.path.isabs(found) or os.environ.get("HOME") == "":
         raise UserError(
-            "There is no home directory to put for “~”: HOME is not set.",
+            "There is no home directory: HOME is not set.",
             hint="Set HOME, or name the whole path; COTERIE_CACHE says where prepared data are "
             "kept.",
         )
@@ -51,5 +51,7 @@ def _check(text: str) -> str:
 PathText = Annotated[str, AfterValidator(_check)]
 """A field that holds a path, or a name that may be one, as text."""
 
-UserPath = Annotated[Path, AfterValidator(lambda path: Path(_check(str(path))))]
+UserPath = Annotated[
+    Path, BeforeValidator(lambda path: _check(str(path)) if isinstance(path, str | Path) else path)
+]
 """A field that holds a path."""
