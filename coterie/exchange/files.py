@@ -101,7 +101,7 @@ def refuse_pickles(path: Path) -> None:
     Raises:
         ExchangeError: it is.
     """
-    candidates = [path] if path.is_file() else sorted(path.iterdir())
+    candidates = [path] if not path.is_dir() else sorted(path.iterdir())
     pickles = [each.name for each in candidates if each.suffix in PICKLES]
     if pickles:
         raise ExchangeError(

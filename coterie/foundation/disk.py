@@ -50,9 +50,11 @@ def explain_disk_errors(
         yield
     except OSError as error:
         full = error.errno in _FULL or _is_short(error)
-        if within is not None and error.filename is not None and not full:
-            named = os.path.abspath(os.fsdecode(error.filename))
-            if not Path(named).is_relative_to(within):
+        if within is not None and not full:
+            named = within if error.filename is None else os.fsdecode(error.filename)
+            if not Path(os.path.abspath(named)).is_relative_to(within):
+                raise
+            if error.errno == errno.EPIPE:  # the reader of what is printed went away
                 raise
         if full:
             kept = " Nothing half-written was left behind." if whole else ""

@@ -22,7 +22,7 @@ from coterie.foundation.errors import RunError, nearest
 from coterie.foundation.files import explain_disk_errors, write_text_atomic
 from coterie.foundation.locks import OwnedError, own
 from coterie.foundation.paths import expand_home, home
-from coterie.foundation.swap import sweep
+from coterie.foundation.swap import restore_below, sweep
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -204,9 +204,17 @@ def _last_active(run: RunDirectory) -> float:
 def find_run(target: str | Path, root: Path | None = None) -> RunDirectory:
     """Return the run that a target names: a run's name, `latest`, or a path to its directory.
 
+    A checkpoint of it that a killed command moved aside is put back first.
+
     Raises:
         RunError: there is none; the message names the nearest one.
     """
+    run = _find_run(target, root)
+    restore_below(run.checkpoints)
+    return run
+
+
+def _find_run(target: str | Path, root: Path | None) -> RunDirectory:
     path = Path(target)
     if (path / "config.yaml").is_file():
         return RunDirectory(path)

@@ -141,6 +141,16 @@ def restore(path: Path | str) -> None:
                 raise
 
 
+def restore_below(folder: Path) -> None:
+    """Put back what a killed command moved aside in a folder that is read; see `restore`."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _LEFT.fullmatch(entry.name)
+            if found and found[2] in ("new-", "old-"):
+                with contextlib.suppress(OwnedError):
+                    restore(folder / found[1])
+
+
 def sweep(folder: Path) -> None:
     """Mend all that killed commands left in a folder; what is being written now is left alone."""
     with contextlib.suppress(OSError):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from coterie.data import DataSettings, prepare, store_for, verify_store
+from coterie.data import DataSettings, cache, prepare, store_for, verify_store
 from coterie.data.cache import settings_of
 from coterie.data.sources import Sources
 from coterie.foundation.errors import DataError, StoreError
@@ -119,3 +123,46 @@ def test_a_cached_store_of_another_tokenizer_is_prepared_again(book, tmp_path):
     path = store_for(data, Bytes(), tmp_path / "c").path
     prepare(Sources([book]), path, Characters().build([book.read_text()]), replace=True)
     assert store_for(data, Bytes(), tmp_path / "c").tokenizer == Bytes().build()
+
+
+def test_who_wants_what_another_prepares_waits_and_finds_it(book, tmp_path, monkeypatch):
+    """The second neither prepares it again nor fails, also where a damaged entry is replaced."""
+    data = DataSettings(source=str(book))
+    path = store_for(data, Bytes(), tmp_path / "c").path
+    expected = {file.name: file.read_bytes() for file in path.iterdir()}
+    (path / "manifest.json").unlink()  # a folder that is no store
+    begun, waited, prepared = threading.Event(), threading.Event(), []
+    write = cache.write_store
+
+    def slow(*arguments, **options):
+        prepared.append(1)
+        begun.set()
+        assert waited.wait(30)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(cache, "write_store", slow)
+    told = []
+
+    def notify(message):
+        told.append(message)
+        waited.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store_for, data, Bytes(), tmp_path / "c")
+        assert begun.wait(30)
+        second = pool.submit(store_for, data, Bytes(), tmp_path / "c", None, notify)
+        assert first.result().fingerprint == second.result().fingerprint
+    assert len(prepared) == 1
+    assert f"process {os.getpid()}" in told[0]
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == expected
+    assert stores(tmp_path / "c") == [path]
+
+
+def test_readers_of_a_store_that_is_replaced_keep_it(book, tmp_path):
+    data = DataSettings(source=str(book))
+    store = store_for(data, Bytes(), tmp_path / "c")
+    tokens = store.tokens("train")
+    before = tokens[: len(tokens)].copy()
+    (store.path / "tokenizer.json").write_text("{}")
+    assert store_for(data, Bytes(), tmp_path / "c").path == store.path
+    assert (tokens[: len(tokens)] == before).all()

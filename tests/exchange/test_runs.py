@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from coterie.cli.app import run as call
 from coterie.exchange import runs as writing
 from coterie.exchange.runs import ORIGIN, write_model_run
 from coterie.foundation.errors import RunError, TokenizerError
-from coterie.foundation.runs import find_run, list_runs, runs_root
+from coterie.foundation.locks import OwnedError
+from coterie.foundation.runs import RunDirectory, find_run, list_runs, runs_root
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.raw_bytes import Bytes
 
@@ -122,3 +124,32 @@ def test_refuses_a_name_that_is_taken(decoder):
     with pytest.raises(RunError, match="already") as caught:
         write(decoder)
     assert "--name guest-2" in str(caught.value)
+
+
+def test_an_import_does_not_replace_a_run_that_was_begun_meanwhile(decoder):
+    begun = RunDirectory.create(runs_root(), "guest")
+    begun.write_config("seed: 7\n")
+    with pytest.raises(RunError, match="already"):
+        write(decoder)
+    assert begun.config.read_text() == "seed: 7\n"
+
+
+def test_while_an_import_goes_on_nobody_else_begins_that_run(decoder, monkeypatch):
+    refused = []
+    save = writing.save_checkpoint
+
+    def intrude(*arguments, **options):
+        def second():
+            with pytest.raises(OwnedError, match="importing") as caught:
+                RunDirectory.create(runs_root(), "guest")
+            refused.append(caught.value)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(writing, "save_checkpoint", intrude)
+    write(decoder)
+    assert len(refused) == 1
+    assert [run.name for run in list_runs()] == ["guest"]

@@ -80,7 +80,7 @@ def _checked(path: Path) -> Path:
         raise ExchangeError(
             f"There is no {path}.", hint="Name a folder with config.json, or a .gguf file."
         )
-    if path.is_file():
+    if not path.is_dir():
         refuse_pickles(path)
         raise ExchangeError(
             f"{path} is a file; a Hugging Face checkpoint is a folder.",
