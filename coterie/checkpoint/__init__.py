@@ -1,24 +1,21 @@
 """Checkpoints: whole or not there, complete, hashed, never pickled.
 
-`write` makes one and keeps the directory small, `read` finds the newest sound one and refuses what
-does not belong, `model` turns any target into a trained model.
+`write` makes one, `retain` keeps the directory small, `check` says what is wrong with one, `read`
+finds the newest sound one, `model` turns any target into a trained model.
 """
 
+from coterie.checkpoint.check import find_problem, read_settings
 from coterie.checkpoint.layout import is_checkpoint, list_checkpoints, step_of
 from coterie.checkpoint.model import LoadedModel, load_model, locate_checkpoint
-from coterie.checkpoint.read import (
-    Checkpoint,
-    find_checkpoint,
-    find_problem,
-    load_checkpoint,
-    load_tensors,
-    read_settings,
-)
+from coterie.checkpoint.read import Checkpoint, find_checkpoint, load_checkpoint
+from coterie.checkpoint.state import State, read_state
+from coterie.checkpoint.tensors import load_tensors
 from coterie.checkpoint.write import checkpoint_bytes, save_checkpoint
 
 __all__ = [
     "Checkpoint",
     "LoadedModel",
+    "State",
     "checkpoint_bytes",
     "find_checkpoint",
     "find_problem",
@@ -29,6 +26,7 @@ __all__ = [
     "load_tensors",
     "locate_checkpoint",
     "read_settings",
+    "read_state",
     "save_checkpoint",
     "step_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -15,7 +15,7 @@ MANIFEST = "manifest.json"
 FILES = (MODEL, OPTIMIZER, STATE, CONFIG)
 """What every checkpoint holds; an imported model may have come without a tokenizer."""
 
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-([0-9]{8,16})")
 
 
 def directory_name(step: int) -> str:
@@ -25,9 +25,16 @@ def directory_name(step: int) -> str:
 
 def step_of(path: Path) -> int:
     """Return the step that a checkpoint directory's name says."""
+    step = named_step(path)
+    assert step is not None, f"{path} is not a checkpoint's name"
+    return step
+
+
+def named_step(path: Path) -> int | None:
+    """Return the step that a directory's name says; None if it is not named as a checkpoint is."""
     match = _NAME.fullmatch(path.name)
-    assert match, f"{path} is not a checkpoint's name"
-    return int(match.group(1))
+    step = int(match.group(1)) if match else None
+    return step if step is not None and directory_name(step) == path.name else None
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -41,8 +48,8 @@ def is_checkpoint(path: Path) -> bool:
 
 def list_checkpoints(root: Path | str) -> list[Path]:
     """Return every checkpoint directory, sound or not, the newest at the end."""
-    root = Path(root)
-    if not root.is_dir():
+    try:
+        entries = list(Path(root).iterdir())
+    except OSError:
         return []
-    found = [path for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
+    return sorted((e for e in entries if named_step(e) is not None and e.is_dir()), key=step_of)

@@ -6,22 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from safetensors.torch import load_file
-
-from coterie.checkpoint.layout import MODEL, is_checkpoint
-from coterie.checkpoint.read import (
-    OnDamaged,
-    find_checkpoint,
-    load_tensors,
-    read_manifest,
+from coterie.checkpoint.check import (
+    model_settings,
     read_settings,
     read_tokenizer,
     require_sound,
 )
-from coterie.foundation.errors import CheckpointError, TokenizerError
+from coterie.checkpoint.layout import MODEL, is_checkpoint
+from coterie.checkpoint.manifest import read_manifest
+from coterie.checkpoint.read import OnDamaged, find_checkpoint
+from coterie.checkpoint.tensors import load_tensors, read_tensors
+from coterie.foundation.errors import TokenizerError
 from coterie.foundation.runs import RunDirectory, find_run
-from coterie.model import Decoder, DecoderSettings
+from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 
 
@@ -97,17 +94,12 @@ def load_model(
     """
     path = locate_checkpoint(target, step, on_damaged)
     settings = read_settings(path)
-    try:
-        decoder = DecoderSettings.model_validate(settings.get("model")).build()
-    except ValidationError as error:
-        raise CheckpointError(
-            f"This version of Coterie cannot build the model of {path}: {error}"
-        ) from error
-    load_tensors(decoder, load_file(path / MODEL), path)
+    decoder = model_settings(settings).build()
+    load_tensors(decoder, read_tensors(path / MODEL), path)
     return LoadedModel(
         decoder=decoder.eval(),
         own_tokenizer=read_tokenizer(path),
         settings=settings,
-        step=read_manifest(path)["step"],
+        step=read_manifest(path).step,
         path=path,
     )

@@ -1,39 +1,27 @@
 """Reading checkpoints: find the newest sound one, name the damaged, refuse the foreign.
 
-Every file is hashed before it is used. A checkpoint that is torn, truncated or altered is reported
+Every file is hashed before it is used. A checkpoint that is torn, altered or senseless is reported
 by name with what is wrong, and the one before it is offered instead.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from coterie.checkpoint.layout import (
-    CONFIG,
-    FILES,
-    FORMAT,
-    MANIFEST,
-    MODEL,
-    OPTIMIZER,
-    STATE,
-    TOKENIZER,
-    directory_name,
-    list_checkpoints,
-    step_of,
-)
+from coterie.checkpoint.check import find_problem, read_settings, read_tokenizer, require_sound
+from coterie.checkpoint.layout import MODEL, OPTIMIZER, directory_name, list_checkpoints, step_of
+from coterie.checkpoint.manifest import read_manifest
+from coterie.checkpoint.retain import remember
+from coterie.checkpoint.state import read_state
+from coterie.checkpoint.tensors import read_tensors
 from coterie.foundation.errors import CheckpointError, nearest
-from coterie.foundation.files import sha256_file
-from coterie.foundation.layers import read_settings_file
 from coterie.foundation.runs import RunDirectory
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.saving import load_tokenizer
 
 OnDamaged = Callable[[Path, str], None]
 
@@ -44,6 +32,7 @@ class Checkpoint:
 
     path: Path
     step: int
+    run: str | None
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
@@ -51,40 +40,11 @@ class Checkpoint:
     tokenizer: Tokenizer | None
 
 
-def find_problem(path: Path | str) -> str | None:
-    """Return what is wrong with a checkpoint, or None if every file is as it was written."""
-    path = Path(path)
-    try:
-        manifest = read_manifest(path)
-        files = manifest["files"]
-        if manifest["format"] > FORMAT:
-            return f"it has format {manifest['format']}, newer than this version reads ({FORMAT})"
-        if missing := [name for name in FILES if name not in files]:
-            return f"its manifest does not list {missing[0]}"
-        for name, expected in files.items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if (size := file.stat().st_size) != expected["bytes"]:
-                return f"{name} has {size:,} bytes instead of {expected['bytes']:,}"
-            if sha256_file(file) != expected["sha256"]:
-                return f"{name} does not match its checksum"
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{MANIFEST} cannot be read ({error})"
-    return None
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's manifest: its format, step, and each file's size and SHA-256."""
-    return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-
-
 def find_checkpoint(
     run: RunDirectory | Path | str,
     step: int | None = None,
     on_damaged: OnDamaged | None = None,
+    also: Callable[[Path], str | None] = lambda path: None,
 ) -> Path:
     """Return the newest sound checkpoint of a run, or the one of a given step.
 
@@ -92,6 +52,7 @@ def find_checkpoint(
         run: a run, or the path of its directory of checkpoints.
         step: ask for this one; then damage is an error instead of a reason to look further.
         on_damaged: told the path and the problem of each damaged checkpoint passed over.
+        also: says what else is wrong with one that is sound by itself, if anything.
 
     Raises:
         CheckpointError: there is none, or all (or the one asked for) are damaged.
@@ -102,8 +63,9 @@ def find_checkpoint(
         return _find_step(root, found, step)
     problems: list[str] = []
     for path in reversed(found):
-        problem = find_problem(path)
+        problem = find_problem(path) or also(path)
         if problem is None:
+            remember(path)
             return path
         problems.append(f"  {path.name}: {problem}")
         if on_damaged is not None:
@@ -127,21 +89,13 @@ def _find_step(root: Path, found: list[Path], step: int) -> Path:
     return path
 
 
-def require_sound(path: Path) -> None:
-    """Raise a `CheckpointError` that names the damage, if there is any."""
-    if problem := find_problem(path):
-        raise CheckpointError(
-            f"The checkpoint {path} is damaged: {problem}.",
-            hint="Use another of the run's checkpoints, or restore the files from a copy.",
-        )
-
-
 def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: its directory.
-        verify: hash every file first; switch off only right after `find_checkpoint` did.
+        verify: check it first; switch off only right after `find_checkpoint` did. Weights that are
+            not finite are read as they are.
 
     Raises:
         CheckpointError: it is missing, damaged, or not a checkpoint.
@@ -150,67 +104,15 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(f"There is no checkpoint at {path}.")
     if verify:
-        require_sound(path)
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        require_sound(path, finite=False)
+    manifest = read_manifest(path)
     return Checkpoint(
         path=path,
-        step=state["step"],
-        model=load_file(path / MODEL),
-        optimizer=load_file(path / OPTIMIZER),
-        state=state,
+        step=manifest.step,
+        run=manifest.run,
+        model=read_tensors(path / MODEL),
+        optimizer=read_tensors(path / OPTIMIZER),
+        state=read_state(path).model_dump(mode="json"),
         settings=read_settings(path),
         tokenizer=read_tokenizer(path),
     )
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the resolved settings that a checkpoint was trained with, as plain values."""
-    return read_settings_file(path / CONFIG)
-
-
-def read_tokenizer(path: Path) -> Tokenizer | None:
-    """Return the tokenizer of a checkpoint; None if its model came without one."""
-    if TOKENIZER not in read_manifest(path)["files"]:
-        return None
-    return load_tokenizer(path / TOKENIZER)
-
-
-def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy a checkpoint's tensors into a model of the same make.
-
-    Raises:
-        CheckpointError: names or shapes differ; the message lists the first of each.
-    """
-    own = model.state_dict(keep_vars=True)
-    given = dict(tensors)
-    by_identity: dict[int, str] = {}
-    for name, tensor in own.items():  # a tied parameter was written under its first name
-        first = by_identity.setdefault(id(tensor), name)
-        if name not in given and first in given:
-            given[name] = given[first]
-    problems = _differences(own, given)
-    if problems:
-        raise CheckpointError(
-            f"The checkpoint {source} belongs to another model:\n  " + "\n  ".join(problems),
-            hint="Use the settings it was trained with; they lie beside it in config.yaml.",
-        )
-    model.load_state_dict(given)
-
-
-def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Return sentences on what two sets of named tensors do not share."""
-    missing = [name for name in own if name not in given]
-    unknown = [name for name in given if name not in own]
-    reshaped = [
-        f"{name} has shape {tuple(given[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in given and own[name].shape != given[name].shape
-    ]
-    problems = reshaped[:5]
-    if len(reshaped) > 5:
-        problems.append(f"... and {len(reshaped) - 5} more of another shape")
-    if missing:
-        problems.append(f"{len(missing)} tensors are missing, the first {missing[0]}")
-    if unknown:
-        problems.append(f"{len(unknown)} tensors are unknown here, the first {unknown[0]}")
-    return problems

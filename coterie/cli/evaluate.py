@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from json import loads as parse_json
 from typing import Any
 
 from rich.progress import Progress
 from rich.table import Table
 
-from coterie.checkpoint import LoadedModel, load_model
-from coterie.checkpoint.layout import STATE
+from coterie.checkpoint import LoadedModel, load_model, read_state
+from coterie.checkpoint.layout import CONFIG
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.generate import tell_damaged
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
@@ -27,7 +26,8 @@ from coterie.evaluate import (
     validate,
     windows_at_once,
 )
-from coterie.foundation.errors import UserError
+from coterie.foundation.errors import CheckpointError, UserError
+from coterie.foundation.records import validated
 from coterie.foundation.runs import cache_root
 from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
@@ -90,7 +90,8 @@ def evaluate(
 
 def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
     """Measure a run on the validation part of its own store and print what was found."""
-    settings = RunSettings.model_validate(loaded.settings)
+    where = str(loaded.path / CONFIG)
+    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
     store = store_for(settings.data, settings.tokenizer, cache_root())
     if _trained_on(loaded) not in (None, store.fingerprint):
         raise UserError(
@@ -116,7 +117,7 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
 
 def _trained_on(loaded: LoadedModel) -> str | None:
     """Return the fingerprint of the store that a checkpoint was trained on, if it says so."""
-    return parse_json((loaded.path / STATE).read_text(encoding="utf-8")).get("data")
+    return read_state(loaded.path).data
 
 
 def _tell_texts(

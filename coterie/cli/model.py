@@ -169,10 +169,10 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
         locate_checkpoint,
         read_settings,
     )
+    from coterie.checkpoint.check import model_settings
     from coterie.cli.generate import tell_damaged
     from coterie.foundation.layers import read_settings_file
     from coterie.foundation.runs import find_run, list_runs
-    from coterie.model import DecoderSettings
     from coterie.presets import preset_names
 
     path, runs = Path(name), [run.name for run in list_runs()]
@@ -191,7 +191,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
         checkpoint = locate_checkpoint(name, step, tell_damaged)
         values = read_settings(checkpoint)
     title = str(values.get("description") or "")
-    return _Target(title, DecoderSettings.model_validate(values["model"]), checkpoint)
+    return _Target(title, model_settings(values), checkpoint)
 
 
 def _preset(name: str, words: Words) -> _Target:
@@ -249,12 +249,15 @@ def _print_tensors(rows: list[dict[str, Any]]) -> None:
 
 def _write(loaded: LoadedModel, made: Extension, method: str | None, name: str | None) -> Any:
     """Write the extended model as a run of its own and return it."""
-    from coterie.checkpoint.layout import MODEL
+    from coterie.checkpoint.layout import CONFIG, MODEL
     from coterie.exchange.runs import own_new_run, write_model_run
+    from coterie.foundation.errors import CheckpointError
     from coterie.foundation.files import sha256_file
+    from coterie.foundation.records import validated
     from coterie.train.settings import RunSettings
 
-    settings = RunSettings.model_validate(loaded.settings)
+    where = str(loaded.path / CONFIG)
+    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
     # A checkpoint lies in its run's directory of checkpoints.
     source = loaded.path.absolute().parent.parent.name
     base = source.removesuffix(f"-{settings.model.context}")

@@ -40,7 +40,7 @@ from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
 from coterie.train.plan import step_flops
 from coterie.train.randomness import set_aside
-from coterie.train.resume import restore_session, save_session
+from coterie.train.resume import find_misfit, restore_session, save_session
 from coterie.train.samples import draw_samples, write_samples
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings, Status
@@ -149,6 +149,7 @@ def _restore(session: Session, publish: Publisher) -> Path | None:
     path = find_checkpoint(
         session.run,
         on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
+        also=find_misfit,
     )
     restore_session(session, load_checkpoint(path, verify=False))  # it was hashed just now
     return path

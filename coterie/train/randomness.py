@@ -7,7 +7,6 @@ them can change what training does.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import random
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from coterie.checkpoint.state import decode_state, encode_state
 
 
 def seed_all(seed: int) -> None:
@@ -31,10 +32,10 @@ def random_state() -> dict[str, Any]:
     state: dict[str, Any] = {
         "python": [version, list(numbers), gauss],
         "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
-        "torch": _encode(torch.get_rng_state()),
+        "torch": encode_state(torch.get_rng_state()),
     }
     if torch.cuda.is_available():
-        state["cuda"] = [_encode(s) for s in torch.cuda.get_rng_state_all()]
+        state["cuda"] = [encode_state(s) for s in torch.cuda.get_rng_state_all()]
     return state
 
 
@@ -44,10 +45,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_decode(state["torch"]))
+    torch.set_rng_state(decode_state(state["torch"]))
     if torch.cuda.is_available():
         for device, encoded in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(_decode(encoded), device)
+            torch.cuda.set_rng_state(decode_state(encoded), device)
 
 
 @contextlib.contextmanager
@@ -61,11 +62,3 @@ def set_aside() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def _encode(state: torch.Tensor) -> str:
-    return base64.b64encode(state.numpy().tobytes()).decode("ascii")
-
-
-def _decode(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)

@@ -7,20 +7,28 @@ and the settings travel with the rest, so nothing else is needed to go on as if 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from coterie.checkpoint import Checkpoint, load_tensors, save_checkpoint
-from coterie.foundation.errors import CheckpointError
+from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_state, save_checkpoint
+from coterie.checkpoint.layout import CONFIG, OPTIMIZER
+from coterie.checkpoint.tensors import read_tensors
+from coterie.foundation.errors import CheckpointError, CoterieError
+from coterie.foundation.records import validated
+from coterie.train.memory import shadow_parameters
 from coterie.train.progress import Progress
 from coterie.train.randomness import random_state, set_random_state
 from coterie.train.session import Session
+from coterie.train.settings import RunSettings
 
 
-def save_session(session: Session) -> Path:
+def save_session(session: Session, root: Path | None = None) -> Path:
     """Write a checkpoint of the session as it is now and return its path.
+
+    Args:
+        session: the run in training.
+        root: the directory of checkpoints; the run's own if None.
 
     Raises:
         UserError: the disk is full or not writable.
@@ -28,30 +36,53 @@ def save_session(session: Session) -> Path:
     stepper = session.stepper
     scale = stepper.loss_scale
     state: dict[str, Any] = {
-        **_finite(asdict(session.progress)),
+        **asdict(session.progress),
         "data": session.store.fingerprint,
         "random": random_state(),
         "clip": stepper.clipper.state(),
         "loss_scale": None if scale is None else scale.state(),
     }
     return save_checkpoint(
-        session.run.checkpoints,
+        root or session.run.checkpoints,
         session.progress.step,
         model=session.decoder,
         optimizer_state=stepper.optimizer.state(),
         state=state,
         settings=session.settings,
         tokenizer=session.tokenizer,
+        run=session.identity,
         keep=session.settings.train.keep,
     )
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values with None for numbers that JSON has no word for: a loss that overflowed."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+def find_misfit(path: Path) -> str | None:
+    """Return why training cannot go on from a checkpoint that is sound by itself, if it cannot.
+
+    Its settings must be a run's, its moments those of their optimizer, and its tokens those that so
+    many steps read.
+    """
+    try:
+        settings = checkpoint_settings(path)
+        state = read_state(path)
+        expected = state.step * settings.train.batch_size * settings.model.context
+        if state.tokens != expected:
+            return f"{state.step:,} steps read {expected:,} tokens, not {state.tokens:,}"
+        optimizer = settings.train.optimizer.build(shadow_parameters(settings.model))
+        moments = read_tensors(path / OPTIMIZER)
+        if stray := sorted(set(moments) - optimizer.load_state(moments)):
+            return f"{stray[0]} has no place in the optimizer that {CONFIG} describes"
+    except CoterieError as error:
+        return error.message
+    return None
+
+
+def checkpoint_settings(path: Path) -> RunSettings:
+    """Return the settings that a checkpoint was trained with.
+
+    Raises:
+        CheckpointError: they are not those of a run of this version.
+    """
+    return validated(RunSettings, read_settings(path), CONFIG, CheckpointError)
 
 
 def restore_session(session: Session, checkpoint: Checkpoint) -> None:
@@ -74,6 +105,7 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     if session.stepper.loss_scale is not None and state["loss_scale"] is not None:
         session.stepper.loss_scale.load_state(state["loss_scale"])
     session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
+    session.identity = checkpoint.run or session.identity
     set_random_state(state["random"])
 
 

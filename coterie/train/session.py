@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ from coterie.train.step import Stepper
 
 @dataclass
 class Session:
-    """A run in training."""
+    """A run in training; all its checkpoints carry its `identity`, which a resumed one keeps."""
 
     settings: RunSettings
     run: RunDirectory
@@ -33,6 +34,7 @@ class Session:
     stepper: Stepper
     precision: Precision
     progress: Progress = field(default_factory=Progress)
+    identity: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
     def tokenizer(self) -> Tokenizer:

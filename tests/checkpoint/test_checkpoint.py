@@ -16,64 +16,48 @@ from coterie.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_tensors,
-    save_checkpoint,
 )
 from coterie.checkpoint import write as writing
+from coterie.checkpoint.tensors import model_tensors
 from coterie.foundation.errors import CheckpointError, UserError
-from coterie.foundation.settings import Settings
 from coterie.tokenizer.raw_bytes import Bytes
+from coterie.train import RunSettings
+
+TOKENIZER = Bytes().build(())
 
 
-class Config(Settings):
-    """Stands in for the settings of a run."""
-
-    rate: float = 1e-5
-    word: str = "on"
-    model: dict[str, int] = {"width": 4}
-
-
-class Tied(nn.Module):
-    """Two names for one parameter, and a buffer."""
-
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(7, width)
-        self.head = nn.Linear(width, 7, bias=False)
-        self.head.weight = self.embedding.weight
-        self.register_buffer("selection_bias", torch.arange(3.0))
-
-
-def save(root: Path, step: int, *, keep: int | None = None, **state: object) -> Path:
-    torch.manual_seed(step)
-    return save_checkpoint(
-        root,
-        step,
-        model=Tied(),
-        optimizer_state={"muon.w.momentum": torch.full((2, 3), float(step)).mT},
-        state=state,
-        settings=Config(),
-        tokenizer=Bytes().build(()),
-        keep=keep,
-    )
-
-
-def test_everything_comes_back_bit_for_bit(tmp_path):
+def test_everything_comes_back_bit_for_bit(tmp_path, save, decoder):
     path = save(tmp_path, 12, loss=0.1 + 0.2, clip=[1.5])
     checkpoint = load_checkpoint(path)
     torch.manual_seed(12)
-    expected, model = Tied(), Tied()
+    expected, model = decoder(), decoder()
     load_tensors(model, checkpoint.model, path)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
-    assert model.head.weight is model.embedding.weight
-    assert torch.equal(checkpoint.optimizer["muon.w.momentum"], torch.full((3, 2), 12.0))
+    assert all(bool((tensor == 12).all()) for tensor in checkpoint.optimizer.values())
     assert checkpoint.step == 12
     assert checkpoint.state["loss"] == 0.1 + 0.2
-    assert Config.model_validate(checkpoint.settings) == Config()
-    assert checkpoint.tokenizer.fingerprint == Bytes().build(()).fingerprint
+    assert RunSettings.model_validate(checkpoint.settings).model == expected.settings
+    assert checkpoint.tokenizer == TOKENIZER
 
 
-def test_a_checkpoint_holds_only_safe_formats(tmp_path):
+def test_a_tied_parameter_is_written_once_and_stays_tied():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(7, 4)
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.embedding.weight
+
+    expected, model = Tied(), Tied()
+    tensors = model_tensors(expected)
+    assert list(tensors) == ["embedding.weight"]
+    load_tensors(model, tensors, "here")
+    assert torch.equal(model.head.weight, expected.embedding.weight)
+    assert model.head.weight is model.embedding.weight
+
+
+def test_a_checkpoint_holds_only_safe_formats(tmp_path, save):
     path = save(tmp_path, 1)
     assert sorted(file.suffix for file in path.iterdir()) == [
         ".json", ".json", ".json", ".safetensors", ".safetensors", ".yaml",
@@ -128,7 +112,7 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage):
+def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage, save):
     sound, newest = save(tmp_path, 1), save(tmp_path, 2)
     assert find_checkpoint(tmp_path) == newest
     expected = damage(newest)
@@ -143,7 +127,7 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path, damage):
         find_checkpoint(tmp_path, step=2)
 
 
-def test_no_sound_checkpoint_is_an_error_that_lists_all(tmp_path):
+def test_no_sound_checkpoint_is_an_error_that_lists_all(tmp_path, save):
     with pytest.raises(CheckpointError, match="no checkpoint in"):
         find_checkpoint(tmp_path / "nothing")
     for step in (1, 2):
@@ -152,32 +136,32 @@ def test_no_sound_checkpoint_is_an_error_that_lists_all(tmp_path):
         find_checkpoint(tmp_path)
 
 
-def test_a_missing_step_names_the_nearest(tmp_path):
+def test_a_missing_step_names_the_nearest(tmp_path, save):
     save(tmp_path, 100)
     with pytest.raises(CheckpointError, match=r"step 1000 .*100"):
         find_checkpoint(tmp_path, step=1000)
 
 
-def test_a_newer_format_is_refused(tmp_path):
+def test_a_newer_format_is_refused(tmp_path, save):
     path = save(tmp_path, 1)
     file = path / "manifest.json"
-    file.write_text(file.read_text().replace('"format": 1', '"format": 99'))
+    file.write_text(file.read_text().replace('"format": 2', '"format": 99'))
     assert "newer than this version" in (find_problem(path) or "")
 
 
-def test_retention_keeps_the_newest_and_the_best(tmp_path):
+def test_retention_keeps_the_newest_and_the_best(tmp_path, save):
     for step, loss in enumerate([3.0, 1.0, 2.0, None, 2.5, float("nan")], start=1):
         save(tmp_path, step, keep=2, validation_loss=loss)
     assert [path.name[-1] for path in list_checkpoints(tmp_path)] == ["2", "5", "6"]
 
 
-def test_of_equally_good_ones_the_newest_is_best(tmp_path):
+def test_of_equally_good_ones_the_newest_is_best(tmp_path, save):
     for step in (1, 2, 3):
         save(tmp_path, step, keep=1, validation_loss=1.0)
     assert [path.name[-1] for path in list_checkpoints(tmp_path)] == ["3"]
 
 
-def test_saving_a_step_again_replaces_it(tmp_path):
+def test_saving_a_step_again_replaces_it(tmp_path, save):
     damage_by_truncating(save(tmp_path, 3))
     path = save(tmp_path, 3)
     assert find_problem(path) is None
@@ -187,7 +171,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
 )
-def test_a_failure_while_writing_leaves_nothing_half_written(tmp_path, monkeypatch, error):
+def test_a_failure_while_writing_leaves_nothing_half_written(tmp_path, monkeypatch, error, save):
     save(tmp_path, 1)
 
     def fail(*_: object) -> None:
@@ -199,7 +183,7 @@ def test_a_failure_while_writing_leaves_nothing_half_written(tmp_path, monkeypat
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_what_a_kill_left_behind_is_swept_away(tmp_path):
+def test_what_a_kill_left_behind_is_swept_away(tmp_path, save):
     for name in (".step-00000009.partial-abc", ".step-00000001.removed"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"half")
@@ -208,15 +192,17 @@ def test_what_a_kill_left_behind_is_swept_away(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010"]
 
 
-def test_another_model_is_refused_and_nothing_is_changed(tmp_path):
+def test_another_model_is_refused_and_nothing_is_changed(tmp_path, save, decoder):
     path = save(tmp_path, 1)
     tensors = load_checkpoint(path).model
-    other = Tied(width=6)
-    before = other.embedding.weight.detach().clone()
-    with pytest.raises(CheckpointError, match=r"another model.*\n.*\(7, 4\) instead of \(7, 6\)"):
+    other = decoder(width=8)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(
+        CheckpointError, match=r"another model.*\n.*\(257, 4\) instead of \(257, 8\)"
+    ):
         load_tensors(other, tensors, path)
-    assert torch.equal(other.embedding.weight, before)
-    del tensors["selection_bias"]
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in before.items())
+    del tensors["embedding.weight"]
     tensors["stray"] = torch.zeros(1)
-    with pytest.raises(CheckpointError, match=r"(?s)missing.*selection_bias.*unknown.*stray"):
-        load_tensors(Tied(), tensors, path)
+    with pytest.raises(CheckpointError, match=r"(?s)missing.*embedding.*unknown.*stray"):
+        load_tensors(decoder(), tensors, path)

@@ -17,6 +17,7 @@ def tiny_run(places: Path) -> Path:
     from coterie.data import store_for
     from coterie.foundation.layers import dump_yaml
     from coterie.foundation.runs import RunDirectory, cache_root, runs_root
+    from coterie.train.randomness import random_state
     from coterie.train.session import fill_vocabulary_size
     from coterie.train.settings import RunSettings
 
@@ -42,7 +43,7 @@ def tiny_run(places: Path) -> Path:
     for step in (1, 2):
         save_checkpoint(
             run.checkpoints, step, model=decoder, optimizer_state={},
-            state={"data": store.fingerprint}, settings=settings,
+            state={"data": store.fingerprint, "random": random_state()}, settings=settings,
             tokenizer=store.tokenizer,
         )  # fmt: skip
     return text
