@@ -115,7 +115,7 @@ def _spooled(place: Place) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="coterie-") as folder:
         spooled = Path(folder) / (place.path.name or "stream")
         yield spooled
-        write_stream(place, spooled.read_bytes())
+        write_stream(place, spooled)
 
 
 def _put(partial: Path, target: Path, *, replace: bool) -> None:

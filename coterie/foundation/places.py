@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 import sys
 from dataclasses import dataclass
@@ -70,8 +71,8 @@ def is_taken(path: Path | str) -> bool:
     return not stream and _own_descriptor(Path(path)) is None
 
 
-def write_stream(place: Place, content: bytes) -> None:
-    """Write to a device or pipe, all of it.
+def write_stream(place: Place, content: bytes | Path) -> None:
+    """Write bytes, or what a file holds, to a device or pipe.
 
     Raises:
         UserError: nobody reads the pipe, or the device takes no more.
@@ -83,7 +84,11 @@ def write_stream(place: Place, content: bytes) -> None:
             sys.stdout.flush()
             descriptor = os.dup(place.descriptor)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                with open(content, "rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _open_stream(path: Path) -> int:

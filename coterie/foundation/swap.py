@@ -178,6 +178,8 @@ def _remove_dead(partial: Path) -> None:
         try:
             if lock_file(descriptor):
                 os.unlink(partial)
+                shown = printable(partial, keep="")
+                _LOG.warning("Removed %s, which a killed command left half written.", shown)
         finally:
             os.close(descriptor)
 

@@ -140,6 +140,24 @@ def test_waiting_ends_when_the_owner_does(tmp_path):
     assert f"Waiting for process {pid}" in told[0]
 
 
+def test_a_lock_on_a_file_that_its_owner_has_just_removed_counts_for_nothing(tmp_path, monkeypatch):
+    """Between opening and locking the owner leaves, and a third comes and makes the file anew."""
+    real, third = locks._open, []
+
+    def slow(file):
+        descriptor = real(file)
+        if not third:
+            file.unlink()
+            third.append(real(file))
+            locks.fcntl.flock(third[0], locks.fcntl.LOCK_EX)
+        return descriptor
+
+    monkeypatch.setattr(locks, "_open", slow)
+    with pytest.raises(OwnedError), own(tmp_path / "run", "training"):
+        pass
+    os.close(third[0])
+
+
 CONTENDER = """
 import sys, time
 from pathlib import Path
