@@ -19,6 +19,7 @@ from torch import Tensor
 from coterie.checkpoint.tensors import save_tensors
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.compiled import compiled
+from coterie.foundation.printable import printable
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -204,6 +205,6 @@ def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> N
 
 def some(names: Iterable[str]) -> str:
     """Return the first of some names and how many more there are."""
-    names = list(names)
+    names = [printable(name, keep="") for name in names]
     more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

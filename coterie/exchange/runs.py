@@ -135,7 +135,7 @@ def _settings(
     kept = {} if base is None else {"data": base.data, "sample": base.sample, "seed": base.seed}
     return RunSettings(
         description=description,
-        tokenizer=TokenizerFile(path=run.path.absolute() / FILE_NAME),
+        tokenizer=TokenizerFile(path=Path(FILE_NAME)),  # the run's own, wherever it lies
         model=decoder.settings,
         train=TrainSettings(
             steps=200,

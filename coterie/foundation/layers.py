@@ -28,6 +28,7 @@ S = TypeVar("S", bound=Settings)
 
 _WHERE_KEYS_ARE = "Run: coterie train PRESET --dry-run  to see every key with its value."
 _MOST_BYTES = 1 << 20  # of a settings file
+_TOKENIZER, _ORIGIN = "tokenizer.json", "origin.json"  # of a run made from elsewhere
 
 
 class Word(NamedTuple):
@@ -98,7 +99,30 @@ def _read_mapping(path: Path | str, *, written: bool) -> dict[str, Any]:
             f"{path} holds {shown(plain(values))}, but settings are key: value.",
             hint="Write for example  train: {steps: 200}",
         )
+    _name_own_tokenizer(values, path.absolute())
     return values
+
+
+def _name_own_tokenizer(values: dict[str, Any], path: Path) -> None:
+    """Name the tokenizer beside settings that belong to it, wherever the run was moved.
+
+    A run that holds its tokenizer means that one; the one in a checkpoint is taken where the file
+    that was named is gone.
+    """
+    tokenizer = values.get("tokenizer")
+    named = tokenizer.get("path") if isinstance(tokenizer, dict) else None
+    if not isinstance(tokenizer, dict) or not isinstance(named, str):
+        return
+    if Path(named).name != _TOKENIZER:
+        return
+    folder = path.parent
+    run = folder.parents[1] if folder.parent.name == "checkpoints" else folder
+    if (run / _ORIGIN).is_file() and (run / _TOKENIZER).is_file():
+        tokenizer["path"] = str(run / _TOKENIZER)
+        return
+    gone = named == _TOKENIZER or not Path(expand_home(named)).exists()
+    if gone and (folder / _TOKENIZER).is_file() and (folder / "manifest.json").is_file():
+        tokenizer["path"] = str(folder / _TOKENIZER)
 
 
 def overrides_layer(words: Iterable[str]) -> Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from coterie.cli.app import run as call
 from coterie.exchange import runs as writing
 from coterie.exchange.runs import ORIGIN, write_model_run
 from coterie.foundation.errors import RunError, TokenizerError
+from coterie.foundation.files import sha256_bytes
 from coterie.foundation.locks import OwnedError
 from coterie.foundation.runs import RunDirectory, find_run, list_runs, runs_root
 from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.raw_bytes import Bytes
+from coterie.train.settings import RunSettings
 
 
 @pytest.fixture
@@ -153,3 +156,45 @@ def test_while_an_import_goes_on_nobody_else_begins_that_run(decoder, monkeypatc
     write(decoder)
     assert len(refused) == 1
     assert [run.name for run in list_runs()] == ["guest"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_run_that_was_moved_keeps_its_tokenizer(old, decoder, places: Path, capsys, monkeypatch):
+    """Renamed or moved, named as a run or by its settings; runs of older versions too."""
+    text = places / "text.txt"
+    text.write_text("To be, or not to be.\n" * 60)
+    run = write(decoder, Bytes().build(()))
+    if old:  # they named the absolute path
+        for config in [run.config, *run.path.glob("checkpoints/*/config.yaml")]:
+            said = config.read_text()
+            assert "path: tokenizer.json" in said
+            absolute = run.path.absolute() / "tokenizer.json"
+            config.write_text(said.replace("path: tokenizer.json", f"path: {absolute}"))
+        seal(run.path / "checkpoints" / "step-00000000")
+    moved = runs_root() / "moved"
+    run.path.rename(moved)
+    write(decoder, Bytes(special_tokens=("<X>", "<Y>")).build(()))  # another one in its old place
+    (places / "elsewhere").mkdir()
+    monkeypatch.chdir(places / "elsewhere")
+    (places / "elsewhere/tokenizer.json").write_text("{}")  # not the one that is meant
+    words = ["train.steps=1", f"data.source={text}", "data.split=tail", "train.batch_size=2",
+             "sample.max_tokens=4"]  # fmt: skip
+    assert call(["train", str(moved / "config.yaml"), "--dry-run", *words]) == 0
+    assert call(["train", "--resume", "moved", *words]) == 0, capsys.readouterr().err
+    assert load_model("moved").tokenizer == Bytes().build(())
+    assert call(["evaluate", "moved"]) == 0, capsys.readouterr().err
+    alone = places / "alone"
+    shutil.copytree(next(moved.glob("checkpoints/step-00000000")), alone)
+    shutil.rmtree(moved)
+    shutil.rmtree(run.path)
+    settings = RunSettings.model_validate(load_model(alone).settings)
+    assert settings.tokenizer.build() == Bytes().build(())
+
+
+def seal(checkpoint: Path) -> None:
+    """Bring a checkpoint's manifest up to date with a changed settings file."""
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    content = (checkpoint / "config.yaml").read_bytes()
+    entry = manifest["files"]["config.yaml"]
+    entry |= {"bytes": len(content), "sha256": sha256_bytes(content)}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))

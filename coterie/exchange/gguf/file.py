@@ -5,6 +5,7 @@ The blocks of quantised types are opened by the `gguf` library, whose authors de
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -18,8 +19,10 @@ from coterie.exchange.files import PICKLES, refuse_pickles
 from coterie.exchange.gguf.header import TensorPlace, read_header
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.errors import require
+from coterie.foundation.printable import printable
 
 _ALIGNMENT = "general.alignment"
+_LARGEST_ALIGNMENT = 1 << 20
 
 
 def library() -> ModuleType:
@@ -65,6 +68,7 @@ class GGUFFile:
         self._begin = _aligned(header.end, self._alignment())
         self._content = np.memmap(self.path, mode="r")
         self._places = {name: self._check(name, place) for name, place in self._tensors.items()}
+        self._check_apart()
 
     def kind(self, name: str) -> str:
         """Return the name of a tensor's type."""
@@ -82,7 +86,8 @@ class GGUFFile:
         shape = self.shapes[name]
         try:
             rows = raw.reshape(-1, size * shape[-1] // int(np.prod(shape)))
-            values = self._library.quants.dequantize(rows, kind)
+            with np.errstate(all="ignore"):  # what is no number is told below
+                values = self._library.quants.dequantize(rows, kind)
         except NotImplementedError as error:
             raise ExchangeError(
                 f"{self.path}: {name} is of the type {kind.name}, which cannot be opened.",
@@ -105,7 +110,7 @@ class GGUFFile:
 
     def _check_split(self) -> None:
         count = self.values.get("split.count", 1)
-        if isinstance(count, int) and count > 1:
+        if type(count) is int and count > 1:
             raise ExchangeError(
                 f"{self.path} is one of {count} pieces of a model.",
                 hint="Join them first: llama-gguf-split --merge FIRST_PIECE WHOLE",
@@ -113,8 +118,12 @@ class GGUFFile:
 
     def _alignment(self) -> int:
         alignment = self.values.get(_ALIGNMENT, 32)
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ExchangeError(f"{self.path} is damaged: {_ALIGNMENT} is {alignment!r}.")
+        power = type(alignment) is int and alignment > 0 and not alignment & (alignment - 1)
+        if not power or alignment > _LARGEST_ALIGNMENT:
+            raise ExchangeError(
+                f"{self.path} is damaged: {_ALIGNMENT} is {_shown(alignment)}, no power of two up "
+                f"to {_LARGEST_ALIGNMENT:,}."
+            )
         return alignment
 
     def _check(self, name: str, place: TensorPlace) -> tuple[int, int]:
@@ -128,6 +137,11 @@ class GGUFFile:
                 f"{kind.name} cannot have."
             )
         size = elements // block * block_bytes
+        if place.offset % self._alignment():
+            raise ExchangeError(
+                f"{self.path} is damaged: {name} begins at {place.offset:,}, which is no multiple "
+                f"of {self._alignment()}."
+            )
         first = self._begin + place.offset
         if first + size > self._content.shape[0]:
             raise ExchangeError(
@@ -136,6 +150,19 @@ class GGUFFile:
                 hint="Download or copy the file again.",
             )
         return first, size
+
+    def _check_apart(self) -> None:
+        """Refuse tensors that share bytes: one of them would be read as another."""
+        ordered = sorted((first, size, name) for name, (first, size) in self._places.items())
+        for (first, size, name), (second, _, other) in itertools.pairwise(ordered):
+            if first + size > second:
+                raise ExchangeError(
+                    f"{self.path} is damaged: {name} and {other} lie in the same place."
+                )
+
+
+def _shown(value: Any) -> str:
+    return printable(repr(value), keep="")[:60]
 
 
 def _aligned(at: int, alignment: int) -> int:

@@ -23,6 +23,9 @@ _SCALARS = "BbHhIif?"  # by the format's numbers 0 … 7
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _WIDE = {10: "Q", 11: "q", 12: "d"}
 _MOST_DIMENSIONS = 4
+# Far more than any published file has; what claims more is damaged, and would fill the memory.
+_MOST_VALUES, _MOST_TENSORS, _MOST_ITEMS, _LONGEST = 1 << 16, 1 << 20, 1 << 24, 1 << 26
+_DEEPEST = 4  # arrays in arrays
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class _Cursor:
 
     def header(self) -> Header:
         tensors, values = self._number("Q"), self._number("Q")
+        self._bound(values, _MOST_VALUES, "values")
+        self._bound(tensors, _MOST_TENSORS, "tensors")
         self._expect(values, 12 + 1, "values")
         found: dict[str, Any] = {}
         for _ in range(values):
@@ -129,23 +134,23 @@ class _Cursor:
         shape = self._numbers("Q", dimensions)
         return TensorPlace(tuple(reversed(shape)), self._number("I"), self._number("Q"))
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self._string()
         if kind == _ARRAY:
-            return self._array()
+            return self._array(depth + 1)
         value = self._number(self._letter(kind))
         # 1e-5 stands in a file as 9.99999974…e-06; the model's makers wrote 1e-5.
         return float(str(np.float32(value))) if kind == _FLOAT32 else value
 
-    def _array(self) -> list[Any]:
+    def _array(self, depth: int) -> list[Any]:
+        if depth > _DEEPEST:
+            raise _DamageError(f"there are arrays in arrays, more than {_DEEPEST} deep")
         kind, length = self._number("I"), self._number("Q")
-        if kind == _STRING:
-            self._expect(length, 8, "texts")
-            return [self._string() for _ in range(length)]
-        if kind == _ARRAY:
-            self._expect(length, 12, "arrays")
-            return [self._array() for _ in range(length)]
+        self._bound(length, _MOST_ITEMS, "items of an array")
+        if kind in (_STRING, _ARRAY):
+            self._expect(length, 8 if kind == _STRING else 12, "items of an array")
+            return [self._value(kind, depth) for _ in range(length)]
         return list(self._numbers(self._letter(kind), length))
 
     def _letter(self, kind: int) -> str:
@@ -157,6 +162,7 @@ class _Cursor:
 
     def _string(self) -> str:
         length = self._number("Q")
+        self._bound(length, _LONGEST, "letters")
         self._expect(length, 1, "letters")
         raw = self._content[self._at : self._at + length]
         self._at += length
@@ -174,6 +180,10 @@ class _Cursor:
         found = struct.unpack_from(f"<{count}{letter}", self._content, self._at)
         self._at += count * size
         return found
+
+    def _bound(self, count: int, most: int, what: str) -> None:
+        if count > most:
+            raise _DamageError(f"it claims to hold {count:,} {what}; no file has over {most:,}")
 
     def _expect(self, count: int, size: int, what: str) -> None:
         """Make sure that so many things of at least this size can still follow."""

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from coterie.exchange.imported import ExchangeError
+from coterie.foundation.printable import printable
 
 _REFUSED = frozenset({
     "attention.clamp_kqv", "attention.max_alibi_bias", "attention.output_scale", "attention.scale",
@@ -52,12 +53,18 @@ class Metadata:
         self._known: set[str] = set()
 
     def raw(self, name: str, default: Any = None) -> Any:
-        """Return a value as it stands; one for every layer only if they are all alike."""
+        """Return a number, a text or a truth value as it stands, or the default.
+
+        One for every layer is returned only if they are all alike.
+        """
         self._known.add(name)
         value = self._values.get(f"{self.architecture}.{name}", default)
         if isinstance(value, list):
-            if len(set(value)) != 1:
-                self.refuse(f"{name} differs from layer to layer: {value}")
+            if any(isinstance(each, list) for each in value):
+                self._wrong(name, value, "a single value, or one for each layer")
+                return default
+            if len(set(value)) > 1:
+                self.refuse(f"{name} differs from layer to layer: {shown(value)}")
             value = value[0] if value else default
         return value
 
@@ -88,7 +95,14 @@ class Metadata:
 
     def flag(self, name: str) -> bool:
         """Return a truth value; what is missing is false."""
-        return bool(self.raw(name, False))
+        value = self.raw(name, False)
+        if not isinstance(value, bool):
+            self._wrong(name, value, "true or false")
+        return value is True
+
+    def factor(self, name: str) -> float:
+        """Return a number of at least zero; what is missing is zero."""
+        return self.number(name) if self.raw(name) not in (None, 0) else 0.0
 
     def has(self, tensor: str) -> bool:
         """Whether the file holds a tensor."""
@@ -110,9 +124,9 @@ class Metadata:
             if not full.startswith(before) or name in self._known | _IDLE or not value:
                 continue
             if name in _REFUSED:
-                self.refuse(f"{name} is {value!r}, which no part of the decoder computes")
+                self.refuse(f"{name} is {shown(value)}, which no part of the decoder computes")
             else:
-                self.notes.append(f"{full} is not read")
+                self.notes.append(f"{printable(full, keep='')} is not read")
         if self.problems:
             raise ExchangeError(
                 f"{source} holds a model that cannot be expressed here:\n  "
@@ -120,5 +134,11 @@ class Metadata:
             )
 
     def _wrong(self, name: str, value: Any, expected: str) -> None:
-        said = "is missing" if value is None else f"is {value!r}"
+        said = "is missing" if value is None else f"is {shown(value)}"
         self.refuse(f"{self.architecture}.{name} {said}; it must be {expected}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as it may stand in a message."""
+    text = printable(repr(value), keep="")
+    return text if len(text) <= 60 else text[:60] + "…"

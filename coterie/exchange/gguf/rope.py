@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.exchange.gguf.metadata import Metadata
+from coterie.exchange.gguf.metadata import Metadata, shown
 from coterie.exchange.huggingface.plain import Plain
 from coterie.model.position.scaling import (
     LinearScaling,
@@ -26,6 +26,7 @@ from coterie.model.position.scaling.interface import ScalingSettings, plain_freq
 from coterie.model.position.scaling.yarn import sharpness
 
 FACTORS = "rope_freqs.weight"
+_QUOTES = "'\""
 _CLOSE = 1e-4  # of factors, which a file holds in float32
 
 
@@ -56,7 +57,8 @@ def read_rope(meta: Metadata, head_dim: int, *, layout: str) -> dict[str, Any]:
 
 def _scaling(meta: Metadata, theta: float, turned: int) -> ScalingSettings:
     named = meta.raw("rope.scaling.type")
-    factor = meta.raw("rope.scaling.factor", meta.raw("rope.scale_linear", 0.0)) or 1.0
+    old = meta.factor("rope.scale_linear")
+    factor = meta.factor("rope.scaling.factor") or old or 1.0
     original = meta.whole("rope.scaling.original_context_length", meta.raw("context_length", 1))
     if meta.has(FACTORS):
         if named not in (None, "none", "linear") or factor != 1.0:
@@ -68,7 +70,10 @@ def _scaling(meta: Metadata, theta: float, turned: int) -> ScalingSettings:
         return LinearScaling(factor=factor)
     if named == "yarn":
         return _yarn(meta, factor, original)
-    meta.refuse(f"the rotary scaling “{named}” is not known here; choices: linear, none, yarn")
+    meta.refuse(
+        f"rope.scaling.type is {shown(named)}; the rotary scaling “{shown(named).strip(_QUOTES)}” "
+        "is not known here; choices: linear, none, yarn"
+    )
     return NoScaling()
 
 
@@ -83,7 +88,7 @@ def _yarn(meta: Metadata, factor: float, original: int) -> YarnScaling:
     if share != 1.0:
         return scaling.model_copy(update={"attention_factor": share * sharpness(factor)})
     # A tenth of DeepSeek's `mscale_all_dim`, whose `mscale` is taken to be the same.
-    every = round(meta.raw("rope.scaling.yarn_log_multiplier", 0.0) / 0.1, 6)
+    every = round(meta.factor("rope.scaling.yarn_log_multiplier") / 0.1, 6)
     if not every:
         return scaling
     update = {"attention_factor": 1.0, "logit_factor": sharpness(factor, every) ** 2}

@@ -185,3 +185,109 @@ def test_without_the_library_the_line_to_run_is_said(write, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r'pip install "coterie\[gguf\]"'):
         import_file(path)
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def header(*values: bytes, tensors: int = 0, count: int | None = None) -> bytes:
+    said = len(values) if count is None else count
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, said) + b"".join(values)
+
+
+def array(kind: int, count: int, items: bytes = b"") -> bytes:
+    return text("x") + struct.pack("<IIQ", 9, kind, count) + items
+
+
+DEEP = struct.pack("<IQ", 9, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (header(text("x") + struct.pack("<I", 9) + DEEP * 5 + struct.pack("<IQ", 4, 0)),
+         "arrays in arrays"),
+        (header(text("x") + struct.pack("<I", 9) + DEEP * 100_000), "arrays in arrays"),
+        (header(array(4, 1 << 40)), "claims to hold 1,099,511,627,776 items"),
+        (header(array(8, 1 << 62)), "claims to hold"),
+        (header(struct.pack("<Q", 1 << 63) + bytes(16)), "claims to hold"),
+        (header(count=1 << 60), "claims to hold 1,152,921,504,606,846,976 values"),
+        (header(tensors=1 << 60), "claims to hold 1,152,921,504,606,846,976 tensors"),
+        (header(array(4, 3)), "ends where 3 numbers should follow"),
+        (header(text("a") + struct.pack("<I", 99)), "unknown kind 99"),
+        (header(*[text("a") + struct.pack("<II", 4, 1)] * 2), "a stands there twice"),
+    ],
+)  # fmt: skip
+def test_headers_that_claim_too_much_are_refused_before_anything_is_made(content, words, tmp_path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    assert words in refusal(path)
+
+
+WRONG = {
+    "embedding_length": ["x", 1.5, True, ["x"], [16, 32]],
+    "attention.layer_norm_rms_epsilon": ["x", True, float("nan"), float("inf"), ["x"]],
+    "rope.freq_base": ["x", 0.0],
+    "rope.scaling.factor": ["x", -2.0, True],
+    "rope.scaling.type": [3, "yarns", True],
+    "block_count": [0, "1"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [pytest.param(n, v, id=f"{n} {v!r}") for n, values in WRONG.items() for v in values],
+)  # fmt: skip
+def test_values_of_another_type_are_refused_by_name(name, value, write):
+    assert name in refusal(write(values={name: value}))
+
+
+@pytest.mark.parametrize("value", [0, 3, 1 << 31, -32, "32", True, 32.0])
+def test_alignments_that_cannot_be(value, tmp_path):
+    path = write_gguf(tmp_path / "a.gguf", "llama", VALUES, tensors())
+    content = bytearray(path.read_bytes())
+    kind = {int: 5 if isinstance(value, int) and value < 0 else 4, str: 8, bool: 7, float: 6}
+    raw = {8: text(str(value)), 7: b"\1", 6: struct.pack("<f", 32.0)}
+    number = kind[type(value)]
+    packed = raw.get(number) or struct.pack("<i" if number == 5 else "<I", int(value))
+    content[16:24] = struct.pack("<Q", struct.unpack("<Q", content[16:24])[0] + 1)
+    content[24:24] = text("general.alignment") + struct.pack("<I", number) + packed
+    path.write_bytes(content)
+    assert "general.alignment" in refusal(path)
+
+
+def test_tensors_that_share_a_place_or_begin_between_are_refused(write):
+    path = write()
+    content = bytearray(path.read_bytes())
+    at = content.index(b"output_norm.weight") + len("output_norm.weight") + 4 + 8 + 4
+    own = struct.unpack("<Q", content[at : at + 8])[0]
+    content[at : at + 8] = struct.pack("<Q", 0 if own else 64)
+    path.write_bytes(content)
+    assert "lie in the same place" in refusal(path)
+    content[at : at + 8] = struct.pack("<Q", own + 4)
+    path.write_bytes(content)
+    assert "no multiple of 32" in refusal(path)
+
+
+TOKENS = {
+    "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+    "tokenizer.ggml.tokens": ["a", "b", "</s>"], "tokenizer.ggml.token_type": [1, 1, 3],
+    "tokenizer.ggml.merges": ["a b"], "tokenizer.ggml.eos_token_id": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tokens", [1, 2, 3]), ("tokens", "abc"), ("token_type", ["x", "y", "z"]), ("merges", [1]),
+     ("eos_token_id", "x"), ("eos_token_id", True), ("add_bos_token", 1), ("pre", 3),
+     ("token_type", [1]), ("eos_token_id", 77), ("model", 5), ("tokens", ["a", "a", "</s>"])],
+)  # fmt: skip
+def test_what_a_file_says_of_its_tokenizer_is_held_to_its_types(name, value, tmp_path):
+    """The model is imported without it then, and the note says why."""
+    said = TOKENS | {f"tokenizer.ggml.{name}": value}
+    found = import_file(write_gguf(tmp_path / "a.gguf", "llama", VALUES, tensors(), None, said))
+    assert found.tokenizer is None
+    assert any("without a tokenizer" in note for note in found.notes), found.notes
+    sound = write_gguf(tmp_path / "b.gguf", "llama", VALUES, tensors(), None, TOKENS)
+    assert import_file(sound).tokenizer is not None
