@@ -41,7 +41,9 @@ class DataSettings(Settings):
     split: SplitKind = Field(
         default="documents", description="hold out whole documents, or the tail of the whole text"
     )
-    split_seed: int = Field(default=0, description="of the choice of documents held out")
+    split_seed: int = Field(
+        default=0, gt=-(1 << 63), lt=1 << 63, description="of the choice of documents held out"
+    )
     on_error: OnError = Field(
         default="stop", description="at a row or file that cannot be used: stop, or skip it"
     )

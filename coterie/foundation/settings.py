@@ -11,11 +11,13 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, core_schema
 
 from coterie.foundation.errors import nearest
 from coterie.foundation.printable import printable
+
+_LARGEST = {int: (1 << 31) - 1, float: 10**15}
 
 
 class Settings(BaseModel):
@@ -31,6 +33,22 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _sane(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse numbers beyond any model or run where a field has no bound of its own."""
+        for number in value if isinstance(value, tuple) else (value,):
+            most = _LARGEST.get(type(number))
+            if most is not None and abs(number) > most and not _is_bounded(cls, info.field_name):
+                raise ValueError(f"larger than any model or run needs: at most {most:,}")
+        return value
+
+
+def _is_bounded(cls: type[Settings], name: str | None) -> bool:
+    """Whether a field says itself how large it may be."""
+    extra = cls.model_fields[name].metadata if name in cls.model_fields else ()
+    return any(hasattr(each, "le") or hasattr(each, "lt") for each in extra)
 
 
 def kind_of(member: type[Settings]) -> str:

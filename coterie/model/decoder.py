@@ -52,9 +52,9 @@ class DecoderSettings(Settings):
     `opening` lists the variations of the first layers, `pattern` is cycled over the others.
     """
 
-    layers: int = Field(ge=1, description="number of blocks")
+    layers: int = Field(ge=1, le=1024, description="number of blocks")
     width: int = Field(ge=1, description="channels of the residual stream")
-    context: int = Field(ge=1, description="tokens of a training window")
+    context: int = Field(ge=1, le=1 << 24, description="tokens of a training window")
     vocab_size: int | None = Field(
         default=None, ge=1, description="rows of the embedding; None: taken from the tokenizer"
     )
@@ -112,10 +112,16 @@ class DecoderSettings(Settings):
             )
         self.embedding.check(self.width)
         self.dropout.check(self.width)
-        for plan in dict.fromkeys((*self.plans(), self.ahead_plan())):
+        for plan in dict.fromkeys((*self._kinds_of_plans(), self.ahead_plan())):
             plan.check(self.width)
             self.position.check(plan.attention.channels(self.width))
         return self
+
+    def _kinds_of_plans(self) -> list[BlockPlan]:
+        """Return each layer that differs from others once."""
+        cycle = self.pattern or (None,)
+        rest = cycle[: self.layers - len(self.opening)]
+        return [self._plan(name) for name in dict.fromkeys((*self.opening, *rest))]
 
     def plans(self) -> tuple[BlockPlan, ...]:
         """Return every layer with its variations resolved, from the bottom up."""

@@ -88,7 +88,9 @@ class RunSettings(Settings):
     """One run: data, tokenizer, model, training, and how it samples."""
 
     description: str = Field(default="", description="what this run is, in a sentence")
-    seed: int = Field(default=1337, ge=0, description="of initial weights, data order and dropout")
+    seed: int = Field(
+        default=1337, ge=0, lt=1 << 63, description="of initial weights, data order and dropout"
+    )
     data: DataSettings = DataSettings()
     tokenizer: TokenizerSettings = Characters()
     model: DecoderSettings

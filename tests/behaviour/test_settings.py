@@ -138,3 +138,37 @@ def test_every_text_is_read_back_equal(text: str):
     written.encode("utf-8")
     layer = Layer("file", parse_yaml(written, "config.yaml", written=True))
     assert load_settings(RunSettings, [layer]).settings == settings
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "model.layers=1073741824",
+        "model.layers=1025",
+        "model.width=18446744073709551616",
+        "model.context=100000000",
+        "model.feedforward.experts.0.count=18446744073709551616",
+        "model.feedforward.shared_experts=100000000",
+        "model.embedding.rows=99999999999",
+        "model.embedding.orders=[2, 99999999999]",
+        "train.steps=1000000000000000000",
+        "train.batch_size=4294967296",
+        "sample.repetition_window=18446744073709551616",
+        "seed=18446744073709551616",
+        "train.optimizer.learning_rate=1e999",
+        "train.optimizer.learning_rate=1e300",
+        f"train.optimizer.learning_rate={'9' * 400}",
+    ],
+)
+def test_absurd_sizes_are_refused_at_once_with_their_key(word):
+    with pytest.raises(SettingsError) as caught:
+        load(word)
+    assert f"{word.partition('=')[0]}: " in caught.value.message
+    assert len(caught.value.message) < 600
+
+
+def test_sizes_of_real_models_are_taken():
+    settings = load(
+        "seed=9223372036854775807", "model.position.theta=4.6e10", "model.context=131072"
+    )
+    assert settings.model.position.theta == 4.6e10

@@ -48,7 +48,7 @@ class MixtureOfExperts(Settings):
         min_length=1, description="packs of experts, all under one router"
     )
     shared_experts: int = Field(
-        default=0, ge=0, description="experts that every token goes through"
+        default=0, ge=0, le=1024, description="experts that every token goes through"
     )
     shared_body: Body | None = Field(
         default=None, description="what a shared expert computes; None: as the first pack's"

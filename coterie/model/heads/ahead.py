@@ -37,7 +37,7 @@ from coterie.model.position import Rotation
 class AheadSettings(Settings):
     """Settings of multi-token prediction."""
 
-    depth: int = Field(default=1, ge=1, description="further tokens predicted")
+    depth: int = Field(default=1, ge=1, le=256, description="further tokens predicted")
     weight: float = Field(
         default=0.3, ge=0, description="of the mean of all depths' losses beside the text's own"
     )
