@@ -25,7 +25,7 @@ from coterie.foundation.events import (
     StepDone,
     read_events,
 )
-from coterie.foundation.layers import dump_yaml, file_layer
+from coterie.foundation.layers import dump_yaml, read_settings_file
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine, precision, train
 from coterie.train.precision import LossScale
@@ -211,7 +211,7 @@ def test_killed_at_a_random_moment_and_resumed_ends_the_same(tmp_path):
     settings = make_settings(tmp_path, steps=30, checkpoint_every=2, optimizer="muon")
     config = tmp_path / "settings.yaml"
     config.write_text(dump_yaml(settings), encoding="utf-8")
-    assert RunSettings.model_validate(file_layer(config).values) == settings
+    assert RunSettings.model_validate(read_settings_file(config)) == settings
     whole, killed = (RunDirectory.create(tmp_path, name) for name in ("whole", "killed"))
     train(settings, whole, preset="tiny")
     kill_after(config, killed, seconds=random.Random(os.urandom(8)).uniform(0.0, 0.15))
