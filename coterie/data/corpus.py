@@ -6,15 +6,17 @@ where each begins and what its checksum is. `scripts/build_corpus.py` makes both
 
 from __future__ import annotations
 
-import json
 import lzma
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from coterie.data.documents import Document
 from coterie.foundation.errors import DataError
 from coterie.foundation.files import sha256_bytes, write_bytes_atomic, write_json_atomic
+from coterie.foundation.records import read_model
 
 SHIPPED = Path(__file__).parent / "shipped"
 TEXTS = "shakespeare.txt.xz"
@@ -23,6 +25,21 @@ MANIFEST = "shakespeare.json"
 _REPAIR = "Install the package again, or rebuild the files: python scripts/build_corpus.py"
 # The dictionary holds the whole text, so that a phrase is found again anywhere in it.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23}]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    characters: int = Field(ge=1)
+    sha256: str
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    documents: list[_Entry]
 
 
 def shakespeare(folder: Path | str = SHIPPED) -> list[Document]:
@@ -39,16 +56,16 @@ def shakespeare(folder: Path | str = SHIPPED) -> list[Document]:
     texts = _read_texts(folder / TEXTS)
     documents = []
     start = 0
-    for entry in manifest["documents"]:
-        text = texts[start : start + entry["characters"]]
-        start += entry["characters"]
-        if sha256_bytes(text.encode("utf-8")) != entry["sha256"]:
+    for entry in manifest.documents:
+        text = texts[start : start + entry.characters]
+        start += entry.characters
+        if sha256_bytes(text.encode("utf-8")) != entry.sha256:
             raise DataError(
-                f"The shipped corpus is damaged: {entry['name']} in {folder / TEXTS} does not have"
+                f"The shipped corpus is damaged: {entry.name} in {folder / TEXTS} does not have"
                 f" the checksum of {MANIFEST}.",
                 hint=_REPAIR,
             )
-        documents.append(Document(entry["name"], text))
+        documents.append(Document(entry.name, text))
     if start != len(texts):
         raise DataError(
             f"The shipped corpus is damaged: {folder / TEXTS} holds {len(texts):,} characters,"
@@ -87,12 +104,12 @@ def ship(documents: Sequence[Document], sources: Sequence[dict[str, str]], folde
     write_json_atomic(folder / MANIFEST, manifest)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> _Manifest:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        return read_model(_Manifest, path, DataError)
+    except (FileNotFoundError, DataError) as error:
         raise DataError(
-            f"The shipped corpus cannot be read: {path}: {error}", hint=_REPAIR
+            f"The shipped corpus cannot be read: {getattr(error, 'message', error)}", hint=_REPAIR
         ) from None
 
 

@@ -16,15 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
+from coterie.foundation.errors import UserError
 from coterie.foundation.files import sha256_bytes, write_json_atomic
+from coterie.foundation.records import read_model
 from coterie.foundation.runs import cache_root
 from coterie.train.precision import Precision
 
 _LARGEST_SIDES = {"cpu": 2048, "cuda": 8192}
 _LONG_ENOUGH = 0.02  # seconds
 _SECONDS = 0.25
+
+
+class _Measured(BaseModel):
+    flops: float = Field(gt=0, allow_inf_nan=False, strict=True)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int | float]:
@@ -62,8 +69,8 @@ def peak_flops(precision: Precision, *, measure: bool = True) -> float | None:
     """
     path = cache_root() / "machine" / f"{_fingerprint(precision)}.json"
     best = None
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        best = float(json.loads(path.read_text(encoding="utf-8"))["flops"])
+    with contextlib.suppress(OSError, UserError):  # missing or damaged: measured again
+        best = read_model(_Measured, path).flops
     if not measure:
         return best
     flops = measure_matmul(precision)

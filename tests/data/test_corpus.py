@@ -92,9 +92,10 @@ def test_a_flipped_byte_a_cut_file_and_a_longer_one_are_noticed(shipped: Path) -
 
 
 def test_a_missing_or_broken_manifest_is_a_clear_error(shipped: Path, tmp_path: Path) -> None:
-    (shipped / corpus.MANIFEST).write_text("{", encoding="utf-8")
-    with pytest.raises(DataError, match="cannot be read"):
-        corpus.shakespeare(shipped)
+    for content in ("{", "[]", '{"format": 1}', '{"format": 1, "documents": [{"name": "x"}]}'):
+        (shipped / corpus.MANIFEST).write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match="cannot be read"):
+            corpus.shakespeare(shipped)
     with pytest.raises(DataError, match="cannot be read"):
         corpus.shakespeare(tmp_path / "nowhere")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from coterie.foundation.errors import SettingsError
+from coterie.foundation.runs import cache_root
 from coterie.train import machine
 from coterie.train.precision import LossScale, resolve_device, resolve_precision
 from coterie.train.randomness import random_state, seed_all, set_aside, set_random_state
@@ -112,6 +113,19 @@ def test_the_best_measurement_of_each_precision_is_kept(monkeypatch):
     assert [machine.peak_flops(float32) for _ in range(3)] == [2e9, 2e9, 3e9]
     assert machine.peak_flops(bfloat16) == 5e9
     assert machine.peak_flops(float32, measure=False) == 3e9
+
+
+@pytest.mark.parametrize("kept", ["", "[]", "{}", '{"flops": 0}', '{"flops": "fast"}',
+                                  '{"flops": 1e999}', "[" * 5000])  # fmt: skip
+def test_a_damaged_measurement_is_made_again(monkeypatch, kept):
+    monkeypatch.setattr(machine, "measure_matmul", lambda precision, seconds=0.0: 2e9)
+    float32 = resolve_precision("float32", CPU)
+    machine.peak_flops(float32)
+    (file,) = (cache_root() / "machine").iterdir()
+    file.write_text(kept)
+    assert machine.peak_flops(float32, measure=False) is None
+    assert machine.peak_flops(float32) == 2e9
+    assert machine.peak_flops(float32, measure=False) == 2e9
 
 
 def test_a_measurement_is_a_plausible_rate(monkeypatch):
