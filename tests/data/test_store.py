@@ -11,7 +11,15 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from coterie.data import Document, Sources, open_store, prepare, verify_store
+from coterie.data import (
+    BatchLoader,
+    Document,
+    Sources,
+    evaluation_batches,
+    open_store,
+    prepare,
+    verify_store,
+)
 from coterie.data import encode as encode_module
 from coterie.data.store import is_store
 from coterie.foundation.errors import DataError, StoreError, UserError
@@ -262,6 +270,24 @@ def test_another_tokenizer_is_refused(tmp_path):
     assert open_store(tmp_path / "s", BYTES).tokenizer == BYTES
     with pytest.raises(StoreError, match="made with another tokenizer"):
         open_store(tmp_path / "s", BYTES.extended(["<X>"]))
+
+
+@pytest.mark.parametrize("shard_tokens", [200, 1 << 20])
+def test_a_token_outside_the_vocabulary_is_refused_when_it_is_read(tmp_path, shard_tokens):
+    """An embedding must not be indexed with it, though the shard's checksum may be right."""
+    prepare(DOCUMENTS, tmp_path / "s", BYTES, shard_tokens=shard_tokens)
+    numbers = np.fromfile(tmp_path / "s" / "train-00000.bin", "<u2")
+    numbers[7] = 257
+    numbers.tofile(tmp_path / "s" / "train-00000.bin")
+    tokens = open_store(tmp_path / "s").tokens("train")
+    for read in (lambda: tokens[7], lambda: tokens[:9], lambda: tokens[9:2:-1],
+                 lambda: tokens.gather(np.array([20, 3]), 8),
+                 lambda: list(evaluation_batches(tokens, 4, 2)),
+                 lambda: BatchLoader(tokens, 16, len(tokens) - 16, seed=1).batch(0)):  # fmt: skip
+        with pytest.raises(StoreError, match="257, outside the vocabulary of 257") as caught:
+            read()
+        assert "coterie data verify" in caught.value.hint
+    assert len(tokens[8:40]) == len(tokens.gather(np.array([8]), 32)[0]) == 32
 
 
 def test_there_are_two_splits(tmp_path):

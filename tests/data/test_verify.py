@@ -53,7 +53,7 @@ def resign(store, file):
     """Give a changed file the checksum of its new content."""
     content = read_manifest(store).model_dump(mode="json")
     for record in content["splits"].values():
-        for part in [*record["shards"], record["offsets"]]:
+        for part in [*record["shards"], *filter(None, [record["offsets"]])]:
             if part["file"] == file:
                 part["sha256"] = sha256_file(store / file)
     write_manifest(store, Manifest.model_validate(content))
@@ -118,10 +118,11 @@ def set_at(place, value):
     return change
 
 
-def test_a_token_outside_the_vocabulary_is_found_even_if_signed(store):
-    change_numbers(store, "train-00001.bin", "<u2", set_at(5, 9999))
+@pytest.mark.parametrize("token", [257, 65_535])
+def test_a_token_outside_the_vocabulary_is_found_even_if_signed(store, token):
+    change_numbers(store, "train-00001.bin", "<u2", set_at(5, token))
     assert verify_store(store) == [
-        "train holds token 9,999 at position 605, outside the vocabulary of 257"
+        f"train holds token {token:,} at position 605, outside the vocabulary of 257"
     ]
 
 
@@ -185,6 +186,13 @@ def test_a_foreign_tokenizer_is_found(store):
     assert "not a description" in verify_store(store)[0]
     with pytest.raises(StoreError, match="not a description"):
         open_store(store)
+
+
+def test_a_manifest_that_was_edited_but_not_signed_is_refused(store):
+    text = (store / "manifest.json").read_text()
+    (store / "manifest.json").write_text(text.replace('"note": ""', '"note": "mine"'))
+    assert len(verify_store(store)) == 1
+    assert "does not have its own checksum" in verify_store(store)[0]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "coterie.store/1"}'])
@@ -278,6 +286,7 @@ def put(place, value):
         ("tokenizer.kind", "\x1b[2J", "not “\\x1b[2J”"),
         ("tokenizer.fingerprint", "0" * 64, "is not the tokenizer"),
         ("shard_tokens", 601, "holds 600 tokens instead of 601"),
+        ("shard_tokens", 80, "valid-00000.bin holds {valid} tokens instead of 80"),
         ("dtype", "uint32", "bytes instead of"),
         ("dtype", "int16", "'uint16' or 'uint32'"),
         ("format", 1, "something else's"),
@@ -288,6 +297,7 @@ def put(place, value):
     ],
 )  # fmt: skip
 def test_a_signed_manifest_is_held_to_what_it_means(store, place, value, why):
+    why = why.replace("{valid}", str(read_manifest(store).splits["valid"].tokens))
     edit(store, put(place, value))
     problems = verify_store(store)
     assert any(why in problem for problem in problems), problems
@@ -321,31 +331,44 @@ def test_counts_are_computed_again(tmp_path):
     assert verify_store(tmp_path / "s", texts=False) == []
 
 
-@pytest.mark.parametrize("name", ["characters", "bytes", "bpe:300"])
-def test_tokens_that_their_text_does_not_have_are_found_even_if_signed(tmp_path, name):
-    texts = [document.text for document in DOCUMENTS]
-    tokenizer = parse_tokenizer(name).build(texts)
-    prepare(DOCUMENTS, tmp_path / "s", tokenizer, shard_tokens=600)
-    tokens = open_store(tmp_path / "s").tokens("train")[:40].tolist()
-    if name == "bpe:300":  # two tokens for what is one
-        place = next(i for i, token in enumerate(tokens) if len(tokenizer.token_bytes(token)) == 2)
-        first, second = tokenizer.token_bytes(tokens[place])
-        parts = [tokens[:place], [t for b in (first, second) for t in tokenizer.encode(chr(b))]]
-        changed, why = (
-            [*parts[0], *parts[1], *tokens[place + 2 :]],
-            "the tokens are not those which",
-        )
-    elif name == "bytes":
-        changed, why = [0xC3, *tokens[1:]], "train: a document is not UTF-8 text"
-    else:
-        changed, why = [tokenizer.unknown_token, *tokens[1:]], "holds 1 unknown tokens instead of 0"
-
-    def change(numbers):
-        numbers[:40] = changed
-
-    change_numbers(tmp_path / "s", "train-00000.bin", "<u2", change)
-    assert any(why in problem for problem in verify_store(tmp_path / "s"))
+def test_other_tokens_of_the_same_text_are_found_even_if_signed(tmp_path):
+    documents = [Document(f"{i}", "aa,ab,aa,ab,aab,") for i in range(9)]
+    tokenizer = parse_tokenizer("bpe:259").build(document.text for document in documents)
+    prepare(documents, tmp_path / "s", tokenizer, valid_fraction=0)
+    known = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
+    either = [[known[b"aa"], known[b"b"]], [known[b"a"], known[b"ab"]]]
+    assert tokenizer.encode("aab") in either
+    wrong = next(pair for pair in either if pair != tokenizer.encode("aab"))
+    place = len(tokenizer.encode("aa,ab,aa,ab,"))
+    change_numbers(tmp_path / "s", "train-00000.bin", "<u2", set_at([place, place + 1], wrong))
+    (problem,) = verify_store(tmp_path / "s")
+    assert f"from position {place:,} on, the tokens are not those which" in problem
     open_store(tmp_path / "s")  # such damage is for `verify` to find
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "why"),
+    [
+        ("bytes", 0xC3, "train: a document is not UTF-8 text"),
+        ("characters", -1, "holds 1 unknown tokens instead of 0"),
+    ],
+)
+def test_tokens_that_no_text_has_are_found_even_if_signed(tmp_path, name, token, why):
+    tokenizer = parse_tokenizer(name).build(document.text for document in DOCUMENTS)
+    prepare(DOCUMENTS, tmp_path / "s", tokenizer, shard_tokens=600)
+    token = tokenizer.unknown_token if token < 0 else token
+    change_numbers(tmp_path / "s", "train-00000.bin", "<u2", set_at(0, token))
+    assert any(why in problem for problem in verify_store(tmp_path / "s"))
+
+
+def test_unknown_characters_leave_room_for_their_length(tmp_path):
+    tokenizer = parse_tokenizer("characters").build(["document 0,\n"])
+    prepare(DOCUMENTS, tmp_path / "s", tokenizer)
+    record = read_manifest(tmp_path / "s").splits["train"]
+    assert record.unknown > 100
+    assert verify_store(tmp_path / "s") == []
+    rewrite(tmp_path / "s", splits__train__characters=record.characters + 10 * record.unknown + 1)
+    assert any("instead of" in problem for problem in verify_store(tmp_path / "s"))
 
 
 def test_a_shorter_text_is_found_even_if_signed(store):
