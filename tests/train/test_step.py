@@ -117,6 +117,37 @@ def test_the_balance_term_is_a_mean_over_layers_and_reaches_the_router():
         assert not torch.allclose(with_term[name], without[name])
 
 
+def test_every_term_is_minimised_and_not_only_told():
+    torch.manual_seed(0)
+    router = {"z_loss": 0.1, "select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.2}}
+    moe = {"kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+           "experts_per_token": 2, "router": router,
+           "balance": {"kind": "auxiliary", "coefficient": 0.5}}  # fmt: skip
+    decoder = DecoderSettings.model_validate(
+        {"layers": 2, "width": 16, "context": 8, "vocab_size": 11, "feedforward": moe,
+         "attention": {"kind": "grouped", "heads": 2}}
+    ).build().double()  # fmt: skip
+    batch, account = make_batch(), Account()
+    tokens = (batch.targets != IGNORE).sum()
+    output = decoder(batch.tokens, batch.targets)
+    loss = objective(output, tokens, account)
+    weights = [block.feedforward.router.weight for block in decoder.blocks]
+    terms = {
+        "loss": output.loss_sum / tokens,
+        "balance": torch.stack([each.auxiliary for each in output.routing]).mean(),
+        "z": torch.stack([each.z for each in output.routing]).mean(),
+        "entropy": torch.stack([each.entropy_term for each in output.routing]).mean(),
+    }
+    parts = {name: torch.autograd.grad(term, weights, retain_graph=True)
+             for name, term in terms.items()}  # fmt: skip
+    for index, gradient in enumerate(torch.autograd.grad(loss, weights)):
+        torch.testing.assert_close(gradient, sum(part[index] for part in parts.values()))
+    for name, part in parts.items():
+        assert min(float(gradient.abs().max()) for gradient in part) > 1e-6, name
+        if name != "loss":
+            torch.testing.assert_close(account.auxiliary[name], terms[name].detach())
+
+
 def test_clipping_bounds_the_norm_of_all_gradients_together():
     decoder = make_decoder({"kind": "none"})
     free, result = gradients(decoder, 1)
