@@ -79,8 +79,9 @@ def score_text(
 ) -> TextScore:
     """Score every token of a text.
 
-    The text begins after an end-of-text token, as a document does in training, so that its first
-    token is scored too.
+    The text begins after the token that begins texts, or else after an end-of-text token, as a
+    document does in training, so that its first token is scored too. The token that a tokenizer
+    puts after every text is scored as well.
 
     Args:
         decoder: the model, in any mode, which it keeps.
@@ -96,8 +97,13 @@ def score_text(
     tokens = tokenizer.encode(text)
     if not tokens:
         raise DataError("There is no text to evaluate: it is empty.")
-    logprobs = token_logprobs(decoder, [tokenizer.start_of_text, *tokens], stride, loads)
-    return TextScore(text, tokens, logprobs)
+    framed = tokenizer.framed(tokens)
+    if tokenizer.begin_of_text is None:
+        framed = [tokenizer.start_of_text, *framed]
+    if len(framed) < 2:
+        raise DataError("There is no text to evaluate but the token that begins it.")
+    logprobs = token_logprobs(decoder, framed, stride, loads)
+    return TextScore(text, framed[1:], logprobs)
 
 
 def perplexity_of(scores: Iterable[TextScore], tokenizer: Tokenizer) -> Perplexity:

@@ -12,12 +12,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from coterie.foundation.errors import UserError
+from coterie.foundation.printable import printable
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 
 
 class ExchangeError(UserError):
-    """A foreign model that cannot be read, or one of ours that a foreign format cannot hold."""
+    """A foreign model that cannot be read, or one of ours that a foreign format cannot hold.
+
+    Messages quote names out of foreign files; what a terminal would obey is written out.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(printable(message), hint)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,9 @@ class Imported:
     architecture: str
     source: Path
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
 
 
 def reasons_of(error: ValidationError) -> list[str]:

@@ -291,3 +291,11 @@ def test_what_a_file_says_of_its_tokenizer_is_held_to_its_types(name, value, tmp
     assert any("without a tokenizer" in note for note in found.notes), found.notes
     sound = write_gguf(tmp_path / "b.gguf", "llama", VALUES, tensors(), None, TOKENS)
     assert import_file(sound).tokenizer is not None
+
+
+def test_what_a_terminal_would_obey_is_written_out(write):
+    words = refusal(write("lama\x1b[2J"))
+    assert "\x1b" not in words
+    assert "lama\\x1b[2J" in words
+    (note,) = import_file(write(values={"\x1b[2Jx": 3})).notes
+    assert "\x1b" not in note
