@@ -10,11 +10,13 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from coterie.data.split import Piece
+from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.cuts import CUT_REACH
 from coterie.tokenizer.interface import Tokenizer
 
 CUT_AT = 1 << 18  # characters after which a cut is looked for
@@ -24,7 +26,10 @@ _MOST_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One piece as tokens, uint32 [T], with what is counted about its text."""
+    """One piece as tokens, uint32 [T], with what is counted about its text.
+
+    With a `problem` it stands for the document `name`, which cannot be encoded.
+    """
 
     split: str
     starts: bool
@@ -32,6 +37,8 @@ class Encoded:
     characters: int
     bytes: int
     unknown: int
+    name: str = ""
+    problem: str = ""
 
 
 def encode_pieces(
@@ -39,11 +46,11 @@ def encode_pieces(
 ) -> Iterator[Encoded]:
     """Yield the tokens of pieces in order, exactly those of the uncut documents.
 
+    A document that cannot be encoded gives an `Encoded` with a problem, besides what may have been
+    encoded of it.
+
     Args:
         workers: threads; by default one per processor, at most 8.
-
-    Raises:
-        TokenizerError: a text cannot be encoded.
     """
     jobs = _jobs(cut_pieces(pieces, tokenizer))
     workers = workers or min(os.cpu_count() or 1, _MOST_THREADS)
@@ -65,22 +72,32 @@ def encode_pieces(
 
 
 def cut_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[Piece]:
-    """Yield the same text in pieces whose tokens, one after the other, are those of the whole."""
-    split, starts, rest = "", True, ""
+    """Yield the same text in pieces whose tokens, one after the other, are those of the whole.
+
+    A document that has no place to be cut for too long gives a piece with a problem.
+    """
+    now, rest = Piece("", "", True), ""
     for piece in pieces:
-        if piece.starts or piece.split != split:
+        if piece.starts or piece.split != now.split:
             if rest:
-                yield Piece(split, rest, starts)
-            split, starts, rest = piece.split, piece.starts, piece.text
+                yield replace(now, text=rest)
+            now, rest = piece, piece.text
+        elif now.problem:
+            continue
         else:
             rest += piece.text
         begun = 0
-        for end in _cuts(rest, tokenizer):
-            yield Piece(split, rest[begun:end], starts)
-            begun, starts = end, False
+        for end in [*_cuts(rest, tokenizer), None]:
+            if len(rest[begun:end]) > tokenizer.longest_word:
+                now, rest = replace(now, text="", problem=_too_long(tokenizer)), ""
+                yield now
+                break
+            if end is not None:
+                yield replace(now, text=rest[begun:end])
+                begun, now = end, replace(now, starts=False)
         rest = rest[begun:]
     if rest:
-        yield Piece(split, rest, starts)
+        yield replace(now, text=rest)
 
 
 def _cuts(text: str, tokenizer: Tokenizer) -> Iterator[int]:
@@ -90,8 +107,22 @@ def _cuts(text: str, tokenizer: Tokenizer) -> Iterator[int]:
         place = tokenizer.cut(text, near)
         if place is not None and place > begun:
             yield place
-            begun = place
-        near = max(near, begun) + CUT_AT
+            begun, near = place, place + CUT_AT
+        else:
+            near += CUT_REACH
+
+
+def _too_long(tokenizer: Tokenizer) -> str:
+    """Return what is wrong with a text that would have to be encoded as a whole."""
+    most = f"{tokenizer.longest_word:,} characters"
+    if tokenizer.splits_words:
+        return (
+            f"a word (a run without blanks and signs) of more than {most}; the tokenizers “bytes” "
+            "and “characters” take it"
+        )
+    return (
+        f"more than {most} in one document, which this tokenizer must encode as a whole; divide it"
+    )
 
 
 def _jobs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -113,7 +144,12 @@ def _encode_all(pieces: list[Piece], tokenizer: Tokenizer) -> list[Encoded]:
 
 
 def _encode(piece: Piece, tokenizer: Tokenizer) -> Encoded:
-    tokens = tokenizer.encode_array(piece.text)
+    problem, tokens = piece.problem, np.empty(0, dtype=np.uint32)
+    if not problem:
+        try:
+            tokens = tokenizer.encode_array(piece.text)
+        except TokenizerError as error:
+            problem = error.message.rstrip(".")
     unknown = tokenizer.unknown_token
     return Encoded(
         split=piece.split,
@@ -122,4 +158,6 @@ def _encode(piece: Piece, tokenizer: Tokenizer) -> Encoded:
         characters=len(piece.text),
         bytes=len(piece.text.encode("utf-8", "surrogatepass")),
         unknown=0 if unknown is None else int(np.count_nonzero(tokens == unknown)),
+        name=piece.name,
+        problem=problem,
     )

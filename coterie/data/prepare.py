@@ -13,7 +13,7 @@ from typing import Any
 from coterie.data.documents import Document
 from coterie.data.encode import Encoded, encode_pieces
 from coterie.data.manifest import Manifest, SplitChoice, TokenizerRecord, write_manifest
-from coterie.data.sources import Sources
+from coterie.data.sources import HOW_TO_SKIP, Sources
 from coterie.data.split import (
     SPLITS,
     Plan,
@@ -25,7 +25,7 @@ from coterie.data.split import (
 )
 from coterie.data.store import Store, is_store
 from coterie.data.writer import SplitWriter, dtype_for
-from coterie.foundation.errors import DataError
+from coterie.foundation.errors import DataError, TokenizerError
 from coterie.foundation.files import atomic_directory
 from coterie.foundation.locks import own_unless_held
 from coterie.foundation.places import is_taken
@@ -98,12 +98,20 @@ def write_store(
     if isinstance(documents, Iterator):
         documents = list(documents)
     with atomic_directory(out, replace=replace) as folder:
-        keys = folder / "keys.partial"
-        found = survey(documents, seed, keys, progress)
-        plan = plan_split(found, split, valid_fraction)
-        writers = {name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS}
-        pieces = encode_pieces(split_pieces(documents, found, plan), tokenizer, workers)
-        _write(pieces, writers, found.characters, progress)
+        wanted = _Encodable(documents)
+        while True:
+            keys = folder / "keys.partial"
+            found = survey(wanted, seed, keys, progress)
+            plan = plan_split(found, split, valid_fraction)
+            writers = {name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS}
+            pieces = encode_pieces(split_pieces(wanted, found, plan), tokenizer, workers)
+            failures = _write(pieces, writers, found.characters, progress)
+            splits = {name: writer.finish() for name, writer in writers.items()}
+            if not failures:
+                break
+            wanted.leave_out(failures)  # and begin anew: something of them is written already
+            for file in folder.glob("*.bin"):
+                file.unlink()
         keys.unlink()
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
         manifest = Manifest(
@@ -111,11 +119,48 @@ def write_store(
             shard_tokens=int(shard_tokens),
             tokenizer=_record(tokenizer),
             split=_choice(split, plan, valid_fraction, seed),
-            splits={name: writer.finish() for name, writer in writers.items()},
-            **_left_out(documents),
+            splits=splits,
+            **wanted.left_out(),
         )
         write_manifest(folder, manifest)
     return Store(Path(out), manifest, tokenizer)
+
+
+class _Encodable:
+    """The documents without those that the tokenizer was found not to encode."""
+
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents = documents
+        self._unusable: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self._documents if document.name not in self._unusable)
+
+    def leave_out(self, failures: dict[str, str]) -> None:
+        """Leave out documents for good, given why.
+
+        Raises:
+            TokenizerError: the user did not ask for that.
+        """
+        documents = self._documents
+        if not isinstance(documents, Sources) or documents.reading.on_error == "stop":
+            name, problem = next(iter(failures.items()))
+            hint = HOW_TO_SKIP if isinstance(documents, Sources) else None
+            raise TokenizerError(f"{name}: {problem}.", hint=hint)
+        self._unusable |= failures
+
+    def left_out(self) -> dict[str, Any]:
+        """Return what could not be used and what was chosen, for the manifest."""
+        if not isinstance(self._documents, Sources):
+            return {}
+        report = self._documents.report
+        for name, problem in self._unusable.items():
+            report.add(f"{name}: {problem}", name)
+        return {
+            "skipped": report.skipped,
+            "problems": tuple(report.problems),
+            "notes": tuple(report.notes),
+        }
 
 
 def _write(
@@ -123,14 +168,17 @@ def _write(
     writers: dict[str, SplitWriter],
     characters: int,
     progress: Progress | None,
-) -> None:
-    """Hand each encoded piece to the writer of its split."""
-    done = 0
+) -> dict[str, str]:
+    """Hand each encoded piece to the writer of its split; return what fails, by document."""
+    done, failures = 0, {}
     for piece in pieces:
+        if piece.problem:
+            failures.setdefault(piece.name, piece.problem)
         writers[piece.split].add(piece)
         done += piece.characters
         if progress is not None:
             progress("tokenizing", done, characters)
+    return failures
 
 
 def _choice(asked: SplitKind, plan: Plan, valid_fraction: float, seed: int) -> SplitChoice:
@@ -150,15 +198,3 @@ def _record(tokenizer: Tokenizer) -> TokenizerRecord:
         vocab_size=tokenizer.vocab_size,
         end_of_text=tokenizer.end_of_text,
     )
-
-
-def _left_out(documents: Iterable[Document]) -> dict[str, Any]:
-    """Return what the sources could not use, for the manifest."""
-    if not isinstance(documents, Sources):
-        return {}
-    report = documents.report
-    return {
-        "skipped": report.skipped,
-        "problems": tuple(report.problems),
-        "notes": tuple(report.notes),
-    }

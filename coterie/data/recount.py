@@ -21,7 +21,7 @@ from coterie.data.encode import encode_pieces
 from coterie.data.manifest import FileRecord, Manifest
 from coterie.data.split import Piece, Progress, plan_split, survey
 from coterie.data.store import OFFSETS_DTYPE
-from coterie.foundation.errors import DataError, StoreError, TokenizerError
+from coterie.foundation.errors import DataError, StoreError
 from coterie.tokenizer.interface import Tokenizer
 
 _CHUNK = 1 << 20  # numbers read together
@@ -121,19 +121,18 @@ class _SplitText:
         """Yield (characters, bytes) of each piece after comparing its tokens."""
         pieces = (Piece(self._name, d.text, not d.continued) for d in self.documents())
         stored = _Row(self._tokens())
-        try:
-            for piece in encode_pieces(pieces, self._tokenizer):
-                if piece.starts and stored.position:
-                    stored.take(1)  # the separator
-                place = stored.position
-                tokens = stored.take(len(piece.tokens))
-                if not np.array_equal(tokens, piece.tokens):
-                    same = tokens == piece.tokens[: len(tokens)]
-                    place += int(np.argmin(same)) if not same.all() else len(tokens)
-                    raise self._differs(place)
-                yield piece.characters, piece.bytes
-        except TokenizerError as error:
-            raise StoreError(f"{self._name} cannot be encoded again: {error.message}") from error
+        for piece in encode_pieces(pieces, self._tokenizer):
+            if piece.problem:
+                raise StoreError(f"{self._name} cannot be encoded again: {piece.problem}")
+            if piece.starts and stored.position:
+                stored.take(1)  # the separator
+            place = stored.position
+            tokens = stored.take(len(piece.tokens))
+            if not np.array_equal(tokens, piece.tokens):
+                same = tokens == piece.tokens[: len(tokens)]
+                place += int(np.argmin(same)) if not same.all() else len(tokens)
+                raise self._differs(place)
+            yield piece.characters, piece.bytes
         if stored.position != self.tokens:
             raise self._differs(stored.position)
 

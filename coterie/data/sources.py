@@ -27,6 +27,7 @@ from coterie.data.unpack import MAX_EXPANSION, unreadable
 from coterie.data.walk import Found, files_below
 from coterie.foundation.errors import DataError, nearest
 from coterie.foundation.files import sha256_file
+from coterie.tokenizer.cuts import last_cut
 
 SHIPPED = {"shakespeare": shakespeare}
 READERS: dict[Content, Callable[[Path, Reading, Tell], Rows]] = {
@@ -34,7 +35,7 @@ READERS: dict[Content, Callable[[Path, Reading, Tell], Rows]] = {
     "separated": read_separated,
     "parquet": read_parquet,
 }
-_HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
+HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,6 @@ class Sources:
             digest.update(f"{kind_of(item.path)}\0{content}\0".encode())
         return digest.hexdigest()
 
-    def leave_out(self, problem: str, path: Path | str) -> None:
-        """Count something of the latest iteration that a later stage could not use."""
-        self.report.add(problem, path)
-
     def _begin_report(self) -> ReadingReport:
         report = ReadingReport()
         for found in self._found:
@@ -175,7 +172,7 @@ class Sources:
         found = files_below(folder)
         if found.problems and self.reading.on_error == "stop":
             more = f" ({len(found.problems)} such in all)" if len(found.problems) > 1 else ""
-            raise DataError(found.problems[0][1] + more, hint=_HOW_TO_SKIP)
+            raise DataError(found.problems[0][1] + more, hint=HOW_TO_SKIP)
         if not found.files:
             why = f" that can be read: {found.problems[0][1]}" if found.problems else "."
             raise DataError(f"The folder {folder} holds no files{why}")
@@ -218,7 +215,7 @@ class Sources:
             if isinstance(row, Document):
                 yield row
             elif reading.on_error == "stop":
-                raise DataError(f"{row.place}: {row.problem}.", hint=_HOW_TO_SKIP)
+                raise DataError(f"{row.place}: {row.problem}.", hint=HOW_TO_SKIP)
             else:
                 self.report.add(f"{row.place}: {row.problem}", path)
 
@@ -231,7 +228,7 @@ def _stopped(error: DataError) -> DataError:
     """Return an error that also says how to go on without what is at fault."""
     if isinstance(error, ColumnError):
         return error
-    return DataError(error.message, hint=error.hint or _HOW_TO_SKIP)
+    return DataError(error.message, hint=error.hint or HOW_TO_SKIP)
 
 
 def _state(path: Path) -> tuple[int, ...]:
@@ -262,7 +259,10 @@ def read_documents(
 
 
 def texts_of(documents: Iterable[Document]) -> Iterable[str]:
-    """Return the texts of documents as an iterable that can be read as often as they can."""
+    """Return the texts of documents as an iterable that can be read as often as they can.
+
+    Those too big to come whole come in pieces, cut between words where there are such near.
+    """
     return _Texts(documents)
 
 
@@ -271,8 +271,19 @@ class _Texts:
         self._documents = documents
 
     def __iter__(self) -> Iterator[str]:
+        rest = ""
         for document in self._documents:
-            yield document.text
+            if document.continued:
+                place = last_cut(rest, len(rest)) or len(rest)
+                if place:
+                    yield rest[:place]
+                rest = rest[place:] + document.text
+                continue
+            if rest:
+                yield rest
+            rest = document.text
+        if rest:
+            yield rest
 
 
 def _nearest_input(path: Path) -> str:

@@ -29,11 +29,16 @@ _SHIFT = np.uint64(64 - _BUCKET_BITS)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text that goes into one split; `starts` marks the beginning of a document."""
+    """A stretch of text that goes into one split; `starts` marks the beginning of a document.
+
+    `name` is the document's. With a `problem` the piece stands for a document that cannot be used.
+    """
 
     split: str
     text: str
     starts: bool
+    name: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,14 @@ class Survey:
 
     Attributes:
         documents, characters: how many there are.
+        seed: what the hashes were made with.
         buckets: characters by the leading bits of the documents' hashes, int64 [2^20].
         keys: the file with every document's hash, in order.
     """
 
     documents: int
     characters: int
+    seed: int
     buckets: np.ndarray
     keys: Path
 
@@ -87,7 +94,7 @@ def survey(
             characters += length
     if not characters:
         raise DataError("The input holds no text.")
-    return Survey(count, characters, buckets, keys)
+    return Survey(count, characters, seed, buckets, keys)
 
 
 def _hashed(
@@ -99,8 +106,7 @@ def _hashed(
         if not document.continued:
             if digest is not None:
                 yield digest.digest(), length
-            # Python's own hash of a text changes from process to process; this one never does.
-            digest, length = hashlib.blake2b(digest_size=8, salt=_salt(seed)), 0
+            digest, length = _digest(seed), 0
         assert digest is not None, "a document begins with a piece that is not continued"
         digest.update(document.text.encode("utf-8", "surrogatepass"))
         length += len(document.text)
@@ -111,8 +117,10 @@ def _hashed(
         yield digest.digest(), length
 
 
-def _salt(seed: int) -> bytes:
-    return hashlib.sha256(str(seed).encode()).digest()[: hashlib.blake2b.SALT_SIZE]
+def _digest(seed: int) -> hashlib.blake2b:
+    """Return what hashes one document; Python's own hash changes from process to process."""
+    salt = hashlib.sha256(str(seed).encode()).digest()[: hashlib.blake2b.SALT_SIZE]
+    return hashlib.blake2b(digest_size=8, salt=salt)
 
 
 def plan_split(found: Survey, kind: SplitKind, valid_fraction: float) -> Plan:
@@ -159,17 +167,34 @@ def split_pieces(documents: Iterable[Document], found: Survey, plan: Plan) -> It
     Raises:
         DataError: the documents are not those of the survey any more.
     """
-    pieces = (
-        _tail_pieces(documents, plan.cut)
-        if plan.kind == "tail"
-        else _document_pieces(documents, found, plan.threshold)
-    )
-    characters = 0
-    for piece in pieces:
-        characters += len(piece.text)
-        yield piece
-    if characters != found.characters:
-        raise _changed()
+    keys = np.memmap(found.keys, dtype="<u8", mode="r")
+    same = _unchanged(documents, keys, found.seed)
+    if plan.kind == "tail":
+        yield from _tail_pieces(same, plan.cut)
+    else:
+        yield from _document_pieces(same, keys, plan.threshold)
+
+
+def _unchanged(documents: Iterable[Document], keys: np.ndarray, seed: int) -> Iterator[Document]:
+    """Yield documents while they are those whose hashes were written down."""
+    digest, number, name = None, -1, ""
+
+    def check() -> None:
+        if digest is not None:
+            key = int.from_bytes(digest.digest(), "little")
+            if number >= len(keys) or key != int(keys[number]):
+                raise _changed(name)
+
+    for document in documents:
+        if not document.continued:
+            check()
+            digest, number, name = _digest(seed), number + 1, document.name
+        assert digest is not None, "a document begins with a piece that is not continued"
+        digest.update(document.text.encode("utf-8", "surrogatepass"))
+        yield document
+    check()
+    if number + 1 != len(keys):
+        raise _changed("the input")
 
 
 def _tail_pieces(documents: Iterable[Document], cut: int) -> Iterator[Piece]:
@@ -178,27 +203,26 @@ def _tail_pieces(documents: Iterable[Document], cut: int) -> Iterator[Piece]:
         room = max(cut - position, 0)
         before, after = document.text[:room], document.text[room:]
         if before:
-            yield Piece("train", before, starts=not document.continued)
+            yield Piece("train", before, not document.continued, document.name)
         if after:
             # The held-out part begins a document of its own where it cuts one in two.
-            yield Piece("valid", after, starts=not document.continued or position <= cut)
+            starts = not document.continued or position <= cut
+            yield Piece("valid", after, starts, document.name)
         position += len(document.text)
 
 
 def _document_pieces(
-    documents: Iterable[Document], found: Survey, threshold: int
+    documents: Iterable[Document], keys: np.ndarray, threshold: int
 ) -> Iterator[Piece]:
-    keys = np.memmap(found.keys, dtype="<u8", mode="r")
     number, split = -1, "train"
     for document in documents:
         if not document.continued:
             number += 1
-            if number >= len(keys):
-                raise _changed()
-            split = "valid" if int(keys[number]) < threshold else "train"
+            held_out = number < len(keys) and int(keys[number]) < threshold
+            split = "valid" if held_out else "train"
         if document.text:
-            yield Piece(split, document.text, starts=not document.continued)
+            yield Piece(split, document.text, not document.continued, document.name)
 
 
-def _changed() -> DataError:
-    return DataError("The input changed while it was read.", hint="Run the same command again.")
+def _changed(name: str) -> DataError:
+    return DataError(f"{name} changed while it was read.", hint="Run the same command again.")

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
-from coterie.tokenizer.interface import CUT_REACH, Tokenizer
+from coterie.tokenizer.cuts import last_place_outside
+from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.special import (
     UNKNOWN,
     SpecialSplitter,
@@ -103,9 +104,8 @@ class CharacterTokenizer(Tokenizer):
         return self._pieces[token]
 
     def cut(self, text: str, near: int) -> int | None:
-        """See `Tokenizer.cut`; without line breaks any place outside special tokens serves."""
-        place = super().cut(text, near)
-        return place if place is not None else cut_outside_specials(text, near, self.special_tokens)
+        """See `Tokenizer.cut`; any place outside special tokens serves."""
+        return last_place_outside(text, near, self.special_tokens)
 
     def extended(self, special_tokens: Iterable[str]) -> CharacterTokenizer:
         """See `Tokenizer.extended`."""
@@ -124,23 +124,3 @@ class CharacterTokenizer(Tokenizer):
     def from_json(cls, description: dict[str, Any]) -> CharacterTokenizer:
         """Return the tokenizer that `to_json` described."""
         return cls(description["alphabet"], description["special_tokens"])
-
-
-def cut_outside_specials(text: str, near: int, special_tokens: Iterable[str]) -> int | None:
-    """Return the last place up to `near` where no special token reaches from one side across."""
-    longest = max(len(token) for token in special_tokens)
-    for place in range(near, max(near - CUT_REACH, 0), -1):
-        around = text[max(place - longest + 1, 0) : place + longest - 1]
-        inside = place - max(place - longest + 1, 0)
-        if not any(_crosses(around, inside, token) for token in special_tokens):
-            return place
-    return None
-
-
-def _crosses(text: str, place: int, token: str) -> bool:
-    """Whether `token` stands (or may yet stand) across `place` in `text`."""
-    for begun in range(1, len(token)):
-        start = place - begun
-        if start >= 0 and token.startswith(text[start : start + len(token)]):
-            return True
-    return False

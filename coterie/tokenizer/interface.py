@@ -16,10 +16,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.cuts import last_cut
 from coterie.tokenizer.decoding import TextDecoder, Utf8
 from coterie.tokenizer.special import END_OF_TEXT, check_special_tokens
-
-CUT_REACH = 1 << 16  # how far back from the wished place a cut is searched, in characters
 
 
 class Tokenizer(ABC):
@@ -36,6 +35,8 @@ class Tokenizer(ABC):
             template, if it came with one.
         unknown_token: the number that stands for what the vocabulary cannot say, if there is one.
         joins_bytes: whether decoding is the plain concatenation of `token_bytes`.
+        splits_words: whether long texts have places where they may be cut; see `cut`.
+        longest_word: how many characters without a place to cut are encoded at most.
         keeps_text: whether decoding returns every text as it was encoded, unknown characters aside.
     """
 
@@ -47,6 +48,8 @@ class Tokenizer(ABC):
     close_of_text: int | None = None
     chat_template: str | None = None
     joins_bytes: bool = True
+    splits_words: bool = True
+    longest_word: int = 1 << 22  # 40 bytes of memory for each character
     keeps_text: bool = True
 
     @abstractmethod
@@ -101,20 +104,12 @@ class Tokenizer(ABC):
     def cut(self, text: str, near: int) -> int | None:
         """Return the last place up to `near` where the text may be cut without changing its tokens.
 
-        Encoding both sides one after the other gives exactly the tokens of the whole. The place
-        lies after a single line break between a visible character and a letter: every
-        pre-tokenization used here ends a word there, and no special token reaches across.
+        Encoding both sides one after the other gives exactly the tokens of the whole; see `cuts`.
 
         Returns:
-            The place, or `None` where none is known (then the text must be encoded whole).
+            The place, or `None` where none is known near it.
         """
-        low = max(near - CUT_REACH, 1)
-        place = text.rfind("\n", low, near)
-        while place > 0:
-            if not text[place - 1].isspace() and text[place + 1 : place + 2].isalpha():
-                return place + 1
-            place = text.rfind("\n", low, place)
-        return None
+        return last_cut(text, near, self.special_tokens)
 
     @property
     def end_of_text(self) -> int:

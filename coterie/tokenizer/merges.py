@@ -86,8 +86,8 @@ def fast_rules(description: dict[str, Any]) -> FastRules | None:
     return FastRules(pattern, ranks, special_tokens)
 
 
-def cuts_at_lines(description: dict[str, Any]) -> bool:
-    """Whether the rules end a word at a line break between a visible character and a letter."""
+def splits_words(description: dict[str, Any]) -> bool:
+    """Whether the rules split a text into words as GPT-2's do, so that `cuts` holds for them."""
     return (
         description["normalizer"] is None
         and _pattern(description["pre_tokenizer"]) is not None
@@ -139,7 +139,7 @@ def _is_plain_byte_level(description: dict[str, Any]) -> bool:
         and not any(model.get(name) for name in _ODD)
         and not model.get("byte_fallback")
         and not model.get("ignore_merges")
-        and cuts_at_lines(description)
+        and splits_words(description)
         and all(token["special"] for token in description["added_tokens"])
     )
 

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import tokenizers
 from pydantic import Field
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.conventions import Conventions
+from coterie.tokenizer.cuts import last_cut
 from coterie.tokenizer.decoding import Recipe, TextDecoder, flat_steps, spelled_bytes
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
-from coterie.tokenizer.merges import FastRules, cuts_at_lines, fast_rules, keeps_text
-from coterie.tokenizer.special import SpecialSplitter, with_end_of_text
+from coterie.tokenizer.merges import FastRules, fast_rules, keeps_text, splits_words
+from coterie.tokenizer.special import with_end_of_text
+from coterie.tokenizer.training import train_bpe
 
+_LONGEST_TEXT = 1 << 24  # characters encoded at once where nothing may be cut: 3 GB of memory
 _LARGEST = 1 << 24  # numbers of tokens: ten times the largest published vocabulary
 
 
@@ -46,7 +48,7 @@ class BPE(Settings):
     def build(self, texts: Iterable[str] = ()) -> PieceTokenizer:
         """Train on the texts; equal texts in equal order give equal tokenizers.
 
-        A small text may yield fewer than `vocab_size` tokens.
+        A small text may yield fewer than `vocab_size` tokens. See `training` for very long words.
 
         Raises:
             TokenizerError: the texts are empty, or `vocab_size` leaves no room for the bytes.
@@ -58,19 +60,8 @@ class BPE(Settings):
                 f"{len(specials)} special tokens.",
                 hint=f"Ask for at least {256 + len(specials)}.",
             )
-        rules = tokenizers.Tokenizer(models.BPE())
-        rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        rules.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size - len(specials),
-            min_frequency=self.min_frequency,
-            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
-        )
-        stretches = _Stretches(texts, specials)
-        rules.train_from_iterator(stretches, trainer)
-        if not stretches.characters:
-            raise TokenizerError("There is no text to train the tokenizer on.")
+        size = self.vocab_size - len(specials)
+        rules = train_bpe(texts, specials, size, self.min_frequency)
         return PieceTokenizer(rules, specials)
 
     def identity(self) -> dict[str, Any]:
@@ -85,23 +76,6 @@ class BPE(Settings):
             return f"it has {tokenizer.vocab_size:,} tokens, more than {self.vocab_size:,}"
         missing = [text for text in self.special_tokens if text not in tokenizer.special_tokens]
         return f"it lacks the special tokens {', '.join(missing)}" if missing else None
-
-
-class _Stretches:
-    """The texts without their special tokens, which must not shape the merges."""
-
-    def __init__(self, texts: Iterable[str], specials: Sequence[str]) -> None:
-        self._texts = texts
-        self._splitter = SpecialSplitter(dict.fromkeys(specials, 0))
-        self.characters = 0
-
-    def __iter__(self) -> Iterator[str]:
-        for text in self._texts:
-            refuse_surrogates(text)
-            for stretch in self._splitter.split(text):
-                if isinstance(stretch, str):
-                    self.characters += len(stretch)
-                    yield stretch
 
 
 class PieceTokenizer(Tokenizer):
@@ -158,7 +132,9 @@ class PieceTokenizer(Tokenizer):
         # As transformers does: for BPE it would take out blanks that belong to the text.
         cleans = self.conventions.cleans_up and description["model"]["type"] != "BPE"
         self._recipe = recipe.cleaned() if cleans else recipe
-        self._cuts_at_lines = cuts_at_lines(description)
+        self.splits_words = splits_words(description)
+        if not self.splits_words:
+            self.longest_word = _LONGEST_TEXT
         with compiled("The tokenizer's merges cannot be followed", TokenizerError):
             self._fast: FastRules | None = fast_rules(description)
 
@@ -238,8 +214,8 @@ class PieceTokenizer(Tokenizer):
         return self._rules.id_to_token(token)
 
     def cut(self, text: str, near: int) -> int | None:
-        """See `Tokenizer.cut`; only where the file's rules are known to end words at lines."""
-        return super().cut(text, near) if self._cuts_at_lines else None
+        """See `Tokenizer.cut`; only where the file's rules are known to split words."""
+        return last_cut(text, near, self._added.values()) if self.splits_words else None
 
     def extended(self, special_tokens: Iterable[str]) -> PieceTokenizer:
         """See `Tokenizer.extended`."""

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from coterie.foundation.settings import Settings
-from coterie.tokenizer.characters import cut_outside_specials
+from coterie.tokenizer.cuts import last_place_outside
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.special import SpecialSplitter, check_special_tokens, with_end_of_text
 
@@ -67,9 +67,8 @@ class ByteTokenizer(Tokenizer):
         return bytes([token]) if token < 256 else self._specials[token - 256]
 
     def cut(self, text: str, near: int) -> int | None:
-        """See `Tokenizer.cut`; without line breaks any place outside special tokens serves."""
-        place = super().cut(text, near)
-        return place if place is not None else cut_outside_specials(text, near, self.special_tokens)
+        """See `Tokenizer.cut`; any place outside special tokens serves."""
+        return last_place_outside(text, near, self.special_tokens)
 
     def extended(self, special_tokens: Iterable[str]) -> ByteTokenizer:
         """See `Tokenizer.extended`."""

@@ -85,7 +85,7 @@ def test_training_as_json_and_from_rows_with_faults(places, capsys):
         (["train", "gone.txt", "--out", "new.json"], "There is no input"),
         (["inspect", "characters", "text"], "no vocabulary before"),
         (["inspect", "bpe:300", "text"], "no vocabulary before"),
-        (["inspect", "book.txt", "text"], "not a JSON file"),
+        (["inspect", "book.txt", "text"], "not usable JSON"),
         (["inspect", "gpt3", "text"], "did you mean “gpt2”"),
     ],
 )

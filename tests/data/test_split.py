@@ -136,6 +136,12 @@ def test_input_that_changes_while_it_is_read_is_noticed(tmp_path, kind):
     documents = books(9)
     found = survey(documents, 0, tmp_path / "keys")
     plan = plan_split(found, kind, 0.2)
-    for other in (documents[:-1], [*documents, Document("new", "text")]):
+    swapped = Document(documents[4].name, documents[4].text[::-1])  # as many characters
+    for other in (
+        documents[:-1],
+        [*documents, Document("new", "text")],
+        [*documents[:4], swapped, *documents[5:]],
+        [*documents[:4], documents[5], documents[4], *documents[6:]],
+    ):
         with pytest.raises(DataError, match="changed while it was read"):
             list(split_pieces(other, found, plan))
