@@ -230,6 +230,16 @@ def test_a_bias_still_steers_when_experts_sit_out(name):
     assert (others >= 0).all()
 
 
+@pytest.mark.parametrize("name", ["top_k", "dynamic"])
+def test_where_too_few_are_left_a_place_stays_empty(name):
+    part, x = build(router={"select": SELECTS[name], "renormalise": False}), draw()
+    left_out = torch.tensor([True, True, False, True, True, True])
+    routing = part.router(x, left_out=left_out)
+    assert (routing.indices == torch.tensor([2, EXPERTS])).all()
+    assert (routing.gates[:, 1] == 0).all()
+    torch.testing.assert_close(routing.gates[:, 0], routing.scores[:, 2])
+
+
 def test_a_selection_made_before_is_taken_as_it_is():
     part, x = build(expert_dropout=0.4, balance="bias"), draw()
     left_out = torch.tensor([True, False, False, False, False, True])
