@@ -15,7 +15,7 @@ from coterie.exchange.gguf.file import GGUFFile
 from coterie.exchange.gguf.metadata import Metadata
 from coterie.exchange.gguf.vocabulary import read_vocabulary
 from coterie.exchange.huggingface.rules import Layout, Rule
-from coterie.exchange.imported import ExchangeError, Imported
+from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import fitted
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.model import Decoder, DecoderSettings
@@ -35,14 +35,19 @@ def import_file(path: Path | str) -> Imported:
     file = GGUFFile(path)
     family = _family(file)
     meta = Metadata(file.values, file.shapes, file.read)
-    given = family.reads(meta)
+    try:
+        given = family.reads(meta)
+    except ValidationError as error:
+        meta.problems += reasons_of(error)
+        meta.finish(file.path)
+        raise
     if given["layers"] > len(file.shapes):
         meta.refuse(f"block_count is {given['layers']:,}, for {len(file.shapes)} tensors in all")
     meta.finish(file.path)
     try:
         settings = DecoderSettings.model_validate(given)
     except ValidationError as error:
-        reasons = "\n  ".join(each["msg"] for each in error.errors())
+        reasons = "\n  ".join(reasons_of(error))
         raise ExchangeError(f"{file.path} describes no model:\n  {reasons}") from error
     notes = [*meta.notes, *_origin(file)]
     decoder = _load(settings, family, file, notes)

@@ -297,5 +297,16 @@ def test_what_a_terminal_would_obey_is_written_out(write):
     words = refusal(write("lama\x1b[2J"))
     assert "\x1b" not in words
     assert "lama\\x1b[2J" in words
-    (note,) = import_file(write(values={"\x1b[2Jx": 3})).notes
-    assert "\x1b" not in note
+    notes = import_file(write(values={"\x1b[2Jx": 3})).notes
+    assert any("\\x1b[2Jx is not read" in note for note in notes), notes
+    assert all(note.isprintable() for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "words"),
+    [({"type": "yarn", "factor": 4.0, "yarn_beta_fast": 16.0, "yarn_beta_slow": 269.0},
+      "beta_slow=269 must not be above beta_fast=16"),
+     ({"type": "linear", "factor": 0.5}, "greater than or equal to 1")],
+)  # fmt: skip
+def test_scalings_that_contradict_themselves_are_refused(scaling, words, write):
+    assert words in refusal(write(values={f"rope.scaling.{n}": v for n, v in scaling.items()}))
