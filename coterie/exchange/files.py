@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coterie.checkpoint.tensors import save_tensors
 from coterie.exchange.imported import ExchangeError
+from coterie.foundation import records
 from coterie.foundation.compiled import compiled
 from coterie.foundation.printable import printable
 
@@ -143,11 +144,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     refuse_pipe(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = records.read_json(path, ExchangeError)
     except FileNotFoundError as error:
         raise ExchangeError(f"There is no {path.name} in {path.parent}.") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ExchangeError(f"{path} is not a JSON file that can be read: {error}.") from error
     if not isinstance(value, dict):
         raise ExchangeError(f"{path} holds no JSON object.")
     return value
@@ -205,6 +204,6 @@ def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> N
 
 def some(names: Iterable[str]) -> str:
     """Return the first of some names and how many more there are."""
-    names = [printable(name, keep="") for name in names]
+    names = [printable(name, keep="")[:200] for name in names]
     more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

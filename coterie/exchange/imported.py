@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,6 +16,8 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
+
+_LONGEST = 60  # characters of a value in a message
 
 
 class ExchangeError(UserError):
@@ -52,3 +55,9 @@ class Imported:
 def reasons_of(error: ValidationError) -> list[str]:
     """Return what is wrong with settings, each thing in words."""
     return [each["msg"].removeprefix("Value error, ") for each in error.errors()]
+
+
+def shown(value: Any) -> str:
+    """Return a foreign value as it may stand in a message: safe, and of bounded length."""
+    text = printable(repr(value), keep="")
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coterie.cli.app import run as coterie
-from coterie.exchange.files import INDEX, SINGLE
+from coterie.exchange.files import INDEX, SINGLE, read_json
 from coterie.exchange.huggingface import export_folder, import_folder
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.runs import write_model_run
@@ -290,3 +290,12 @@ def test_what_cannot_be_done_without_a_tokenizer_is_not_proposed(position, capsy
     said = capsys.readouterr().err
     assert "coterie generate" not in said
     assert ("model extend" in said) == (position == "rotary")
+
+
+@pytest.mark.parametrize("content", [b"1" * 10_000, b"[" * 100_000, b"\xff", b'{"a":1,"a":2}', b""])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_readers_stumble_over_is_refused_in_words(name, content, tmp_path):
+    (tmp_path / "config.json").write_bytes(b'{"model_type": "llama"}')
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ExchangeError, match=name):
+        read_json(tmp_path / name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from coterie.exchange.imported import ExchangeError
+from coterie.exchange.imported import ExchangeError, shown
 from coterie.foundation.printable import printable
 
 _REFUSED = frozenset({
@@ -136,9 +136,3 @@ class Metadata:
     def _wrong(self, name: str, value: Any, expected: str) -> None:
         said = "is missing" if value is None else f"is {shown(value)}"
         self.refuse(f"{self.architecture}.{name} {said}; it must be {expected}")
-
-
-def shown(value: Any) -> str:
-    """Return a value as it may stand in a message."""
-    text = printable(repr(value), keep="")
-    return text if len(text) <= 60 else text[:60] + "…"

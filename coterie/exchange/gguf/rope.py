@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.exchange.gguf.metadata import Metadata, shown
+from coterie.exchange.gguf.metadata import Metadata
 from coterie.exchange.huggingface.plain import Plain
+from coterie.exchange.imported import shown
 from coterie.model.position.scaling import (
     LinearScaling,
     Llama3Scaling,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from coterie.exchange.imported import ExchangeError
+from coterie.exchange.imported import ExchangeError, shown
 
 # Names that say nothing about what is computed from tokens to logits.
 _IDLE = frozenset({
@@ -100,7 +100,7 @@ class Config:
         value = self.raw(name)
         if value not in allowed:
             choices = " or ".join(repr(each) for each in allowed)
-            self.refuse(f"{name} is {value!r}; only {choices} can be expressed here")
+            self.refuse(f"{name} is {shown(value)}; only {choices} can be expressed here")
 
     def refuse(self, problem: str) -> None:
         """Add a problem; all of them are reported together."""
@@ -117,7 +117,7 @@ class Config:
             if name in self._known or name in _IDLE or not value:
                 continue
             if name in _REFUSED:
-                self.refuse(f"{name} is {value!r}, which no part of the decoder computes")
+                self.refuse(f"{name} is {shown(value)}, which no part of the decoder computes")
             else:
                 self.notes.append(f"{name} in config.json is not read by this architecture")
         if self.problems:
@@ -127,5 +127,5 @@ class Config:
             )
 
     def _wrong(self, name: str, value: Any, expected: str) -> None:
-        said = "is missing" if value is None else f"is {value!r}"
+        said = "is missing" if value is None else f"is {shown(value)}"
         self.refuse(f"{name} {said}; it must be {expected}")

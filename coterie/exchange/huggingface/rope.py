@@ -12,6 +12,7 @@ from typing import Any
 
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.plain import Plain
+from coterie.exchange.imported import shown
 from coterie.foundation.errors import nearest
 from coterie.model.position.scaling import (
     DynamicScaling,
@@ -52,13 +53,15 @@ def read_rope(
     elif fraction is not None:
         position["fraction"] = fraction
     if not isinstance(kind, str) or kind not in _READ:
-        config.refuse(f"the rotary scaling {kind!r} is not known here; {nearest(str(kind), _READ)}")
+        config.refuse(
+            f"the rotary scaling {shown(kind)} is not known here; {nearest(str(kind), _READ)}"
+        )
         return position
     try:
         scaling = _READ[kind](values, config)
     except (KeyError, TypeError, ValueError) as error:
         said = f"lacks {error}" if isinstance(error, KeyError) else f"does not hold up: {error}"
-        config.refuse(f"the rotary scaling {kind!r} {said}")
+        config.refuse(f"the rotary scaling {shown(kind)} {said}")
         return position
     if isinstance(scaling, YarnScaling) and not sharpens:
         scaling = scaling.model_copy(update={"logit_factor": None})
@@ -71,7 +74,7 @@ def _number(values: Values, name: str, config: Config) -> float | None:
     value = values.get(name)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return None if value is None else float(value)
-    config.refuse(f"{name} is {value!r}; it must be a number")
+    config.refuse(f"{name} is {shown(value)}; it must be a number")
     return None
 
 
@@ -85,7 +88,7 @@ def _parameters(config: Config) -> Values:
     for name in ("rope_parameters", "rope_scaling"):
         given = config.raw(name)
         if given is not None and not isinstance(given, dict):
-            config.refuse(f"{name} is {given!r}; it must be an object")
+            config.refuse(f"{name} is {shown(given)}; it must be an object")
         elif given:
             if values and values != given:
                 config.notes.append("rope_parameters is not read: rope_scaling says otherwise")
