@@ -94,6 +94,8 @@ def test_a_taken_name_is_refused(tiny_run, capsys):
 
 
 def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
+    from coterie.checkpoint.manifest import FileRecord, read_manifest, write_manifest
+    from coterie.foundation.files import sha256_file
     from coterie.foundation.runs import find_run
 
     run = find_run("tiny")
@@ -102,13 +104,11 @@ def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
         assert "kind: swiglu" in text
         file.write_text(text.replace("kind: swiglu", "kind: geglu"))
     for manifest in run.path.rglob("manifest.json"):
-        content = json.loads(manifest.read_text())
         config = manifest.parent / "config.yaml"
-        from coterie.foundation.files import sha256_file
-
-        size = {"bytes": config.stat().st_size, "sha256": sha256_file(config)}
-        content["files"]["config.yaml"] = size
-        manifest.write_text(json.dumps(content))
+        record = FileRecord(bytes=config.stat().st_size, sha256=sha256_file(config))
+        known = read_manifest(manifest.parent)
+        files = {**known.files, "config.yaml": record}
+        write_manifest(manifest.parent, known.model_copy(update={"files": files}))
     assert coterie(["model", "export", "tiny", "--out", "out"]) == 2
     assert "its geglu experts" in capsys.readouterr().err
     assert not Path("out").exists()

@@ -12,6 +12,7 @@ import torch
 
 import coterie
 from coterie.checkpoint import load_model
+from coterie.checkpoint.manifest import FileRecord, read_manifest, write_manifest
 from coterie.cli.app import run as call
 from coterie.exchange import runs as writing
 from coterie.exchange.runs import ORIGIN, write_model_run
@@ -193,8 +194,8 @@ def test_a_run_that_was_moved_keeps_its_tokenizer(old, decoder, places: Path, ca
 
 def seal(checkpoint: Path) -> None:
     """Bring a checkpoint's manifest up to date with a changed settings file."""
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
     content = (checkpoint / "config.yaml").read_bytes()
-    entry = manifest["files"]["config.yaml"]
-    entry |= {"bytes": len(content), "sha256": sha256_bytes(content)}
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    record = FileRecord(bytes=len(content), sha256=sha256_bytes(content))
+    manifest = read_manifest(checkpoint)
+    files = {**manifest.files, "config.yaml": record}
+    write_manifest(checkpoint, manifest.model_copy(update={"files": files}))
