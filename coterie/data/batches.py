@@ -194,8 +194,9 @@ def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Ite
         rows = -(-(last - first) // context)
         inputs = np.zeros(rows * context, dtype=np.int64)
         targets = np.full(rows * context, IGNORE, dtype=np.int64)
-        inputs[: last - first] = tokens[first:last]
-        targets[: last - first] = tokens[first + 1 : last + 1]
+        read = tokens.copy(first, last + 1)
+        inputs[: last - first] = read[:-1]
+        targets[: last - first] = read[1:]
         yield Batch(
             torch.from_numpy(inputs.reshape(rows, context)),
             torch.from_numpy(targets.reshape(rows, context)),

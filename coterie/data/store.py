@@ -26,6 +26,7 @@ from coterie.data.manifest import (
     damaged,
     read_manifest,
 )
+from coterie.data.shards import SUPPORTED, ShardFile
 from coterie.data.tokens import TokenArray
 from coterie.foundation.errors import StoreError, TokenizerError, nearest
 from coterie.foundation.printable import printable
@@ -51,6 +52,7 @@ class Store:
         self.manifest = manifest
         self.tokenizer = tokenizer
         self._arrays: dict[str, TokenArray] = {}
+        self._files: dict[str, list[ShardFile]] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -69,8 +71,23 @@ class Store:
             dtype = np.dtype(self.manifest.dtype).newbyteorder("<")
             shards = [self._map(shard, dtype) for shard in record.shards]
             vocab_size = self.manifest.tokenizer.vocab_size
-            self._arrays[split] = TokenArray(shards, self.manifest.shard_tokens, vocab_size)
+            if SUPPORTED:
+                self._files[split] = [ShardFile(self.path, s, dtype) for s in record.shards]
+            self._arrays[split] = TokenArray(
+                shards, self.manifest.shard_tokens, vocab_size, self._files.get(split, ())
+            )
         return self._arrays[split]
+
+    def check_content(self) -> None:
+        """Make sure that all tokens are those of the manifest; unless touched, they are read once.
+
+        Raises:
+            StoreError: a shard was changed.
+        """
+        for split in self.manifest.splits:
+            self.tokens(split)
+            for file in self._files.get(split, ()):
+                file.check()
 
     def document_starts(self, split: str) -> np.ndarray:
         """Return where each document of a split begins, uint64 [documents], memory-mapped.

@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from coterie.data.shards import ShardFile
 from coterie.foundation.errors import StoreError
 
 
@@ -24,8 +25,11 @@ class TokenArray:
         shards: Sequence[np.ndarray],
         shard_tokens: int | None = None,
         vocab_size: int | None = None,
+        files: Sequence[ShardFile] = (),
     ) -> None:
         """Join shards; all but the last must hold `shard_tokens` tokens.
+
+        With `files`, one for each shard, whole windows are read from those and not from memory.
 
         Every token that is read must lie below `vocab_size`: an embedding indexed beyond its end
         fails late and in other words, on a GPU without any.
@@ -35,6 +39,7 @@ class TokenArray:
         self._shard_tokens = shard_tokens or max(self._length, 1)
         assert all(len(shard) == self._shard_tokens for shard in self._shards[:-1])
         self._vocab_size = vocab_size
+        self._files = list(files)
         self._views: dict[int, np.ndarray] = {}
         self.dtype = self._shards[0].dtype if self._shards else np.dtype(np.uint16)
 
@@ -95,7 +100,11 @@ class TokenArray:
         Raises:
             StoreError: a token lies outside the vocabulary.
         """
-        if len(self._shards) == 1 and int(starts.max()) + length <= self._length:
+        if (
+            not self._files
+            and len(self._shards) == 1
+            and int(starts.max()) + length <= self._length
+        ):
             return self._checked(self._stretches(length)[starts])
         rows = np.empty((len(starts), length), dtype=self.dtype)
         for row, start in zip(rows, starts.tolist(), strict=True):
@@ -115,11 +124,32 @@ class TokenArray:
             shard, place = divmod(start, self._shard_tokens)
             content = self._shards[shard]
             if place + wanted <= len(content):  # nearly always: no detour through slices
-                out[:] = content[place : place + wanted]
+                self._copy(out, shard, place)
                 return
         done = 0
         while done < wanted:
             begin = (start + done) % self._length
             end = min(begin + wanted - done, self._length)
-            out[done : done + end - begin] = self._range(begin, end)
-            done += end - begin
+            for first, last in self._bounds(begin, end):
+                shard, place = divmod(first, self._shard_tokens)
+                self._copy(out[done : done + last - first], shard, place)
+                done += last - first
+        self._checked(out)
+
+    def copy(self, start: int, stop: int) -> np.ndarray:
+        """Return a copy of the tokens from `start` to before `stop`, as `fill` reads them."""
+        out = np.empty(stop - start, dtype=self.dtype)
+        if len(out):
+            self.fill(out, start)
+        return self._checked(out)
+
+    def _copy(self, out: np.ndarray, shard: int, place: int) -> None:
+        """Copy tokens of one shard."""
+        if not self._files:
+            out[:] = self._shards[shard][place : place + len(out)]
+        elif out.dtype == self.dtype and out.flags.c_contiguous:
+            self._files[shard].read_into(out, place)
+        else:
+            own = np.empty(len(out), dtype=self.dtype)
+            self._files[shard].read_into(own, place)
+            out[:] = own

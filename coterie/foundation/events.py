@@ -7,6 +7,7 @@ the trainer. Counts are totals since the run began unless a field says otherwise
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,6 +197,31 @@ class EventLog:
             self._file.flush()
 
     __call__ = append
+
+    def is_in_place(self) -> bool:
+        """Whether the file that is written to still stands at its path."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
+
+    def move(self, path: Path | str) -> None:
+        """Go on at another path; where there is nothing yet, all that was written goes along.
+
+        Raises:
+            UserError: the disk is full or not writable.
+        """
+        path = Path(path)
+        with explain_disk_errors(str(path)):
+            earlier = ""
+            if not path.exists():
+                self._file.seek(0)
+                earlier = self._file.read()
+            file = open_append(path, RunError)
+            file.write(earlier)
+            file.flush()
+        self._file.close()
+        self.path, self._file = path, file
 
     def close(self) -> None:
         """Close the file; the log can be opened again later."""

@@ -232,7 +232,7 @@ def open_append(path: Path | str, error: type[UserError] = UserError) -> IO[str]
         if path.exists() and not path.is_file():
             raise error(f"{path} is not a regular file, so nothing is recorded in it.")
         torn = path.exists() and not _ends_with_newline(path)
-        file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115 - the caller closes it
+        file = open(path, "a+", encoding="utf-8", newline="")  # noqa: SIM115 - the caller closes it
         if torn:
             file.write("\n")
         return file

@@ -21,7 +21,7 @@ from coterie.checkpoint import (
     load_checkpoint,
     step_of,
 )
-from coterie.foundation.errors import CoterieError, Interrupted, RunError
+from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
 from coterie.foundation.events import (
     CheckpointDamaged,
     CheckpointSaved,
@@ -34,6 +34,7 @@ from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.model import count
 from coterie.train.evaluation import evaluate
+from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
 from coterie.train.machine import describe_machine, peak_flops
 from coterie.train.monitor.publish import Observer, Publisher
@@ -179,6 +180,7 @@ class _Training:
         self._settings = session.settings.train
         self._engine = session.engine()
         self._checkpoint = checkpoint
+        self._guard = Guard(session, publish)
         self._began = time.perf_counter()
         self._peak_flops = peak_flops(session.precision)
         self._reporter = StepReporter(
@@ -199,6 +201,9 @@ class _Training:
             if self._session.progress.step == 0:
                 self._begin()
             self._take_steps()
+            self._guard.check()
+        except LostRunError as error:
+            raise self._rescue(error) from error
         except Interrupted as interruption:
             self._end("interrupted", interruption.message)
             raise
@@ -244,6 +249,7 @@ class _Training:
                 )
                 # Report: what the step did, for whoever listens.
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)
+                self._guard.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.
                 if self._is_due(settings.evaluate_every):
                     self._evaluate()
@@ -267,6 +273,7 @@ class _Training:
         return every > 0 and self._is_due(every)
 
     def _evaluate(self) -> None:
+        self._guard.check()
         session = self._session
         tokens = session.store.tokens("valid")
         if len(tokens) < 2:
@@ -295,6 +302,7 @@ class _Training:
         return None if length is None else round(length * tokens)
 
     def _sample(self) -> None:
+        self._guard.check()
         session = self._session
         samples = draw_samples(
             self._engine, self._settings.prompts, session.settings.sample, session.progress.step
@@ -304,9 +312,13 @@ class _Training:
             self._publish(sample)
 
     def _save(self) -> None:
+        self._guard.check()  # what was read since the last time must have been the text
         begin = time.perf_counter()
-        with set_aside():
-            path = save_session(self._session)
+        try:
+            with set_aside():
+                path = save_session(self._session)
+        except UserError as error:
+            raise LostRunError(error.message, hint=error.hint) from error
         self._checkpoint = path
         self._publish(
             CheckpointSaved(
@@ -316,6 +328,16 @@ class _Training:
                 seconds=time.perf_counter() - begin,
             )
         )
+
+    def _rescue(self, lost: LostRunError) -> CoterieError:
+        """Save the model elsewhere, record the end there if possible; return what to raise."""
+        with set_aside():
+            rescued = self._guard.rescue(lost)
+        # A full disk is the user's to mend, as it was told when the checkpoint was written.
+        cause = lost.__cause__
+        error = rescued or (cause if isinstance(cause, CoterieError) else lost)
+        self._end("failed", error.message)
+        return error
 
     def _leave(self) -> None:
         """End before the last step, as was asked for, with everything saved."""

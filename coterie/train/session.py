@@ -77,6 +77,7 @@ def open_session(
     train = settings.train
     precision = resolve_precision(train.precision, resolve_device(train.device))
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell), tell)
+    store.check_content()
     _tell_reading(store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
     settings = fill_structure_ids(settings, store.tokenizer)

@@ -35,6 +35,17 @@ class Publisher:
             for observer in tuple(self._observers):
                 self._tell(observer, event)
 
+    def move(self, run: RunDirectory) -> None:
+        """Go on with the record in another run's directory."""
+        self._log.move(run.events)
+
+    def reopen(self, run: RunDirectory) -> bool:
+        """Go on in the run's record where it was removed or replaced; return whether it was."""
+        if self._log.is_in_place():
+            return False
+        self._log.move(run.events)
+        return True
+
     def notice(self, message: str, *, warning: bool = False) -> None:
         """Publish a sentence for the reader."""
         self(Notice(level="warning" if warning else "info", message=message))
