@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,9 +82,16 @@ def resolve(target: str, words: Words) -> Resolved[RunSettings]:
 
 
 def run_training(
-    settings: RunSettings, run: RunDirectory, *, preset: str, resume: bool = False
+    settings: RunSettings,
+    run: RunDirectory,
+    *,
+    preset: str,
+    resumed_with: Collection[str] | None = None,
 ) -> Any:
-    """Train under the live display and write the report, also of an interrupted run."""
+    """Train under the live display and write the report, also of an interrupted run.
+
+    A run is resumed where `resumed_with` names the keys that were changed on purpose, if only none.
+    """
     from coterie.train import train as train_run
     from coterie.visualise.terminal import Display
 
@@ -91,7 +99,10 @@ def run_training(
     theirs = False
     try:
         with Display(stderr) as display:
-            return train_run(settings, run, preset=preset, observers=[display], resume=resume)
+            return train_run(
+                settings, run, preset=preset, observers=[display],
+                resume=resumed_with is not None, changed=resumed_with,
+            )  # fmt: skip
     except OwnedError:
         theirs = True
         raise
@@ -112,26 +123,31 @@ def write_report_quietly(run: RunDirectory) -> None:
 
 
 def _resume(words: Words) -> tuple[Any, RunDirectory]:
-    """Go on with a run; nothing but its length may be changed, unless it has not taken a step."""
+    """Go on with a run; its length and where its text lies may change, more before any step."""
     from coterie.foundation.layers import file_layer, load_settings
     from coterie.train.settings import RunSettings
+    from coterie.train.unchanged import PLACES
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     changed = [word.partition("=")[0] for word in words.overrides]
     if _is_from_elsewhere(run):
-        if fixed := [key for key in changed if key.split(".")[0] in ("model", "tokenizer")]:
+        parts = [key for key in changed if key not in PLACES]
+        if fixed := [key for key in parts if key.split(".")[0] in ("model", "tokenizer")]:
             raise RunError(
                 f"{fixed[0]} cannot be changed: the weights of {run.name} belong to its model and "
                 "tokenizer.",
                 hint="Every key of data, train, sample and seed may be.",
             )
-    elif words.overlays or any(key != "train.steps" for key in changed):
+    elif words.overlays or any(key not in ("train.steps", *PLACES) for key in changed):
         raise RunError(
-            "A resumed run goes on with its own settings; only train.steps may be changed.",
+            "A resumed run goes on with its own settings; only train.steps may be changed, and "
+            f"where the same text lies ({', '.join(PLACES)}).",
             hint=f"Start a new run for other settings: coterie train {run.config} key=value",
         )
     settings = load_settings(RunSettings, [file_layer(run.config), *words.layers()]).settings
-    return run_training(settings, run, preset=_preset_of(run), resume=True), run
+    if words.overlays:
+        changed += ["data", "train", "seed"]  # an overlay names what it likes of these
+    return run_training(settings, run, preset=_preset_of(run), resumed_with=changed), run
 
 
 def _is_from_elsewhere(run: RunDirectory) -> bool:

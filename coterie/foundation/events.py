@@ -60,6 +60,8 @@ class RunStarted(Event):
     machine: dict[str, str | Count | Number] = {}
     peak_flops: Number | None = None  # measured matrix-product rate, FLOP/s; MFU's ceiling
     resumed_from: Count | None = None
+    training: str | None = None  # what all checkpoints of one training carry
+    config_sha256: str | None = None  # of config.yaml as this start wrote it
 
 
 class StepDone(Event):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from coterie.foundation.events import (
     RunStarted,
     read_record,
 )
+from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.model import count
@@ -41,10 +42,16 @@ from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
 from coterie.train.plan import step_flops
 from coterie.train.randomness import set_aside
-from coterie.train.resume import find_misfit, restore_session, save_session
+from coterie.train.resume import (
+    checkpoint_settings,
+    find_misfit,
+    restore_session,
+    save_session,
+)
 from coterie.train.samples import draw_samples, write_samples
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings, Status
+from coterie.train.unchanged import check_unchanged, is_as_recorded, last_start
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ def train(
     preset: str,
     observers: Sequence[Observer] = (),
     resume: bool = False,
+    changed: Collection[str] | None = None,
 ) -> TrainResult:
     """Train a model, or go on with a run from its newest sound checkpoint.
 
@@ -87,6 +95,9 @@ def train(
         preset: the name of what the settings came from, for the record.
         observers: called with every event, as displays and trackers are.
         resume: go on instead of beginning; a run without a checkpoint begins anew.
+        changed: keys that somebody changed on purpose, where `settings` are the run's own file and
+            a resumed run must else be as its checkpoint; None: `settings` were made for this call,
+            and may change `train.steps`.
 
     Raises:
         OwnedError: another process or thread trains this run.
@@ -96,7 +107,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
     with run.owned("training", new=not resume):
-        return _train(settings, run, preset, observers, resume)
+        return _train(settings, run, preset, observers, resume, changed)
 
 
 def _train(
@@ -105,6 +116,7 @@ def _train(
     preset: str,
     observers: Sequence[Observer],
     resume: bool,
+    changed: Collection[str] | None,
 ) -> TrainResult:
     with _forgetting(run):
         trackers = [tracker.build(run) for tracker in settings.train.trackers]
@@ -114,7 +126,7 @@ def _train(
         if resume:
             for complaint in read_record(run.events).complaints():
                 publish.notice(complaint, warning=True)
-        checkpoint = _restore(session, publish) if resume else None
+        checkpoint = _restore(session, publish, changed) if resume else None
         if session.progress.step > settings.train.steps:
             raise RunError(
                 f"The run {run.name} has done {session.progress.step:,} steps already; "
@@ -142,17 +154,27 @@ def _forgetting(run: RunDirectory) -> Iterator[None]:
         raise
 
 
-def _restore(session: Session, publish: Publisher) -> Path | None:
+def _restore(session: Session, publish: Publisher, changed: Collection[str] | None) -> Path | None:
     """Put the session where its newest sound checkpoint was; return the checkpoint."""
+    start = last_start(session.run)
     if not list_checkpoints(session.run.checkpoints):
         publish.notice("The run has no checkpoint yet, so it begins anew.")
         return None
     path = find_checkpoint(
         session.run,
         on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
-        also=find_misfit,
+        also=lambda path: find_misfit(path, None if start is None else start.training),
     )
-    restore_session(session, load_checkpoint(path, verify=False))  # it was hashed just now
+    loaded = load_checkpoint(path, verify=False)  # it was hashed just now
+    restore_session(session, loaded)
+    own, kept = session.settings, checkpoint_settings(path)
+    if changed is None:
+        untrained = loaded.state["data"] is None  # imported: everything but the model is open
+        changed = ("data", "train", "seed") if untrained else ("train.steps",)
+    elif is_as_recorded(session.run, start):
+        changed = tuple(RunSettings.model_fields)  # each difference was named, now or before
+    for told in check_unchanged(own, kept, path, session.run, changed):
+        publish.notice(told)
     return path
 
 
@@ -366,6 +388,8 @@ class _Training:
                 machine=describe_machine(session.precision.device),
                 peak_flops=peak,
                 resumed_from=resumed_from,
+                training=session.identity,
+                config_sha256=sha256_file(session.run.config),
             )
         )
         if len(session.store.tokens("valid")) < 2:

@@ -13,6 +13,7 @@ from typing import Any
 
 from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_state, save_checkpoint
 from coterie.checkpoint.layout import CONFIG, OPTIMIZER
+from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.tensors import read_tensors
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
@@ -55,13 +56,15 @@ def save_session(session: Session, root: Path | None = None) -> Path:
     )
 
 
-def find_misfit(path: Path) -> str | None:
+def find_misfit(path: Path, training: str | None = None) -> str | None:
     """Return why training cannot go on from a checkpoint that is sound by itself, if it cannot.
 
     Its settings must be a run's, its moments those of their optimizer, and its tokens those that so
-    many steps read.
+    many steps read. With `training`, it must be of that one or of none.
     """
     try:
+        if training is not None and read_manifest(path).run not in (None, training):
+            return "it is left over from another training"
         settings = checkpoint_settings(path)
         state = read_state(path)
         expected = state.step * settings.train.batch_size * settings.model.context
