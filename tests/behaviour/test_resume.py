@@ -223,7 +223,7 @@ def kill_after(config: Path, run: RunDirectory, seconds: float) -> None:
     """Train in a process of its own and kill it some time after it has recorded a step."""
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(config), str(run.path)])
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (run.events.exists() and '"step"' in run.events.read_text()):
             assert child.poll() is None, "training failed"
             assert time.monotonic() < deadline, "training never began"
