@@ -72,7 +72,7 @@ def test_a_child_of_the_owner_does_not_keep_the_lock(tmp_path):
         first.kill()
         first.wait()
         with own(tmp_path / "run", "training"):
-            pass
+            assert owner_of(tmp_path / "run").pid == os.getpid()
 
 
 def test_a_child_that_leaves_the_block_frees_nothing(tmp_path):

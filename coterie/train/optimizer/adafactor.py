@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.train.optimizer.groups import RoleParameter, check_roles, group_by_role
+from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, group_by_role
 
 _PREFIX = "adafactor"
 _VECTORS = ("norm", "bias")  # roles whose last dimension alone is one parameter
@@ -34,9 +34,7 @@ class Adafactor(Settings):
     learning_rate: float = Field(
         default=1e-2, gt=0, description="peak step, as a share of each parameter's RMS"
     )
-    learning_rates: dict[str, float] = Field(
-        default={}, description="peak step of single roles, e.g. {embedding: 0.02}"
-    )
+    learning_rates: RoleRates = {}
     decay: float = Field(
         default=0.8, gt=0, le=1, description="the moments' β₂ at step t is 1 − t^−decay"
     )
@@ -45,15 +43,7 @@ class Adafactor(Settings):
     min_scale: float = Field(default=1e-3, gt=0, description="the least RMS steps are relative to")
     clip_threshold: float = Field(default=1.0, ge=1, description="the largest RMS of U")
     weight_decay: float = Field(default=0.0, ge=0)
-    decayed: tuple[str, ...] = Field(
-        default=("matrix", "router", "head"), description="roles that weight decay applies to"
-    )
-
-    @field_validator("learning_rates", "decayed")
-    @classmethod
-    def _known_roles(cls, value: Sequence[str]) -> Sequence[str]:
-        check_roles(value)
-        return value
+    decayed: Decayed = ("matrix", "router", "head")
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdafactorOptimizer:
         """Return the optimizer of these parameters."""

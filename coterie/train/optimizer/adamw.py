@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.train.optimizer.groups import RoleParameter, check_roles, group_by_role
+from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, group_by_role
 
 _PREFIX = "adamw"
 
@@ -24,22 +24,12 @@ class AdamW(Settings):
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    learning_rates: dict[str, float] = Field(
-        default={}, description="peak learning rate of single roles, e.g. {embedding: 0.01}"
-    )
+    learning_rates: RoleRates = {}
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.1, ge=0)
-    decayed: tuple[str, ...] = Field(
-        default=("matrix", "router", "head"), description="roles that weight decay applies to"
-    )
-
-    @field_validator("learning_rates", "decayed")
-    @classmethod
-    def _known_roles(cls, value: Sequence[str]) -> Sequence[str]:
-        check_roles(value)
-        return value
+    decayed: Decayed = ("matrix", "router", "head")
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdamWOptimizer:
         """Return the optimizer of these parameters."""

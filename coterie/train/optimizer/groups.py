@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
+from pydantic import AfterValidator, Field
 from torch import nn
 
 from coterie.foundation.errors import nearest
 from coterie.model.part import ROLES
+
+Roles = TypeVar("Roles", bound=Iterable[str])
 
 
 class RoleParameter(NamedTuple):
@@ -64,12 +67,20 @@ def group_by_role(
     return list(groups.values())
 
 
-def check_roles(named: Iterable[str]) -> None:
-    """Make sure that settings name only roles that decoders have.
-
-    Raises:
-        ValueError: a role is not known; the message names the nearest one.
-    """
+def _known(named: Roles) -> Roles:
     for role in named:
         if role not in ROLES:
             raise ValueError(f"there is no parameter role “{role}”; {nearest(role, ROLES)}")
+    return named
+
+
+RoleRates = Annotated[
+    dict[str, float],
+    AfterValidator(_known),
+    Field(description="peak learning rate of single roles, e.g. {embedding: 0.01}"),
+]
+Decayed = Annotated[
+    tuple[str, ...],
+    AfterValidator(_known),
+    Field(description="roles that weight decay applies to"),
+]
