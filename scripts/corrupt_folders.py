@@ -8,26 +8,20 @@ Run: python scripts/corrupt_folders.py --rounds 500 --seed 1
 
 from __future__ import annotations
 
-import argparse
-import collections
 import json
 import random
-import resource
 import shutil
 import struct
 import sys
-import tempfile
-import traceback
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from damage import BYTES, at_most, edit_json, files
+from damage import BYTES, attack_for_rounds, edit_json, files, judge
 
 from coterie.exchange.huggingface import export_folder, import_folder
-from coterie.foundation.errors import UserError
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.conventions import Conventions
@@ -124,42 +118,19 @@ def attack(rng: random.Random, folders: list[Path], place: Path) -> tuple[str, s
     how = rng.choice([damage_json, damage_json, damage_json, damage_text, damage_header, None])
     what = rng.choice(BYTES)(rng, place, other) if how is None else how(rng, place)
     what = f"{source.name}: {what}"
-    try:
-        with at_most(SECONDS):
-            imported = import_folder(place)
-            if imported.tokenizer is not None:
-                engine = Engine(imported.decoder, imported.tokenizer)
-                engine.generate("the", SamplingSettings(max_tokens=2, temperature=0))
-    except UserError as error:
-        message = str(error)
-        if len(message) > 6000 or not message.replace("\n", "").isprintable():
-            return f"UNFIT TO SHOW {message[:300]!r}", what
-        return "refused", what
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return f"TRACEBACK\n{traceback.format_exc()}", what
-    return "imported", what
+
+    def use() -> None:
+        imported = import_folder(place)
+        if imported.tokenizer is not None:
+            engine = Engine(imported.decoder, imported.tokenizer)
+            engine.generate("the", SamplingSettings(max_tokens=2, temperature=0))
+
+    return judge(use, SECONDS, longest=6000), what
 
 
 def main() -> int:
     """Attack for some rounds and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    rng = random.Random(given.seed)
-    verdicts: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        folders = sound_folders(Path(folder))
-        for _ in range(given.rounds):
-            verdict, what = attack(rng, folders, Path(folder) / "attacked")
-            verdicts[verdict.split("\n")[0].split(" ")[0]] += 1
-            if verdict[0].isupper():
-                print(f"{verdict}\n  {what}")
-    print(dict(verdicts))
-    return 1 if any(verdict[0].isupper() for verdict in verdicts) else 0
+    return attack_for_rounds(__doc__, 500, MEMORY, sound_folders, attack)
 
 
 if __name__ == "__main__":

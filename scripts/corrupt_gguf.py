@@ -7,14 +7,9 @@ Run: python scripts/corrupt_gguf.py --rounds 2000 --seed 1
 
 from __future__ import annotations
 
-import argparse
-import collections
 import random
-import resource
 import struct
 import sys
-import tempfile
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from damage import at_most
+from damage import attack_for_rounds, judge
 
 from coterie.exchange.gguf import export_file, import_file
-from coterie.foundation.errors import UserError
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import parse_tokenizer
 
@@ -272,42 +266,19 @@ def attack(rng: random.Random, files: dict[str, bytes], place: Path) -> tuple[st
         raw = content.packed()
     place.write_bytes(raw)
     what = f"{name}: {'; '.join(done)}"
-    try:
-        with at_most(SECONDS):
-            imported = import_file(place)
-            imported.decoder(torch.zeros(1, 3, dtype=torch.long))
-            if imported.tokenizer is not None:
-                imported.tokenizer.decode(imported.tokenizer.encode("the sun"))
-    except UserError as error:
-        message = str(error)
-        if len(message) > 4000 or not message.replace("\n", "").isprintable():
-            return f"UNFIT TO SHOW {message[:200]!r}", what
-        return "refused", what
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return f"TRACEBACK\n{traceback.format_exc()}", what
-    return "imported", what
+
+    def use() -> None:
+        imported = import_file(place)
+        imported.decoder(torch.zeros(1, 3, dtype=torch.long))
+        if imported.tokenizer is not None:
+            imported.tokenizer.decode(imported.tokenizer.encode("the sun"))
+
+    return judge(use, SECONDS, longest=4000), what
 
 
 def main() -> int:
     """Attack for some rounds and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-    rng = random.Random(given.seed)
-    verdicts: collections.Counter[str] = collections.Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        files = sound_files(Path(folder))
-        for _ in range(given.rounds):
-            verdict, what = attack(rng, files, Path(folder) / "attacked.gguf")
-            verdicts[verdict.split("\n")[0].split(" ")[0]] += 1
-            if verdict[0].isupper():
-                print(f"{verdict}\n  {what}")
-    print(dict(verdicts))
-    return 1 if any(verdict[0].isupper() for verdict in verdicts) else 0
+    return attack_for_rounds(__doc__, 2000, BYTES, sound_files, attack)
 
 
 if __name__ == "__main__":

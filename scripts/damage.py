@@ -6,16 +6,23 @@ returns in words what it did, or `None` where it found nothing to do. Nothing he
 
 from __future__ import annotations
 
+import argparse
+import collections
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from coterie.foundation.errors import UserError
 
 Damage = Callable[[random.Random, Path, Path], str | None]
 
@@ -209,3 +216,60 @@ def at_most(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def judge(use: Callable[[], None], seconds: int, longest: int) -> str:
+    """Return what comes of using something damaged; what begins with a capital is wrong.
+
+    Args:
+        use: reads it and does something with it.
+        seconds: how long that may take.
+        longest: how many characters a refusal may have.
+    """
+    try:
+        with at_most(seconds):
+            use()
+    except UserError as error:
+        message = str(error)
+        if len(message) > longest or not message.replace("\n", "").isprintable():
+            return f"UNFIT TO SHOW {message[:300]!r}"
+        return "refused"
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return f"TRACEBACK\n{traceback.format_exc()}"
+    return "imported"
+
+
+def attack_for_rounds(
+    description: str | None,
+    rounds: int,
+    memory: int,
+    make: Callable[[Path], Any],
+    attack: Callable[[random.Random, Any, Path], tuple[str, str]],
+) -> int:
+    """Attack what `make` writes into a folder, in bounded memory; print what came of it.
+
+    Args:
+        description: of the program.
+        rounds: if the command line names none.
+        memory: that the process may take, in bytes.
+        make: writes what is sound and returns it.
+        attack: damages a copy of something sound at a path, and returns verdict and deed in words.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    rng = random.Random(given.seed)
+    verdicts: collections.Counter[str] = collections.Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        sound = make(Path(folder))
+        for _ in range(given.rounds):
+            verdict, what = attack(rng, sound, Path(folder) / "attacked")
+            verdicts[verdict.split("\n")[0].split(" ")[0]] += 1
+            if verdict[0].isupper():
+                print(f"{verdict}\n  {what}")
+    print(dict(verdicts))
+    return 1 if any(verdict[0].isupper() for verdict in verdicts) else 0

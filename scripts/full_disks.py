@@ -9,8 +9,6 @@ what happened. Prints a table and exits with 1 if anything was otherwise.
 
 from __future__ import annotations
 
-import argparse
-import collections
 import random
 import shutil
 import subprocess
@@ -19,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kills import CASES, Case, bases
-from processes import Child, copy, leftovers, room, start
+from processes import Child, Tally, copy, leftovers, options_of, room, start
 
 SIZE = 4 << 20
 PAGE = 4096
@@ -64,13 +62,8 @@ def _round(case: Case, base: Path, disk: Path, left: int, new: str) -> tuple[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the commands that were asked for on full disks and print what happened."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("commands", nargs="*", choices=[*CASES, []], help="all, if none is named")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    options = parser.parse_args(arguments)
-    print(f"seed {options.seed}, {options.rounds} disks each", flush=True)
-    rooms, bad = random.Random(options.seed), 0
+    options = options_of(arguments, __doc__, CASES, 10, "disks")
+    rooms, tally = random.Random(options.seed), Tally()
     with room("full-") as place:
         found = bases(Path(place))
         disk = Path(place) / "disk"
@@ -80,36 +73,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("no disk can be mounted here, so nothing was tried")
             return 77
         try:
-            for name in options.commands or CASES:
-                bad += _try(name, found, disk, options.rounds, rooms)
+            for name in options.names:
+                _try(name, found, disk, options.rounds, rooms, tally)
         finally:
             subprocess.run(["umount", str(disk)], check=True)
-    print("all as they should be" if not bad else f"{bad} rounds went wrong")
-    return 1 if bad else 0
+    return tally.exit_code()
 
 
-def _try(name: str, found: dict[str, Path], disk: Path, rounds: int, rooms: random.Random) -> int:
-    """Run one command on several disks; return how often something was wrong."""
-    case, bad = CASES[name], 0
+def _try(
+    name: str, found: dict[str, Path], disk: Path, rounds: int, rooms: random.Random, tally: Tally
+) -> None:
+    """Run one command on several disks."""
+    case = CASES[name]
     folder = copy(found[case.base], disk.parent / "alone")
     before = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     assert _run(case, folder, disk.parent / "said.txt").code == 0
     new = case.found(folder)
     need = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) - before
-    outcomes: collections.Counter[str] = collections.Counter()
     for number in range(rounds):
         left = rooms.randrange(0, max(2 * need, 8 * PAGE), PAGE)
         try:
             outcome, problem = _round(case, found[case.base], disk, left, new)
         except AssertionError as error:
-            outcome, problem = "", str(error)
-        outcomes[outcome or "WRONG"] += 1
-        if problem:
-            bad += 1
-            print(f"  {name}, disk {number} ({left:,} bytes free): {problem}", flush=True)
-    told = "; ".join(f"{count} × {outcome}" for outcome, count in outcomes.most_common())
-    print(f"{name} ({need:,} bytes): {told}", flush=True)
-    return bad
+            outcome, problem = "", str(error) or "an assertion failed"
+        tally.add(f"{name}, disk {number} ({left:,} bytes free)", outcome, problem)
+    tally.close(f"{name} ({need:,} bytes)")
 
 
 if __name__ == "__main__":

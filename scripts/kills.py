@@ -10,8 +10,6 @@ leave nothing hidden behind. Prints a table and exits with 1 if anything was oth
 
 from __future__ import annotations
 
-import argparse
-import collections
 import random
 import statistics
 import sys
@@ -21,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import (
+    Tally,
     alone,
     copy,
     digest,
     is_sound,
     leftovers,
+    options_of,
     refused_in_words,
     result_of,
     room,
@@ -167,16 +167,11 @@ def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tupl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill the commands that were asked for and print what stood afterwards."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("commands", nargs="*", choices=[*CASES, []], help="all, if none is named")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    options = parser.parse_args(arguments)
-    print(f"seed {options.seed}, {options.rounds} moments each", flush=True)
-    moments, bad = random.Random(options.seed), 0
+    options = options_of(arguments, __doc__, CASES, 50, "moments")
+    moments, tally = random.Random(options.seed), Tally()
     with room("kills-") as place:
         made = bases(Path(place))
-        for name in options.commands or CASES:
+        for name in options.names:
             case, times = CASES[name], []
             for _ in range(3 if options.rounds > 1 else 1):
                 folder = copy(made[case.base], Path(place) / "round")
@@ -185,21 +180,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 assert child.code == 0, child.said
                 times.append(time.perf_counter() - began)
                 new = case.found(folder)
-            outcomes: collections.Counter[str] = collections.Counter()
             for number in range(options.rounds):
                 after = moments.uniform(0, 1.1 * statistics.median(times))
                 try:
                     stood, problem = _round(case, made[case.base], folder, after, new)
                 except AssertionError as error:
-                    stood, problem = "WRONG", str(error)
-                outcomes[stood] += 1
-                if problem:
-                    bad += 1
-                    print(f"  {name}, moment {number} ({after:.3f} s): {problem}", flush=True)
-            told = "; ".join(f"{count} × {stood}" for stood, count in outcomes.most_common())
-            print(f"{name} ({statistics.median(times):.2f} s): {told}", flush=True)
-    print("all as they should be" if not bad else f"{bad} rounds went wrong")
-    return 1 if bad else 0
+                    stood, problem = "", str(error) or "an assertion failed"
+                tally.add(f"{name}, moment {number} ({after:.3f} s)", stood, problem)
+            tally.close(f"{name} ({statistics.median(times):.2f} s)")
+    return tally.exit_code()
 
 
 if __name__ == "__main__":

@@ -1,22 +1,26 @@
 """Commands of Coterie as forked children of a process that has imported everything.
 
 A child costs hundredths of a second instead of the two that importing torch takes, so that a stress
-program can start thousands. Imported by `races.py` and `kills.py`.
+program can start thousands. Imported by `races.py`, `kills.py` and `full_disks.py`.
 """
 
 from __future__ import annotations
 
+import argparse
+import collections
 import contextlib
 import hashlib
 import importlib
 import io
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
@@ -204,3 +208,44 @@ def refused_in_words(child: Child) -> bool:
     """Return whether a command was refused as a person would be: exit 2 and a reason."""
     reasons = ("is being written by", "exists already", "There is a run")
     return child.code == 2 and any(reason in child.said for reason in reasons)
+
+
+def options_of(
+    arguments: Sequence[str] | None, description: str, names: Iterable[str], rounds: int, each: str
+) -> argparse.Namespace:
+    """Read the command line of a stress program (`names`, `rounds`, `seed`) and print its seed."""
+    known = list(names)
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*known, []], help="all, if none is named")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    options = parser.parse_args(arguments)
+    options.names = options.names or known
+    print(f"seed {options.seed}, {options.rounds} {each} each", flush=True)
+    return options
+
+
+@dataclass
+class Tally:
+    """How rounds came out; those that went wrong are printed as they come."""
+
+    bad: int = 0
+    outcomes: collections.Counter[str] = field(default_factory=collections.Counter)
+
+    def add(self, where: str, outcome: str, problem: str) -> None:
+        """Count one round; a problem makes it a bad one."""
+        self.outcomes[outcome or "WRONG"] += 1
+        if problem:
+            self.bad += 1
+            print(f"  {where}: {problem}", flush=True)
+
+    def close(self, what: str) -> None:
+        """Print how all rounds of one thing came out, and begin with the next."""
+        told = "; ".join(f"{count} × {outcome}" for outcome, count in self.outcomes.most_common())
+        print(f"{what}: {told}", flush=True)
+        self.outcomes.clear()
+
+    def exit_code(self) -> int:
+        """Print the verdict on everything and return the exit code."""
+        print("all as they should be" if not self.bad else f"{self.bad} rounds went wrong")
+        return 1 if self.bad else 0

@@ -9,8 +9,6 @@ it writes when it runs alone. Prints a table and exits with 1 if any round went 
 
 from __future__ import annotations
 
-import argparse
-import collections
 import inspect
 import random
 import shutil
@@ -21,11 +19,13 @@ from pathlib import Path
 
 from processes import (
     Child,
+    Tally,
     alone,
     copy,
     digest,
     is_sound,
     leftovers,
+    options_of,
     refused_in_words,
     result_of,
     room,
@@ -248,28 +248,17 @@ RACES: dict[str, Callable[[Races, Path], Outcome]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the races that were asked for and print how they went."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("races", nargs="*", choices=[*RACES, []], help="all, if none is named")
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    options = parser.parse_args(arguments)
+    options = options_of(arguments, __doc__, RACES, 50, "rounds")
     random.seed(options.seed)
-    print(f"seed {options.seed}, {options.rounds} rounds each")
-    bad = 0
+    tally = Tally()
     with room("races-") as place:
         races = Races(Path(place))
-        for name in options.races or RACES:
-            outcomes: collections.Counter[str] = collections.Counter()
+        for name in options.names:
             for number in range(options.rounds):
                 outcome, problem = RACES[name](races, Path(place) / "round")
-                outcomes[outcome or "WRONG"] += 1
-                if problem:
-                    bad += 1
-                    print(f"  {name}, round {number}: {problem}", flush=True)
-            told = "; ".join(f"{count} × {outcome}" for outcome, count in outcomes.most_common())
-            print(f"{name}: {told}", flush=True)
-    print("all as they should be" if not bad else f"{bad} rounds went wrong")
-    return 1 if bad else 0
+                tally.add(f"{name}, round {number}", outcome, problem)
+            tally.close(name)
+    return tally.exit_code()
 
 
 if __name__ == "__main__":
