@@ -104,7 +104,7 @@ def next_step(*commands: str) -> None:
     stderr.print()
     for number, command in enumerate(commands):
         call, _, comment = command.partition("  #")
-        line = Text("Next: " if number == 0 else "      ").append(f"{call:<{width}}", "hint")
+        line = Text("Next: " if number == 0 else "      ").append(call.rstrip(), "hint")
         if comment:
-            line.append(f"  #{comment}", "dim")
+            line.append(f"{'':<{width - len(call.rstrip())}}  #{comment}", "dim")
         stderr.print(line, soft_wrap=True)

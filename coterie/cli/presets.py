@@ -92,8 +92,10 @@ def show(*words: str, json: bool = False) -> None:
     console.print(facts([*plan_rows(plan), *cost_rows(counts)]))
     if departures:
         console.print("\nWhere it departs from the system of its name (docs/presets.md says more):")
-    for sentence in departures:
-        console.print(Text(f"  – {sentence}"))
+        listed = Table.grid(padding=(0, 1), pad_edge=True)
+        for sentence in departures:
+            listed.add_row("–", sentence)
+        console.print(listed)
     next_step(
         f"coterie train {target} --dry-run  # every setting and where it comes from",
         f"coterie presets copy {target} mine.yaml  # a copy to change",

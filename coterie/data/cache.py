@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,10 +49,10 @@ def store_for(
     sources = data.sources()
     path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
     with contextlib.suppress(StoreError):
-        return _opened(path, tokenizer)
+        return _sound(path, tokenizer)
     with own(path, "preparing data", wait=True, notify=notify):
         with contextlib.suppress(StoreError):
-            return _opened(path, tokenizer)  # its owner, who was waited for, has prepared it
+            return _sound(path, tokenizer)  # its owner, who was waited for, has prepared it
         # A damaged or foreign one is replaced; whoever has mapped its files keeps them.
         return write_store(
             sources,
@@ -80,8 +81,8 @@ def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> Store | Non
 def settings_of(store: Path) -> str:
     """Return the words of a command line that train on a store with its own tokenizer."""
     # A preset's special tokens would be added to the file's own, which makes another tokenizer.
-    own = f"tokenizer.kind=file tokenizer.path={store} 'tokenizer.special_tokens=[]'"
-    return f"data.store={store} {own}"
+    words = ("tokenizer.kind=file", f"tokenizer.path={store}", "tokenizer.special_tokens=[]")
+    return shlex.join([f"data.store={store}", *words])
 
 
 def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> str:
@@ -92,6 +93,17 @@ def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> 
         "split": [data.split, data.valid_fraction, data.split_seed],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sound(path: Path, wanted: TokenizerSettings) -> Store:
+    """Open a store of the cache; unlike one that the user named, it can be made anew.
+
+    Raises:
+        StoreError: it is damaged, to its last byte, or another tokenizer made it.
+    """
+    store = _opened(path, wanted)
+    store.check_content()
+    return store
 
 
 def _opened(path: Path, wanted: TokenizerSettings) -> Store:

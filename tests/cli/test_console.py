@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coterie.cli.app import run as call
-from coterie.cli.console import SafeConsole, emit_json, facts
+from coterie.cli.console import SafeConsole, emit_json, facts, next_step
 
 TITLE = "\x1b]0;owned\x07\x9b2J\u202e"  # sets a window's title, clears, turns the line round
 SHOWN = r"\x1b]0;owned\x07\x9b2J\u202e"
@@ -75,6 +75,13 @@ def _python(code: str, encoding: str, *words: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, check=False
     )
+
+
+def test_next_steps_end_where_their_words_end(capsys):
+    next_step("coterie report a", "coterie train --resume latest  # go on")
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "Next: coterie report a", "      coterie train --resume latest  # go on",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8", "utf-16", "shift_jis"])

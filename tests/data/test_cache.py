@@ -62,10 +62,13 @@ def test_anything_that_changes_the_tokens_changes_the_place(book, tmp_path):
     assert len(stores(tmp_path / "c")) == len(changes) + 1
 
 
-def test_a_damaged_store_in_the_cache_is_prepared_again(book, tmp_path):
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-2] + b"x\0"])
+def test_a_damaged_store_in_the_cache_is_prepared_again(book, tmp_path, damage):
     data = DataSettings(source=str(book))
     path = store_for(data, Bytes(), tmp_path / "c").path
-    (path / "train-00000.bin").write_bytes(b"")
+    shard = path / "train-00000.bin"
+    shard.write_bytes(damage(shard.read_bytes()))
+    assert verify_store(path)
     assert store_for(data, Bytes(), tmp_path / "c").path == path
     assert verify_store(path) == []
 
