@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import random
 import shutil
 import sys
@@ -25,6 +26,21 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+# Tests load this program by its path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from damage import (
+    at_most,
+    files,
+    flip_bit,
+    from_other,
+    overwrite,
+    remove,
+    rename,
+    swap,
+    truncate,
+)
+
 from coterie.checkpoint import find_checkpoint, find_problem, save_checkpoint
 from coterie.foundation.errors import CheckpointError
 from coterie.model import DecoderSettings
@@ -36,6 +52,7 @@ from coterie.train.resume import find_misfit
 MANIFEST = "manifest.json"
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 RECORDS = ("state.json", "config.yaml")
+CONTRADICTING = (swap, remove, rename)
 ODD: tuple[Any, ...] = (None, [], {}, "x", -1, 0.5, True, 2**70, [[]], "\u202e")
 
 
@@ -54,8 +71,12 @@ def digest(content: bytes) -> str:
 def sign(path: Path) -> None:
     """Sign a checkpoint anew: sizes and checksums of its files, and that of the manifest."""
     try:
+        if (path / MANIFEST).is_fifo():
+            return
         manifest = json.loads((path / MANIFEST).read_text())
         for name, entry in manifest["files"].items():
+            if (path / name).is_fifo():
+                continue  # reading it would block
             content = (path / name).read_bytes()
             entry.update(bytes=len(content), sha256=digest(content))
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
@@ -75,44 +96,27 @@ def corrupt(path: Path, stream: random.Random) -> Done:
     return stream.choice(DAMAGES)(path, stream)
 
 
-def flip_bit(path: Path, stream: random.Random) -> Done:
-    """Turn one bit of one file over; what that means cannot be told."""
-    file = stream.choice([each for each in sorted(path.iterdir()) if each.stat().st_size])
-    content = bytearray(file.read_bytes())
-    content[stream.randrange(len(content))] ^= 1 << stream.randrange(8)
-    file.write_bytes(content)
-    return Done(f"bit of {file.name}", False)
-
-
-def cut(path: Path, stream: random.Random) -> Done:
-    """Shorten one file."""
-    file = stream.choice(sorted(path.iterdir()))
-    content = file.read_bytes()
-    file.write_bytes(content[: stream.randrange(len(content))])
-    return Done(f"{file.name} cut", file.name in TENSORS)
+def damage_bytes(path: Path, stream: random.Random) -> Done:
+    """Damage files as disks and people do."""
+    how = stream.choice([*CONTRADICTING, flip_bit, overwrite, truncate, from_other])
+    what = how(stream, path, path.with_name("step-00000001")) or "nothing"
+    cut = how is truncate and any(name in what for name in TENSORS)
+    return Done(what, cut or how in CONTRADICTING)
 
 
 def garble(path: Path, stream: random.Random) -> Done:
     """Overwrite one file with noise."""
-    file = stream.choice(sorted(path.iterdir()))
+    file = stream.choice(files(path))
     file.write_bytes(stream.randbytes(stream.randrange(1, 4000)))
     return Done(f"{file.name} garbled", True)
 
 
-def swap(path: Path, stream: random.Random) -> Done:
-    """Put two files into each other's place."""
-    one, other = stream.sample(sorted(path.iterdir()), 2)
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
-    return Done(f"{one.name} and {other.name} swapped", True)
-
-
-def lose(path: Path, stream: random.Random) -> Done:
-    """Remove one file."""
-    file = stream.choice(sorted(path.iterdir()))
+def block(path: Path, stream: random.Random) -> Done:
+    """Put a pipe in a file's place, which blocks whoever reads it."""
+    file = stream.choice(files(path))
     file.unlink()
-    return Done(f"{file.name} removed", True)
+    os.mkfifo(file)
+    return Done(f"{file.name} is a pipe", True)
 
 
 def shift(path: Path, stream: random.Random) -> Done:
@@ -138,7 +142,7 @@ def edit_record(path: Path, stream: random.Random) -> Done:
     inner[where[-1]] = odd
     file.write_text(yaml.safe_dump(values) if name.endswith("yaml") else json.dumps(values))
     if same:
-        return flip_bit(path, stream)
+        return damage_bytes(path, stream)
     return Done(f"{name}: {'.'.join(map(str, where))} = {odd!r}", _contradicts(name, where, odd))
 
 
@@ -211,8 +215,8 @@ def edit_header(path: Path, stream: random.Random) -> Done:
 
 Damage = Callable[[Path, random.Random], Done]
 DAMAGES: tuple[Damage, ...] = (
-    flip_bit, cut, garble, swap, lose, shift, edit_record, edit_record, edit_tensor, edit_tensor,
-    edit_header,
+    damage_bytes, damage_bytes, damage_bytes, garble, block, shift, edit_record, edit_record,
+    edit_tensor, edit_tensor, edit_header,
 )  # fmt: skip
 
 
@@ -237,6 +241,14 @@ def make(root: Path, step: int) -> Path:
     )  # fmt: skip
 
 
+def _same(path: Path, sound: Path) -> bool:
+    """Whether a damage changed nothing."""
+    if sorted(os.listdir(path)) != sorted(os.listdir(sound)):
+        return False
+    pairs = [(path / name, sound / name) for name in os.listdir(sound)]
+    return all(one.is_file() and one.read_bytes() == two.read_bytes() for one, two in pairs)
+
+
 def one_round(sound: Path, folder: Path, stream: random.Random, *, signed: bool) -> str:
     """Damage a copy beside a sound earlier checkpoint and return how that went."""
     root = folder / "root"
@@ -246,11 +258,14 @@ def one_round(sound: Path, folder: Path, stream: random.Random, *, signed: bool)
     if (alarm := find_problem(path) or find_misfit(path)) is not None:
         return f"false alarm: {alarm}"
     done = corrupt(path, stream)
+    if _same(path, sound):
+        return "unchanged"
     if signed:
         sign(path)
     try:
-        found = find_checkpoint(root, also=find_misfit) != path
-        problem = find_problem(path) or find_misfit(path) or ""
+        with at_most(60):
+            found = find_checkpoint(root, also=find_misfit) != path
+            problem = find_problem(path) or find_misfit(path) or ""
     except CheckpointError as error:
         return f"the sound one before was not used: {done.what}: {error}"
     except BaseException as error:
@@ -278,7 +293,7 @@ def main() -> int:
             for number in range(arguments.rounds):
                 told = one_round(sound, Path(folder), stream, signed=signed)
                 counts[told.partition(":")[0]] += 1
-                if told not in ("found", "cannot be found"):
+                if told not in ("found", "cannot be found", "unchanged"):
                     failures += 1
                     print(f"round {number}, {'signed' if signed else 'unsigned'}: {told}")
             print("signed" if signed else "unsigned", dict(counts))
