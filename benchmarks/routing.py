@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coterie.data import IGNORE, evaluation_batches
+from coterie.batch import IGNORE
+from coterie.data import evaluation_batches
 from coterie.evaluate.routing import LoadCounter, RoutingHealth, mean_utilisation
 from coterie.foundation.layers import Layer, load_settings, overrides_layer
 from coterie.foundation.runs import RunDirectory

@@ -6,7 +6,7 @@ In reading order: `documents`, `text` and `tables` (readers), `sources` (what th
 `settings` and `cache` (a run's data, found or made). `corpus` is the text that is shipped.
 """
 
-from coterie.data.batches import IGNORE, Batch, BatchLoader, evaluation_batches
+from coterie.data.batches import BatchLoader, evaluation_batches
 from coterie.data.cache import store_for
 from coterie.data.documents import Document
 from coterie.data.prepare import prepare
@@ -18,8 +18,6 @@ from coterie.data.verify import verify_store
 from coterie.data.windows import Windows
 
 __all__ = [
-    "IGNORE",
-    "Batch",
     "BatchLoader",
     "DataSettings",
     "Document",

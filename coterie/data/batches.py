@@ -5,37 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from coterie.batch import IGNORE, TokenBatch
 from coterie.data.tokens import TokenArray
 from coterie.data.windows import Windows
-
-IGNORE = -100  # a target that counts in no loss; cross-entropy's own default in torch
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """What one step reads.
-
-    Attributes:
-        tokens: int64 [B, T].
-        targets: int64 [B, T], each the token after its input; `IGNORE` where there is none.
-    """
-
-    tokens: Tensor
-    targets: Tensor
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch on a device."""
-        return Batch(
-            self.tokens.to(device, non_blocking=non_blocking),
-            self.targets.to(device, non_blocking=non_blocking),
-        )
 
 
 class BatchLoader:
@@ -78,11 +56,11 @@ class BatchLoader:
         self._running: set[_Ahead] = set()
         self._windows.starts(0, *self._share)  # refuses what cannot be shared, now
 
-    def batch(self, index: int) -> Batch:
+    def batch(self, index: int) -> TokenBatch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
         starts = self._windows.starts(index, *self._share)
         windows = self._tokens.gather(starts, self._windows.context + 1)
-        return Batch(self._tensor(windows[:, :-1]), self._tensor(windows[:, 1:]))
+        return TokenBatch(self._tensor(windows[:, :-1]), self._tensor(windows[:, 1:]))
 
     def _tensor(self, numbers: np.ndarray) -> Tensor:
         """Return numbers [B, T] as an int64 tensor on the loader's device."""
@@ -93,7 +71,7 @@ class BatchLoader:
             tensor = tensor.pin_memory()
         return tensor.to(self._device, non_blocking=True)
 
-    def iterate(self, start: int = 0) -> Iterator[Batch]:
+    def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.
 
         What goes wrong in the thread is raised here.
@@ -130,7 +108,7 @@ class _Ahead:
 
     def __init__(self, loader: BatchLoader, start: int, size: int) -> None:
         self._loader = loader
-        self._ready: queue.Queue[Batch | BaseException] = queue.Queue(size)
+        self._ready: queue.Queue[TokenBatch | BaseException] = queue.Queue(size)
         self._stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._work, args=(start,), name="coterie-batches", daemon=True
@@ -140,7 +118,7 @@ class _Ahead:
     def _work(self, index: int) -> None:
         while not self._stopped.is_set():
             try:
-                item: Batch | BaseException = self._loader.batch(index)
+                item: TokenBatch | BaseException = self._loader.batch(index)
             except BaseException as error:  # handed to whoever waits for the batch
                 item = error
             self._put(item)
@@ -148,7 +126,7 @@ class _Ahead:
                 return
             index += 1
 
-    def _put(self, item: Batch | BaseException) -> None:
+    def _put(self, item: TokenBatch | BaseException) -> None:
         while not self._stopped.is_set():
             try:
                 self._ready.put(item, timeout=0.1)
@@ -156,7 +134,7 @@ class _Ahead:
             except queue.Full:
                 continue
 
-    def next(self) -> Batch:
+    def next(self) -> TokenBatch:
         """Return the next batch, or raise what went wrong while preparing it."""
         while True:
             try:
@@ -175,7 +153,7 @@ class _Ahead:
         self._thread.join()
 
 
-def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Iterator[Batch]:
+def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Iterator[TokenBatch]:
     """Yield a whole split in consecutive windows; each token after the first is a target once.
 
     The last window is padded with token 0 and the target `IGNORE`; the last batch may have fewer
@@ -197,7 +175,7 @@ def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Ite
         read = tokens.copy(first, last + 1)
         inputs[: last - first] = read[:-1]
         targets[: last - first] = read[1:]
-        yield Batch(
+        yield TokenBatch(
             torch.from_numpy(inputs.reshape(rows, context)),
             torch.from_numpy(targets.reshape(rows, context)),
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from coterie.data import Batch
+from coterie.batch import TokenBatch
 from coterie.evaluate.routing import LoadCounter, RoutingHealth
 from coterie.foundation.errors import DataError
 from coterie.generate.reading import evaluation
@@ -29,7 +29,7 @@ class Validation:
 
 def validate(
     decoder: Decoder,
-    batches: Iterable[Batch],
+    batches: Iterable[TokenBatch],
     progress: Callable[[int], None] | None = None,
 ) -> Validation:
     """Measure a decoder on batches, usually those of `coterie.data.evaluation_batches`.

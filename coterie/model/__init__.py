@@ -22,7 +22,6 @@ from coterie.model.heads import (
     ahead_targets,
 )
 from coterie.model.initialise import InitialSettings
-from coterie.model.loss import IGNORE
 from coterie.model.norm import Norm
 from coterie.model.output import Output
 from coterie.model.part import Part, Role, parameter_roles
@@ -31,7 +30,6 @@ from coterie.model.routed import routed_layers, selection_biases, update_balance
 from coterie.model.summary import Counts, TreeRow, count
 
 __all__ = [
-    "IGNORE",
     "AheadLoss",
     "AheadSettings",
     "Arrangement",

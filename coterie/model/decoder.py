@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from coterie.batch import IGNORE
 from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.settings import Settings
 from coterie.model.arrangement import Arrangement, Sequential
@@ -37,7 +38,7 @@ from coterie.model.heads import (
     ahead_targets,
 )
 from coterie.model.initialise import InitialSettings, initialise
-from coterie.model.loss import IGNORE, summed_cross_entropy
+from coterie.model.loss import summed_cross_entropy
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.position import Position, RotaryPosition, Span

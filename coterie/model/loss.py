@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-IGNORE = -100
-"""Targets that count neither in the loss nor in the routers' accounts."""
+from coterie.batch import IGNORE
+
 LOGITS_AT_ONCE = 1 << 25
 """Logits computed at once: 128 MiB in float32; as many again for their gradient."""
 

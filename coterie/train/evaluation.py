@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from coterie.data import IGNORE, TokenArray, evaluation_batches
+from coterie.batch import IGNORE
+from coterie.data import TokenArray, evaluation_batches
 from coterie.foundation.errors import DataError
 from coterie.model import Decoder
 from coterie.train.precision import Precision

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coterie.data import IGNORE
+from coterie.batch import IGNORE
 from coterie.model import AheadLoss, LayerRouting, Output, ahead_targets
 
 

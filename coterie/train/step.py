@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coterie.data import Batch
+from coterie.batch import TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import Decoder, Output, routed_layers, update_balance
 from coterie.train.clip import Clipper
@@ -72,7 +72,7 @@ class Stepper:
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
 
-    def __call__(self, step: int, batch: Batch) -> StepResult:
+    def __call__(self, step: int, batch: TokenBatch) -> StepResult:
         """Take step number `step` (counted from 0) on a batch on the model's device.
 
         Raises:
@@ -101,7 +101,7 @@ class Stepper:
         self._forget(balance=not moved)
         return StepResult(account, norm, self.optimizer.learning_rate * multiplier, moved)
 
-    def _accumulate(self, batch: Batch) -> Account:
+    def _accumulate(self, batch: TokenBatch) -> Account:
         """Add up the gradients of all micro-batches."""
         account = Account()
         batch_tokens = count_valid(batch.targets)
@@ -115,7 +115,7 @@ class Stepper:
             loss.backward()
         return account
 
-    def _pieces(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pieces(self, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
         pieces = self._settings.accumulation
         if pieces == 1:
             yield batch.tokens, batch.targets

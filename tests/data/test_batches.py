@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.data import IGNORE, BatchLoader, TokenArray, evaluation_batches
+from coterie.batch import IGNORE
+from coterie.data import BatchLoader, TokenArray, evaluation_batches
 
 
 def row(count):

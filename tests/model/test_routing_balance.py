@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coterie.data import Batch
+from coterie.batch import TokenBatch
 from coterie.model import DecoderSettings, update_balance
 from coterie.model.experts import MixtureOfExperts
 from coterie.train.objective import Account, objective
@@ -157,7 +157,7 @@ def make_batch():
     targets = tokens.roll(-1, 1)
     targets[0, 2:] = -100
     targets[3, 6:] = -100
-    return Batch(tokens, targets)
+    return TokenBatch(tokens, targets)
 
 
 BALANCES = {

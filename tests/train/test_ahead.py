@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from coterie.batch import IGNORE, TokenBatch
 from coterie.checkpoint import load_model
-from coterie.data import IGNORE, Batch
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.events import StepDone
 from coterie.foundation.runs import RunDirectory
@@ -37,14 +37,14 @@ def make_decoder(**changes):
     return DecoderSettings.model_validate(base | changes).build().double().train()
 
 
-def make_batch() -> Batch:
+def make_batch() -> TokenBatch:
     """Eight windows with 3, 0, 5, ... of 8 targets valid: never the same number in two pieces."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(11, (8, 9), generator=generator)
     targets = tokens[:, 1:].clone()
     for row, valid in enumerate((3, 0, 5, 8, 1, 7, 2, 8)):
         targets[row, valid:] = IGNORE
-    return Batch(tokens[:, :-1].contiguous(), targets)
+    return TokenBatch(tokens[:, :-1].contiguous(), targets)
 
 
 class Keep:
@@ -105,7 +105,7 @@ def test_a_depth_without_any_target_adds_nothing():
     stepper = Stepper(decoder, decoder, Keep(decoder), NoClip().build(),
                       resolve_precision("float32", torch.device("cpu")),
                       TrainSettings(batch_size=8))  # fmt: skip
-    result = stepper(0, Batch(batch.tokens, targets))
+    result = stepper(0, TokenBatch(batch.tokens, targets))
     assert float(result.account.auxiliary["ahead"]) == 0
     assert float(result.account.loss) > 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coterie.data import IGNORE, Batch
+from coterie.batch import IGNORE, TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import DecoderSettings, selection_biases
 from coterie.train.clip import NoClip, NormClip
@@ -38,14 +38,14 @@ def make_decoder(balance: dict[str, object], z_loss: float = 0.0):
     ).build()
 
 
-def make_batch() -> Batch:
+def make_batch() -> TokenBatch:
     """Eight windows with 3, 0, 5, ... of 8 targets valid: never the same number in two pieces."""
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(11, (8, 9), generator=generator)
     targets = tokens[:, 1:].clone()
     for row, valid in enumerate((3, 0, 5, 8, 1, 7, 2, 8)):
         targets[row, valid:] = IGNORE
-    return Batch(tokens[:, :-1].contiguous(), targets)
+    return TokenBatch(tokens[:, :-1].contiguous(), targets)
 
 
 class Keep:

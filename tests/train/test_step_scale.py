@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from coterie.data import IGNORE, Batch
+from coterie.batch import IGNORE, TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import DecoderSettings
 from coterie.train.clip import AdaptiveClip, NoClip, NormClip
@@ -34,11 +34,11 @@ def make_decoder(dtype=torch.float64, balance: str = "none"):
     return DecoderSettings.model_validate(settings).build().to(dtype).train()
 
 
-def make_batch(seed: int) -> Batch:
+def make_batch(seed: int) -> TokenBatch:
     tokens = torch.randint(11, (4, 9), generator=torch.Generator().manual_seed(seed))
     targets = tokens[:, 1:].clone()
     targets[seed % 4, 2:] = IGNORE
-    return Batch(tokens[:, :-1].contiguous(), targets)
+    return TokenBatch(tokens[:, :-1].contiguous(), targets)
 
 
 class Recorder:
@@ -173,7 +173,7 @@ def test_a_batch_without_a_target_teaches_no_limit():
     for block in [*stepper.decoder.blocks, *(each.block for each in stepper.decoder.ahead)]:
         block.feedforward.z_loss = 0.0
     batch = make_batch(0)
-    nothing = Batch(batch.tokens, torch.full_like(batch.targets, IGNORE))
+    nothing = TokenBatch(batch.tokens, torch.full_like(batch.targets, IGNORE))
     assert stepper(0, nothing).gradient_norm == 0.0
     assert stepper.clipper.limit() is None
     assert stepper(1, batch).gradient_norm == pytest.approx(stepper.optimizer.norm)

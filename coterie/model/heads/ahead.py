@@ -23,12 +23,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coterie.batch import IGNORE
 from coterie.foundation.settings import Settings
 from coterie.model.blocks import Block, BlockPlan
 from coterie.model.count import Count, linear
 from coterie.model.dropout import Dropout
 from coterie.model.experts import LayerRouting, RoutingMemory
-from coterie.model.loss import IGNORE
 from coterie.model.norm import Norm
 from coterie.model.part import Part
 from coterie.model.position import Rotation

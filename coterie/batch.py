@@ -1,0 +1,77 @@
+"""A batch of tokens: the one thing that the data and the model share.
+
+Rows may hold texts of unequal length, aligned left: what follows a row's last token is padding,
+whose targets are `IGNORE`. A row may also hold several documents, each in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+IGNORE = -100
+"""A target that counts in no loss and in no router's load; cross-entropy's own default in torch."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBatch:
+    """What one step reads.
+
+    Attributes:
+        tokens: int64 [B, T].
+        targets: int64 [B, T], each the token after its input; `IGNORE` where there is none.
+        weights: [B, T], what each target counts in the loss; None: each valid one counts 1.
+        documents: [B, T], the document of each token, a run of one number each; None: every row is
+            one document.
+        positions: [B, T], the position of each token; None: from 0 in each document.
+        sources: [B], which of the mixed sources each row came from; None: there is only one.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    weights: Float[Tensor, "B T"] | None = None
+    documents: Int[Tensor, "B T"] | None = None
+    positions: Int[Tensor, "B T"] | None = None
+    sources: Int[Tensor, " B"] | None = None
+
+    @property
+    def valid(self) -> Bool[Tensor, "B T"]:
+        """Which positions have a target that counts."""
+        return self.targets != IGNORE
+
+    def total_weight(self) -> Tensor:
+        """Return what all valid targets count together: int64 without weights, else float."""
+        if self.weights is None:
+            return self.valid.sum()
+        return self.weights.masked_fill(~self.valid, 0.0).sum()
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TokenBatch:
+        """Return the batch on a device."""
+        moved = ((name, each.to(device, non_blocking=non_blocking)) for name, each in self._held())
+        return TokenBatch(**dict(moved))
+
+    def split(self, pieces: int) -> Iterator[TokenBatch]:
+        """Yield the batch in `pieces` micro-batches of equally many rows.
+
+        Raises:
+            ValueError: the rows cannot be shared out evenly.
+        """
+        rows = self.tokens.shape[0]
+        if rows % pieces:
+            raise ValueError(f"{rows} rows cannot be cut into {pieces} equal micro-batches")
+        if pieces == 1:
+            yield self
+            return
+        held = {name: each.chunk(pieces) for name, each in self._held()}
+        for number in range(pieces):
+            yield TokenBatch(**{name: chunks[number] for name, chunks in held.items()})
+
+    def _held(self) -> Iterator[tuple[str, Tensor]]:
+        for field in fields(self):
+            each = getattr(self, field.name)
+            if each is not None:
+                yield field.name, each
