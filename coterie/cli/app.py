@@ -10,9 +10,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 import coterie
+from coterie.cli.verbs import GROUPS, VERBS, Verb
 
 _HELP = """Train, measure and run small sparse mixture-of-experts language models.
 
@@ -25,58 +26,6 @@ experiment, flags change how the command behaves, --debug shows tracebacks.
 """
 
 
-# verb or group -> (where its function lives, one line of help); a group holds verbs of its own.
-VERBS = {
-    "demo": ("coterie.cli.demo:demo", "From raw Shakespeare to text in three minutes."),
-    "doctor": ("coterie.cli.doctor:doctor", "Check this machine and the installation."),
-    "train": ("coterie.cli.train:train", "Train a preset or a settings file; resume a run."),
-    "generate": ("coterie.cli.generate:generate", "Write text with a trained model."),
-    "evaluate": ("coterie.cli.evaluate:evaluate", "Measure a run on its own data or any file."),
-    "report": ("coterie.cli.report:report", "Make one page about one or several runs."),
-}
-GROUPS = {
-    "presets": (
-        "The ready-made configurations.",
-        {
-            "list": ("coterie.cli.presets:list_presets", "List the presets."),
-            "show": ("coterie.cli.presets:show", "Show a preset's layers, counts and settings."),
-            "copy": ("coterie.cli.presets:copy", "Copy a preset to a file, to change it."),
-        },
-    ),
-    "data": (
-        "Turn texts into token stores.",
-        {
-            "prepare": ("coterie.cli.data:prepare", "Tokenize texts into a store."),
-            "inspect": ("coterie.cli.data:inspect", "Show what a store holds."),
-            "verify": ("coterie.cli.data:verify", "Check every byte of stores."),
-        },
-    ),
-    "tokenizer": (
-        "Train and look into tokenizers.",
-        {
-            "train": ("coterie.cli.tokenizer:train", "Train byte-level BPE on texts."),
-            "inspect": ("coterie.cli.tokenizer:inspect", "Show how a tokenizer splits a text."),
-        },
-    ),
-    "model": (
-        "Look into models; extend their context; exchange them.",
-        {
-            "show": ("coterie.cli.model:show", "Show what a model is made of and what it costs."),
-            "extend": ("coterie.cli.model:extend", "Give a trained model a longer context."),
-            "import": ("coterie.cli.exchange:import_model", "Make a run of a foreign model."),
-            "export": ("coterie.cli.exchange:export_model", "Write a model for other programs."),
-        },
-    ),
-    "runs": (
-        "What has been trained here.",
-        {
-            "list": ("coterie.cli.runs:list_runs", "List the runs and how they went."),
-            "show": ("coterie.cli.runs:show", "Show one run."),
-        },
-    ),
-}
-
-
 def build_app(called: Sequence[str] = ()) -> App:
     """Return the application with every verb registered by name.
 
@@ -84,26 +33,43 @@ def build_app(called: Sequence[str] = ()) -> App:
         called: the words of the call. The verb they name is imported anyway, so its help is its own
             docstring; all others are listed with their line.
     """
-    verb, second = [*called, "", ""][:2]
+    first, second = [*called, "", ""][:2]
     app = App(
         name="coterie",
         help=_HELP,
         version=coterie.__version__,
         # Markdown, in the verbs' docstrings, would cost a third of the time of `coterie --help`.
-        help_format="markdown" if verb in VERBS or verb in GROUPS else "plaintext",
+        help_format="markdown" if first in VERBS or first in GROUPS else "plaintext",
         help_flags=["--help", "-h"],
         version_flags=["--version"],
         result_action="return_value",
+        # A switch that is off needs no --no-, and nobody needs to be told that it is off.
+        default_parameter=Parameter(negative=(), show_default=_shown_default),
     )
-    for name, (path, text) in VERBS.items():
-        app.command(path, name=name, help=None if name == verb else text)
+    for name, verb in VERBS.items():
+        _register(app, name, verb, called=name == first)
     for name, (text, verbs) in GROUPS.items():
-        group = App(name=name, help=text)
-        for inner, (path, line) in verbs.items():
-            named = (name, inner) == (verb, second)
-            group.command(path, name=inner, help=None if named else line)
+        examples = [verb.examples[0] for verb in verbs.values()][:2]
+        group = App(name=name, help=text, help_epilogue=_epilogue(examples))
+        for inner, verb in verbs.items():
+            _register(group, inner, verb, called=(name, inner) == (first, second))
         app.command(group)
     return app
+
+
+def _register(app: App, name: str, verb: Verb, *, called: bool) -> None:
+    """Give an application a verb, which is imported when it is called."""
+    epilogue = _epilogue(verb.examples)
+    app.command(verb.path, name=name, help=None if called else verb.line, help_epilogue=epilogue)
+
+
+def _shown_default(value: object) -> str | None:
+    return None if value is False or value in ((), None) else str(value)
+
+
+def _epilogue(examples: Sequence[str]) -> str:
+    """Return examples as they end a page of help, each a line of its own."""
+    return "Examples:\n\n" + "\n".join(f"    {each}" for each in examples)
 
 
 def _check_verb(words: list[str]) -> None:

@@ -38,7 +38,8 @@ class ReadingFlags:
     header: Annotated[
         bool,
         Parameter(
-            help="Whether the first row of CSV and TSV names the columns; else they are 0, 1, …"
+            help="Whether the first row of CSV and TSV names the columns; else they are 0, 1, …",
+            negative="--no-header",
         ),
     ] = True
     max_expansion: Annotated[

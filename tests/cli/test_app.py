@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import errno
 import importlib
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from coterie.cli import app, console
+from coterie.cli.verbs import GROUPS, VERBS
 from coterie.foundation.errors import Interrupted, TrainingError, UserError
 
+EVERY_VERB = dict(VERBS) | {
+    f"{group} {name}": verb for group, (_, verbs) in GROUPS.items() for name, verb in verbs.items()
+}
 
-def test_every_verb_exists_and_is_documented():
-    listed = list(app.VERBS.values())
-    for _text, verbs in app.GROUPS.values():
-        listed += verbs.values()
-    for path, text in listed:
-        module, _, function = path.partition(":")
-        assert getattr(importlib.import_module(module), function).__doc__, path
-        assert text.endswith(".")
+
+@pytest.mark.parametrize("name", EVERY_VERB)
+def test_help_of_a_verb_is_its_docstring_and_ends_with_two_calls_that_it_takes(name, capsys):
+    verb = EVERY_VERB[name]
+    module, _, function = verb.path.partition(":")
+    function = getattr(importlib.import_module(module), function)
+    assert verb.line.endswith(".")
+    assert app.run([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Usage: coterie" in shown
+    assert function.__doc__.split(":")[0].split(".")[0] in " ".join(shown.split())
+    assert "--no-" not in shown.replace("--no-header", "")
+    assert [line.strip() for line in shown.splitlines() if line.strip()][-2:] == [*verb.examples]
+    for example in verb.examples:
+        first, *words = shlex.split(example)
+        assert first == "coterie"
+        assert example.startswith(f"coterie {name}")
+        called, bound, *_ = app.build_app(words).parse_args(
+            words, exit_on_error=False, print_error=False
+        )
+        assert called is function
+        assert bound.arguments or len(words) == len(name.split())
 
 
 def test_help_lists_every_verb(capsys):
     assert app.run(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in (*app.VERBS, *app.GROUPS))
+    assert all(name in shown for name in (*VERBS, *GROUPS))
 
 
-@pytest.mark.parametrize("verb", [*app.VERBS, *app.GROUPS])
-def test_each_verb_has_help(verb, capsys):
-    assert app.run([verb, "--help"]) == 0
-    assert "Usage: coterie" in capsys.readouterr().out
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_lists_its_verbs(group, capsys):
+    assert app.run([group, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"│ {name} " in shown for name in GROUPS[group][1])
 
 
 def test_help_imports_no_heavy_library():

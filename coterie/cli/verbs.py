@@ -1,0 +1,175 @@
+"""The verbs of the command line: where each lives, what it does, and how it is called.
+
+A table of texts, so that `coterie --help` imports no verb.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb's function lives, one line about it, and two calls to copy."""
+
+    path: str
+    line: str
+    examples: tuple[str, str]
+
+
+# A group holds verbs of its own.
+VERBS = {
+    "demo": Verb(
+        "coterie.cli.demo:demo",
+        "From raw Shakespeare to text in three minutes.",
+        ("coterie demo", "coterie demo train.steps=100 --name short"),
+    ),
+    "doctor": Verb(
+        "coterie.cli.doctor:doctor",
+        "Check this machine and the installation.",
+        ("coterie doctor", "coterie doctor --json"),
+    ),
+    "train": Verb(
+        "coterie.cli.train:train",
+        "Train a preset or a settings file; resume a run.",
+        (
+            "coterie train quickstart data.source=my_book.txt train.steps=500 --name mine",
+            "coterie train --resume mine train.steps=1000",
+        ),
+    ),
+    "generate": Verb(
+        "coterie.cli.generate:generate",
+        "Write text with a trained model.",
+        (
+            'coterie generate latest "To be, or not" temperature=0.7 max_tokens=200',
+            'coterie generate mine "Once" --samples 4 seed=1 --json',
+        ),
+    ),
+    "evaluate": Verb(
+        "coterie.cli.evaluate:evaluate",
+        "Measure a run on its own data or any file.",
+        ("coterie evaluate latest", "coterie evaluate mine other_book.txt --stride 64"),
+    ),
+    "report": Verb(
+        "coterie.cli.report:report",
+        "Make one page about one or several runs.",
+        ("coterie report latest --plots plots", "coterie report mine theirs --out both.html"),
+    ),
+}
+GROUPS = {
+    "presets": (
+        "The ready-made configurations.",
+        {
+            "list": Verb(
+                "coterie.cli.presets:list_presets",
+                "List the presets.",
+                ("coterie presets list", "coterie presets list --json"),
+            ),
+            "show": Verb(
+                "coterie.cli.presets:show",
+                "Show a preset's layers, counts and settings.",
+                ("coterie presets show s15era", "coterie presets show gpt2 scale=tiny --json"),
+            ),
+            "copy": Verb(
+                "coterie.cli.presets:copy",
+                "Copy a preset to a file, to change it.",
+                (
+                    "coterie presets copy quickstart mine.yaml",
+                    "coterie presets copy gpt2 mine.yaml --force",
+                ),
+            ),
+        },
+    ),
+    "data": (
+        "Turn texts into token stores.",
+        {
+            "prepare": Verb(
+                "coterie.cli.data:prepare",
+                "Tokenize texts into a store.",
+                (
+                    "coterie data prepare books/ --out store --tokenizer bpe:4096",
+                    "coterie data prepare rows.jsonl --out store --column body --on-error skip",
+                ),
+            ),
+            "inspect": Verb(
+                "coterie.cli.data:inspect",
+                "Show what a store holds.",
+                ("coterie data inspect store", "coterie data inspect store --sample 200 --json"),
+            ),
+            "verify": Verb(
+                "coterie.cli.data:verify",
+                "Check every byte of stores.",
+                ("coterie data verify store", "coterie data verify store other --quick"),
+            ),
+        },
+    ),
+    "tokenizer": (
+        "Train and look into tokenizers.",
+        {
+            "train": Verb(
+                "coterie.cli.tokenizer:train",
+                "Train byte-level BPE on texts.",
+                (
+                    "coterie tokenizer train books/ --out tokenizer.json --vocab-size 8192",
+                    "coterie tokenizer train shakespeare --out drama.json --special drama",
+                ),
+            ),
+            "inspect": Verb(
+                "coterie.cli.tokenizer:inspect",
+                "Show how a tokenizer splits a text.",
+                (
+                    'coterie tokenizer inspect gpt2 "To be, or not to be"',
+                    'coterie tokenizer inspect tokenizer.json "Once" --json',
+                ),
+            ),
+        },
+    ),
+    "model": (
+        "Look into models; extend their context; exchange them.",
+        {
+            "show": Verb(
+                "coterie.cli.model:show",
+                "Show what a model is made of and what it costs.",
+                ("coterie model show latest --tensors", "coterie model show gpt2 scale=tiny"),
+            ),
+            "extend": Verb(
+                "coterie.cli.model:extend",
+                "Give a trained model a longer context.",
+                (
+                    "coterie model extend latest context=1024 method=yarn",
+                    "coterie model extend mine context=512 method=linear --name longer",
+                ),
+            ),
+            "import": Verb(
+                "coterie.cli.exchange:import_model",
+                "Make a run of a foreign model.",
+                (
+                    "coterie model import path/to/SmolLM2 --name smollm",
+                    "coterie model import model.gguf --tokenizer smollm",
+                ),
+            ),
+            "export": Verb(
+                "coterie.cli.exchange:export_model",
+                "Write a model for other programs.",
+                (
+                    "coterie model export latest --format hf --out exported",
+                    "coterie model export mine --format gguf --dtype q8_0 --out mine.gguf",
+                ),
+            ),
+        },
+    ),
+    "runs": (
+        "What has been trained here.",
+        {
+            "list": Verb(
+                "coterie.cli.runs:list_runs",
+                "List the runs and how they went.",
+                ("coterie runs list", "coterie runs list --json"),
+            ),
+            "show": Verb(
+                "coterie.cli.runs:show",
+                "Show one run.",
+                ("coterie runs show latest", "coterie runs show mine --json"),
+            ),
+        },
+    ),
+}
