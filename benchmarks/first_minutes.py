@@ -28,10 +28,11 @@ from pathlib import Path
 
 import torch
 
+from coterie.data import evaluation_batches
+from coterie.evaluate import validate
 from coterie.foundation.layers import Layer, load_settings, overrides_layer
 from coterie.foundation.runs import RunDirectory
 from coterie.presets import preset_layers
-from coterie.train.evaluation import evaluate
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 
@@ -98,9 +99,8 @@ class Runner:
     def measure(self) -> None:
         """Record the validation loss; this time is nobody's."""
         store, precision = self.session.store, self.session.precision
-        result = evaluate(
-            self.session.decoder, store.tokens("valid"), batch_size=64, precision=precision
-        )
+        batches = evaluation_batches(store.tokens("valid"), self.session.settings.model.context, 64)
+        result = validate(self.session.decoder, batches, autocast=precision.autocast)
         self.curve.append((self.step, self.seconds, result.loss))
         print(f"  {self.name:<10} step {self.step:>5}  {self.seconds:7.1f} s  "
               f"{result.loss:.4f} nats/character", file=sys.stderr, flush=True)  # fmt: skip

@@ -104,7 +104,7 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
         batches = evaluation_batches(
             tokens, loaded.decoder.settings.context, windows_at_once(loaded.decoder)
         )
-        found = validate(loaded.decoder, batches, advance)
+        found = validate(loaded.decoder, batches, progress=advance)
     per_token = store.characters_per_token("valid")
     figures: dict[str, Any] = {
         "checkpoint": str(loaded.path), "step": loaded.step, "split": "valid",

@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -76,25 +75,27 @@ class RoutingHealth:
 
 
 class LoadCounter:
-    """Sums the routing of many batches, layer by layer."""
+    """Sums the routing of many batches by layer, on their device until somebody asks."""
 
     def __init__(self) -> None:
         self._loads: dict[int, Int[Tensor, " E"]] = {}
-        self._dropped: dict[int, int] = {}
-        self._tokens: dict[int, int] = {}
+        self._dropped: dict[int, Tensor | int] = {}
+        self._tokens: dict[int, Tensor | int] = {}
 
     def add(self, routing: Sequence[LayerRouting]) -> None:
         """Count one batch."""
         for each in routing:
-            load = each.load.to("cpu", torch.int64)
-            self._loads[each.layer] = self._loads.get(each.layer, torch.zeros_like(load)) + load
-            self._dropped[each.layer] = self._dropped.get(each.layer, 0) + int(each.dropped)
-            self._tokens[each.layer] = self._tokens.get(each.layer, 0) + int(each.tokens)
+            before = self._loads.get(each.layer)
+            self._loads[each.layer] = each.load if before is None else before + each.load
+            self._dropped[each.layer] = self._dropped.get(each.layer, 0) + each.dropped
+            self._tokens[each.layer] = self._tokens.get(each.layer, 0) + each.tokens
 
     def health(self) -> tuple[RoutingHealth, ...]:
         """Return the layers' health, from the bottom up."""
         return tuple(
-            RoutingHealth(layer, tuple(load.tolist()), self._dropped[layer], self._tokens[layer])
+            RoutingHealth(
+                layer, tuple(load.tolist()), int(self._dropped[layer]), int(self._tokens[layer])
+            )
             for layer, load in sorted(self._loads.items())
         )
 

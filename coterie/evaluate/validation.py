@@ -1,20 +1,25 @@
-"""A run's own validation part: the loss over all of it, and where its tokens were routed.
+"""The validation loss: mean nats per token over a whole split, and where its tokens were routed.
 
-One pass gives both. The loss is the one that training reports: mean nats per token, every token of
-the split but its first a target exactly once.
+The trainer and `coterie evaluate` compute it here, in one pass. Measuring leaves no trace in the
+model; a caller whose random streams matter sets them aside around it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+import torch
 
 from coterie.batch import TokenBatch
 from coterie.evaluate.routing import LoadCounter, RoutingHealth
 from coterie.foundation.errors import DataError
 from coterie.generate.reading import evaluation
 from coterie.model import Decoder
+
+Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,16 @@ class Validation:
 def validate(
     decoder: Decoder,
     batches: Iterable[TokenBatch],
-    progress: Callable[[int], None] | None = None,
+    *,
+    autocast: Autocast = contextlib.nullcontext,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Validation:
     """Measure a decoder on batches, usually those of `coterie.data.evaluation_batches`.
 
     Args:
         decoder: the model, in any mode, which it keeps.
-        batches: what to read; ignored targets count neither in the loss nor in the load.
+        batches: on any device; ignored targets count neither in the loss nor in the load.
+        autocast: makes the context that each forward pass runs in.
         progress: told the number of targets measured so far, after each batch.
 
     Raises:
@@ -44,17 +52,21 @@ def validate(
     """
     started = time.perf_counter()
     device = next(decoder.parameters()).device
-    loads = LoadCounter()
-    nats, count = 0.0, 0
+    summing = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
+    nats = torch.zeros((), dtype=torch.float64, device=summing)
+    loads, count = LoadCounter(), 0
     for batch in batches:
-        with evaluation(decoder):
-            output = decoder(batch.tokens.to(device), batch.targets.to(device))
-        assert output.loss_sum is not None
-        nats += float(output.loss_sum.double() if device.type != "mps" else output.loss_sum)
-        count += int(output.valid_tokens)
+        on_device = batch.to(device)
+        with evaluation(decoder), autocast():
+            output = decoder(on_device.tokens, on_device.targets, documents=on_device.documents)
+            assert output.loss_sum is not None
+            nats = nats + output.loss_sum.to(summing, torch.float64)
         loads.add(output.routing)
-        if progress is not None:
-            progress(count)
+        count += int(batch.valid.sum())  # of the batch as it came: no waiting for the device
+        progress(count)
     if count == 0:
-        raise DataError("There is no token to predict: the text is too short.")
-    return Validation(nats / count, count, time.perf_counter() - started, loads.health())
+        raise DataError(
+            "There is no token to predict: the text is too short.",
+            hint="Raise data.valid_fraction, or give more text.",
+        )
+    return Validation(float(nats) / count, count, time.perf_counter() - started, loads.health())

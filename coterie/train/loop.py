@@ -21,6 +21,8 @@ from coterie.checkpoint import (
     load_checkpoint,
     step_of,
 )
+from coterie.data import evaluation_batches
+from coterie.evaluate import validate
 from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
 from coterie.foundation.events import (
     CheckpointDamaged,
@@ -34,7 +36,6 @@ from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.model import count
-from coterie.train.evaluation import evaluate
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
 from coterie.train.machine import describe_machine, peak_flops
@@ -300,21 +301,23 @@ class _Training:
         tokens = session.store.tokens("valid")
         if len(tokens) < 2:
             return
-        evaluation = evaluate(
-            session.decoder,
-            tokens,
-            batch_size=self._settings.evaluation_batch_size(session.settings.model.context),
-            precision=session.precision,
-        )
-        session.progress.validation_loss = evaluation.loss
+        context = session.settings.model.context
+        rows = self._settings.evaluation_batch_size(context)
+        with set_aside():
+            found = validate(
+                session.decoder,
+                evaluation_batches(tokens, context, rows),
+                autocast=session.precision.autocast,
+            )
+        session.progress.validation_loss = found.loss
         self._publish(
             Evaluated(
                 step=session.progress.step,
                 split="valid",
-                loss=evaluation.loss,
-                tokens=evaluation.tokens,
-                characters=self._characters(evaluation.tokens),
-                seconds=evaluation.seconds,
+                loss=found.loss,
+                tokens=found.tokens,
+                characters=self._characters(found.tokens),
+                seconds=found.seconds,
             )
         )
 

@@ -8,11 +8,9 @@ import pytest
 
 from coterie.checkpoint import load_model
 from coterie.cli import app
-from coterie.data import store_for
-from coterie.evaluate import perplexity
+from coterie.data import evaluation_batches, store_for
+from coterie.evaluate import perplexity, validate
 from coterie.foundation.runs import cache_root
-from coterie.train.evaluation import evaluate as validation_loss
-from coterie.train.precision import resolve_device, resolve_precision
 from coterie.train.settings import RunSettings
 
 
@@ -26,10 +24,7 @@ def test_the_validation_loss_is_the_one_that_training_reports(tiny_run, capsys):
     loaded = load_model("tiny")
     settings = RunSettings.model_validate(loaded.settings)
     store = store_for(settings.data, settings.tokenizer, cache_root())
-    precision = resolve_precision("float32", resolve_device("cpu"))
-    found = validation_loss(
-        loaded.decoder, store.tokens("valid"), batch_size=3, precision=precision
-    )
+    found = validate(loaded.decoder, evaluation_batches(store.tokens("valid"), 16, 3))
     assert shown["nats_per_token"] == pytest.approx(found.loss, abs=1e-5)
     assert shown["tokens"] == found.tokens == len(store.tokens("valid")) - 1
     for layer in shown["routing"]:
