@@ -20,7 +20,7 @@ _TABLE = {
     "num_iterations n_iters total_iterations",
     "train.batch_size": "batch bs bsz per_device_train_batch_size train_batch_size "
     "global_batch_size total_batch_size device_batch_size",
-    "train.accumulation": "gradient_accumulation_steps gradient_accumulation grad_accum "
+    "train.gradient_accumulation": "accumulation gradient_accumulation_steps grad_accum "
     "grad_accum_steps grad_accumulation accumulate_grad_batches accumulation_steps "
     "micro_batch_size micro_batches",
     "train.optimizer": "optimiser optim",
@@ -38,8 +38,8 @@ _TABLE = {
     "train.precision": "fp16 bf16 amp dtype torch_dtype mixed_precision half use_amp",
     "train.device": "device_map accelerator gpu cuda cpu",
     "train.compile": "torch_compile compile_model use_compile",
-    "train.recompute": "gradient_checkpointing activation_checkpointing checkpointing "
-    "use_checkpoint grad_checkpointing recompute_activations",
+    "train.activation_checkpointing": "recompute gradient_checkpointing checkpointing "
+    "use_checkpoint grad_checkpointing recompute_activations recomputation",
     "train.evaluate_every": "eval_interval eval_steps eval_every eval_freq val_every "
     "evaluation_steps val_check_interval eval_iters evaluate_interval evaluation_interval",
     "train.checkpoint_every": "save_steps save_every save_interval save_freq checkpoint_interval "

@@ -63,7 +63,8 @@ def estimate_memory(
     item_bytes = precision.dtype.itemsize
     weights = sum(p.tensor.numel() * p.tensor.element_size() for p in parameters)
     tokens = train.micro_batch_size * model.context
-    layers = 2 if train.recompute else model.layers  # one block at work, and all blocks' inputs
+    # With checkpointing one block at work, and the inputs of all.
+    layers = 2 if train.activation_checkpointing else model.layers
     activations = tokens * layers * model.width * _ACTIVATION_BYTES * item_bytes // 2
     # Scores and their gradient; of many rows the decoder computes a slice at a time.
     logits = min(tokens * model.known_vocab_size(), LOGITS_AT_ONCE) * (4 + item_bytes)
@@ -90,8 +91,9 @@ def require_memory(settings: RunSettings, precision: Precision) -> None:
     raise SettingsError(
         f"This run would need about {needed / 2**30:,.1f} GiB of memory ({told}); "
         f"{precision.device} has {there / 2**30:,.1f} GiB.",
-        hint="Lower model.context or train.batch_size, raise train.accumulation, set "
-        "train.recompute=true, or make the model smaller; --dry-run shows the estimate.",
+        hint="Lower model.context or train.batch_size, raise train.gradient_accumulation, set "
+        "train.activation_checkpointing=true, or make the model smaller; --dry-run shows the "
+        "estimate.",
     )
 
 

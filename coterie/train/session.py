@@ -84,7 +84,7 @@ def open_session(
     require_memory(settings, precision)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
-    decoder.recompute = train.recompute
+    decoder.recompute = train.activation_checkpointing
     forward = torch.compile(decoder) if train.compile else decoder
     optimizer = train.optimizer.build(role_parameters(decoder))
     stepper = Stepper(decoder, forward, optimizer, train.clip.build(), precision, train)

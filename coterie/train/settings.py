@@ -27,13 +27,13 @@ _EVALUATION_TOKENS = 8192
 class TrainSettings(Settings):
     """How a decoder is trained.
 
-    `batch_size` is the whole batch of one optimizer step; `accumulation` only says in how many
-    pieces it is computed, so changing it changes memory and not the experiment.
+    `batch_size` is the whole batch of one optimizer step; `gradient_accumulation` only says in how
+    many micro-batches it is computed, so changing it changes memory and not the experiment.
     """
 
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=32, ge=1, description="windows in one optimizer step")
-    accumulation: int = Field(
+    gradient_accumulation: int = Field(
         default=1, ge=1, description="micro-batches that one step's batch is computed in"
     )
     optimizer: OptimizerSettings = AdamW()
@@ -42,8 +42,8 @@ class TrainSettings(Settings):
     precision: PrecisionName = Field(default="auto", description="auto chooses for the device")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     compile: bool = Field(default=False, description="compile the decoder with torch.compile")
-    recompute: bool = Field(
-        default=False, description="keep only the blocks' inputs and compute the rest twice"
+    activation_checkpointing: bool = Field(
+        default=False, description="keep only the blocks' inputs, recompute them when going back"
     )
     evaluate_every: int = Field(
         default=250, ge=0, description="steps between evaluations; 0: only after the last step"
@@ -67,17 +67,17 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _even_pieces(self) -> Self:
-        if self.batch_size % self.accumulation:
+        if self.batch_size % self.gradient_accumulation:
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be cut into "
-                f"accumulation={self.accumulation} equal micro-batches"
+                f"gradient_accumulation={self.gradient_accumulation} equal micro-batches"
             )
         return self
 
     @property
     def micro_batch_size(self) -> int:
         """Windows computed at once."""
-        return self.batch_size // self.accumulation
+        return self.batch_size // self.gradient_accumulation
 
     def evaluation_batch_size(self, context: int) -> int:
         """Windows evaluated at once: at least as many as are trained on at once."""

@@ -116,7 +116,7 @@ class Stepper:
         return account
 
     def _pieces(self, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        pieces = self._settings.accumulation
+        pieces = self._settings.gradient_accumulation
         if pieces == 1:
             yield batch.tokens, batch.targets
             return

@@ -91,9 +91,12 @@ EVERYTHING = {
 
 
 def test_a_run_with_every_kind_of_chance_is_repeated_exactly_and_its_drops_are_on_record(tmp_path):
-    run = trained(tmp_path, "one", EVERYTHING, steps=12, accumulation=2)
-    again = trained(tmp_path, "two", EVERYTHING, steps=12, accumulation=2)
-    recomputed = trained(tmp_path, "three", EVERYTHING, steps=12, accumulation=2, recompute=True)
+    run = trained(tmp_path, "one", EVERYTHING, steps=12, gradient_accumulation=2)
+    again = trained(tmp_path, "two", EVERYTHING, steps=12, gradient_accumulation=2)
+    recomputed = trained(
+        tmp_path, "three", EVERYTHING, steps=12, gradient_accumulation=2,
+        activation_checkpointing=True,
+    )  # fmt: skip
     events, others = list(read_events(run.events)), list(read_events(again.events))
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [each.loss for each in steps] == [

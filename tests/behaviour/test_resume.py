@@ -64,7 +64,7 @@ def make_settings(folder: Path, text: str = TEXT, **train_changes: object) -> Ru
             "train": {
                 "steps": 12,
                 "batch_size": 4,
-                "accumulation": 2,
+                "gradient_accumulation": 2,
                 "clip": {"kind": "adaptive", "percentile": 50},
                 "evaluate_every": 3,
                 "checkpoint_every": 4,

@@ -111,7 +111,7 @@ def test_blues():
     assert (model.dropout.kind, model.dropout.rate) == ("independent", 0.0)
     assert (model.attention.dropout, model.stochastic_depth) == (0.0, 0.0)
     assert run.tokenizer.build().vocab_size == 200_019
-    assert (run.train.accumulation, run.seed) == (4, 1337)
+    assert (run.train.gradient_accumulation, run.seed) == (4, 1337)
     assert (run.sample.top_p, run.sample.top_k) == (0.9, None)
 
 
@@ -159,7 +159,7 @@ def test_mymoe():
     assert moe.capacity is not None
     assert moe.router.noise.kind == "gaussian"
     assert (moe.balance.kind, moe.balance.coefficient) == ("auxiliary", 0.01)
-    assert run.train.recompute
+    assert run.train.activation_checkpointing
 
 
 def test_gpt2():

@@ -63,7 +63,7 @@ def take_step(decoder, pieces: int):
     optimizer = Keep(decoder)
     stepper = Stepper(decoder, decoder, optimizer, NoClip().build(),
                       resolve_precision("float32", torch.device("cpu")),
-                      TrainSettings(batch_size=8, accumulation=pieces))  # fmt: skip
+                      TrainSettings(batch_size=8, gradient_accumulation=pieces))  # fmt: skip
     return optimizer, stepper(0, make_batch())
 
 

@@ -121,7 +121,7 @@ def test_the_cut_into_micro_batches_changes_only_rounding(tiny, new_run):
     results = {}
     for pieces in (1, 2, 4):
         run = new_run(f"pieces-{pieces}")
-        train(tiny(train={"accumulation": pieces}), run, preset="tiny")
+        train(tiny(train={"gradient_accumulation": pieces}), run, preset="tiny")
         results[pieces] = weights_of(run).model
     for pieces in (2, 4):
         for name, tensor in results[1].items():
@@ -132,7 +132,9 @@ def test_recomputing_blocks_gives_the_same_bits_and_counts_loads_once(tiny, new_
     runs = {}
     for recompute in (False, True):
         runs[recompute] = new_run(f"recompute-{recompute}")
-        settings = tiny(model={"dropout": 0.1}, train={"recompute": recompute, "steps": 3})
+        settings = tiny(
+            model={"dropout": 0.1}, train={"activation_checkpointing": recompute, "steps": 3}
+        )
         train(settings, runs[recompute], preset="tiny")
     assert_same(weights_of(runs[True]), weights_of(runs[False]))
     loads = [

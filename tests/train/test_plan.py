@@ -13,7 +13,7 @@ from coterie.train.session import open_session
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
 def test_counts_and_memory_are_those_of_the_built_model(tiny, new_run, optimizer):
-    settings = tiny(train={"optimizer": optimizer, "accumulation": 2})
+    settings = tiny(train={"optimizer": optimizer, "gradient_accumulation": 2})
     session = open_session(settings, new_run("planned"))
     planned = plan(settings, vocab_size=session.tokenizer.vocab_size)
     parameters = sum(parameter.numel() for parameter in session.decoder.parameters())
@@ -51,7 +51,7 @@ def test_muon_counts_its_own_products_and_recomputation_saves_activations(tiny):
     assert muon.flops_per_step > adamw.flops_per_step
     deep = {"layers": 12}
     kept, again = (
-        plan(tiny(model=deep, train={"recompute": recompute}), vocab_size=30)
+        plan(tiny(model=deep, train={"activation_checkpointing": recompute}), vocab_size=30)
         for recompute in (False, True)
     )
     assert again.memory["activations"] < kept.memory["activations"] / 3
@@ -64,5 +64,5 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tiny):
 
 
 def test_a_batch_that_cannot_be_cut_evenly_is_refused():
-    with pytest.raises(ValueError, match="batch_size=10 cannot be cut into accumulation=4"):
-        TrainSettings(batch_size=10, accumulation=4)
+    with pytest.raises(ValueError, match="=10 cannot be cut into gradient_accumulation=4"):
+        TrainSettings(batch_size=10, gradient_accumulation=4)

@@ -68,7 +68,7 @@ class Keep:
 
 def gradients(decoder, pieces: int, clip=None):
     optimizer = Keep(decoder)
-    settings = TrainSettings(batch_size=8, accumulation=pieces)
+    settings = TrainSettings(batch_size=8, gradient_accumulation=pieces)
     stepper = Stepper(decoder, decoder, optimizer, (clip or NoClip()).build(),
                       resolve_precision("float32", CPU), settings)  # fmt: skip
     result = stepper(0, make_batch())

@@ -59,7 +59,7 @@ class Recorder:
 
 
 def make_stepper(decoder, clip, pieces=1, scale=None, precision="float32"):
-    settings = TrainSettings(batch_size=4, accumulation=pieces)
+    settings = TrainSettings(batch_size=4, gradient_accumulation=pieces)
     stepper = Stepper(decoder, decoder, Recorder(decoder), clip.build(),
                       resolve_precision(precision, CPU), settings)  # fmt: skip
     if scale is not None:

@@ -54,7 +54,7 @@ def weights(run):
         ("train.schedule.warmup", 0.4),
         ("train.steps", 9),
         ("train.batch_size", 64),
-        ("train.accumulation", 2),
+        ("train.gradient_accumulation", 2),
         ("data.split_seed", 7),
         ("model.norm.epsilon", 1e-3),
     ],
