@@ -19,6 +19,7 @@ import torch
 
 from coterie.generate.cache import WindowCacheSettings
 from coterie.model import DecoderSettings
+from coterie.model.context import ForwardContext
 from coterie.model.position import Span
 
 FLOAT = 4  # bytes
@@ -88,12 +89,15 @@ def held(system: System, attention: dict[str, Any], tokens: int, piece: int) -> 
     for parameter in part.parameters():
         parameter.normal_(0, 0.02)
     position = decoder.position.build(system.width, tokens)
-    cache = WindowCacheSettings().build([plan.keep()])
+    cache = WindowCacheSettings().build([plan.cache_spec()])
     for start in range(0, tokens, piece):
         length = min(piece, tokens - start)
         rotate = position.rotation(Span(start, length, torch.device("cpu")))
-        part(torch.randn(1, length, system.width), rotate, cache.layers[0])
-    keep = plan.keep()
+        part(
+            torch.randn(1, length, system.width),
+            ForwardContext(rotation=rotate, kv_cache=cache.layers[0]),
+        )
+    keep = plan.cache_spec()
     kept = tokens if keep.window is None else min(keep.window + keep.sinks, tokens)
     formula = plan.counts(system.width, tokens).cache * FLOAT * kept
     return cache.nbytes * system.layers, formula * system.layers

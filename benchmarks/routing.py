@@ -35,6 +35,7 @@ from coterie.data import evaluation_batches
 from coterie.evaluate.routing import LoadCounter, RoutingHealth, mean_utilisation
 from coterie.foundation.layers import Layer, load_settings, overrides_layer
 from coterie.foundation.runs import RunDirectory
+from coterie.model.context import ForwardContext
 from coterie.model.experts import MixtureOfExperts
 from coterie.presets import preset_layers
 from coterie.train.session import Session, open_session
@@ -102,7 +103,11 @@ def read(session: Session) -> Iterator[tuple[Tensor, Tensor, Any]]:
     with torch.no_grad():
         for batch in evaluation_batches(tokens, context, 32):
             valid = batch.targets != IGNORE
-            yield batch.tokens, batch.targets, session.decoder(batch.tokens, valid=valid)
+            yield (
+                batch.tokens,
+                batch.targets,
+                session.decoder(batch.tokens, context=ForwardContext(valid=valid)),
+            )
             done += int(valid.sum())
             if done >= VALIDATION_TOKENS:
                 return

@@ -21,20 +21,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack
-from coterie.model import Decoder, Keep
+from coterie.model import CacheSpec, Decoder
+from coterie.model.context import ForwardContext
 
 
-def attention_keeps(decoder: Decoder) -> list[Keep]:
+def cache_specs(decoder: Decoder) -> list[CacheSpec]:
     """Return what each layer's attention needs of the past, from the bottom up."""
-    return [plan.attention.keep() for plan in decoder.settings.plans()]
+    return [plan.attention.cache_spec() for plan in decoder.settings.plans()]
 
 
 def position_limit(decoder: Decoder) -> int | None:
     """Return the most tokens of one stretch; None where a text may go on for ever."""
     position = decoder.position
     bounded = all(
-        keep.window is not None and not keep.sinks and not keep.summaries
-        for keep in attention_keeps(decoder)
+        spec.window is not None and not spec.sinks and not spec.summaries
+        for spec in cache_specs(decoder)
     )
     endless = position.limit is None and position.stable is None and bounded
     return None if endless else position.limit or decoder.settings.context
@@ -78,10 +79,10 @@ class Reading:
         self._begin = begin
         self._limit = position_limit(decoder)
         self._stable = decoder.position.stable
-        self._keeps = attention_keeps(decoder)
+        self._specs = cache_specs(decoder)
         self._device = next(decoder.parameters()).device
         self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
-        self._cache: CacheStack | None = settings.build(self._keeps)
+        self._cache: CacheStack | None = settings.build(self._specs)
 
     @property
     def cache_nbytes(self) -> int:
@@ -96,13 +97,13 @@ class Reading:
             half = max(self._limit // 2, 1)
             rows = [latest(row, half, self._begin) for row in known.tolist()]
             known = tokens = torch.tensor(rows, device=self._device)
-            self._cache = self._settings.build(self._keeps)
+            self._cache = self._settings.build(self._specs)
         if self._stable is not None and known.shape[1] > self._stable:
             self._cache = None  # for the rest of this stretch
         self._tokens = known
         with evaluation(self._decoder):
             unread = known if self._cache is None else tokens
-            logits = self._decoder(unread, cache=self._cache, last=1).logits
+            logits = self._decoder(unread, context=ForwardContext(cache=self._cache), last=1).logits
         assert logits is not None, "without targets the decoder returns logits"
         return logits[:, -1]
 

@@ -3,10 +3,11 @@
 Reading order: decoder, blocks, attention, experts, then embedding, position, norm, head, loss.
 """
 
-from coterie.model.arrangement import Arrangement
 from coterie.model.attention import Attention
+from coterie.model.block_layout import BlockLayout
 from coterie.model.blocks import Block, BlockSettings
-from coterie.model.cache import AttentionCache, DecoderCache, Keep, SummaryCache
+from coterie.model.cache import AttentionCache, CacheSpec, DecoderCache, SummaryCache
+from coterie.model.count import Counts, TreeRow, count
 from coterie.model.decoder import Decoder, DecoderSettings
 from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
@@ -27,18 +28,18 @@ from coterie.model.output import Output
 from coterie.model.part import Part, Role, parameter_roles
 from coterie.model.position import Position
 from coterie.model.routed import routed_layers, selection_biases, update_balance
-from coterie.model.summary import Counts, TreeRow, count
 
 __all__ = [
     "AheadLoss",
     "AheadSettings",
-    "Arrangement",
     "Attention",
     "AttentionCache",
     "Balance",
     "Block",
+    "BlockLayout",
     "BlockSettings",
     "Body",
+    "CacheSpec",
     "Compute",
     "Counts",
     "Decoder",
@@ -51,7 +52,6 @@ __all__ = [
     "FeedForward",
     "HeadSettings",
     "InitialSettings",
-    "Keep",
     "LayerRouting",
     "Norm",
     "Output",

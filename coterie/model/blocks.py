@@ -1,6 +1,6 @@
 """A block: attention and a feed-forward layer, each normalised before and added to the stream.
 
-How the two follow each other is the arrangement's business; dropout and stochastic depth act on
+How the two follow each other is the block layout's business; dropout and stochastic depth act on
 what each of them adds.
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.foundation.settings import Settings
-from coterie.model.arrangement import Arrangement, Branches, Sequential
 from coterie.model.attention import Attention
-from coterie.model.cache import AttentionCache
-from coterie.model.count import Count
+from coterie.model.block_layout import BlockLayout, Branches, Sequential
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count
 from coterie.model.dropout import Dropout, StochasticDepth
-from coterie.model.experts import LayerRouting, RoutingMemory
+from coterie.model.experts import LayerRouting
 from coterie.model.feedforward import FeedForward
 from coterie.model.norm import Norm
-from coterie.model.position import Rotation
 
 
 class BlockSettings(Settings):
@@ -32,9 +31,7 @@ class BlockSettings(Settings):
         default=None, description="this layer's feed-forward part"
     )
     norm: Norm | None = Field(default=None, description="this layer's normalisation")
-    arrangement: Arrangement | None = Field(
-        default=None, description="this layer's arrangement of its branches"
-    )
+    block_layout: BlockLayout | None = Field(default=None, description="this layer's block layout")
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class BlockPlan:
     attention: Attention
     feedforward: FeedForward
     norm: Norm
-    arrangement: Arrangement = field(default_factory=Sequential)
+    block_layout: BlockLayout = field(default_factory=Sequential)
 
     def check(self, width: int) -> None:
         """Make sure that the layer can be built.
@@ -61,9 +58,9 @@ class BlockPlan:
             self.norm.counts("attention_norm", width),
             self.attention.counts(width, context),
             self.feedforward.counts(width),
-            *self.arrangement.counts(width),
+            *self.block_layout.counts(width),
         ]
-        if not self.arrangement.shares_norm:
+        if not self.block_layout.shares_norm:
             parts.insert(2, self.norm.counts("feedforward_norm", width))
         return Count.of(name, "", parts)
 
@@ -83,41 +80,28 @@ class Block(nn.Module):
         self, plan: BlockPlan, width: int, layer: int, dropout: Dropout, depth_rate: float = 0.0
     ) -> None:
         super().__init__()
-        shared = plan.arrangement.shares_norm
+        shared = plan.block_layout.shares_norm
         self.attention_norm = plan.norm.build(width)
         self.attention = plan.attention.build(width)
         self.feedforward_norm = None if shared else plan.norm.build(width)
         self.feedforward = plan.feedforward.build(width, layer)
-        self.arrangement = plan.arrangement.build(width)
+        self.block_layout = plan.block_layout.build(width)
         self.dropout = dropout.build()
         self.depth = StochasticDepth(depth_rate)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotation | None = None,
-        cache: AttentionCache | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
-        memory: RoutingMemory | None = None,
+        context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
-        """Compute the layer.
-
-        Args:
-            x: the residual stream.
-            rotate: turns queries and keys by their positions.
-            cache: what this layer keeps of earlier positions.
-            documents: the document of each token; no token sees another document.
-            valid: which tokens count in the account of routing.
-            memory: keeps the routing of a first pass for a second.
-        """
+        """Compute the layer on the residual stream x; return it and the router's statistics."""
 
         def attend(normal: Tensor) -> Tensor:
-            return self.depth(self.dropout(self.attention(normal, rotate, cache, documents)))
+            return self.depth(self.dropout(self.attention(normal, context)))
 
         def feed(normal: Tensor) -> tuple[Tensor, LayerRouting | None]:
-            update, account = self.feedforward(normal, valid, memory)
+            update, account = self.feedforward(normal, context)
             return self.depth(self.dropout(update)), account
 
         branches = Branches(self.attention_norm, attend, self.feedforward_norm, feed)
-        return self.arrangement(x, branches)
+        return self.block_layout(x, branches)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Keep:
+class CacheSpec:
     """What one attention layer needs of the past.
 
     Attributes:
@@ -72,9 +72,13 @@ class SummaryCache(AttentionCache, Protocol):
 class DecoderCache(Protocol):
     """The past of a batch of texts of equal length."""
 
-    layers: Sequence[AttentionCache]
     length: int  # positions read so far; the absolute position of the next token
-    carried: dict[str, Tensor]  # what parts of the decoder carry on from token to token, [B, …]
+    state: dict[str, Tensor]  # what parts of the decoder carry on from token to token, [B, …]
+
+    @property
+    def layers(self) -> Sequence[AttentionCache]:
+        """The caches of the attention layers, from the bottom up."""
+        ...
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
         """Return up to `count` of the latest tokens read; `None` before the first call."""

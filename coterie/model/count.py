@@ -1,81 +1,132 @@
-"""Counting by formula: a tree of parts, each with its parameters, operations and cache.
-
-Every settings class answers `counts(...)` with such a tree; tests hold it against the built model.
-
-*Active parameters* are those multiplied for one token: look-ups (token, position and n-gram tables)
-are left out, the output head is in even where its matrix is the embedding's, and of the routed
-experts the mean of those a token selects. *FLOPs* are those of matrix products, two per
-multiplication, of one forward pass and one token, averaged over the positions of a text as long as
-the context; attention counts exactly the pairs that the mask lets through.
-"""
+"""What a decoder of given settings costs, counted by formula and laid out as a tree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from itertools import groupby
+
+from coterie.model.costs import Count, linear
+from coterie.model.decoder import DecoderSettings
 
 
 @dataclass(frozen=True)
-class Count:
-    """One part of the decoder, and the parts inside it.
+class TreeRow:
+    """One line of the layer tree; figures include the rows below it that are deeper."""
+
+    depth: int
+    name: str
+    detail: str
+    parameters: int
+    active_parameters: int
+    flops: float
+    cache_bytes: int | float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a decoder costs.
 
     Attributes:
-        name: what it is called in the decoder.
-        detail: its kind and sizes in a few words.
+        settings: of the decoder.
         parameters: values that training moves.
-        active: parameters multiplied for one token.
-        flops: of one token's forward pass.
-        cache: values kept for one earlier token when generating.
-        parts: what it is made of; the figures above include them.
+        active_parameters: of these, those multiplied for one token: without look-ups and experts
+            that are not selected, with the output head.
+        cache_bytes_per_token: kept for each earlier token when generating in float32; layers with
+            a window keep no more than that many tokens.
+        tree: the decoder's parts in reading order, equal neighbours joined.
     """
 
-    name: str
-    detail: str = ""
-    parameters: int = 0
-    active: int = 0
-    flops: float = 0.0
-    cache: int | float = 0  # a fraction where several tokens share what is kept
-    parts: tuple[Count, ...] = field(default=())
+    settings: DecoderSettings
+    parameters: int
+    active_parameters: int
+    cache_bytes_per_token: int | float
+    tree: tuple[TreeRow, ...]
 
-    @classmethod
-    def of(cls, name: str, detail: str, parts: Iterable[Count]) -> Count:
-        """Return the whole that parts make up."""
-        parts = tuple(parts)
-        return cls(
-            name=name,
-            detail=detail,
-            parameters=sum(part.parameters for part in parts),
-            active=sum(part.active for part in parts),
-            flops=sum(part.flops for part in parts),
-            cache=sum(part.cache for part in parts),
-            parts=parts,
+    def flops_per_token(self, context: int | None = None) -> float:
+        """Return the operations of one token's forward pass, mean over a text of `context` tokens.
+
+        Matrix products at two operations per multiplication; attention over the positions that
+        the causal mask and the window let through.
+        """
+        return count_tree(self.settings, context).flops
+
+    def training_flops_per_token(self, context: int | None = None) -> float:
+        """Return the operations that training costs per token of texts of `context` tokens.
+
+        Three forward passes' worth: one forward, one backward to the inputs, one to the weights;
+        with what predicts further tokens ahead, which training alone computes.
+        """
+        context = context or self.settings.context
+        return 3 * (self.flops_per_token(context) + _ahead_flops(self.settings, context))
+
+    def decoding_flops(self, position: int | None = None) -> float:
+        """Return the operations of the token at a position, counted from 1, all before it cached.
+
+        Exact from the means: what a text of T tokens costs beyond one of T − 1.
+
+        Args:
+            position: of the token; None: the last of the context.
+        """
+        last = position or self.settings.context
+        before = (last - 1) * self.flops_per_token(last - 1) if last > 1 else 0.0
+        return last * self.flops_per_token(last) - before
+
+
+def count(settings: DecoderSettings) -> Counts:
+    """Count a decoder.
+
+    Raises:
+        SettingsError: the vocabulary's size is not set.
+    """
+    whole = count_tree(settings)
+    float_bytes = 4
+    rows = (
+        TreeRow(
+            depth=depth,
+            name=part.name,
+            detail=part.detail,
+            parameters=part.parameters,
+            active_parameters=part.active,
+            flops=part.flops,
+            cache_bytes=part.cache * float_bytes,
         )
-
-    def times(self, number: int) -> Count:
-        """Return the same part `number` times over."""
-        return replace(
-            self,
-            parameters=self.parameters * number,
-            active=self.active * number,
-            flops=self.flops * number,
-            cache=self.cache * number,
-            parts=tuple(part.times(number) for part in self.parts),
-        )
-
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, Count]]:
-        """Yield this part and all parts inside it with their depth, in reading order."""
-        yield depth, self
-        for part in self.parts:
-            yield from part.walk(depth + 1)
+        for depth, part in whole.walk()
+    )
+    return Counts(settings, whole.parameters, whole.active, whole.cache * float_bytes, tuple(rows))
 
 
-def linear(name: str, inputs: int, outputs: int, *, bias: bool = False) -> Count:
-    """Return the count of a matrix that multiplies every token, with its bias."""
-    parameters = inputs * outputs + (outputs if bias else 0)
-    detail = f"{inputs} → {outputs}{' + bias' if bias else ''}"
-    return Count(name, detail, parameters, parameters, 2.0 * inputs * outputs)
+def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
+    """Return the tree of a decoder's counts over texts of `context` tokens (None: its own)."""
+    vocab_size, width = settings.known_vocab_size(), settings.width
+    parts = [settings.embedding.counts(vocab_size, width)]
+    if settings.embedding_norm:
+        parts.append(settings.norm.counts("embedding_norm", width))
+    parts.append(settings.position.counts(width, settings.context))
+    if settings.structure is not None:
+        parts.append(settings.structure.counts(width))
+    layer = 0
+    for plan, group in groupby(settings.plans()):
+        number = len(tuple(group))
+        name = f"block {layer}" if number == 1 else f"blocks {layer}–{layer + number - 1}"
+        parts.append(plan.counts(name, width, context or settings.context).times(number))
+        layer += number
+    parts.append(settings.norm.counts("norm", width))
+    parts.append(settings.head.counts(settings.embedding, vocab_size, width))
+    if settings.ahead is not None:
+        parts += settings.ahead.counts(settings.ahead_plan(), settings.norm, width)
+    parts += [part.counts(width) for part in (settings.value, settings.pooled) if part is not None]
+    return Count.of("decoder", f"{settings.layers} layers of {width}", parts)
 
 
-def lookup(name: str, rows: int, width: int) -> Count:
-    """Return the count of a table of which a token reads one row."""
-    return Count(name, f"{rows:,} × {width}", rows * width)
+def _ahead_flops(settings: DecoderSettings, context: int) -> float:
+    """Return the operations per token of predicting further tokens; depth k reads T − k of T."""
+    if settings.ahead is None:
+        return 0.0
+    width, plan = settings.width, settings.ahead_plan()
+    head = settings.head.counts(settings.embedding, settings.known_vocab_size(), width).flops
+    total = 0.0
+    for depth in range(1, min(settings.ahead.depth, context - 1) + 1):
+        tokens = context - depth
+        block = plan.counts("block", width, tokens).flops
+        total += tokens * (linear("projection", 2 * width, width).flops + block + head)
+    return total / context

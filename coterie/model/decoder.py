@@ -6,10 +6,9 @@ It knows nothing of optimizers, devices, precision, processes or files: those co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,15 +17,16 @@ from torch.utils.checkpoint import checkpoint
 from coterie.batch import IGNORE
 from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.settings import Settings
-from coterie.model.arrangement import Arrangement, Sequential
 from coterie.model.attention import Attention, GroupedAttention
-from coterie.model.attention.visible import document_starts
+from coterie.model.attention.mask import document_starts
+from coterie.model.block_layout import BlockLayout, Sequential
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
 from coterie.model.cache import DecoderCache
+from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
 from coterie.model.embedding.structure import StructurePart, StructureSettings
-from coterie.model.experts import LayerRouting, RoutingMemory
+from coterie.model.experts import LayerRouting
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
@@ -42,6 +42,7 @@ from coterie.model.loss import summed_cross_entropy
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.position import Position, RotaryPosition, Span
+from coterie.model.replay import RoutingReplay
 
 _STRUCTURE = "structure"  # under this name a cache carries where the text stands between tags
 
@@ -68,7 +69,7 @@ class DecoderSettings(Settings):
         default=None, description="where tokens stand between tags, embedded; None: not looked at"
     )
     norm: Norm = Field(default=RMSNorm(), description="normalisation of the stream")
-    arrangement: Arrangement = Field(
+    block_layout: BlockLayout = Field(
         default=Sequential(), description="how a layer's attention and feed-forward part meet"
     )
     attention: Attention = Field(default=GroupedAttention(), description="attention of every layer")
@@ -143,7 +144,7 @@ class DecoderSettings(Settings):
             attention=block.attention or self.attention,
             feedforward=block.feedforward or self.feedforward,
             norm=block.norm or self.norm,
-            arrangement=block.arrangement or self.arrangement,
+            block_layout=block.block_layout or self.block_layout,
         )
 
     def known_vocab_size(self) -> int:
@@ -216,37 +217,31 @@ class Decoder(nn.Module):
         self,
         tokens: Int[Tensor, "B T"],
         targets: Int[Tensor, "B T"] | None = None,
+        context: ForwardContext = EMPTY,
         *,
-        cache: DecoderCache | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
         last: int | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
     ) -> Output:
         """Predict the token after each position.
 
         Args:
             tokens: ids.
-            targets: the tokens to predict; −100 is left out. With them the loss is answered and
-                no logits.
-            cache: the past of these texts; the tokens become part of it.
-            valid: tokens that count in the routers' accounts, by default those with a target, and
-                in each text's vector, by default all.
-            last: answer the logits of so many last positions only.
-            documents: the document of each token, where rows hold several, each in one piece: no
-                token sees another document, and positions begin anew with each.
+            targets: the tokens to predict; `IGNORE` is left out. With them the loss is returned
+                and no logits.
+            context: what else is known of the tokens.
+            last: return the logits of the last N positions only.
 
         Raises:
             UserError: the text is longer than the positions the model knows, or documents are given
                 together with a cache.
         """
+        cache, documents, text = context.cache, context.documents, context.valid
         if documents is not None and cache is not None:
             raise UserError("Rows of several documents cannot be read through a cache.")
-        text = valid
-        if valid is None and targets is not None:
-            valid = targets != IGNORE
-        span = self._span(tokens, cache, documents)
-        embedded = self._embed(tokens, cache, span)
-        hidden, routing = self._read(embedded, span, cache, documents, valid)
+        if text is None and targets is not None:
+            context = context.but(valid=targets != IGNORE)
+        context, span = self._placed(context, tokens)
+        embedded = self._embed(tokens, context, span)
+        hidden, routing = self._through_blocks(embedded, context)
         if cache is not None:
             cache.extend(tokens)
         final = self.norm(hidden)
@@ -260,7 +255,7 @@ class Decoder(nn.Module):
         loss, count = self._loss(final, targets)
         ahead, further = (), ()
         if self.training and len(self.ahead):
-            ahead, further = self._ahead_losses(embedded, hidden, targets, documents)
+            ahead, further = self._ahead_losses(embedded, hidden, targets, context)
         return Output(None, loss, count, routing + further, ahead, values, pooled)
 
     def predict_ahead(
@@ -270,23 +265,27 @@ class Decoder(nn.Module):
 
         Logits i of depth k are for token i + k + 1 and have seen the tokens up to i + k.
         """
-        span = self._span(tokens, None, documents)
-        embedded = self._embed(tokens, None, span)
-        hidden, _ = self._read(embedded, span, None, documents, None)
+        context, span = self._placed(ForwardContext(documents=documents), tokens)
+        embedded = self._embed(tokens, context, span)
+        hidden, _ = self._through_blocks(embedded, context)
         nothing = [None] * min(len(self.ahead), tokens.shape[1] - 1)
-        chain = self._chain(embedded, hidden, documents, nothing)
+        chain = self._chain(embedded, hidden, context, nothing)
         return tuple(self._logits(final) for final, _ in chain)
 
-    def _span(self, tokens: Tensor, cache: DecoderCache | None, documents: Tensor | None) -> Span:
-        """Return the positions of the tokens; they begin anew with each document."""
-        start = 0 if cache is None else cache.length
-        at = None
-        if documents is not None:
-            places = torch.arange(tokens.shape[1], device=tokens.device)
-            at = places - document_starts(documents)
-        return Span(start, tokens.shape[1], tokens.device, at)
+    def _placed(self, context: ForwardContext, tokens: Tensor) -> tuple[ForwardContext, Span]:
+        """Return the context with where the tokens stand filled in, and their positions."""
+        start = 0 if context.cache is None else context.cache.length
+        at, starts = context.positions, None
+        if context.documents is not None:
+            starts = document_starts(context.documents)
+            if at is None:
+                at = torch.arange(tokens.shape[1], device=tokens.device) - starts
+        span = Span(start, tokens.shape[1], tokens.device, at)
+        rotation = self.position.rotation(span)
+        return context.but(document_starts=starts, rotation=rotation), span
 
-    def _embed(self, tokens: Tensor, cache: DecoderCache | None, span: Span) -> Tensor:
+    def _embed(self, tokens: Tensor, context: ForwardContext, span: Span) -> Tensor:
+        cache = context.cache
         lookback = self.embedding.lookback
         recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
         hidden = self.embedding(tokens, recent, span.at)
@@ -304,39 +303,37 @@ class Decoder(nn.Module):
         structure: StructurePart, tokens: Tensor, cache: DecoderCache | None, span: Span
     ) -> Tensor:
         """Return the vectors of where the tokens stand; the cache carries it to later ones."""
-        carried = None if cache is None else cache.carried.get(_STRUCTURE)
+        carried = None if cache is None else cache.state.get(_STRUCTURE)
         begins = (
             None if span.at is None else torch.arange(span.length, device=span.device) - span.at
         )
         added, carried = structure(tokens, begins, carried)
         if cache is not None:
-            cache.carried[_STRUCTURE] = carried
+            cache.state[_STRUCTURE] = carried
         return added
 
-    def _read(
-        self,
-        hidden: Tensor,
-        span: Span,
-        cache: DecoderCache | None,
-        documents: Tensor | None,
-        valid: Tensor | None,
+    def _through_blocks(
+        self, hidden: Tensor, context: ForwardContext
     ) -> tuple[Tensor, tuple[LayerRouting, ...]]:
-        """Send the stream through all blocks; return it and the accounts."""
-        rotate = self.position.rotation(span)
+        """Send the stream through all blocks; return it and the routers' statistics."""
+        cache = context.cache
         again = self.recompute and cache is None
         accounts = []
         for layer, block in enumerate(self.blocks):
-            part = None if cache is None else cache.layers[layer]
-            hidden, account = _through(block, again, hidden, rotate, part, documents, valid)
+            if cache is not None:
+                context = context.but(kv_cache=cache.layers[layer])
+            hidden, account = _through(block, again, hidden, context=context)
             if account is not None:
                 accounts.append(account)
+            for observer in context.observers:
+                observer.layer_done(layer, hidden)
         return hidden, tuple(accounts)
 
     def _chain(
         self,
         embedded: Tensor,
         hidden: Tensor,
-        documents: Tensor | None,
+        context: ForwardContext,
         valids: Sequence[Tensor | None],
     ) -> Iterator[tuple[Tensor, LayerRouting | None]]:
         """Yield the final states and the account of each depth of multi-token prediction.
@@ -344,25 +341,24 @@ class Decoder(nn.Module):
         Args:
             embedded: the tokens as the first block reads them.
             hidden: what the last block made of them.
-            documents: the document of each token.
+            context: of all tokens.
             valids: for each depth to go to, which of its positions count in the account.
         """
         for depth, (module, valid) in enumerate(zip(self.ahead, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
-            own = None if documents is None else documents[:, : later.shape[1]]
-            rotate = self.position.rotation(self._span(later[..., 0], None, own))
-            hidden, account = _through(module, self.recompute, hidden, later, rotate, own, valid)
+            own, _ = self._placed(_shortened(context, later.shape[1], valid), later[..., 0])
+            hidden, account = _through(module, self.recompute, hidden, later, context=own)
             assert isinstance(module, AheadModule)
             yield module.norm(hidden), account
 
     def _ahead_losses(
-        self, embedded: Tensor, hidden: Tensor, targets: Tensor, documents: Tensor | None
+        self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext
     ) -> tuple[tuple[AheadLoss, ...], tuple[LayerRouting, ...]]:
         """Return the loss of each depth that the text is long enough for, and the accounts."""
         assert self.settings.ahead is not None
         depths = range(1, min(len(self.ahead), targets.shape[1] - 1) + 1)
-        goals = [ahead_targets(targets, depth, documents) for depth in depths]
-        chain = self._chain(embedded, hidden, documents, [goal != IGNORE for goal in goals])
+        goals = [ahead_targets(targets, depth, context.documents) for depth in depths]
+        chain = self._chain(embedded, hidden, context, [goal != IGNORE for goal in goals])
         weight = self.settings.ahead.weight / len(self.ahead)
         losses, accounts = [], []
         for goal, (final, account) in zip(goals, chain, strict=True):
@@ -384,8 +380,20 @@ class Decoder(nn.Module):
         return loss, (flat != IGNORE).sum()
 
 
-def _through(module: nn.Module, again: bool, *inputs: Any) -> tuple[Tensor, LayerRouting | None]:
+def _through(
+    module: nn.Module, again: bool, *inputs: Tensor, context: ForwardContext
+) -> tuple[Tensor, LayerRouting | None]:
     """Send a stream through a block, which is computed again in the backward pass if so asked."""
     if again and torch.is_grad_enabled():
-        return checkpoint(module, *inputs, RoutingMemory(), use_reentrant=False)
-    return module(*inputs)
+        context = context.but(replay=RoutingReplay())
+        return checkpoint(module, *inputs, context, use_reentrant=False)
+    return module(*inputs, context)
+
+
+def _shortened(context: ForwardContext, length: int, valid: Tensor | None) -> ForwardContext:
+    """Return the context of the first tokens of each row."""
+    documents, positions = (
+        None if each is None else each[:, :length]
+        for each in (context.documents, context.positions)
+    )
+    return ForwardContext(documents=documents, positions=positions, valid=valid)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings, union
-from coterie.model.count import Count
-from coterie.model.experts import LayerRouting, MixtureOfExperts, RoutingMemory
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count
+from coterie.model.experts import LayerRouting, MixtureOfExperts
 from coterie.model.experts.bodies import Body, SwiGLU
 from coterie.model.part import Part
 
@@ -44,8 +45,7 @@ class DensePart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        valid: Bool[Tensor, "B T"] | None = None,
-        memory: RoutingMemory | None = None,
+        context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
         """Compute the layer; nothing is routed, so there is no account."""
         return self.body(x), None

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear
+from coterie.model.costs import Count, linear
 from coterie.model.embedding import Embedding, EmbeddingPart
 from coterie.model.part import Part
 

@@ -11,7 +11,7 @@ from coterie.generate.cache import (
     NoCacheSettings,
     WindowCacheSettings,
 )
-from coterie.model import Keep
+from coterie.model import CacheSpec
 
 B, K, C = 2, 2, 4
 
@@ -58,27 +58,27 @@ def test_pieces_equal_the_whole_at_every_length_around_the_window(window, pieces
     for length in sorted({max(w - 1, 1), w, w + 1, 3 * w, 3 * w + 1}):
         qkv = draw_qkv(length)
         expected = attend(*qkv, 0, 0, window)
-        got = read(settings.build([Keep(window)]), qkv, cut(length, pieces_of), window)
+        got = read(settings.build([CacheSpec(window)]), qkv, cut(length, pieces_of), window)
         torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_a_window_bounds_what_a_token_sees(size):
     qkv = draw_qkv(20)
-    got = read(WindowCacheSettings(size=size).build([Keep(None)]), qkv, [1] * 20, None)
+    got = read(WindowCacheSettings(size=size).build([CacheSpec(None)]), qkv, [1] * 20, None)
     torch.testing.assert_close(got, attend(*qkv, 0, 0, size), atol=1e-12, rtol=0)
 
 
 def test_a_window_larger_than_the_layers_own_keeps_only_its_own():
-    small = WindowCacheSettings(size=50).build([Keep(4)])
+    small = WindowCacheSettings(size=50).build([CacheSpec(4)])
     read(small, draw_qkv(30), [1] * 30, 4)
     assert small.nbytes == 2 * B * K * 6 * C * 8
 
 
 def test_window_memory_does_not_grow_and_full_memory_does():
     full, windowed = (
-        FullCacheSettings(room=4).build([Keep(None)]),
-        WindowCacheSettings().build([Keep(5)]),
+        FullCacheSettings(room=4).build([CacheSpec(None)]),
+        WindowCacheSettings().build([CacheSpec(5)]),
     )
     sizes = []
     for cache in (full, windowed):
@@ -95,14 +95,14 @@ def test_window_memory_does_not_grow_and_full_memory_does():
 
 
 def test_a_wide_window_has_an_eighth_of_spare_room():
-    qkv, cache = draw_qkv(700), WindowCacheSettings().build([Keep(300)])
+    qkv, cache = draw_qkv(700), WindowCacheSettings().build([CacheSpec(300)])
     got = read(cache, qkv, cut(700, 9), 300)
     torch.testing.assert_close(got, attend(*qkv, 0, 0, 300), atol=1e-12, rtol=0)
     assert cache.nbytes == 2 * B * K * (299 + 37) * C * 8
 
 
 def test_the_full_cache_grows_by_doubling():
-    cache = FullCacheSettings(room=2).build([Keep(None)])
+    cache = FullCacheSettings(room=2).build([CacheSpec(None)])
     places = set()
     for step in range(33):
         keys = torch.full((B, K, 1, C), float(step))
@@ -116,7 +116,7 @@ def test_the_full_cache_grows_by_doubling():
 @pytest.mark.parametrize("sinks", [1, 3, 7])
 @pytest.mark.parametrize("pieces_of", [1, 3, 100])
 def test_sinks_stand_before_the_run_or_the_text_is_whole(window, sinks, pieces_of):
-    cache = WindowCacheSettings().build([Keep(window, sinks)])
+    cache = WindowCacheSettings().build([CacheSpec(window, sinks)])
     _, keys, values = draw_qkv(21)
     values, start = values[:, :1, :, :3], 0  # other heads and channels than the keys
     for size in cut(21, pieces_of):
@@ -136,7 +136,7 @@ def test_sinks_stand_before_the_run_or_the_text_is_whole(window, sinks, pieces_o
 
 @pytest.mark.parametrize("fed", [1, 2, 9])  # none of the sinks missing, some, not one
 def test_select_reorders_the_sinks_with_the_rest(fed):
-    layer = WindowCacheSettings().build([Keep(3, 2)]).layers[0]
+    layer = WindowCacheSettings().build([CacheSpec(3, 2)]).layers[0]
     _, keys, values = draw_qkv(14)
     values, swapped = values[:, :1, :, :3], [1, 0, 1]
     layer.append(keys[:, :, :fed], values[:, :, :fed])
@@ -151,7 +151,9 @@ def test_select_reorders_the_sinks_with_the_rest(fed):
 
 
 def test_a_size_caps_windows_and_keeps_sinks_and_summaries():
-    cache = WindowCacheSettings(size=3).build([Keep(9, 2), Keep(None, 2), Keep(summaries=True)])
+    cache = WindowCacheSettings(size=3).build(
+        [CacheSpec(9, 2), CacheSpec(None, 2), CacheSpec(summaries=True)]
+    )
     _, keys, values = draw_qkv(12)
     places = []
     for at in range(12):
@@ -162,7 +164,7 @@ def test_a_size_caps_windows_and_keeps_sinks_and_summaries():
 
 @pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=2)])
 def test_summaries_take_the_place_of_what_they_summarise(settings):
-    cache = settings.build([Keep(summaries=True)])
+    cache = settings.build([CacheSpec(summaries=True)])
     layer = cache.layers[0]
     _, keys, values = draw_qkv(90)
     values = values[:, :1, :, :3]
@@ -194,7 +196,7 @@ def test_summaries_take_the_place_of_what_they_summarise(settings):
 
 @pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=4)])
 def test_select_keeps_and_repeats_rows(settings):
-    cache = settings.build([Keep(None)])
+    cache = settings.build([CacheSpec(None)])
     qkv = draw_qkv(9)
     read(cache, [each[:, :, :6] for each in qkv], [6], None)
     cache.select(torch.tensor([1, 1, 0]))
@@ -207,9 +209,9 @@ def test_select_keeps_and_repeats_rows(settings):
 
 def test_select_keeps_what_parts_carry_on():
     cache = FullCacheSettings().build([])
-    cache.carried["place"] = torch.tensor([[7], [8]])
+    cache.state["place"] = torch.tensor([[7], [8]])
     cache.select(torch.tensor([1, 1, 0]))
-    assert cache.carried["place"].tolist() == [[8], [8], [7]]
+    assert cache.state["place"].tolist() == [[8], [8], [7]]
 
 
 def test_recent_tokens_are_the_latest_and_survive_many_steps():
@@ -224,7 +226,7 @@ def test_recent_tokens_are_the_latest_and_survive_many_steps():
 
 
 def test_no_cache_keeps_nothing_and_the_union_is_complete():
-    assert NoCacheSettings().build([Keep(None)]) is None
+    assert NoCacheSettings().build([CacheSpec(None)]) is None
     assert set(members(CacheSettings)) == {
         FullCacheSettings, WindowCacheSettings, NoCacheSettings
     }  # fmt: skip

@@ -5,8 +5,9 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import attention_keeps
+from coterie.generate.reading import cache_specs
 from coterie.model import Attention, DecoderSettings, Embedding, Position
+from coterie.model.context import ForwardContext
 
 W = 5
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -81,9 +82,13 @@ def compare(decoder, dtype=torch.float64, lengths=(3 * W + 1,)):
         expected = decoder(tokens).logits
         for pieces in (cut(length, 1), cut(length, 3), prefill_then_one(length)):
             for settings in (FullCacheSettings(room=2), WindowCacheSettings()):
-                cache = settings.build(attention_keeps(decoder))
+                cache = settings.build(cache_specs(decoder))
                 got = torch.cat(
-                    [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, 1)], 1
+                    [
+                        decoder(piece, context=ForwardContext(cache=cache)).logits
+                        for piece in tokens.split(pieces, 1)
+                    ],
+                    1,
                 )
                 torch.testing.assert_close(got, expected, atol=TOLERANCE[dtype], rtol=0)
                 assert cache.length == length
@@ -112,8 +117,11 @@ def test_positions_are_known_behind_a_gap_between_sinks_and_window(attention, pa
     mask = {"window": 7, "sinks": 2, "sparse": pattern}
     decoder = build(layers=1, attention=attention | mask)
     tokens = torch.randint(0, 11, (2, 18), generator=torch.Generator().manual_seed(4))
-    cache = WindowCacheSettings().build(attention_keeps(decoder))
-    pieces = [decoder(piece, cache=cache).logits for piece in tokens.split([11, 1, 3, 1, 1, 1], 1)]
+    cache = WindowCacheSettings().build(cache_specs(decoder))
+    pieces = [
+        decoder(piece, context=ForwardContext(cache=cache)).logits
+        for piece in tokens.split([11, 1, 3, 1, 1, 1], 1)
+    ]
     torch.testing.assert_close(torch.cat(pieces, 1), decoder(tokens).logits, atol=1e-10, rtol=0)
 
 
@@ -132,8 +140,10 @@ def test_a_cache_smaller_than_the_layers_own_window_is_a_smaller_window():
     full = build(attention={"kind": "grouped", "heads": 4})
     narrow = build(attention={"kind": "grouped", "heads": 4, "window": 3})
     tokens = torch.randint(0, 11, (2, 17), generator=torch.Generator().manual_seed(3))
-    cache = WindowCacheSettings(size=3).build(attention_keeps(full))
-    got = torch.cat([full(piece, cache=cache).logits for piece in tokens.split(1, 1)], 1)
+    cache = WindowCacheSettings(size=3).build(cache_specs(full))
+    got = torch.cat(
+        [full(piece, context=ForwardContext(cache=cache)).logits for piece in tokens.split(1, 1)], 1
+    )
     torch.testing.assert_close(got, narrow(tokens).logits, atol=1e-10, rtol=0)
     assert not torch.allclose(got, full(tokens).logits, atol=1e-3)
 
@@ -141,9 +151,9 @@ def test_a_cache_smaller_than_the_layers_own_window_is_a_smaller_window():
 @torch.inference_mode()
 def test_memory_of_a_windowed_model_stops_growing():
     decoder = build(attention=ATTENTIONS["window"])
-    cache = WindowCacheSettings().build(attention_keeps(decoder))
+    cache = WindowCacheSettings().build(cache_specs(decoder))
     sizes = []
     for _ in range(60):
-        decoder(torch.zeros(1, 1, dtype=torch.long), cache=cache)
+        decoder(torch.zeros(1, 1, dtype=torch.long), context=ForwardContext(cache=cache))
         sizes.append(cache.nbytes)
     assert sizes[0] == sizes[-1] == 2 * 2 * 2 * (2 * (W - 1)) * 4 * 8

@@ -58,11 +58,13 @@ class PlainCache:
     """The past of texts read by a decoder."""
 
     def __init__(self, decoder: Decoder) -> None:
-        keeps = [plan.attention.keep() for plan in decoder.settings.plans()]
-        self.layers = [PlainSummaryCache() if k.summaries else PlainLayerCache() for k in keeps]
+        specs = [plan.attention.cache_spec() for plan in decoder.settings.plans()]
+        self.layers = [
+            PlainSummaryCache() if spec.summaries else PlainLayerCache() for spec in specs
+        ]
         self.length = 0
         self.tokens = None
-        self.carried = {}
+        self.state = {}
 
     def recent_tokens(self, count: int):
         return None if self.tokens is None else self.tokens[:, -count:]

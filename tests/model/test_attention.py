@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coterie.model import Keep
+from coterie.model import CacheSpec
 from coterie.model.attention import GroupedAttention
+from coterie.model.context import ForwardContext
 from coterie.model.position import Rotation
 
 GROUPED = {"kind": "grouped", "heads": 4, "kv_heads": 2}
@@ -34,7 +35,7 @@ def test_packed_documents_are_read_as_if_alone(attention, position, make_decoder
     tokens = torch.randint(23, (2, 31), generator=generator)
     lengths = [(12, 19), (1, 30)]
     documents = torch.tensor([[7] * a + [3] * b for a, b in lengths])
-    packed = decoder(tokens, documents=documents).logits
+    packed = decoder(tokens, context=ForwardContext(documents=documents)).logits
     assert not torch.allclose(packed, decoder(tokens).logits)
     for row, (first, _) in enumerate(lengths):
         for part in (slice(0, first), slice(first, 31)):
@@ -57,7 +58,10 @@ def test_window_of_a_decoder_with_and_without_cache(
         # One layer: exactly the next w − 1 positions see the change, and no other.
         assert moved.nonzero().flatten().tolist() == list(range(at, min(at + window, length)))
     cache = plain_cache(decoder)
-    parts = [decoder(piece, cache=cache).logits for piece in tokens.split(1, dim=1)]
+    parts = [
+        decoder(piece, context=ForwardContext(cache=cache)).logits
+        for piece in tokens.split(1, dim=1)
+    ]
     torch.testing.assert_close(torch.cat(parts, 1), logits, rtol=0, atol=1e-12)
 
 
@@ -121,8 +125,8 @@ def test_norms_of_queries_and_keys_by_head_or_over_all(over):
 
 def test_the_logits_are_multiplied_by_the_rotations_scale():
     _, part, x = built()
-    plain = part(x, Rotation(lambda each: each))
-    scaled = part(x, Rotation(lambda each: each, 2.5))
+    plain = part(x, ForwardContext(rotation=Rotation(lambda each: each)))
+    scaled = part(x, ForwardContext(rotation=Rotation(lambda each: each, 2.5)))
     assert not torch.allclose(plain, scaled)
     with torch.no_grad():
         part.query.mul_(2.5)
@@ -136,15 +140,18 @@ def test_counts_the_pairs_that_the_mask_lets_through():
         at = torch.arange(40)
         pairs = int(settings.mask().visible(at, at).sum())
         assert products.flops == pytest.approx(4 * 16 * pairs / 40)
-    assert GroupedAttention(window=7, sinks=3).keep() == Keep(7, 3)
-    assert GroupedAttention.model_validate({"sparse": "strided"}).keep() == Keep()
+    assert GroupedAttention(window=7, sinks=3).cache_spec() == CacheSpec(7, 3)
+    assert GroupedAttention.model_validate({"sparse": "strided"}).cache_spec() == CacheSpec()
 
 
 def test_runs_in_half_precision_beside_a_cache_of_it(make_decoder, plain_cache, draw_tokens):
     decoder = make_decoder(torch.bfloat16, attention=GROUPED | {"window": 5, "sinks": 1})
     tokens, cache = draw_tokens(1, 11), plain_cache(decoder)
     with torch.inference_mode():
-        parts = [decoder(piece, cache=cache).logits for piece in tokens.split((4, 1, 6), dim=1)]
+        parts = [
+            decoder(piece, context=ForwardContext(cache=cache)).logits
+            for piece in tokens.split((4, 1, 6), dim=1)
+        ]
         whole = decoder(tokens).logits
     cosine = F.cosine_similarity(torch.cat(parts, 1).float(), whole.float(), dim=-1)
     assert cosine.min() > 0.99

@@ -29,10 +29,9 @@ from coterie.model.attention.backends import (
 from coterie.model.attention.backends.flash import FlashFunction
 from coterie.model.attention.backends.flex import definition
 from coterie.model.attention.backends.measured import MeasuredFunction
-from coterie.model.attention.mask import Mask
+from coterie.model.attention.mask import Mask, document_starts
 from coterie.model.attention.products import attend
 from coterie.model.attention.sparse import BlockPattern, DilatedPattern, StridedPattern
-from coterie.model.attention.visible import document_starts
 
 HERE = [AutoBackend(), DenseBackend(), SDPABackend(), BlockedBackend()]
 MASKS = {
@@ -83,6 +82,10 @@ def runs(numbers):
         begin += length
 
 
+def starts_of(documents):
+    return None if documents is None else document_starts(documents)
+
+
 def oracle(query, keys, values, seen, scale=None):
     """Softmax over the keys that a table lets through, head by head, in float64."""
     query, keys, values = (each.double() for each in (query, keys, values))
@@ -124,7 +127,7 @@ def test_agrees_with_the_definition(backend, mask, queries, keys):
 def test_packed_documents_are_read_as_if_alone(backend, mask):
     inputs = draw(50, 50, heads=(2, 1))
     documents = documents_of([30, 1, 19], [5, 40, 5])
-    got = attend(*inputs, mask, documents=documents, backend=backend)
+    got = attend(*inputs, mask, starts=starts_of(documents), backend=backend)
     expected = oracle(*inputs, table(mask, 50, 50, documents))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     alone = [each[1:, :, 5:45] for each in inputs]
@@ -140,7 +143,7 @@ def test_gradients_are_those_of_the_definition(backend, mask, packed):
     inputs = [each.requires_grad_() for each in draw(40, 40)]
     documents = documents_of([25, 15], [3, 37]) if packed else None
     slope = torch.randn(2, 4, 40, 6, dtype=torch.float64)
-    got = attend(*inputs, mask, documents=documents, backend=backend)
+    got = attend(*inputs, mask, starts=starts_of(documents), backend=backend)
     expected = oracle(*inputs, table(mask, 40, 40, documents))
     for one, other in zip(
         torch.autograd.grad(got, inputs, slope),
@@ -197,10 +200,11 @@ def test_dropout_leaves_the_mean_and_its_gradient(backend, packed):
     inputs = [each.requires_grad_() for each in draw(20, 20, (1, 1), (4, 4), batch=1)]
     rows = 400  # each drops other weights
     documents = documents_of([12, 8]) if packed else None
-    exact = attend(*inputs, Mask(9, 1), documents=documents, backend=backend)
+    exact = attend(*inputs, Mask(9, 1), starts=starts_of(documents), backend=backend)
     many = attend(
         *(each.expand(rows, -1, -1, -1) for each in inputs), Mask(9, 1), dropout=0.5,
-        documents=None if documents is None else documents.expand(rows, -1), backend=backend,
+        starts=starts_of(None if documents is None else documents.expand(rows, -1)),
+        backend=backend,
     )  # fmt: skip
     assert not torch.equal(many[0], many[1])
     mean = many.mean(0)
@@ -271,7 +275,7 @@ def test_flex_sees_the_same(mask, packed):
     places = torch.cat((torch.arange(call.lead), torch.arange(call.lead + cut, 40)))
     assert torch.equal(made[:, 0], seen[:, :, places])
     if mask in (MASKS["sinks"], MASKS["blocks"]):  # torch takes seconds to trace each size
-        got = attend(*draw(queries, 40), mask, documents=documents, backend=FlexBackend())
+        got = attend(*draw(queries, 40), mask, starts=starts_of(documents), backend=FlexBackend())
         torch.testing.assert_close(got, oracle(*draw(queries, 40), seen), rtol=0, atol=1e-12)
 
 
@@ -328,7 +332,7 @@ def test_flash_is_told_what_is_meant(window, queries, keys):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     if queries == keys:
         documents = documents_of([30, 1, 9], [40])
-        got = attend(*inputs, Mask(window), documents=documents, backend=StandIn())
+        got = attend(*inputs, Mask(window), starts=starts_of(documents), backend=StandIn())
         expected = oracle(*inputs, table(Mask(window), 40, 40, documents))
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
@@ -446,7 +450,7 @@ def test_the_automatic_choice_follows_sizes(queries, keys, mask, expected, monke
 COMPILED = """
 import torch
 from coterie.model.attention.backends import BlockedBackend, blocked
-from coterie.model.attention.mask import Mask
+from coterie.model.attention.mask import Mask, document_starts
 from coterie.model.attention.products import attend
 
 blocked._TILE = 16
@@ -455,7 +459,7 @@ inputs = [torch.randn(2, heads, 24, 4).double().requires_grad_() for heads in (4
 documents = (torch.arange(24) // 15).expand(2, 24)
 
 def run(*each):
-    packed = attend(*each, Mask(9, 2), documents=documents, backend=backend)
+    packed = attend(*each, Mask(9, 2), starts=document_starts(documents), backend=backend)
     return packed * attend(*each, Mask(5), backend=backend)
 
 compiled = torch.compile(run, backend="aot_eager", fullgraph=True)

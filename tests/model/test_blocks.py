@@ -1,4 +1,4 @@
-"""Blocks: arrangements against their formulas, dropouts by their means, counts by operations."""
+"""Blocks: block layouts against their formulas, dropouts by their means, counts by operations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def rms(x, weight):
 @pytest.mark.parametrize("gate", ["none", "token", "channel"])
 @pytest.mark.parametrize("norms", ["shared", "own"])
 def test_parallel_branches_are_mixed_by_the_formula(gate, norms, make_decoder):
-    block = make_decoder(arrangement={"kind": "parallel", "gate": gate, "norms": norms}).blocks[1]
+    block = make_decoder(block_layout={"kind": "parallel", "gate": gate, "norms": norms}).blocks[1]
     x = torch.randn(2, 7, 16, dtype=torch.float64)
     out, _ = block(x)
     normal = rms(x, block.attention_norm.weight)
@@ -36,7 +36,7 @@ def test_parallel_branches_are_mixed_by_the_formula(gate, norms, make_decoder):
             if gate == "none":
                 expected[row, t] = x[row, t] + a + f
                 continue
-            part = block.arrangement
+            part = block.block_layout
             sums = (part.gate * normal[row, t]).sum(-1) + part.gate_bias
             share = 1 / (1 + torch.exp(-sums))
             expected[row, t] = x[row, t] + share * a + (1 - share) * f
@@ -45,8 +45,8 @@ def test_parallel_branches_are_mixed_by_the_formula(gate, norms, make_decoder):
 
 def test_a_gate_without_bias_and_weights_takes_half_of_each(make_decoder):
     settings = {"kind": "parallel", "gate": "channel", "gate_bias": False}
-    block = make_decoder(arrangement=settings).blocks[0]
-    torch.nn.init.zeros_(block.arrangement.gate)
+    block = make_decoder(block_layout=settings).blocks[0]
+    torch.nn.init.zeros_(block.block_layout.gate)
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     normal = rms(x, block.attention_norm.weight)
     expected = x + (block.attention(normal) + block.feedforward(normal)[0]) / 2
@@ -55,7 +55,7 @@ def test_a_gate_without_bias_and_weights_takes_half_of_each(make_decoder):
 
 def test_blocks_may_be_arranged_differently(make_decoder):
     decoder = make_decoder(
-        blocks={"side": {"arrangement": "parallel"}, "row": {}}, pattern=["side", "row"]
+        blocks={"side": {"block_layout": "parallel"}, "row": {}}, pattern=["side", "row"]
     )
     assert decoder.blocks[0].feedforward_norm is None
     assert decoder.blocks[1].feedforward_norm is not None
@@ -64,7 +64,7 @@ def test_blocks_may_be_arranged_differently(make_decoder):
 @pytest.mark.parametrize("gate", ["none", "token", "channel"])
 @pytest.mark.parametrize("further", [{}, {"value": {}}])
 def test_operations_are_counted_exactly(gate, further, make_settings):
-    settings = make_settings(arrangement={"kind": "parallel", "gate": gate}, **further)
+    settings = make_settings(block_layout={"kind": "parallel", "gate": gate}, **further)
     decoder = settings.build()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         decoder(torch.zeros(1, 1, dtype=torch.long))
@@ -117,10 +117,12 @@ def test_stochastic_depth_leaves_rows_out_more_often_with_depth(make_decoder):
     assert shares == pytest.approx(sorted([0.16, 0.24, 0.24, 0.36]), abs=0.03)
 
 
-@pytest.mark.parametrize("arrangement", ["sequential", "parallel"])
-def test_stochastic_depth_keeps_each_update_s_mean(arrangement, make_decoder):
+@pytest.mark.parametrize("block_layout", ["sequential", "parallel"])
+def test_stochastic_depth_keeps_each_update_s_mean(block_layout, make_decoder):
     # Of one layer: what attention adds has the mean that evaluation adds.
-    block = make_decoder(layers=1, stochastic_depth=0.3, arrangement=arrangement).blocks[0].train()
+    block = (
+        make_decoder(layers=1, stochastic_depth=0.3, block_layout=block_layout).blocks[0].train()
+    )
     x = torch.randn(1, 2, 16, dtype=torch.float64)
     update = block.attention(block.attention_norm(x))
     torch.manual_seed(1)
@@ -144,7 +146,11 @@ def test_rows_left_out_are_routed_and_counted_all_the_same(make_decoder, draw_to
 DROPS = [
     {"dropout": {"kind": "structured", "rate": 0.3, "size": 4}},
     {"stochastic_depth": 0.5},
-    {"dropout": 0.2, "stochastic_depth": 0.5, "arrangement": {"kind": "parallel", "gate": "token"}},
+    {
+        "dropout": 0.2,
+        "stochastic_depth": 0.5,
+        "block_layout": {"kind": "parallel", "gate": "token"},
+    },
 ]
 
 
@@ -154,7 +160,7 @@ def test_nothing_is_dropped_in_evaluation_and_something_in_training(
 ):
     decoder, plain = (
         make_decoder(**changes),
-        make_decoder(arrangement=changes.get("arrangement", "sequential")),
+        make_decoder(block_layout=changes.get("block_layout", "sequential")),
     )
     tokens = draw_tokens()
     assert torch.equal(decoder(tokens).logits, plain(tokens).logits)
@@ -169,7 +175,7 @@ def test_nothing_is_dropped_in_evaluation_and_something_in_training(
 @pytest.mark.parametrize("changes", [
     *(drop | {"feedforward": MOE} for drop in DROPS),
     {"feedforward": MOE, "ahead": {"depth": 2}, "dropout": 0.2},
-    {"arrangement": {"kind": "parallel", "gate": "channel", "norms": "own"}, "feedforward": MOE},
+    {"block_layout": {"kind": "parallel", "gate": "channel", "norms": "own"}, "feedforward": MOE},
 ])  # fmt: skip
 def test_recomputing_repeats_every_draw(changes, make_decoder, draw_tokens):
     tokens = draw_tokens(4, 12)

@@ -20,9 +20,9 @@ from safetensors.torch import load, save
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model import (
-    Arrangement,
     Attention,
     Balance,
+    BlockLayout,
     Body,
     Compute,
     Dropout,
@@ -34,6 +34,7 @@ from coterie.model import (
     parameter_roles,
     update_balance,
 )
+from coterie.model.context import ForwardContext
 from coterie.model.experts import Noise, Score, Select
 
 VARIANT_FILES = Path(__file__).with_name("variants")
@@ -61,7 +62,7 @@ VARIANTS = [
     *each("norm", Norm, lambda value: {"norm": value}),
     *each("embedding", Embedding, lambda value: {"embedding": value}),
     *each("feedforward", FeedForward, lambda value: {"feedforward": value}),
-    *each("arrangement", Arrangement, lambda value: {"arrangement": value}),
+    *each("block_layout", BlockLayout, lambda value: {"block_layout": value}),
     *each("body", Body, lambda v: {"feedforward": {"kind": "dense", "body": v | {"bias": True}}}),
     *each("expert", Body, lambda v: moe(experts=[{"body": v | {"bias": True}, "count": 4}])),
     *each("score", Score, lambda value: moe(router={"score": value, "z_loss": 0.1})),
@@ -97,7 +98,7 @@ def test_counts_what_is_built(changes, make_settings, make_decoder, plain_cache,
     decoder, counts = make_decoder(**changes), count(settings)
     assert counts.parameters == sum(parameter.numel() for parameter in decoder.parameters())
     cache = plain_cache(decoder)
-    decoder(draw_tokens(1, 5), cache=cache)
+    decoder(draw_tokens(1, 5), context=ForwardContext(cache=cache))
     assert counts.cache_bytes_per_token * 5 == cache.elements * 4
     assert set(parameter_roles(decoder)) == {name for name, _ in decoder.named_parameters()}
 
@@ -119,7 +120,10 @@ def test_no_token_sees_the_future(changes, make_decoder, draw_tokens):
 def test_cached_equals_uncached(changes, pieces, make_decoder, plain_cache, draw_tokens):
     decoder, tokens = make_decoder(**changes), draw_tokens(2, 11)
     cache = plain_cache(decoder)
-    parts = [decoder(piece, cache=cache).logits for piece in tokens.split(pieces, dim=1)]
+    parts = [
+        decoder(piece, context=ForwardContext(cache=cache)).logits
+        for piece in tokens.split(pieces, dim=1)
+    ]
     torch.testing.assert_close(
         torch.cat(parts, 1), decoder(tokens).logits, rtol=0, atol=1e-12
     )  # fmt: skip
@@ -227,7 +231,7 @@ def covering_case(number: int) -> dict[str, Any]:
         "position": pick(Position, number // 2),
         "norm": pick(Norm, number),
         "embedding": pick(Embedding, number),
-        "arrangement": pick(Arrangement, number // 2),
+        "block_layout": pick(BlockLayout, number // 2),
         "dropout": pick(Dropout, number) | {"rate": 0.2},
         "blocks": {
             "dense": {"feedforward": {"kind": "dense", "body": pick(Body, number)}},

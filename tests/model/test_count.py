@@ -20,8 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from coterie.foundation.layers import load_settings
 from coterie.generate.cache import FullCacheSettings
 from coterie.model import Decoder, DecoderSettings, Part, count
-from coterie.model.attention.mask import Mask, MaskSettings
-from coterie.model.summary import count_tree
+from coterie.model.attention.mask_settings import Mask, MaskSettings
+from coterie.model.context import ForwardContext
+from coterie.model.count import count_tree
 from coterie.presets import preset_layers, preset_names
 from coterie.train.settings import RunSettings
 
@@ -155,12 +156,14 @@ def test_the_token_at_a_position_costs_what_decoding_it_does(name):
     # s15era is left out: latents are read without unfolding them, which costs otherwise.
     model = plainly(tiny(name))
     decoder = model.build().eval()
-    cache = FullCacheSettings().build([plan.attention.keep() for plan in model.plans()])
+    cache = FullCacheSettings().build([plan.attention.cache_spec() for plan in model.plans()])
     tokens = torch.randint(1, 60, (1, 20))
-    measured(decoder, tokens[:, :13], cache=cache)
+    measured(decoder, tokens[:, :13], context=ForwardContext(cache=cache))
     differences = []
     for position in range(14, 21):
-        flops, output = measured(decoder, tokens[:, position - 1 : position], cache=cache)
+        flops, output = measured(
+            decoder, tokens[:, position - 1 : position], context=ForwardContext(cache=cache)
+        )
         expected = count(model).decoding_flops(position) + misplaced(model, decoder, output)
         differences.append(flops - expected)
     if name == "mymoe":  # a chunk is summed up by its last token, and counted with the next one

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from coterie.model import count, routed_layers, selection_biases, update_balance
+from coterie.model.context import ForwardContext
 from coterie.model.heads import PooledSettings, ahead_targets
+from coterie.model.position import Span
 from coterie.train.objective import Account, count_valid, count_valid_ahead, objective
 
 MOE = {
@@ -28,10 +30,13 @@ def slow_chain(decoder, tokens):
     """Return the logits of each depth for one text [T], position by position and from scratch."""
     embedded = F.embedding(tokens, decoder.embedding.weight)
     stream = embedded[None]
-    rotate = decoder.position.rotation
-    span = decoder._span
+
+    def placed(count):
+        span = Span(0, count, tokens.device)
+        return ForwardContext(rotation=decoder.position.rotation(span))
+
     for block in decoder.blocks:
-        stream, _ = block(stream, rotate(span(tokens[None], None, None)))
+        stream, _ = block(stream, placed(len(tokens)))
     states = list(stream[0])
     found = []
     for depth, module in enumerate(decoder.ahead, start=1):
@@ -43,8 +48,7 @@ def slow_chain(decoder, tokens):
         states = []
         for i in range(len(joined)):  # each position from its own past alone
             past = torch.stack(joined[: i + 1])[None]
-            at = rotate(span(tokens[None, : i + 1], None, None))
-            states.append(module.block(past, at)[0][0, -1])
+            states.append(module.block(past, placed(i + 1))[0][0, -1])
         finals = [rms(state, module.norm.weight) for state in states]
         found.append(torch.stack([decoder.head.weight @ final for final in finals]))
     return found
@@ -106,7 +110,7 @@ def test_nothing_is_predicted_across_documents(make_decoder, draw_tokens):
     decoder, tokens = make_decoder(ahead={"depth": 2}).train(), draw_tokens(1, 10)
     goals = tokens.roll(-1, 1)
     goals[0, [3, 6, 9]] = -100
-    whole = decoder(tokens, goals, documents=documents)
+    whole = decoder(tokens, goals, context=ForwardContext(documents=documents))
     alone = [decoder(tokens[:, a:b], goals[:, a:b]) for a, b in ((0, 4), (4, 7), (7, 10))]
     for depth in range(2):
         parts = [each.ahead[depth] for each in alone]
@@ -214,20 +218,23 @@ def test_padding_changes_no_text_s_vector(make_decoder, draw_tokens):
     decoder, tokens = make_decoder(pooled={"dim": 6}), draw_tokens(2, 9)
     valid = torch.ones_like(tokens, dtype=torch.bool)
     valid[1, 5:] = False
-    together = decoder(tokens, valid=valid)
+    together = decoder(tokens, context=ForwardContext(valid=valid))
     alone = decoder(tokens[1:, :5]).embedding
     torch.testing.assert_close(together.embedding[1:], alone)
     torch.testing.assert_close(together.embedding.norm(dim=-1), torch.ones(2).double())
-    with_loss = decoder(tokens, tokens, valid=valid)
+    with_loss = decoder(tokens, tokens, context=ForwardContext(valid=valid))
     torch.testing.assert_close(with_loss.embedding, together.embedding)
-    last = decoder(tokens, valid=valid, last=1)
+    last = decoder(tokens, context=ForwardContext(valid=valid), last=1)
     torch.testing.assert_close(last.embedding, together.embedding)
 
 
 def test_rows_that_are_no_whole_text_have_no_vector(make_decoder, draw_tokens, plain_cache):
     decoder, tokens = make_decoder(pooled={}), draw_tokens()
-    assert decoder(tokens, cache=plain_cache(decoder)).embedding is None
-    assert decoder(tokens, documents=torch.zeros_like(tokens)).embedding is None
+    assert decoder(tokens, context=ForwardContext(cache=plain_cache(decoder))).embedding is None
+    assert (
+        decoder(tokens, context=ForwardContext(documents=torch.zeros_like(tokens))).embedding
+        is None
+    )
     assert make_decoder()(tokens).embedding is None
 
 

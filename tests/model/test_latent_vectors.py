@@ -9,6 +9,8 @@ from torch import Tensor
 from coterie.foundation.errors import CoterieError
 from coterie.model import count
 from coterie.model.attention import LatentVectorAttention
+from coterie.model.attention.mask import document_starts
+from coterie.model.context import ForwardContext
 from coterie.model.position import RotaryPosition, Rotation, Span
 
 CHANNELS = 6
@@ -73,15 +75,19 @@ def test_equals_the_definition(length, layout):
     part, x = build(), draw(length)
     rotate = None if layout is None else rotation(length, layout, scale=1.3)
     expected = torch.cat([loops(part, row[None], rotate) for row in x])
-    torch.testing.assert_close(part(x, rotate), expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        part(x, ForwardContext(rotation=rotate)), expected, rtol=0, atol=1e-10
+    )
 
 
 @torch.no_grad()
 def test_summaries_depend_on_distances_alone():
     part, x = build(), draw(14, batch=1)
     at = torch.arange(14)[None]
-    moved = part(x, rotation(14, "half", at + 9))
-    torch.testing.assert_close(moved, part(x, rotation(14, "half", at)), rtol=0, atol=1e-6)
+    moved = part(x, ForwardContext(rotation=rotation(14, "half", at + 9)))
+    torch.testing.assert_close(
+        moved, part(x, ForwardContext(rotation=rotation(14, "half", at))), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("changes", [{"chunk": 1, "latents": 1}, {"chunk": 12, "latents": 4}])
@@ -96,7 +102,10 @@ def test_without_anything_to_summarise_it_is_ordinary_attention(
     expected = ordinary(tokens).logits
     torch.testing.assert_close(latent(tokens).logits, expected, rtol=0, atol=1e-12)
     cache = plain_cache(latent)
-    pieces = [latent(piece, cache=cache).logits for piece in tokens.split([2, 6, 3], 1)]
+    pieces = [
+        latent(piece, context=ForwardContext(cache=cache)).logits
+        for piece in tokens.split([2, 6, 3], 1)
+    ]
     torch.testing.assert_close(torch.cat(pieces, 1), expected, rtol=0, atol=1e-12)
 
 
@@ -107,12 +116,17 @@ def test_chunks_begin_anew_with_each_document(layout):
     lengths = [[6, 9, 4], [1, 18]]
     documents = torch.tensor([[i for i, n in enumerate(row) for _ in range(n)] for row in lengths])
     at = torch.tensor([[i for n in row for i in range(n)] for row in lengths])
-    packed = part(x, rotation(19, layout, at), documents=documents)
+    packed = part(
+        x,
+        ForwardContext(
+            rotation=rotation(19, layout, at), document_starts=document_starts(documents)
+        ),
+    )
     for row, sizes in enumerate(lengths):
         start = 0
         for size in sizes:
             text = x[row : row + 1, start : start + size]
-            alone = part(text, rotation(size, layout))
+            alone = part(text, ForwardContext(rotation=rotation(size, layout)))
             torch.testing.assert_close(
                 packed[row : row + 1, start : start + size], alone, rtol=0, atol=1e-12
             )
@@ -123,9 +137,17 @@ def test_gradients_of_documents_equal_those_of_each_alone():
     documents, at = torch.tensor([[0] * 6 + [1] * 5]), torch.tensor([[*range(6), *range(5)]])
     part, x = build(), draw(11, batch=1)
     weights = torch.linspace(-1, 1, 12, dtype=torch.float64)
-    packed = part(x, rotation(11, "half", at), documents=documents)
+    packed = part(
+        x,
+        ForwardContext(
+            rotation=rotation(11, "half", at), document_starts=document_starts(documents)
+        ),
+    )
     together = torch.autograd.grad((packed * weights).sum(), list(part.parameters()))
-    alone = [part(x[:, :6], rotation(6, "half")), part(x[:, 6:], rotation(5, "half"))]
+    alone = [
+        part(x[:, :6], ForwardContext(rotation=rotation(6, "half"))),
+        part(x[:, 6:], ForwardContext(rotation=rotation(5, "half"))),
+    ]
     apart = torch.autograd.grad(sum((each * weights).sum() for each in alone), part.parameters())
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
@@ -134,7 +156,7 @@ def test_gradients_of_documents_equal_those_of_each_alone():
 @pytest.mark.parametrize(("length", "reached"), [(4, False), (5, True), (12, True)])
 def test_gradients_reach_the_latents_from_the_second_chunk_on(length, reached):
     part = build()
-    part(draw(length), rotation(length, "half")).square().sum().backward()
+    part(draw(length), ForwardContext(rotation=rotation(length, "half"))).square().sum().backward()
     gradient = part.latents.grad
     assert (gradient is not None and bool((gradient.abs().sum(-1) > 0).all())) == reached
 
@@ -149,7 +171,7 @@ def test_a_cache_holds_summaries_and_the_running_chunk(
     cache, read = plain_cache(decoder), 0
     expected = decoder(tokens).logits
     for piece in tokens.split(pieces, 1):
-        got = decoder(piece, cache=cache).logits
+        got = decoder(piece, context=ForwardContext(cache=cache)).logits
         torch.testing.assert_close(
             got, expected[:, read : read + len(piece[0])], rtol=0, atol=1e-12
         )

@@ -9,8 +9,8 @@ import time
 import pytest
 import torch
 
-from coterie.model import Keep
-from coterie.model.attention.mask import Mask, MaskSettings
+from coterie.model import CacheSpec
+from coterie.model.attention.mask_settings import Mask, MaskSettings
 from coterie.model.attention.sparse import BlockPattern, DilatedPattern, StridedPattern
 
 LENGTH = 70
@@ -112,10 +112,12 @@ def test_drawn_blocks_are_as_many_as_asked_for_and_move_with_the_seed():
 
 
 def test_what_a_cache_keeps():
-    assert Mask().keep() == Keep()
-    assert Mask(8, 2).keep() == Keep(8, 2)
-    assert Mask(8, 2, DilatedPattern()).keep() == Keep(8, 2)
-    assert Mask(None, 2, StridedPattern()).keep() == Keep(), "a pattern may reach anywhere"
+    assert Mask().cache_spec() == CacheSpec()
+    assert Mask(8, 2).cache_spec() == CacheSpec(8, 2)
+    assert Mask(8, 2, DilatedPattern()).cache_spec() == CacheSpec(8, 2)
+    assert Mask(None, 2, StridedPattern()).cache_spec() == CacheSpec(), (
+        "a pattern may reach anywhere"
+    )
 
 
 def test_counting_a_long_text_is_quick_and_exact():

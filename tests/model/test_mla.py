@@ -8,6 +8,8 @@ from torch import Tensor
 
 from coterie.model import DecoderSettings, count
 from coterie.model.attention import LatentAttention
+from coterie.model.attention.mask import document_starts
+from coterie.model.context import ForwardContext
 from coterie.model.position import RotaryPosition, Rotation, Span
 
 transformers = pytest.importorskip("transformers", reason="the test extra brings it")
@@ -153,7 +155,10 @@ def test_logits_equal_those_of_deepseek_in_transformers(
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(decoder(tokens).logits, expected, rtol=0, atol=1e-8)
     cache = plain_cache(decoder)
-    pieces = [decoder(piece, cache=cache).logits for piece in tokens.split([30, 1, 1, 8], 1)]
+    pieces = [
+        decoder(piece, context=ForwardContext(cache=cache)).logits
+        for piece in tokens.split([30, 1, 1, 8], 1)
+    ]
     torch.testing.assert_close(torch.cat(pieces, 1), expected, rtol=0, atol=1e-8)
 
 
@@ -211,7 +216,12 @@ FORMS = {
 def test_both_forms_equal_the_definition(changes, visible, form):
     part, x = build(**changes, **form), draw(9)
     rotate = rotation(0, 9, scale=1.3)
-    torch.testing.assert_close(part(x, rotate), loops(part, x, rotate, visible), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        part(x, ForwardContext(rotation=rotate)),
+        loops(part, x, rotate, visible),
+        rtol=0,
+        atol=1e-10,
+    )
 
 
 MASKS = {
@@ -230,7 +240,12 @@ def test_absorbed_equals_plain_with_gradients_and_documents(changes):
         answers = []
         for absorb in (False, True):
             part, given = build(**changes, absorb=absorb), x.clone().requires_grad_()
-            answer = part(given, rotate, documents=rows)
+            answer = part(
+                given,
+                ForwardContext(
+                    rotation=rotate, document_starts=None if rows is None else document_starts(rows)
+                ),
+            )
             answers.append((answer, *torch.autograd.grad(answer.square().sum(), [
                 given, *part.parameters()
             ])))  # fmt: skip
@@ -244,9 +259,13 @@ def test_packed_documents_are_read_as_if_alone(changes):
     part, x = build(**changes), draw(11)
     documents = torch.tensor([[0] * 4 + [1] * 7, [2] * 10 + [3]])
     at = torch.cat([torch.arange(n) for n in (4, 7, 10, 1)]).view(2, 11)
-    packed = part(x, rotation(0, 11, at), documents=documents)
+    packed = part(
+        x, ForwardContext(rotation=rotation(0, 11, at), document_starts=document_starts(documents))
+    )
     for row, start, stop in ((0, 0, 4), (0, 4, 11), (1, 0, 10), (1, 10, 11)):
-        alone = part(x[row : row + 1, start:stop], rotation(0, stop - start))
+        alone = part(
+            x[row : row + 1, start:stop], ForwardContext(rotation=rotation(0, stop - start))
+        )
         torch.testing.assert_close(packed[row : row + 1, start:stop], alone, rtol=0, atol=1e-12)
 
 
@@ -261,7 +280,7 @@ def test_the_cache_holds_latents_and_turned_keys_and_nothing_else(
     changes = {"attention": SIZES | {"rotary_key": rotary_key}}
     decoder, tokens = make_decoder(layers=1, **changes), draw_tokens(2, 6)
     cache = plain_cache(decoder)
-    decoder(tokens, cache=cache)
+    decoder(tokens, context=ForwardContext(cache=cache))
     part = decoder.blocks[0].attention
     x = decoder.blocks[0].attention_norm(decoder.embedding(tokens, None))
     down = x @ part.kv_down.T
@@ -278,13 +297,15 @@ def test_the_cache_holds_latents_and_turned_keys_and_nothing_else(
 def test_decoding_never_builds_keys_of_heads(make_decoder, plain_cache, draw_tokens, monkeypatch):
     decoder, tokens = make_decoder(attention=SIZES), draw_tokens(2, 12)
     cache = plain_cache(decoder)
-    decoder(tokens[:, :10], cache=cache)  # the prompt is read in the plain form
+    decoder(
+        tokens[:, :10], context=ForwardContext(cache=cache)
+    )  # the prompt is read in the plain form
     monkeypatch.setattr(
         "coterie.model.attention.mla.LatentAttentionPart._raise",
         lambda *call: pytest.fail("raised"),
     )
-    decoder(tokens[:, 10:11], cache=cache)
-    decoder(tokens[:, 11:], cache=cache)
+    decoder(tokens[:, 10:11], context=ForwardContext(cache=cache))
+    decoder(tokens[:, 11:], context=ForwardContext(cache=cache))
 
 
 def test_the_form_is_chosen_by_cost():
@@ -324,7 +345,7 @@ def test_operations_are_counted_as_they_are_done(changes):
     part, length = build(**changes), 6
     counts = part.settings.counts(16, length)
     with FlopCounterMode(display=False) as counter:
-        part(draw(length, 1), rotation(0, length))
+        part(draw(length, 1), ForwardContext(rotation=rotation(0, length)))
     # The kernels compute every pair; the formula counts those that the mask lets through.
     products = next(each for each in counts.parts if each.name == "products").flops
     pairs = 2.0 * 4 * (6 + 8 + 5) * length

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.errors import SettingsError, UserError
 from coterie.model import InitialSettings, loss, parameter_roles
+from coterie.model.context import ForwardContext
 from coterie.model.embedding import NgramEmbedding
 from coterie.model.embedding.hashing import ngram_rows
 from coterie.model.loss import summed_cross_entropy
@@ -75,7 +76,9 @@ def test_learned_positions_end_with_the_context(make_decoder, draw_tokens):
     with pytest.raises(UserError, match="13 tokens, but this model has learned positions for 12"):
         decoder(draw_tokens(1, 13))
     with pytest.raises(UserError, match="13 tokens, but this model has learned positions for 12"):
-        decoder(draw_tokens(1, 14), documents=torch.tensor([[0] + [1] * 13]))
+        decoder(
+            draw_tokens(1, 14), context=ForwardContext(documents=torch.tensor([[0] + [1] * 13]))
+        )
 
 
 def test_ngrams_hash_to_the_same_rows_on_every_machine():
@@ -120,7 +123,7 @@ def test_ngrams_do_not_reach_into_another_document(combine, make_decoder, draw_t
     embedding = {"kind": "ngram", "orders": [2, 4], "rows": 31, "std": 0.3, "combine": combine}
     decoder, tokens = make_decoder(embedding=embedding), draw_tokens(length=9)
     documents = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2], [3, 1, 1, 1, 1, 1, 1, 3, 3]])
-    packed = decoder(tokens, documents=documents).logits
+    packed = decoder(tokens, context=ForwardContext(documents=documents)).logits
     for row, ends in enumerate(([4, 6, 9], [1, 7, 9])):
         for start, end in zip([0, *ends], ends, strict=False):
             alone = decoder(tokens[row : row + 1, start:end]).logits[0]

@@ -24,6 +24,7 @@ from coterie.foundation.settings import Settings, union
 from coterie.generate.cache import FullCacheSettings
 from coterie.model import Decoder, DecoderSettings, count
 from coterie.model.blocks import BlockSettings
+from coterie.model.context import ForwardContext
 from coterie.model.experts import ExpertPack
 
 FILES = [
@@ -160,8 +161,11 @@ def check_reading(model: DecoderSettings, decoder: Decoder, tokens: torch.Tensor
         after = decoder(changed).logits
         torch.testing.assert_close(after[:, :6], logits[:, :6], rtol=0, atol=1e-11)
         assert (after[:, 6] - logits[:, 6]).abs().max() > 1e-9
-        cache = FullCacheSettings().build([plan.attention.keep() for plan in model.plans()])
-        pieces = [decoder(piece, cache=cache).logits for piece in tokens.split((5, 1, 1, 4), dim=1)]
+        cache = FullCacheSettings().build([plan.attention.cache_spec() for plan in model.plans()])
+        pieces = [
+            decoder(piece, context=ForwardContext(cache=cache)).logits
+            for piece in tokens.split((5, 1, 1, 4), dim=1)
+        ]
     torch.testing.assert_close(torch.cat(pieces, dim=1), logits, rtol=0, atol=1e-11)
 
 

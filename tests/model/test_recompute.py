@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from coterie.model.context import ForwardContext
+
 MOE = {
     "feedforward": {
         "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
@@ -72,5 +74,5 @@ def test_evaluation_and_generation_do_not_recompute(make_decoder, draw_tokens, p
     decoder.recompute = True
     with torch.no_grad():
         assert torch.equal(decoder(tokens).logits, expected)
-    cached = decoder(tokens, cache=plain_cache(decoder)).logits
+    cached = decoder(tokens, context=ForwardContext(cache=plain_cache(decoder))).logits
     torch.testing.assert_close(cached, expected, rtol=0, atol=1e-12)

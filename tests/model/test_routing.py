@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from coterie.foundation.settings import kind_of, members
+from coterie.model.context import ForwardContext
 from coterie.model.experts import Compute, MixtureOfExperts
 
 WIDTH = 8
@@ -140,7 +141,7 @@ def test_loads_count_valid_tokens_only_and_padding_moves_no_loss():
     x = draw(2, 9)
     valid = torch.ones(2, 9, dtype=torch.bool)
     valid[0, 4:] = False
-    _, whole = part(x, valid)
+    _, whole = part(x, ForwardContext(valid=valid))
     alone = torch.cat((x[0, :4], x[1]))[None]
     _, without = part(alone)
     assert int(whole.load.sum()) == 13 * settings.experts_per_token

@@ -7,6 +7,7 @@ import torch
 
 from coterie.batch import TokenBatch
 from coterie.model import DecoderSettings, update_balance
+from coterie.model.context import ForwardContext
 from coterie.model.experts import MixtureOfExperts
 from coterie.train.objective import Account, objective
 
@@ -69,8 +70,8 @@ def test_sequence_scope_leaves_padding_out_and_weighs_texts_by_their_tokens():
     valid[0, 4:] = False
     valid[2, :] = False
     expected = 0.3 * (4 * product(part, x[0, :4]) + 7 * product(part, x[1])) / 11
-    torch.testing.assert_close(part(x, valid)[1].auxiliary, expected)
-    nobody = part(x, torch.zeros_like(valid))[1].auxiliary
+    torch.testing.assert_close(part(x, ForwardContext(valid=valid))[1].auxiliary, expected)
+    nobody = part(x, ForwardContext(valid=torch.zeros_like(valid)))[1].auxiliary
     assert nobody.item() == 0.0
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from coterie.foundation.settings import kind_of, members
+from coterie.model.context import ForwardContext
 from coterie.model.experts import Compute, MixtureOfExperts
 from coterie.model.experts.capacity import find_crowded
 
@@ -113,7 +114,7 @@ def test_padding_takes_no_room_and_does_not_change_who_finds_some():
     padded = torch.cat((x, draw(2, 5)), 1)
     valid = torch.zeros(2, 11, dtype=torch.bool)
     valid[:, :6] = True
-    out, account = part(padded, valid)
+    out, account = part(padded, ForwardContext(valid=valid))
     assert int(account.dropped) == int(alone.dropped) > 0
     assert torch.equal(account.load, alone.load)
     torch.testing.assert_close(out[:, :6], part(x)[0], rtol=0, atol=1e-12)

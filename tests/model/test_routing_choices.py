@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from coterie.model.context import ForwardContext
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.dropout import draw_left_out
 
@@ -113,7 +114,7 @@ def test_the_entropy_regulariser_is_the_mean_entropy_and_reaches_the_router():
     part, x = build(router={"select": select}), draw(12)
     valid = torch.ones(2, 6, dtype=torch.bool)
     valid[1, 3:] = False
-    _, account = part(x.view(2, 6, WIDTH), valid)
+    _, account = part(x.view(2, 6, WIDTH), ForwardContext(valid=valid))
     p = (x @ part.router.weight.T).softmax(-1)[valid.flatten()]
     torch.testing.assert_close(account.entropy_term, -0.3 * (p * p.log()).sum(-1).mean())
     account.entropy_term.backward()

@@ -8,6 +8,7 @@ import torch
 from coterie.foundation.errors import SettingsError
 from coterie.generate.cache import FullCacheSettings
 from coterie.model import DecoderSettings
+from coterie.model.context import ForwardContext
 from coterie.model.embedding.structure import StructureSettings
 
 KINDS = {
@@ -133,15 +134,17 @@ STRUCTURED = {
 def test_the_caches_of_generation_carry_and_reorder_the_states(make_decoder):
     decoder = make_decoder(**STRUCTURED)
     tokens = draw(3, 12, 4)
-    cache = FullCacheSettings().build([plan.attention.keep() for plan in decoder.settings.plans()])
-    decoder(tokens[:, :6], cache=cache)
+    cache = FullCacheSettings().build(
+        [plan.attention.cache_spec() for plan in decoder.settings.plans()]
+    )
+    decoder(tokens[:, :6], context=ForwardContext(cache=cache))
     rows = torch.tensor([2, 0, 0])
     cache.select(rows)
     rest = tokens[rows, 6:].clone()
     rest[2] = draw(1, 6, 9)[0]
     read = torch.cat((tokens[rows, :6], rest), 1)
     for at in range(6):
-        logits = decoder(rest[:, at : at + 1], cache=cache).logits
+        logits = decoder(rest[:, at : at + 1], context=ForwardContext(cache=cache)).logits
     torch.testing.assert_close(logits[:, -1], decoder(read).logits[:, -1], rtol=0, atol=1e-12)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.layers import load_settings, overrides_layer
-from coterie.generate.reading import attention_keeps
+from coterie.generate.reading import cache_specs
 from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.model.attention import GroupedAttention, LatentAttention, LatentVectorAttention
@@ -48,7 +48,7 @@ def test_yinghub():
     assert moe.router.select.kind == "dynamic"
     assert (moe.router.noise.kind, moe.router.noise.std) == ("gaussian", 0.1)
     assert set(model.structure.kinds) == {"speaker", "scene", "stage"}
-    assert (model.arrangement.kind, model.arrangement.gate) == ("parallel", "channel")
+    assert (model.block_layout.kind, model.block_layout.gate) == ("parallel", "channel")
     assert (model.dropout.kind, model.dropout.rate) == ("structured", 0.2)
     assert model.dropout.size > 1  # block-wise
     assert (run.train.clip.kind, run.train.clip.max_norm) == ("norm", 1.2)
@@ -92,7 +92,7 @@ def test_yinggems_cache_holds_as_much_as_its_attention_sees(scale):
     run = settings("yinggem", scale, "model.vocab_size=300")
     with torch.device("meta"):
         decoder = run.model.build()
-    assert {keep.window for keep in attention_keeps(decoder)} == {run.sample.cache.size}
+    assert {keep.window for keep in cache_specs(decoder)} == {run.sample.cache.size}
 
 
 def test_blues():

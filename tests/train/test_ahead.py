@@ -125,7 +125,7 @@ def tagged(tiny, tmp_path) -> RunSettings:
         tokenizer={"kind": "characters", "special_tokens": ["<S>", "</S>"]},
         model={
             "structure": {"kinds": TAGS}, "ahead": {"depth": 1}, "stochastic_depth": 0.2,
-            "arrangement": {"kind": "parallel", "gate": "channel"},
+            "block_layout": {"kind": "parallel", "gate": "channel"},
             "dropout": {"kind": "structured", "rate": 0.1, "size": 4},
         },
         train={

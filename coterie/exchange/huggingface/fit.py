@@ -28,7 +28,7 @@ _TRAINING = frozenset({  # and how things are computed
     "std", "z_loss",
 })  # fmt: skip
 _RESOLVED = frozenset(
-    {"arrangement", "attention", "blocks", "feedforward", "layers", "opening", "pattern"}
+    {"block_layout", "attention", "blocks", "feedforward", "layers", "opening", "pattern"}
 )
 _FILLED = frozenset(["bias", "scale"])  # absent here, a neutral one is written
 _PHRASES = {
@@ -40,7 +40,7 @@ _PHRASES = {
     "position.scaling.kind": "the {} scaling of its positions",
     "position.scaling.logit_factor": "the factor {} of its positions on all logits",
     "structure": "its embedding of structure",
-    "arrangement.kind": "its {} arrangement of attention and feed-forward part",
+    "block_layout.kind": "its {} layout of attention and feed-forward part",
     "ahead": "its heads for further tokens",
     "value": "its value head",
     "pooled": "its pooled head",

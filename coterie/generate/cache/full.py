@@ -13,28 +13,28 @@ from coterie.foundation.settings import Settings
 from coterie.generate.cache.buffer import Buffer
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
-from coterie.model import Keep
+from coterie.model import CacheSpec
 
 
 class FullCacheSettings(Settings):
     """Keep every position: exact for every model, memory grows with the text.
 
-    A layer that replaces finished positions by summaries keeps those, and what it still needs.
+    A layer that replaces finished positions by summaries specs those, and what it still needs.
     """
 
     kind: Literal["full"] = "full"
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
-    def build(self, keeps: Sequence[Keep]) -> CacheStack:
+    def build(self, specs: Sequence[CacheSpec]) -> CacheStack:
         """Make an empty cache.
 
         Args:
-            keeps: what each attention layer needs.
+            specs: what each attention layer needs.
         """
-        return CacheStack([self._layer(keep) for keep in keeps])
+        return CacheStack([self._layer(spec) for spec in specs])
 
-    def _layer(self, keep: Keep) -> LayerCache:
-        return SummaryLayerCache() if keep.summaries else FullLayerCache(self.room)
+    def _layer(self, spec: CacheSpec) -> LayerCache:
+        return SummaryLayerCache() if spec.summaries else FullLayerCache(self.room)
 
 
 class FullLayerCache:

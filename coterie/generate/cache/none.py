@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from coterie.foundation.settings import Settings
-from coterie.model import Keep
+from coterie.model import CacheSpec
 
 
 class NoCacheSettings(Settings):
@@ -14,5 +14,5 @@ class NoCacheSettings(Settings):
 
     kind: Literal["none"] = "none"
 
-    def build(self, keeps: Sequence[Keep]) -> None:
+    def build(self, specs: Sequence[CacheSpec]) -> None:
         """Make nothing: the engine reads the text from its start at every step."""

@@ -43,7 +43,7 @@ class CacheStack:
     def __init__(self, layers: Sequence[LayerCache]) -> None:
         self.layers = tuple(layers)
         self.length = 0
-        self.carried: dict[str, Tensor] = {}
+        self.state: dict[str, Tensor] = {}
         self._recent: Int[Tensor, "B n"] | None = None
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
@@ -65,7 +65,7 @@ class CacheStack:
             layer.select(rows)
         if self._recent is not None:
             self._recent = self._recent.index_select(0, rows)
-        self.carried = {name: each.index_select(0, rows) for name, each in self.carried.items()}
+        self.state = {name: each.index_select(0, rows) for name, each in self.state.items()}
 
     @property
     def nbytes(self) -> int:

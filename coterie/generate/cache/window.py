@@ -22,7 +22,7 @@ from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
-from coterie.model import Keep
+from coterie.model import CacheSpec
 
 _FIRST_ROOM = 256
 _SPARE, _LEAST_SPARE = 8, 32
@@ -32,11 +32,11 @@ _SPARE, _LEAST_SPARE = 8, 32
 class WindowCacheSettings(Settings):
     """Keep the latest positions: exact for layers whose own attention window is no larger.
 
-    Without `size`, each layer keeps its own window, and a layer that sees everything keeps
-    everything: exact for every model. With `size`, no layer keeps more than that: a layer trained
+    Without `size`, each layer specs its own window, and a layer that sees everything specs
+    everything: exact for every model. With `size`, no layer specs more than that: a layer trained
     to see further then sees less, from the second call on (a prompt read in one piece is still
     seen whole), which bounds the memory and changes the text. A layer's sinks are kept besides.
-    A layer that replaces finished positions by summaries keeps those whatever `size` says.
+    A layer that replaces finished positions by summaries specs those whatever `size` says.
     """
 
     kind: Literal["window"] = "window"
@@ -44,15 +44,15 @@ class WindowCacheSettings(Settings):
         default=None, ge=1, le=1 << 20, description="the most positions a token sees"
     )
 
-    def build(self, keeps: Sequence[Keep]) -> CacheStack:
+    def build(self, specs: Sequence[CacheSpec]) -> CacheStack:
         """Make an empty cache for layers with these needs."""
-        return CacheStack([self._layer(keep) for keep in keeps])
+        return CacheStack([self._layer(spec) for spec in specs])
 
-    def _layer(self, keep: Keep) -> LayerCache:
-        if keep.summaries:
+    def _layer(self, spec: CacheSpec) -> LayerCache:
+        if spec.summaries:
             return SummaryLayerCache()
-        bounds = [bound for bound in (keep.window, self.size) if bound is not None]
-        return WindowLayerCache(min(bounds), keep.sinks) if bounds else FullLayerCache(_FIRST_ROOM)
+        bounds = [bound for bound in (spec.window, self.size) if bound is not None]
+        return WindowLayerCache(min(bounds), spec.sinks) if bounds else FullLayerCache(_FIRST_ROOM)
 
 
 class WindowLayerCache:

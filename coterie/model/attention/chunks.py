@@ -14,8 +14,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from coterie.model.attention.visible import document_starts
-
 
 @runtime_checkable
 class Chunks(Protocol):
@@ -100,25 +98,24 @@ class DocumentChunks:
     """Several documents in each row; chunks begin anew with each.
 
     Args:
-        documents: the document of each position, each in one piece.
+        starts: where each position's document begins in its row.
         size: positions of a chunk.
     """
 
-    def __init__(self, documents: Int[Tensor, "B T"], size: int) -> None:
-        at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-        start = document_starts(documents)
-        place = (at - start) % size
+    def __init__(self, starts: Int[Tensor, "B T"], size: int) -> None:
+        at = torch.arange(starts.shape[1], device=starts.device).expand_as(starts)
+        place = (at - starts) % size
         chunk = (place == 0).cumsum(1) - 1
         self.number = int(chunk.max()) + 1
         self._size = size
-        self._rows = torch.arange(len(documents), device=documents.device)[:, None]
+        self._rows = torch.arange(len(starts), device=starts.device)[:, None]
         self._places = chunk * size + place
-        self.own = torch.ones(size, size, dtype=torch.bool, device=documents.device).tril()
+        self.own = torch.ones(size, size, dtype=torch.bool, device=starts.device).tril()
         # The document of each chunk, known by where it starts; −1 where a row has no such chunk.
-        text = torch.full((len(documents), self.number), -1, device=documents.device)
-        text[self._rows, chunk] = start
+        text = torch.full((len(starts), self.number), -1, device=starts.device)
+        text[self._rows, chunk] = starts
         earlier = torch.ones(
-            self.number, self.number, dtype=torch.bool, device=documents.device
+            self.number, self.number, dtype=torch.bool, device=starts.device
         ).tril(-1)  # fmt: skip
         self.before = ((text[:, :, None] == text[:, None, :]) & earlier)[:, None]
         # Of a chunk that is not full, any position will do: nobody reads its summary.

@@ -11,18 +11,17 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.model.attention.mask import MaskSettings
+from coterie.model.attention.mask_settings import MaskSettings
 from coterie.model.attention.products import attend
-from coterie.model.cache import AttentionCache
-from coterie.model.count import Count, linear
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count, linear
 from coterie.model.norm import Norm
 from coterie.model.part import Part
-from coterie.model.position import Rotation
 
 
 class GroupedAttention(MaskSettings):
@@ -148,18 +147,10 @@ class GroupedAttentionPart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotation | None = None,
-        cache: AttentionCache | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
+        context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
-        """Let each token read the tokens before it.
-
-        Args:
-            x: the tokens.
-            rotate: turns queries and keys by their positions.
-            cache: this layer's earlier keys and values; the new ones are added to it.
-            documents: the document of each token; no token sees another document.
-        """
+        """Let each token read the tokens before it."""
+        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
         heads = (*x.shape[:2], -1, self.channels)
         query = self._normalised(F.linear(x, self.query, self.query_bias), self.query_norm)
         keys = self._normalised(F.linear(x, self.key, self.key_bias), self.key_norm)
@@ -175,7 +166,7 @@ class GroupedAttentionPart(Part):
         if cache is not None:
             keys, values, first = cache.append(keys, values)
         mixed = attend(
-            query, keys, values, self.mask, first=first, documents=documents,
+            query, keys, values, self.mask, first=first, starts=starts,
             dropout=self.dropout if self.training else 0.0, scale=scale, backend=self.backend,
         )  # fmt: skip
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)

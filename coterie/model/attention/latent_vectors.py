@@ -30,8 +30,9 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.attention.chunks import Chunks, DocumentChunks, RowChunks
-from coterie.model.cache import AttentionCache, Keep, SummaryCache
-from coterie.model.count import Count, linear
+from coterie.model.cache import CacheSpec, SummaryCache
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count, linear
 from coterie.model.part import Part
 from coterie.model.position import Rotation
 
@@ -63,9 +64,9 @@ class LatentVectorAttention(Settings):
         """Return the channels of one head."""
         return self.head_dim or width // self.heads
 
-    def keep(self) -> Keep:
+    def cache_spec(self) -> CacheSpec:
         """Return what a cache must keep for it."""
-        return Keep(summaries=True)
+        return CacheSpec(summaries=True)
 
     def check(self, width: int) -> None:
         """Make sure that the heads fit the model's width and each other.
@@ -163,20 +164,10 @@ class LatentVectorAttentionPart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotation | None = None,
-        cache: AttentionCache | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
+        context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
-        """Let each token read the summaries of earlier chunks and the tokens of its own.
-
-        Args:
-            x: the tokens.
-            rotate: turns queries, keys and latents by their positions.
-            cache: this layer's summaries and the running chunk's keys and values; the new ones are
-                added, and chunks that they finish are summarised.
-            documents: the document of each token; no token sees another document, and chunks begin
-                anew with each.
-        """
+        """Let each token read the summaries of earlier chunks and the tokens of its own."""
+        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
         heads = (*x.shape[:2], -1, self.channels)
         query = F.linear(x, self.query, self.query_bias).view(heads)
         keys = F.linear(x, self.key, self.key_bias).view(heads)
@@ -191,7 +182,7 @@ class LatentVectorAttentionPart(Part):
             held = cache.summaries()
             past = None if held is None else _Summaries(*held)
             keys, values, _ = cache.append(keys, values)
-        chunks = self._chunks(keys.shape[2], x, documents)
+        chunks = self._chunks(keys.shape[2], x, starts)
         # Without a cache nobody reads the last chunk's summaries.
         finished = chunks.number - 1 if cache is None else keys.shape[2] // self.chunk
         keys, values = chunks.spread(keys), chunks.spread(values)
@@ -204,10 +195,10 @@ class LatentVectorAttentionPart(Part):
             cache.summarise(finished * self.chunk, new.keys, new.values)
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)
 
-    def _chunks(self, positions: int, x: Tensor, documents: Tensor | None) -> Chunks:
+    def _chunks(self, positions: int, x: Tensor, starts: Tensor | None) -> Chunks:
         """Return how the given positions, the last of which are those of `x`, make chunks."""
-        if documents is not None:
-            return DocumentChunks(documents, self.chunk)
+        if starts is not None:
+            return DocumentChunks(starts, self.chunk)
         return RowChunks(positions, x.shape[1], self.chunk, x.device)
 
     def _turned_latents(

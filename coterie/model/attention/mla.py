@@ -21,11 +21,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.model.attention.mask import Mask, MaskSettings
+from coterie.model.attention.mask_settings import Mask, MaskSettings
 from coterie.model.attention.products import attend
-from coterie.model.attention.visible import document_starts
-from coterie.model.cache import AttentionCache
-from coterie.model.count import Count, linear
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count, linear
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.part import Part
 from coterie.model.position import Rotation
@@ -159,18 +158,10 @@ class LatentAttentionPart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        rotate: Rotation | None = None,
-        cache: AttentionCache | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
+        context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
-        """Let each token read the tokens before it.
-
-        Args:
-            x: the tokens.
-            rotate: turns the rotary part of queries and keys by their positions.
-            cache: this layer's earlier latents and rotary keys; the new ones are added to it.
-            documents: the document of each token; no token sees another document.
-        """
+        """Let each token read the tokens before it."""
+        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
         unturned, turned = self._queries(x, rotate)
         latents, rotary = self._compress(x, rotate)
         first = 0
@@ -181,13 +172,13 @@ class LatentAttentionPart(Part):
         if rotate is not None:
             scale *= rotate.logit_scale
         if self.absorbs(x.shape[1], latents.shape[2]):
-            seen = self._visible(x.shape[1], latents.shape[2], first, documents, x.device)
+            seen = self._visible(x.shape[1], latents.shape[2], first, starts, x.device)
             mixed = self._absorbed(unturned * scale, turned * scale, latents, rotary, seen)
         else:
             keys, values = self._raise(latents, rotary)
             mixed = attend(
                 torch.cat((unturned, turned), -1), keys, values, self.mask, first=first,
-                documents=documents, dropout=self._dropout, scale=scale,
+                starts=starts, dropout=self._dropout, scale=scale,
                 backend=self.settings.backend,
             )  # fmt: skip
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)
@@ -278,11 +269,10 @@ class LatentAttentionPart(Part):
         return torch.matmul(_products(weights, latents), to_value.mT)
 
     def _visible(
-        self, new: int, seen: int, first: int, documents: Tensor | None, device: torch.device
+        self, new: int, seen: int, first: int, starts: Tensor | None, device: torch.device
     ) -> Bool[Tensor, "*B T S"] | None:
         """Return which of the positions given each of the new ones sees; None: all of them."""
-        if documents is not None:
-            starts = document_starts(documents)
+        if starts is not None:
             at = torch.arange(seen, device=device) - starts
             same = starts[:, :, None] == starts[:, None, :]
             return (self.mask.visible(at, at) & same)[:, None]
@@ -314,7 +304,7 @@ def narrowed(
 
 def _positions(mask: Mask, seen: int, first: int, device: torch.device) -> Int[Tensor, " S"]:
     """Return the positions of what a cache handed out."""
-    lead = mask.keep().sinks if first else 0
+    lead = mask.cache_spec().sinks if first else 0
     run = torch.arange(first, first + seen - lead, device=device)
     return torch.cat((torch.arange(lead, device=device), run)) if lead else run
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from coterie.foundation.errors import UserError
 from coterie.foundation.settings import kind_of
 from coterie.model.attention.backends import AutoBackend, BackendSettings, Call
-from coterie.model.attention.visible import Mask, document_starts
+from coterie.model.attention.mask import Mask
 
 _AUTO = AutoBackend()
 
@@ -28,7 +28,7 @@ def attend(
     mask: Mask,
     *,
     first: int = 0,
-    documents: Int[Tensor, "B T"] | None = None,
+    starts: Int[Tensor, "B T"] | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
     backend: BackendSettings = _AUTO,
@@ -42,7 +42,7 @@ def attend(
         mask: which positions see which.
         first: the absolute position of the run that the keys are of. Where it is not 0 and the
             mask has a window and sinks, the sinks stand before the run and `first` ≥ sinks.
-        documents: the document of each position, where rows hold several; S is T then.
+        starts: where each position's document begins, where rows hold several; S is T then.
         dropout: share of the weights set to zero.
         scale: factor on the products of queries and keys; None: 1 / sqrt(C).
         backend: what computes them.
@@ -51,9 +51,9 @@ def attend(
         UserError: the back end cannot compute this; the message says why and what can.
     """
     call = _prepared(query, keys, values, mask, first)
-    if documents is not None:
+    if starts is not None:
         assert query.shape[2] == keys.shape[2], "documents cannot be read through a cache"
-        call = replace(call, starts=document_starts(documents))
+        call = replace(call, starts=starts)
     scale = query.shape[3] ** -0.5 if scale is None else scale
     call = replace(call, dropout=dropout, scale=scale)
     function = backend.build()
@@ -66,7 +66,7 @@ def attend(
 
 def _prepared(query: Tensor, keys: Tensor, values: Tensor, mask: Mask, first: int) -> Call:
     """Return the call with the keys cut to what can be seen and the mask to what can matter."""
-    lead = mask.keep().sinks if first else 0
+    lead = mask.cache_spec().sinks if first else 0
     run = keys.shape[2] - lead
     assert first >= lead, "the run of keys begins within the sinks that stand before it"
     if mask.window is not None:

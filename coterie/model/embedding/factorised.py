@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear, lookup
+from coterie.model.costs import Count, linear, lookup
 from coterie.model.embedding.interface import EmbeddingPart
 
 

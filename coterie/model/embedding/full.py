@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, lookup
+from coterie.model.costs import Count, lookup
 from coterie.model.embedding.interface import EmbeddingPart
 
 

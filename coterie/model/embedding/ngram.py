@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear, lookup
+from coterie.model.costs import Count, linear, lookup
 from coterie.model.embedding.full import FullEmbedding
 from coterie.model.embedding.hashing import ngram_rows
 from coterie.model.embedding.interface import EmbeddingPart

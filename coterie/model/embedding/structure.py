@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, lookup
+from coterie.model.costs import Count, lookup
 from coterie.model.embedding.tags import Trace, mix, trace_tags
 from coterie.model.part import Part
 

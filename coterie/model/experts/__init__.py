@@ -7,7 +7,7 @@ from coterie.model.experts.account import LayerRouting
 from coterie.model.experts.balance import Balance
 from coterie.model.experts.bodies import Body, ExpertBody
 from coterie.model.experts.compute import Compute, measurements
-from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart, RoutingMemory
+from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart
 from coterie.model.experts.noise import Noise
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings
@@ -25,7 +25,6 @@ __all__ = [
     "MixtureOfExpertsPart",
     "Noise",
     "RouterSettings",
-    "RoutingMemory",
     "Score",
     "Select",
     "measurements",

@@ -14,13 +14,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count, linear
 from coterie.model.experts.account import LayerRouting, keep_account
 from coterie.model.experts.balance import Balance, NoBalance
 from coterie.model.experts.bodies import Body, ExpertBody
@@ -30,14 +31,7 @@ from coterie.model.experts.dropout import draw_left_out
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings, Routing
 from coterie.model.part import Part
-
-
-class RoutingMemory:
-    """What a layer's first pass decided, for a second pass that must repeat it exactly."""
-
-    def __init__(self) -> None:
-        self.indices: Int[Tensor, "N k"] | None = None
-        self.observed: Int[Tensor, " E"] | None = None
+from coterie.model.replay import RoutingReplay
 
 
 class MixtureOfExperts(Settings):
@@ -152,18 +146,11 @@ class MixtureOfExpertsPart(Part):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        valid: Bool[Tensor, "B T"] | None = None,
-        memory: RoutingMemory | None = None,
+        context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], LayerRouting]:
-        """Compute the layer.
-
-        Args:
-            x: the tokens.
-            valid: which of them count in the account; None: all.
-            memory: where the routing is kept for, or taken by, a second pass.
-        """
-        memory = RoutingMemory() if memory is None else memory
-        flat = x.flatten(0, 1)
+        """Compute the layer."""
+        memory = RoutingReplay() if context.replay is None else context.replay
+        valid, flat = context.valid, x.flatten(0, 1)
         bias = self.balance.selection_bias
         routing = self.router(flat, bias, memory.indices, self._left_out(x.device))
         memory.indices = routing.indices

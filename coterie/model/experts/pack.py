@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.costs import Count
 from coterie.model.experts.bodies import BodyPart, ExpertBody, SwiGLU
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear
+from coterie.model.costs import Count, linear
 from coterie.model.experts.noise import Noise, NoNoise
 from coterie.model.experts.score import Score, SoftmaxScore
 from coterie.model.experts.select import Select, TopK

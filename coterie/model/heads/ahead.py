@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from coterie.batch import IGNORE
 from coterie.foundation.settings import Settings
 from coterie.model.blocks import Block, BlockPlan
-from coterie.model.count import Count, linear
+from coterie.model.context import EMPTY, ForwardContext
+from coterie.model.costs import Count, linear
 from coterie.model.dropout import Dropout
-from coterie.model.experts import LayerRouting, RoutingMemory
+from coterie.model.experts import LayerRouting
 from coterie.model.norm import Norm
 from coterie.model.part import Part
-from coterie.model.position import Rotation
 
 
 class AheadSettings(Settings):
@@ -102,24 +102,18 @@ class AheadModule(Part):
         self,
         hidden: Float[Tensor, "B T D"],
         later: Float[Tensor, "B T D"],
-        rotate: Rotation | None = None,
-        documents: Int[Tensor, "B T"] | None = None,
-        valid: Bool[Tensor, "B T"] | None = None,
-        memory: RoutingMemory | None = None,
+        context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
         """Return the hidden states of this depth, and its block's account.
 
         Args:
             hidden: of the depth before.
             later: embedded tokens, as many places on as this depth is deep.
-            rotate: turns queries and keys by the positions of `hidden`.
-            documents: the document of each position; none sees another.
-            valid: which positions count in the account of routing.
-            memory: keeps the routing of a first pass for a second.
+            context: of the positions of `hidden`.
         """
         both = torch.cat((self.hidden_norm(hidden), self.token_norm(later)), dim=-1)
         joined = F.linear(both, self.projection).to(hidden.dtype)
-        return self.block(joined, rotate, None, documents, valid, memory)
+        return self.block(joined, context)
 
 
 def ahead_targets(

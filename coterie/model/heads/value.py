@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, linear
+from coterie.model.costs import Count, linear
 from coterie.model.part import Part
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.costs import Count
 from coterie.model.part import Part
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count, lookup
+from coterie.model.costs import Count, lookup
 from coterie.model.position.interface import PositionPart, Span
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.costs import Count
 from coterie.model.position.interface import PositionPart, Rotation, Span
 from coterie.model.position.scaling import NoScaling, Scaling
 

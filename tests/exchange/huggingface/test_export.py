@@ -124,7 +124,7 @@ REFUSED = {
     "Mixtral.*selection bias": moe(balance={"kind": "bias"}),
     "Mistral.*attention sinks": {
         "attention": {"kind": "grouped", "heads": 4, "window": 5, "sinks": 2}},
-    "Llama.*parallel arrangement": {"arrangement": "parallel"},
+    "Llama.*parallel block_layout": {"block_layout": "parallel"},
     "Mixtral.*dynamic selection": moe(router={"select": {"kind": "dynamic", "mass": 0.5}}),
     "Mixtral.*factor 2.0 on": moe(router={"scale": 2.0}),
     "DeepSeek-V2.*rotary key per_head": moe(router={"renormalise": False}) | {

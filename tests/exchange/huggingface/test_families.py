@@ -7,7 +7,8 @@ import torch
 
 from coterie.exchange.huggingface import FAMILIES, export_folder, import_folder
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import attention_keeps
+from coterie.generate.reading import cache_specs
+from coterie.model.context import ForwardContext
 
 MODELS = {
     "gpt2": {},
@@ -65,9 +66,11 @@ def difference(one, other):
 
 def cached(decoder, tokens, settings, cut):
     """Return logits of a text read in pieces through a cache."""
-    cache = settings.build(attention_keeps(decoder))
+    cache = settings.build(cache_specs(decoder))
     pieces = tokens.split(cut, dim=1)
-    return torch.cat([decoder(piece, cache=cache).logits for piece in pieces], dim=1)
+    return torch.cat(
+        [decoder(piece, context=ForwardContext(cache=cache)).logits for piece in pieces], dim=1
+    )
 
 
 def test_every_family_is_tried():

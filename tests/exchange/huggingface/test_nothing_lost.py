@@ -24,7 +24,7 @@ from coterie.model import (
     Norm,
     Position,
 )
-from coterie.model.arrangement import Arrangement
+from coterie.model.block_layout import BlockLayout
 from coterie.model.experts import Score, Select
 
 VARIANTS = Path(__file__).parents[2] / "model" / "variants"
@@ -43,7 +43,7 @@ PLACES = {
     "position": (Position, lambda x: {"position": x}),
     "norm": (Norm, lambda x: {"norm": x}),
     "embedding": (Embedding, lambda x: {"embedding": x}),
-    "arrangement": (Arrangement, lambda x: {"arrangement": x}),
+    "block_layout": (BlockLayout, lambda x: {"block_layout": x}),
     "body": (Body, lambda x: {"feedforward": {"kind": "dense", "body": x}}),
     "expert": (Body, lambda x: moe(experts=[{"body": x, "count": 4}])),
     "score": (Score, lambda x: moe(router={"score": x})),

@@ -10,8 +10,9 @@ import torch
 from coterie.exchange.huggingface import export_folder, import_folder
 from coterie.exchange.imported import ExchangeError
 from coterie.generate.cache import FullCacheSettings
-from coterie.generate.reading import attention_keeps
+from coterie.generate.reading import cache_specs
 from coterie.model import DecoderSettings
+from coterie.model.context import ForwardContext
 
 YARN = {
     "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0,
@@ -74,8 +75,11 @@ def test_scaled_positions_are_theirs_at_every_length(
             assert difference(imported.decoder(x).logits, expected) <= 1e-11
         assert difference(back(x).logits, expected) <= 1e-11
         if imported.decoder.position.stable is None:
-            cache = FullCacheSettings().build(attention_keeps(imported.decoder))
-            pieces = [imported.decoder(each, cache=cache).logits for each in x.split(30, dim=1)]
+            cache = FullCacheSettings().build(cache_specs(imported.decoder))
+            pieces = [
+                imported.decoder(each, context=ForwardContext(cache=cache)).logits
+                for each in x.split(30, dim=1)
+            ]
             assert difference(torch.cat(pieces, 1), expected) <= 1e-11
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coterie.model.attention.backends.dense import hiding
 from coterie.model.attention.backends.interface import BackendSettings, Call
-from coterie.model.attention.visible import Range, merged
+from coterie.model.attention.mask import Range, merged
 
 _TILE = 128
 """Queries of a tile."""

@@ -21,7 +21,7 @@ from coterie.model.attention.backends.interface import (
     all_scores,
     shared_heads,
 )
-from coterie.model.attention.visible import Mask
+from coterie.model.attention.mask import Mask
 
 _REMEMBERED = 256 * 256
 """Masks of up to so many elements are kept for the next layer; larger ones are made anew."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import require
 from coterie.model.attention.backends.interface import BackendSettings, Call
-from coterie.model.attention.visible import Mask
+from coterie.model.attention.mask import Mask
 
 _CHANNELS = 256
 """The most channels of a head that its kernels know."""

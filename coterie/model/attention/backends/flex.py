@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.model.attention.backends.interface import BackendSettings, Call, all_scores
-from coterie.model.attention.visible import Mask
+from coterie.model.attention.mask import Mask
 
 
 class FlexBackend(BackendSettings):

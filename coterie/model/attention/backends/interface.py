@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.attention.visible import Mask
+from coterie.model.attention.mask import Mask
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from coterie.model.attention.backends.flash import FlashBackend
 from coterie.model.attention.backends.flex import FlexBackend
 from coterie.model.attention.backends.interface import BackendFunction, BackendSettings, Call
 from coterie.model.attention.backends.sdpa import SDPABackend
-from coterie.model.attention.visible import Mask
+from coterie.model.attention.mask import Mask
 from coterie.model.uncompiled import uncompiled
 
 _ROUNDS = 3

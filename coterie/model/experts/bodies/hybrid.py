@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from coterie.model.count import Count, linear
+from coterie.model.costs import Count, linear
 from coterie.model.experts.bodies.activation import ACTIVATIONS, ActivationName
 from coterie.model.experts.bodies.interface import BodyPart, BodySettings, Linear, Weights
 

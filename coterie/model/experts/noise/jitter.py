@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.costs import Count
 from coterie.model.experts.noise.interface import NoisePart
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from coterie.foundation.settings import Settings
-from coterie.model.count import Count
+from coterie.model.costs import Count
 from coterie.model.experts.noise.interface import NoisePart
 
 

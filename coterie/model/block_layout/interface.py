@@ -1,4 +1,4 @@
-"""What a block hands its arrangement, and what it asks of it."""
+"""What a block hands its layout, and what it asks of it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Branches:
     feedforward: Callable[[Tensor], tuple[Tensor, LayerRouting | None]]
 
 
-class ArrangementPart(Part, ABC):
-    """Base of arrangement modules."""
+class BlockLayoutPart(Part, ABC):
+    """Base of block layouts."""
 
     @abstractmethod
     def forward(

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.arrangement.interface import ArrangementPart, Branches
-from coterie.model.count import Count, linear
+from coterie.model.block_layout.interface import BlockLayoutPart, Branches
+from coterie.model.costs import Count, linear
 from coterie.model.experts import LayerRouting
 
 
 class Parallel(Settings):
-    """Settings of the parallel arrangement."""
+    """Settings of the parallel layout."""
 
     kind: Literal["parallel"] = "parallel"
     gate: Literal["none", "token", "channel"] = Field(
@@ -55,7 +55,7 @@ class Parallel(Settings):
         return (linear("gate", width, channels, bias=self.gate_bias),) if channels else ()
 
 
-class ParallelPart(ArrangementPart):
+class ParallelPart(BlockLayoutPart):
     """Computes both branches and adds them to the stream, through the gate if there is one."""
 
     roles = {"gate": "router", "gate_bias": "bias"}

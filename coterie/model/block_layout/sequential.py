@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.arrangement.interface import ArrangementPart, Branches
-from coterie.model.count import Count
+from coterie.model.block_layout.interface import BlockLayoutPart, Branches
+from coterie.model.costs import Count
 from coterie.model.experts import LayerRouting
 
 
 class Sequential(Settings):
-    """Settings of the sequential arrangement."""
+    """Settings of the sequential layout."""
 
     kind: Literal["sequential"] = "sequential"
 
@@ -35,7 +35,7 @@ class Sequential(Settings):
         return ()
 
 
-class SequentialPart(ArrangementPart):
+class SequentialPart(BlockLayoutPart):
     """x + attention(norm(x)), and then the same with the feed-forward branch."""
 
     def forward(

@@ -1,0 +1,65 @@
+"""What every part of one forward pass may need besides the tokens' vectors: one frozen object.
+
+Rows of unequal length are aligned left: row b holds `lengths[b]` tokens, and what follows is
+padding, which later tokens of the row never precede and no real token ever sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from coterie.model.cache import AttentionCache, DecoderCache
+from coterie.model.position import Rotation
+from coterie.model.replay import RoutingReplay
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Whoever watches a forward pass; what it is handed must not be changed."""
+
+    def layer_done(self, layer: int, hidden: Float[Tensor, "B T D"]) -> None:
+        """Look at the residual stream after a block."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardContext:
+    """What a caller says about the tokens of one pass, and what the decoder adds for its parts.
+
+    Attributes:
+        documents: the document of each token, where rows hold several, each a run of one number:
+            no token sees another document, and positions begin anew with each.
+        positions: of each token; None: counted from the start of its document.
+        lengths: real tokens of each row, the others being padding; None: all.
+        valid: tokens that count in the routers' statistics and in each text's vector; None: those
+            with a target, or all.
+        cache: the past of the rows; the tokens become part of it.
+        observers: called after each block, in order.
+        document_starts: where each token's document begins in its row; the decoder fills it in.
+        rotation: how queries and keys are rotated; the decoder fills it in.
+        kv_cache: this layer's part of the cache; the decoder fills it in.
+        replay: keeps the routing of a first pass for a second; the decoder fills it in.
+    """
+
+    documents: Int[Tensor, "B T"] | None = None
+    positions: Int[Tensor, "B T"] | None = None
+    lengths: tuple[int, ...] | None = None
+    valid: Bool[Tensor, "B T"] | None = None
+    cache: DecoderCache | None = None
+    observers: tuple[Observer, ...] = ()
+    document_starts: Int[Tensor, "B T"] | None = None
+    rotation: Rotation | None = None
+    kv_cache: AttentionCache | None = None
+    replay: RoutingReplay | None = None
+
+    def but(self, **changes: object) -> ForwardContext:
+        """Return a copy with some attributes changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+EMPTY = ForwardContext()
+"""Rows of one text each, all of one length, read from their beginning."""
