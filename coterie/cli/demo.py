@@ -9,8 +9,9 @@ from coterie.cli.console import console, next_step, stderr
 from coterie.cli.train import make_run, resolve, run_training
 from coterie.cli.words import read_words
 from coterie.foundation.errors import UserError
-from coterie.foundation.events import Evaluated, Sampled, read_events
+from coterie.foundation.event_log import read_events
 from coterie.foundation.runs import RunDirectory
+from coterie.train.events import Evaluated, Sampled
 
 _PROMPT = "<SPEAKER>JULIET</SPEAKER>\n"
 _SHOWN = 320  # characters of each sample

@@ -12,10 +12,11 @@ from rich.table import Table
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.words import one_target, read_words
 from coterie.foundation.errors import RunError, SettingsError
-from coterie.foundation.events import Evaluated, RunEnded, RunStarted, StepDone, read_record
+from coterie.foundation.event_log import read_record
 from coterie.foundation.layers import file_layer
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
 from coterie.foundation.runs import list_runs as all_runs
+from coterie.train.events import Evaluated, RunEnded, RunStarted, StepDone
 
 
 def list_runs(*, json: bool = False) -> None:

@@ -172,7 +172,8 @@ def _is_from_elsewhere(run: RunDirectory) -> bool:
 
 def _preset_of(run: RunDirectory) -> str:
     """Return the preset that a run was started from, as its first event tells."""
-    from coterie.foundation.events import RunStarted, read_events
+    from coterie.foundation.event_log import read_events
+    from coterie.train.events import RunStarted
 
     with contextlib.suppress(RunError):
         for event in read_events(run.events):

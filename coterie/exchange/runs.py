@@ -22,7 +22,8 @@ from typing import Any
 import coterie
 from coterie.checkpoint import checkpoint_bytes, save_checkpoint
 from coterie.foundation.errors import RunError
-from coterie.foundation.events import CheckpointSaved, Event, EventLog, RunEnded, RunStarted
+from coterie.foundation.event_log import EventLog
+from coterie.foundation.events import Event
 from coterie.foundation.files import atomic_directory, write_json_atomic
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.locks import own_unless_held
@@ -31,6 +32,7 @@ from coterie.model import Decoder, count
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME, save_tokenizer
 from coterie.tokenizer.settings import TokenizerFile
+from coterie.train.events import CheckpointSaved, RunEnded, RunStarted
 from coterie.train.optimizer import AdamW
 from coterie.train.progress import Progress
 from coterie.train.randomness import random_state, seed_all, set_aside

@@ -2,11 +2,26 @@
 
 In reading order: `settings` (what can be asked for), `session` (what a run needs, built from them),
 `loop` (the story), `step` and `objective` (one step), `optimizer`, `schedule`, `clip`, `precision`,
-`evaluation`, `samples`, `resume` (to a checkpoint and back), `monitor` (events, trackers), `plan`.
+`evaluation`, `samples`, `resume` (to a checkpoint and back), `events` (what is recorded), `monitor`
+(where it goes), `plan`. Names are imported when first used, so that `events` needs no torch.
 """
 
-from coterie.train.loop import TrainResult, train
-from coterie.train.plan import Plan, plan
-from coterie.train.settings import RunSettings, TrainSettings
+from typing import TYPE_CHECKING
 
-__all__ = ["Plan", "RunSettings", "TrainResult", "TrainSettings", "plan", "train"]
+from coterie.foundation.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from coterie.train.loop import TrainResult, train
+    from coterie.train.settings import RunSettings, TrainSettings
+
+__all__ = ["RunSettings", "TrainResult", "TrainSettings", "train"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "RunSettings": "settings",
+        "TrainResult": "loop",
+        "TrainSettings": "settings",
+        "train": "loop",
+    },
+)

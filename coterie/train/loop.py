@@ -24,18 +24,12 @@ from coterie.checkpoint import (
 from coterie.data import evaluation_batches
 from coterie.evaluate import validate
 from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
-from coterie.foundation.events import (
-    CheckpointDamaged,
-    CheckpointSaved,
-    Evaluated,
-    RunEnded,
-    RunStarted,
-    read_record,
-)
+from coterie.foundation.event_log import read_record
 from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.model import count
+from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, RunStarted
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
 from coterie.train.machine import describe_machine, peak_flops

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coterie.foundation.events import Sampled
 from coterie.foundation.files import write_text_atomic
 from coterie.foundation.runs import RunDirectory
 from coterie.generate import Engine, SamplingSettings
+from coterie.train.events import Sampled
 from coterie.train.randomness import set_aside
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from coterie.checkpoint.layout import CONFIG
 from coterie.foundation.errors import CheckpointError
-from coterie.foundation.events import RunStarted, read_events
+from coterie.foundation.event_log import read_events
 from coterie.foundation.files import sha256_file
 from coterie.foundation.runs import RunDirectory
+from coterie.train.events import RunStarted
 from coterie.train.settings import RunSettings
 
 _WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep", "sample_every",

@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from coterie.foundation.events import LayerLoad, RunStarted
 from coterie.foundation.printable import printable
+from coterie.train.events import LayerLoad, RunStarted
 from coterie.visualise.figures import (
     clock,
     count,

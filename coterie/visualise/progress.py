@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from coterie.foundation.events import (
-    AnyEvent,
+from coterie.foundation.events import Event, Notice
+from coterie.train.events import (
     CheckpointSaved,
     Evaluated,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
@@ -43,7 +42,7 @@ class Progress:
         self._waiting: list[float] = []
         self._pace: deque[tuple[int, float]] = deque(maxlen=_PACE_STEPS)
 
-    def update(self, event: AnyEvent) -> None:
+    def update(self, event: Event) -> None:
         """Take in one event."""
         match event:
             case RunStarted():

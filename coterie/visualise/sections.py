@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from coterie.foundation.events import Sampled
 from coterie.foundation.printable import printable
+from coterie.train.events import Sampled
 from coterie.visualise.charts import PALETTE, Chart, Line, layer_colour
 from coterie.visualise.figures import (
     count,

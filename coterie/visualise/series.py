@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from coterie.foundation.events import (
-    AnyEvent,
+from coterie.foundation.event_log import read_record
+from coterie.foundation.events import Event, Notice
+from coterie.foundation.runs import RunDirectory
+from coterie.train.events import (
     CheckpointDamaged,
     CheckpointSaved,
     Evaluated,
     LayerLoad,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
     StepDone,
-    read_record,
 )
-from coterie.foundation.runs import RunDirectory
 from coterie.visualise.figures import HELD_OUT
 
 POINTS = 1500  # most points a drawn curve keeps
@@ -222,7 +221,7 @@ def read_series(run: RunDirectory) -> Series:
 
 
 def series_of(
-    events: Sequence[AnyEvent], name: str = "run", config: str = "", complaints: Sequence[str] = ()
+    events: Sequence[Event], name: str = "run", config: str = "", complaints: Sequence[str] = ()
 ) -> Series:
     """Sort events into series. `name` serves where the events do not tell one."""
     steps = _of(events, StepDone)
@@ -329,7 +328,7 @@ def _layers(measured: list[LoadMeasured]) -> tuple[LayerHistory, ...]:
     return tuple(histories)
 
 
-def _ended(events: Sequence[AnyEvent]) -> RunEnded | None:
+def _ended(events: Sequence[Event]) -> RunEnded | None:
     """Return how the run ended, unless it was resumed since."""
     ended = None
     for event in events:
@@ -349,7 +348,7 @@ def _elapsed(steps: list[StepDone]) -> np.ndarray:
     return np.cumsum(_array(e.seconds for e in steps) * np.maximum(np.diff(number), 1))
 
 
-def _of(events: Sequence[AnyEvent], kind: type) -> list:
+def _of(events: Sequence[Event], kind: type) -> list:
     return [event for event in events if isinstance(event, kind)]
 
 

@@ -15,16 +15,9 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from coterie.foundation.events import (
-    AnyEvent,
-    Evaluated,
-    Notice,
-    RunEnded,
-    RunStarted,
-    Sampled,
-    StepDone,
-)
+from coterie.foundation.events import Event, Notice
 from coterie.foundation.printable import printable
+from coterie.train.events import Evaluated, RunEnded, RunStarted, Sampled, StepDone
 from coterie.visualise.figures import (
     MINUS,
     clock,
@@ -87,7 +80,7 @@ class Display:
         if self._live:
             self._live.stop()  # draws once more, so that the last state stays on the screen
 
-    def __call__(self, event: AnyEvent) -> None:
+    def __call__(self, event: Event) -> None:
         """Take in one event."""
         with self._lock:
             self.progress.update(event)
@@ -105,7 +98,7 @@ class Display:
             size = self.console.size
             return panel(self.progress, elapsed, size.width, size.height)
 
-    def _tell_above(self, event: AnyEvent) -> None:
+    def _tell_above(self, event: Event) -> None:
         """Write what shall stay on the screen above the panel: evaluations and warnings."""
         if isinstance(event, Evaluated):
             self.console.print(Text(self._evaluation(event), style="dim"), soft_wrap=True)
@@ -113,7 +106,7 @@ class Display:
             text = Text(f"warning: {printable(event.message)}", style="yellow")
             self.console.print(text, soft_wrap=True)
 
-    def _tell(self, event: AnyEvent) -> None:
+    def _tell(self, event: Event) -> None:
         """Write an event as plain lines, or nothing."""
         match event:
             case RunStarted():

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from coterie.foundation.events import LoadMeasured, StepDone, read_events
+from coterie.foundation.event_log import read_events
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine, train
+from coterie.train.events import LoadMeasured, StepDone
 
 LINE = "all the world is a stage and all the men and women merely players"
 WORDS = LINE.split()

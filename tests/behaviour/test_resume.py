@@ -18,16 +18,11 @@ import torch
 
 from coterie.checkpoint import list_checkpoints, load_checkpoint, step_of
 from coterie.foundation.errors import CheckpointError, Interrupted
-from coterie.foundation.events import (
-    CheckpointDamaged,
-    CheckpointSaved,
-    Evaluated,
-    StepDone,
-    read_events,
-)
+from coterie.foundation.event_log import read_events
 from coterie.foundation.layers import dump_yaml, read_settings_file
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine, precision, train
+from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, StepDone
 from coterie.train.precision import LossScale
 from coterie.train.session import open_session
 

@@ -10,11 +10,12 @@ import pytest
 
 from coterie.cli.app import run as coterie
 from coterie.exchange.runs import write_model_run
-from coterie.foundation.events import EventLog, RunStarted, StepDone
+from coterie.foundation.event_log import EventLog
 from coterie.foundation.locks import own
 from coterie.foundation.runs import RunDirectory, runs_root
 from coterie.model import DecoderSettings
 from coterie.tokenizer.raw_bytes import Bytes
+from coterie.train.events import RunStarted, StepDone
 
 WRITERS = {
     "report": (["report", "tiny", "--out"], "<html"),

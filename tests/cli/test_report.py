@@ -5,8 +5,9 @@ import json
 import pytest
 
 from coterie.cli.app import run as coterie
-from coterie.foundation.events import Evaluated, EventLog, RunEnded, RunStarted, StepDone
+from coterie.foundation.event_log import EventLog
 from coterie.foundation.runs import RunDirectory, runs_root
+from coterie.train.events import Evaluated, RunEnded, RunStarted, StepDone
 
 
 def make(name, loss):

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from coterie.cli.app import run as coterie
-from coterie.foundation.events import Evaluated, EventLog, RunEnded, RunStarted, StepDone
+from coterie.foundation.event_log import EventLog
 from coterie.foundation.runs import RunDirectory, runs_root
+from coterie.train.events import Evaluated, RunEnded, RunStarted, StepDone
 
 
 @pytest.fixture

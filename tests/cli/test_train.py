@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from coterie.cli.app import run as coterie
-from coterie.foundation.events import RunEnded, read_events
+from coterie.foundation.event_log import read_events
 from coterie.foundation.runs import find_run, list_runs
+from coterie.train.events import RunEnded
 
 TEXT = "To be, or not to be, that is the question:\nWhether tis nobler in the mind to suffer\n" * 40
 SMALL = ("scale=tiny", "train.steps=4", "train.evaluate_every=2", "train.checkpoint_every=2",

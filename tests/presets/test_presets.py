@@ -7,7 +7,7 @@ import torch
 
 from coterie.checkpoint import load_model
 from coterie.foundation.errors import Interrupted, SettingsError
-from coterie.foundation.events import Sampled, StepDone, read_events
+from coterie.foundation.event_log import read_events
 from coterie.foundation.layers import load_settings, overrides_layer
 from coterie.foundation.runs import RunDirectory, runs_root
 from coterie.generate import Engine, SamplingSettings
@@ -15,6 +15,7 @@ from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.presets import preset_layers, preset_names, preset_scales, preset_text
 from coterie.train import RunSettings, train
+from coterie.train.events import Sampled, StepDone
 
 PLAY = (
     """<PLAY>The Test</PLAY>

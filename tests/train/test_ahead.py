@@ -9,13 +9,13 @@ from torch.nn import functional as F
 from coterie.batch import IGNORE, TokenBatch
 from coterie.checkpoint import load_model
 from coterie.foundation.errors import SettingsError
-from coterie.foundation.events import StepDone
 from coterie.foundation.runs import RunDirectory
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.characters import Characters
 from coterie.train import RunSettings, train
 from coterie.train.clip import NoClip
+from coterie.train.events import StepDone
 from coterie.train.precision import resolve_precision
 from coterie.train.session import fill_structure_ids
 from coterie.train.settings import TrainSettings

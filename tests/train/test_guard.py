@@ -14,10 +14,12 @@ from coterie.cli.app import run as coterie
 from coterie.data import prepare
 from coterie.data.documents import Document
 from coterie.foundation.errors import CoterieError, StoreError, TrainingError
-from coterie.foundation.events import Notice, RunEnded, StepDone, read_events
+from coterie.foundation.event_log import read_events
+from coterie.foundation.events import Notice
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.train import guard as guarding
 from coterie.train import train
+from coterie.train.events import RunEnded, StepDone
 
 
 def at_step(number, act):

@@ -12,20 +12,20 @@ import torch
 from coterie.checkpoint import list_checkpoints, load_checkpoint, load_model
 from coterie.checkpoint import write as writing
 from coterie.foundation.errors import Interrupted, TrainingError, UserError
-from coterie.foundation.events import (
+from coterie.foundation.event_log import read_events
+from coterie.foundation.events import Notice
+from coterie.foundation.runs import find_run
+from coterie.foundation.settings import Settings
+from coterie.train import train
+from coterie.train.events import (
     CheckpointSaved,
     Evaluated,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
     StepDone,
-    read_events,
 )
-from coterie.foundation.runs import find_run
-from coterie.foundation.settings import Settings
-from coterie.train import train
 
 
 def of(events, kind):

@@ -10,20 +10,19 @@ import pytest
 import torch
 
 from coterie.foundation.errors import MissingExtraError
-from coterie.foundation.events import (
+from coterie.foundation.event_log import read_events
+from coterie.foundation.events import Notice
+from coterie.train.events import (
     Evaluated,
     LayerLoad,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
     StepDone,
-    read_events,
 )
 from coterie.train.monitor.publish import Publisher
 from coterie.train.monitor.trackers import CSV, MLflow, TensorBoard, WeightsAndBiases
-from coterie.train.monitor.trackers.numbers import numbers_of
 
 STARTED = RunStarted(
     name="r", preset="p", parameters=9, active_parameters=5, steps=3, tokens_per_step=8,
@@ -41,22 +40,6 @@ STORY = [
     Sampled(step=2, prompt="To be", text=" or <not>"),
     RunEnded(step=3, status="finished", seconds=1.0),
 ]
-
-
-def test_numbers_have_one_name_each():
-    numbers = {name: value for event in STORY for name, value in numbers_of(event).items()}
-    assert numbers == {
-        "train/loss": 1.5,
-        "train/learning_rate": 0.01,
-        "train/gradient_norm": 0.7,
-        "speed/tokens_per_second": 80.0,
-        "speed/step_seconds": 0.1,
-        "speed/mfu": 0.25,
-        "auxiliary/balance": 0.02,
-        "valid/loss": 2.0,
-        "valid/nats_per_character": 0.5,
-        "load/layer_1_max_over_mean": 1.5,
-    }
 
 
 def test_observers_cannot_disturb_chance_and_a_broken_one_is_named(new_run):
@@ -152,7 +135,7 @@ def test_wandb_gets_numbers_on_their_own_step_axis(new_run, monkeypatch):
     writer.close()
     assert library.called("init")[0][1]["mode"] == "offline"
     logged = [arguments[0] for arguments, _ in library.called("log")]
-    assert logged[0] == {"step": 2, **numbers_of(STEP)}
+    assert logged[0] == {"step": 2, **STEP.numbers()}
     assert "&lt;not&gt;" in library.called("Html")[0][0][0]
     assert len(library.called("finish")) == 1
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from coterie.foundation.events import LoadMeasured, StepDone
+from coterie.train.events import LoadMeasured, StepDone
 from coterie.train.monitor import report
 from coterie.train.monitor.report import StepReporter
 from coterie.train.objective import Account

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from coterie.foundation.errors import SettingsError
-from coterie.train import TrainSettings, plan
+from coterie.train import TrainSettings
+from coterie.train.plan import plan
 from coterie.train.session import open_session
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from coterie.foundation.events import Evaluated, Notice, Sampled, read_events
+from coterie.foundation.event_log import read_events
+from coterie.foundation.events import Notice
 from coterie.train import train
+from coterie.train.events import Evaluated, Sampled
 
 
 def test_a_run_that_holds_nothing_out_says_so_and_is_not_evaluated(tiny, new_run):

@@ -10,9 +10,11 @@ import yaml
 
 from coterie.checkpoint import find_checkpoint, load_checkpoint
 from coterie.cli.app import run as coterie
-from coterie.foundation.events import Notice, RunStarted, read_events
+from coterie.foundation.event_log import read_events
+from coterie.foundation.events import Notice
 from coterie.foundation.layers import read_settings_file
 from coterie.foundation.runs import find_run
+from coterie.train.events import RunStarted
 
 TEXT = "To be, or not to be, that is the question:\nWhether tis nobler in the mind to suffer\n" * 40
 SMALL = ("scale=tiny", "train.steps=4", "train.evaluate_every=2", "train.checkpoint_every=2",

@@ -9,21 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from coterie.foundation.events import (
-    AnyEvent,
+from coterie.foundation.event_log import EventLog
+from coterie.foundation.events import Event, Notice
+from coterie.foundation.runs import RunDirectory
+from coterie.train.events import (
     CheckpointDamaged,
     CheckpointSaved,
     Evaluated,
-    EventLog,
     LayerLoad,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
     StepDone,
 )
-from coterie.foundation.runs import RunDirectory
 
 TOKENS_PER_STEP = 2048
 BEGAN = 1_790_000_000.0
@@ -109,13 +108,13 @@ def make_events(
     finished: bool = True,
     dead: bool = False,
     name: str = "quickstart-3",
-) -> list[AnyEvent]:
+) -> list[Event]:
     """Return the events of a run. With `resume_at` it was interrupted and resumed there."""
     rng = random.Random(seed)
     clock = BEGAN
     start = START.model_copy(update={"time": clock, "name": name, "steps": steps})
     notice = Notice(time=clock, message="The token store was found in the cache.")
-    events: list[AnyEvent] = [start, notice]
+    events: list[Event] = [start, notice]
     for step in range(1, steps + 1):
         done = _step(rng, step, steps, floor)
         clock += done.seconds
@@ -166,7 +165,7 @@ def _layer(rng: random.Random, layer: int, share: float, experts: int, dead: boo
     return LayerLoad(layer=layer, load=load, dropped=3 * (dead and layer == 0), bias=bias)
 
 
-def _pause(step: int, steps: int, floor: float, clock: float) -> list[AnyEvent]:
+def _pause(step: int, steps: int, floor: float, clock: float) -> list[Event]:
     """Return an evaluation, a sample and a checkpoint."""
     held_out = _loss(step, steps, floor) + 0.07 + 0.05 * step / steps
     prompt, text = SAMPLES[min(3, int(4 * step / (steps + 1) + 0.5))]
@@ -179,7 +178,7 @@ def _pause(step: int, steps: int, floor: float, clock: float) -> list[AnyEvent]:
     ]  # fmt: skip
 
 
-def _resumption(start: RunStarted, step: int, damaged: str, clock: float) -> list[AnyEvent]:
+def _resumption(start: RunStarted, step: int, damaged: str, clock: float) -> list[Event]:
     problem = "model.safetensors is shorter than recorded"
     message = f"{damaged} is damaged; the one before it was used."
     return [
@@ -189,7 +188,7 @@ def _resumption(start: RunStarted, step: int, damaged: str, clock: float) -> lis
     ]
 
 
-def write_run(root: Path, events: list[AnyEvent], name: str = "quickstart-3") -> RunDirectory:
+def write_run(root: Path, events: list[Event], name: str = "quickstart-3") -> RunDirectory:
     """Write events and a configuration as a run directory under `root`."""
     run = RunDirectory(root / name)
     run.path.mkdir(parents=True)
@@ -206,7 +205,7 @@ def write_run(root: Path, events: list[AnyEvent], name: str = "quickstart-3") ->
 
 
 @pytest.fixture
-def synthetic() -> Callable[..., list[AnyEvent]]:
+def synthetic() -> Callable[..., list[Event]]:
     """Return the maker of events."""
     return make_events
 

@@ -42,7 +42,7 @@ def test_a_model_without_experts_has_no_load(synthetic_run, tmp_path):
 
 
 def test_a_run_that_has_just_begun_has_no_plots(synthetic, synthetic_run, tmp_path):
-    from coterie.foundation.events import EventLog
+    from coterie.foundation.event_log import EventLog
 
     run = synthetic_run(steps=10)
     run.events.unlink()

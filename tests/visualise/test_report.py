@@ -10,20 +10,20 @@ import pytest
 import yaml
 
 from coterie.foundation.errors import RunError, UserError
-from coterie.foundation.events import (
+from coterie.foundation.event_log import EventLog
+from coterie.foundation.events import Notice
+from coterie.foundation.runs import RunDirectory
+from coterie.train.events import (
     CheckpointDamaged,
     CheckpointSaved,
     Evaluated,
-    EventLog,
     LayerLoad,
     LoadMeasured,
-    Notice,
     RunEnded,
     RunStarted,
     Sampled,
     StepDone,
 )
-from coterie.foundation.runs import RunDirectory
 from coterie.visualise.compare import comparison, flatten, unique_names
 from coterie.visualise.report import report_page, write_comparison, write_report
 from coterie.visualise.series import series_of

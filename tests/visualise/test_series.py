@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from coterie.foundation.errors import RunError
-from coterie.foundation.events import Evaluated, LayerLoad, LoadMeasured, RunStarted, StepDone
 from coterie.foundation.runs import RunDirectory
+from coterie.train.events import Evaluated, LayerLoad, LoadMeasured, RunStarted, StepDone
 from coterie.visualise.series import LayerHistory, read_series, series_of, smooth, thin
 
 

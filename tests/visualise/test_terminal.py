@@ -7,7 +7,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from coterie.foundation.events import Evaluated, LayerLoad, LoadMeasured, Notice, Sampled, StepDone
+from coterie.foundation.events import Notice
+from coterie.train.events import Evaluated, LayerLoad, LoadMeasured, Sampled, StepDone
 from coterie.visualise.panel import panel, spark
 from coterie.visualise.progress import Progress
 from coterie.visualise.terminal import Display

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from coterie.foundation.events import Event, EventLog, Notice
+from coterie.foundation.event_log import EventLog
+from coterie.foundation.events import Event, Notice
 from coterie.foundation.runs import RunDirectory
 from coterie.train.randomness import set_aside
 

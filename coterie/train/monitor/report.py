@@ -11,8 +11,8 @@ import sys
 import torch
 from torch import Tensor
 
-from coterie.foundation.events import LayerLoad, LoadMeasured, StepDone
 from coterie.model import Decoder, selection_biases
+from coterie.train.events import LayerLoad, LoadMeasured, StepDone
 from coterie.train.monitor.publish import Publisher
 from coterie.train.objective import Account
 from coterie.train.progress import Progress

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from coterie.foundation.errors import require
-from coterie.foundation.events import Event, RunEnded, RunStarted
+from coterie.foundation.events import Event, step_of
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
-from coterie.train.monitor.trackers.numbers import numbers_of
+from coterie.train.events import RunEnded, RunStarted
 
 
 class MLflow(Settings):
@@ -50,8 +50,8 @@ class MLflowWriter:
                      "active_parameters": event.active_parameters,
                      "precision": event.precision}  # fmt: skip
             self._mlflow.log_params(about)
-        if numbers := numbers_of(event):
-            self._mlflow.log_metrics(numbers, step=getattr(event, "step", 0))
+        if numbers := event.numbers():
+            self._mlflow.log_metrics(numbers, step=step_of(event))
         if isinstance(event, RunEnded):
             self._end(self._STATUS[event.status])
 

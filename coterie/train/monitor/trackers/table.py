@@ -8,12 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from coterie.foundation.events import Event
+from coterie.foundation.events import Event, step_of
 from coterie.foundation.files import open_append
 from coterie.foundation.paths import PathText
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
-from coterie.train.monitor.trackers.numbers import numbers_of
 
 
 class CSV(Settings):
@@ -39,8 +38,8 @@ class CSVWriter:
 
     def __call__(self, event: Event) -> None:
         """Append an event's numbers."""
-        for name, value in numbers_of(event).items():
-            step = getattr(event, "step", 0)
+        for name, value in event.numbers().items():
+            step = step_of(event)
             self._writer.writerow([step, f"{event.time:.3f}", name, repr(value)])
         self._file.flush()  # a kill costs no rows and tears none
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from coterie.foundation.errors import require
-from coterie.foundation.events import Event, RunStarted, Sampled
+from coterie.foundation.events import Event, step_of
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
-from coterie.train.monitor.trackers.numbers import numbers_of
+from coterie.train.events import RunStarted, Sampled
 
 
 class TensorBoard(Settings):
@@ -42,8 +42,8 @@ class TensorBoardWriter:
             self._writer = self._module.SummaryWriter(self._folder, purge_step=purge)
         if self._writer is None:
             return
-        step = getattr(event, "step", 0)
-        for name, value in numbers_of(event).items():
+        step = step_of(event)
+        for name, value in event.numbers().items():
             self._writer.add_scalar(name, value, step, walltime=event.time)
         if isinstance(event, Sampled):
             self._writer.add_text("sample", f"```\n{event.prompt}{event.text}\n```", step)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from coterie.foundation.errors import require
-from coterie.foundation.events import Event, RunStarted, Sampled
+from coterie.foundation.events import Event, step_of
 from coterie.foundation.runs import RunDirectory
 from coterie.foundation.settings import Settings
-from coterie.train.monitor.trackers.numbers import numbers_of
+from coterie.train.events import RunStarted, Sampled
 
 
 class WeightsAndBiases(Settings):
@@ -48,10 +48,10 @@ class WandbWriter:
 
     def __call__(self, event: Event) -> None:
         """Send an event's numbers and texts."""
-        step = getattr(event, "step", 0)
+        step = step_of(event)
         if isinstance(event, RunStarted):
             self._run.config.update(event.model_dump(mode="json"), allow_val_change=True)
-        if numbers := numbers_of(event):
+        if numbers := event.numbers():
             self._run.log({"step": step, **numbers})
         if isinstance(event, Sampled):
             self._run.log({"step": step, "sample": self._wandb.Html(_as_html(event))})

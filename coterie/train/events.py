@@ -1,0 +1,152 @@
+"""What happens in a run, as typed events: the truth that every view reads.
+
+Counts are totals since the run began unless a field says otherwise. Nothing here imports torch, so
+that a run can be looked at without it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from coterie.foundation.events import Count, Event, Number
+
+
+class RunStarted(Event):
+    """A run began or, with `resumed_from`, went on from a checkpoint."""
+
+    kind: Literal["run_started"] = "run_started"
+    name: str
+    preset: str
+    parameters: Count
+    active_parameters: Count
+    steps: Count
+    tokens_per_step: Count
+    device: str
+    precision: str
+    machine: dict[str, str | Count | Number] = {}
+    peak_flops: Number | None = None  # measured matrix-product rate, FLOP/s; MFU's ceiling
+    resumed_from: Count | None = None
+    training: str | None = None  # what all checkpoints of one training carry
+    config_sha256: str | None = None  # of config.yaml as this start wrote it
+
+
+class StepDone(Event):
+    """One optimizer step. `seconds` is the step's own time, without evaluation and saving."""
+
+    kind: Literal["step"] = "step"
+    step: Count
+    loss: Number  # mean nats per token, cross-entropy alone
+    learning_rate: Number
+    gradient_norm: Number  # before clipping
+    tokens: Count
+    seconds: Number
+    tokens_per_second: Number
+    mfu: Number | None = None  # fraction of `peak_flops`, active parameters only
+    memory_bytes: Count | None = None
+    auxiliary: dict[str, Number] = {}
+
+    def numbers(self) -> dict[str, float]:
+        numbers = {
+            "train/loss": self.loss,
+            "train/learning_rate": self.learning_rate,
+            "train/gradient_norm": self.gradient_norm,
+            "speed/tokens_per_second": self.tokens_per_second,
+            "speed/step_seconds": self.seconds,
+        }
+        if self.mfu is not None:
+            numbers["speed/mfu"] = self.mfu
+        if self.memory_bytes is not None:
+            numbers["memory/bytes"] = float(self.memory_bytes)
+        return numbers | {f"auxiliary/{name}": value for name, value in self.auxiliary.items()}
+
+
+class LayerLoad(BaseModel):
+    """Tokens that chose each expert of one layer, how many were dropped, the selection bias."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    layer: Count
+    load: tuple[Count, ...]
+    dropped: Count = 0
+    bias: tuple[Number, ...] | None = None
+
+    @property
+    def imbalance(self) -> float:
+        """The busiest expert's load over the mean load: 1 is even; NaN where no token came."""
+        total = sum(self.load)
+        return max(self.load) * len(self.load) / total if total else math.nan
+
+
+class LoadMeasured(Event):
+    """Load per expert and layer, summed over the latest `steps` steps."""
+
+    kind: Literal["load"] = "load"
+    step: Count
+    steps: Count
+    layers: tuple[LayerLoad, ...]
+
+    def numbers(self) -> dict[str, float]:
+        return {f"load/layer_{each.layer}_max_over_mean": each.imbalance for each in self.layers}
+
+
+class Evaluated(Event):
+    """Loss over a whole split. `characters` is how many characters the tokens stand for."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    step: Count
+    split: str
+    loss: Number  # mean nats per token
+    tokens: Count
+    characters: Count | None = None
+    seconds: Number
+
+    @property
+    def nats_per_character(self) -> float | None:
+        """The loss per character, comparable between tokenizers."""
+        return self.loss * self.tokens / self.characters if self.characters else None
+
+    def numbers(self) -> dict[str, float]:
+        numbers = {f"{self.split}/loss": self.loss}
+        if self.nats_per_character is not None:
+            numbers[f"{self.split}/nats_per_character"] = self.nats_per_character
+        return numbers
+
+
+class Sampled(Event):
+    """Text that the model generated."""
+
+    kind: Literal["sampled"] = "sampled"
+    step: Count
+    prompt: str
+    text: str
+
+
+class CheckpointSaved(Event):
+    """A checkpoint is complete on the disk."""
+
+    kind: Literal["checkpoint_saved"] = "checkpoint_saved"
+    step: Count
+    path: str
+    bytes: Count
+    seconds: Number
+
+
+class CheckpointDamaged(Event):
+    """A checkpoint was found damaged and passed over."""
+
+    kind: Literal["checkpoint_damaged"] = "checkpoint_damaged"
+    path: str
+    problem: str
+
+
+class RunEnded(Event):
+    """The run ended; `seconds` is the wall-clock time since it began or was resumed."""
+
+    kind: Literal["run_ended"] = "run_ended"
+    step: Count
+    status: Literal["finished", "interrupted", "failed"]
+    message: str = ""
+    seconds: Number
