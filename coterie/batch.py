@@ -6,7 +6,7 @@ whose targets are `IGNORE`. A row may also hold several documents, each in one p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -25,8 +25,8 @@ class TokenBatch:
         tokens: int64 [B, T].
         targets: int64 [B, T], each the token after its input; `IGNORE` where there is none.
         weights: [B, T], what each target counts in the loss; None: each valid one counts 1.
-        documents: [B, T], the document of each token, a run of one number each; None: every row is
-            one document.
+        documents: [B, T], the document of each token, a run of one number each, and −1 for padding;
+            None: every row is one document.
         positions: [B, T], the position of each token; None: from 0 in each document.
         sources: [B], which of the mixed sources each row came from; None: there is only one.
     """
@@ -53,6 +53,16 @@ class TokenBatch:
         """Return the batch on a device."""
         moved = ((name, each.to(device, non_blocking=non_blocking)) for name, each in self._held())
         return TokenBatch(**dict(moved))
+
+    def pin_memory(self) -> TokenBatch:
+        """Return the batch in memory from which copies to a GPU need not wait."""
+        return TokenBatch(**{name: each.pin_memory() for name, each in self._held()})
+
+    @staticmethod
+    def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+        """Return the rows of several batches, all of which hold the same fields."""
+        held = [dict(batch._held()) for batch in batches]
+        return TokenBatch(**{name: torch.cat([each[name] for each in held]) for name in held[0]})
 
     def split(self, pieces: int) -> Iterator[TokenBatch]:
         """Yield the batch in `pieces` micro-batches of equally many rows.

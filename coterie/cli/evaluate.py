@@ -102,7 +102,10 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
     tokens = store.tokens("valid")
     with _progress("Reading the validation part", max(len(tokens) - 1, 0)) as advance:
         batches = evaluation_batches(
-            tokens, loaded.decoder.settings.context, windows_at_once(loaded.decoder)
+            tokens,
+            loaded.decoder.settings.context,
+            windows_at_once(loaded.decoder),
+            settings.data.packing,
         )
         found = validate(loaded.decoder, batches, progress=advance)
     per_token = store.characters_per_token("valid")

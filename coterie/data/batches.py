@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from coterie.batch import IGNORE, TokenBatch
+from coterie.batch import TokenBatch
+from coterie.data.mix import Mix, Single
+from coterie.data.packing import Packing, Stream
 from coterie.data.tokens import TokenArray
-from coterie.data.windows import Windows
+
+_STREAM, _SINGLE = Stream(), Single()
 
 
 class BatchLoader:
@@ -24,52 +26,57 @@ class BatchLoader:
 
     def __init__(
         self,
-        tokens: TokenArray,
+        sources: TokenArray | Sequence[TokenArray],
         context: int,
         batch_size: int,
         seed: int,
+        *,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
         prefetch: int = 2,
+        packing: Packing = _STREAM,
+        mix: Mix = _SINGLE,
     ) -> None:
-        """Prepare for batches of `batch_size` windows over all ranks.
+        """Prepare for batches of `batch_size` rows over all ranks.
 
         Args:
-            tokens: the split to read.
-            context: inputs per window.
-            batch_size: windows per step over all ranks; this rank gets its share of them.
-            seed: of the order of windows.
+            sources: the split to read, or those to mix.
+            context: inputs per row.
+            batch_size: rows per step over all ranks; this rank gets its share of them.
+            seed: of the order of rows.
             rank, world: which share of how many.
             device: where the batches shall be; copies to a GPU start from pinned memory and do
                 not wait.
             prefetch: batches kept ready by `iterate`.
+            packing: how documents become rows.
+            mix: which source each row comes from.
 
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
         """
-        self._tokens = tokens
-        self._windows = Windows(len(tokens), context, seed)
+        splits = [sources] if isinstance(sources, TokenArray) else sources
+        self._rows = [packing.build(tokens, context, seed) for tokens in splits]
+        self._mixer = mix.build([rows.count for rows in self._rows], seed)
         self._share = (batch_size, rank, world)
         self._device = torch.device(device)
         self._prefetch = max(prefetch, 1)
         self._running: set[_Ahead] = set()
-        self._windows.starts(0, *self._share)  # refuses what cannot be shared, now
+        self._mixer.shares(0, *self._share)  # refuses what cannot be shared, now
 
     def batch(self, index: int) -> TokenBatch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
-        starts = self._windows.starts(index, *self._share)
-        windows = self._tokens.gather(starts, self._windows.context + 1)
-        return TokenBatch(self._tensor(windows[:, :-1]), self._tensor(windows[:, 1:]))
-
-    def _tensor(self, numbers: np.ndarray) -> Tensor:
-        """Return numbers [B, T] as an int64 tensor on the loader's device."""
-        tensor = torch.from_numpy(numbers.astype(np.int64))
+        shares = self._mixer.shares(index, *self._share)
+        parts = [self._rows[share.source].rows(share.first, share.count) for share in shares]
+        batch = parts[0]
+        if len(self._rows) > 1:
+            numbers = [torch.full((share.count,), share.source) for share in shares]
+            batch = replace(TokenBatch.concatenate(parts), sources=torch.cat(numbers))
         if self._device.type == "cpu":
-            return tensor
+            return batch
         if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
+            batch = batch.pin_memory()
+        return batch.to(self._device, non_blocking=True)
 
     def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.
@@ -153,29 +160,23 @@ class _Ahead:
         self._thread.join()
 
 
-def evaluation_batches(tokens: TokenArray, context: int, batch_size: int) -> Iterator[TokenBatch]:
-    """Yield a whole split in consecutive windows; each token after the first is a target once.
+def evaluation_batches(
+    tokens: TokenArray, context: int, batch_size: int, packing: Packing = _STREAM
+) -> Iterator[TokenBatch]:
+    """Yield a whole split; each token that the packing can predict is a target once.
 
-    The last window is padded with token 0 and the target `IGNORE`; the last batch may have fewer
-    rows. Fewer than two tokens yield nothing.
+    With `stream` these are all tokens after the first, in consecutive windows; otherwise all that
+    are not the first of a document. Rows are padded with token 0 and the target `IGNORE`; the last
+    batch may have fewer rows. Fewer than two tokens yield nothing.
 
     Args:
         tokens: the split.
-        context: inputs per window, T.
-        batch_size: windows per batch, B.
+        context: inputs per row, T.
+        batch_size: rows per batch, B.
+        packing: how documents become rows.
     """
     assert context > 0
     assert batch_size > 0
-    pairs = len(tokens) - 1
-    for first in range(0, pairs, context * batch_size):
-        last = min(first + context * batch_size, pairs)
-        rows = -(-(last - first) // context)
-        inputs = np.zeros(rows * context, dtype=np.int64)
-        targets = np.full(rows * context, IGNORE, dtype=np.int64)
-        read = tokens.copy(first, last + 1)
-        inputs[: last - first] = read[:-1]
-        targets[: last - first] = read[1:]
-        yield TokenBatch(
-            torch.from_numpy(inputs.reshape(rows, context)),
-            torch.from_numpy(targets.reshape(rows, context)),
-        )
+    rows = packing.build_evaluation(tokens, context)
+    for first in range(0, rows.count, batch_size):
+        yield rows.rows(first, min(batch_size, rows.count - first))

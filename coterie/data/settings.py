@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from coterie.data.mix import Mix, Single
+from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
 from coterie.data.sources import Sources
 from coterie.data.split import SplitKind
@@ -47,6 +49,10 @@ class DataSettings(Settings):
     on_error: OnError = Field(
         default="stop", description="at a row or file that cannot be used: stop, or skip it"
     )
+    packing: Packing = Field(
+        default=Stream(), description="how documents become rows of model.context tokens"
+    )
+    mix: Mix = Field(default=Single(), description="which source each row comes from")
     store: UserPath | None = Field(
         default=None, description="a prepared token store, used instead of the source"
     )

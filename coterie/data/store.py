@@ -74,7 +74,11 @@ class Store:
             if SUPPORTED:
                 self._files[split] = [ShardFile(self.path, s, dtype) for s in record.shards]
             self._arrays[split] = TokenArray(
-                shards, self.manifest.shard_tokens, vocab_size, self._files.get(split, ())
+                shards,
+                self.manifest.shard_tokens,
+                vocab_size,
+                self._files.get(split, ()),
+                lambda: self._starts(record),
             )
         return self._arrays[split]
 
@@ -88,6 +92,9 @@ class Store:
             self.tokens(split)
             for file in self._files.get(split, ()):
                 file.check()
+            offsets = self._record(split).offsets
+            if SUPPORTED and offsets is not None:
+                ShardFile(self.path, offsets, np.dtype(OFFSETS_DTYPE)).check()
 
     def document_starts(self, split: str) -> np.ndarray:
         """Return where each document of a split begins, uint64 [documents], memory-mapped.
@@ -98,6 +105,23 @@ class Store:
         if offsets is None:
             return np.empty(0, dtype=OFFSETS_DTYPE)
         return self._map(offsets, np.dtype(OFFSETS_DTYPE))
+
+    def _starts(self, record: SplitRecord) -> np.ndarray:
+        """Read where all documents of a split begin, int64 [documents].
+
+        Raises:
+            StoreError: the file cannot be read, or holds what cannot be.
+        """
+        starts = np.empty(record.documents, dtype=OFFSETS_DTYPE)
+        if record.offsets is not None:
+            if SUPPORTED:
+                ShardFile(self.path, record.offsets, starts.dtype).read_into(starts, 0)
+            else:
+                starts[:] = self._map(record.offsets, starts.dtype)
+        problem = offset_problem(starts, record)
+        if problem:
+            raise damaged(self.path, problem)
+        return starts.astype(np.int64)
 
     def characters_per_token(self, split: str) -> float | None:
         """Return the mean length of a token's text; `None` for an empty split."""
@@ -202,6 +226,21 @@ def kind_of_file(mode: int) -> str:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe",
              stat.S_IFSOCK: "a socket", stat.S_IFREG: "a file"}  # fmt: skip
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def offset_problem(starts: np.ndarray, record: SplitRecord) -> str | None:
+    """Return what is wrong with document offsets: they begin at 0, rise, and stay inside."""
+    if not len(starts):
+        return None
+    if starts[0] != 0:
+        return f"the first document begins at {starts[0]:,}, not at 0"
+    # Two apart at least: a document is one token, and then there is the separator.
+    falling = np.flatnonzero(starts[1:] < starts[:-1] + np.uint64(2))
+    if len(falling):
+        return f"document {int(falling[0]) + 1:,} does not begin after the one before it"
+    if starts[-1] >= record.tokens:
+        return f"the last document begins at {starts[-1]:,}, after the end of the tokens"
+    return None
 
 
 def tokenizer_problems(tokenizer: Tokenizer, manifest: Manifest) -> list[str]:

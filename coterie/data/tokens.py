@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import numpy as np
@@ -26,13 +27,15 @@ class TokenArray:
         shard_tokens: int | None = None,
         vocab_size: int | None = None,
         files: Sequence[ShardFile] = (),
+        starts: Callable[[], np.ndarray] | None = None,
     ) -> None:
         """Join shards; all but the last must hold `shard_tokens` tokens.
 
         With `files`, one for each shard, whole windows are read from those and not from memory.
 
         Every token that is read must lie below `vocab_size`: an embedding indexed beyond its end
-        fails late and in other words, on a GPU without any.
+        fails late and in other words, on a GPU without any. `starts` reads where the documents
+        begin, when that is first needed; without it all tokens are one document.
         """
         self._shards = [np.asarray(shard) for shard in shards]
         self._length = sum(len(shard) for shard in self._shards)
@@ -40,11 +43,25 @@ class TokenArray:
         assert all(len(shard) == self._shard_tokens for shard in self._shards[:-1])
         self._vocab_size = vocab_size
         self._files = list(files)
+        self._read_starts = starts
         self._views: dict[int, np.ndarray] = {}
         self.dtype = self._shards[0].dtype if self._shards else np.dtype(np.uint16)
 
     def __len__(self) -> int:
         return self._length
+
+    @functools.cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document begins, int64 [documents], held in memory.
+
+        Document i reaches to where the next one begins; its last token is then the separator.
+
+        Raises:
+            StoreError: they cannot be read, or do not rise from 0.
+        """
+        if self._read_starts is not None:
+            return self._read_starts()
+        return np.zeros(min(self._length, 1), dtype=np.int64)
 
     @overload
     def __getitem__(self, key: int) -> int: ...
@@ -110,6 +127,20 @@ class TokenArray:
         for row, start in zip(rows, starts.tolist(), strict=True):
             self.fill(row, start)
         return self._checked(rows)
+
+    def concatenated(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return stretches of `lengths` tokens that begin at `starts`, one after another, [ΣL].
+
+        Raises:
+            StoreError: a token lies outside the vocabulary.
+        """
+        ends = np.cumsum(lengths)
+        out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=self.dtype)
+        begin = 0
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            self.fill(out[begin:end], start)
+            begin = end
+        return self._checked(out)
 
     def _stretches(self, length: int) -> np.ndarray:
         """Return every stretch of the only shard, without a copy, [N - length + 1, length]."""

@@ -25,6 +25,7 @@ from coterie.data.store import (
     file_problem,
     file_problems,
     kind_of_file,
+    offset_problem,
     tokenizer_problems,
 )
 from coterie.foundation.errors import CoterieError, StoreError, UserError
@@ -125,7 +126,7 @@ def _number_problems(
     if record.offsets is not None:
         yield from _read(path, record.offsets, np.dtype(OFFSETS_DTYPE), offsets.append)
     starts = np.concatenate(offsets) if offsets else np.empty(0, dtype=OFFSETS_DTYPE)
-    wrong = _offset_problem(starts, record)
+    wrong = offset_problem(starts, record)
     if wrong:
         yield f"{name}-documents.bin: {wrong}"
     check = _TokenCheck(name, manifest, [] if wrong else starts, tokenizer)
@@ -151,21 +152,6 @@ def _read(path: Path, part: FileRecord, dtype: np.dtype, take) -> Iterator[str]:
         return
     if digest.hexdigest() != part.sha256:
         yield f"{part.file} does not have its checksum: its content changed"
-
-
-def _offset_problem(starts: np.ndarray, record: SplitRecord) -> str | None:
-    """Return what is wrong with document offsets: they begin at 0, rise, and stay inside."""
-    if not len(starts):
-        return None
-    if starts[0] != 0:
-        return f"the first document begins at {starts[0]:,}, not at 0"
-    # Two apart at least: a document is one token, and then there is the separator.
-    falling = np.flatnonzero(starts[1:] < starts[:-1] + np.uint64(2))
-    if len(falling):
-        return f"document {int(falling[0]) + 1:,} does not begin after the one before it"
-    if starts[-1] >= record.tokens:
-        return f"the last document begins at {starts[-1]:,}, after the end of the tokens"
-    return None
 
 
 class _TokenCheck:

@@ -105,6 +105,7 @@ _TABLE = {
     "data.column": "text_column text_field column_name text_key",
     "data.valid_fraction": "val_split validation_split test_size val_fraction valid_split "
     "validation_fraction val_size test_fraction valid_size",
+    "data.packing": "sample_packing sequence_packing pack_sequences packed pack",
     "data.store": "bin_file token_file tokens prepared",
     "tokenizer": "tokeniser encoding tokenizer_name tokenizer_type",
     "tokenizer.special_tokens": "special additional_special_tokens extra_tokens",

@@ -300,7 +300,7 @@ class _Training:
         with set_aside():
             found = validate(
                 session.decoder,
-                evaluation_batches(tokens, context, rows),
+                evaluation_batches(tokens, context, rows, session.settings.data.packing),
                 autocast=session.precision.autocast,
             )
         session.progress.validation_loss = found.loss

@@ -54,6 +54,8 @@ class Session:
             batch_size=self.settings.train.batch_size,
             seed=self.settings.seed,
             device=self.precision.device,
+            packing=self.settings.data.packing,
+            mix=self.settings.data.mix,
         )
 
     def engine(self) -> Engine:

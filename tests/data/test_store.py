@@ -131,6 +131,33 @@ def test_shards_read_as_one_row(tmp_path, shard_tokens):
     assert ring.tolist() == np.resize(np.roll(expected, -4), len(ring)).tolist()
 
 
+def test_tokens_know_where_their_documents_begin(tmp_path):
+    store = prepare(DOCUMENTS, tmp_path / "s", BYTES, valid_fraction=0.25, shard_tokens=100)
+    for split in ("train", "valid"):
+        starts = open_store(tmp_path / "s").tokens(split).starts
+        assert starts.dtype == np.int64
+        assert starts.tolist() == store.document_starts(split).tolist()
+    empty = prepare(DOCUMENTS, tmp_path / "empty", BYTES, valid_fraction=0)
+    assert empty.tokens("valid").starts.tolist() == []
+
+
+@pytest.mark.parametrize("change", ["longer", "falling", "shorter", "gone"])
+def test_document_offsets_that_changed_after_opening_are_refused(tmp_path, change):
+    prepare(DOCUMENTS, tmp_path / "s", BYTES, valid_fraction=0.25)
+    store, file = open_store(tmp_path / "s"), tmp_path / "s" / "train-documents.bin"
+    store.check_content()
+    offsets = np.fromfile(file, "<u8")
+    offsets[1] = {"longer": offsets[1] + 1, "falling": 0}.get(change, offsets[1])
+    file.write_bytes(offsets.tobytes()[: -8 if change == "shorter" else None])
+    if change == "gone":
+        file.unlink()
+    with pytest.raises(StoreError, match="damaged"):
+        store.check_content()
+    if change != "longer":  # which a checksum alone can tell
+        with pytest.raises(StoreError, match="damaged"):
+            _ = store.tokens("train").starts
+
+
 def test_reading_inside_a_shard_copies_nothing(tmp_path):
     store = prepare(DOCUMENTS, tmp_path / "s", BYTES)
     assert np.shares_memory(store.tokens("train")[10:20], store.tokens("train")[0:40])
