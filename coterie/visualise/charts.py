@@ -16,7 +16,7 @@ import numpy as np
 from coterie.foundation.printable import printable
 from coterie.visualise.axis import Axis, axis_for, tick_text
 from coterie.visualise.figures import significant
-from coterie.visualise.series import thin
+from coterie.visualise.reducers.curves import thin
 
 TALL, LOW = 320, 190  # heights of a wide and a half-width chart, CSS pixels
 _GRAIN = 10_000  # resolution of a path on either axis

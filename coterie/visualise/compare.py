@@ -18,8 +18,12 @@ from coterie.foundation.records import parse_yaml, to_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import count, duration, loss, percent, times
 from coterie.visualise.page import document, emblem, table
-from coterie.visualise.sections import STATUS_WORDS, sample_text
-from coterie.visualise.series import Series, smooth
+from coterie.visualise.reducers.curves import smooth
+from coterie.visualise.reducers.quality import Samples
+from coterie.visualise.reducers.steps import Steps
+from coterie.visualise.sections.header import STATUS_WORDS
+from coterie.visualise.sections.samples import sample_text
+from coterie.visualise.series import Series
 
 _MISSING = "–"
 _Row = tuple[str, str, Callable[[Any], str], Callable[..., Any] | None]
@@ -141,7 +145,7 @@ def _optimizer_charts(runs: Sequence[Series], names: Sequence[str]) -> str:
     coloured = list(_coloured(runs, names))
 
     def lines(field: str, smoothed: bool = True) -> list[Line]:
-        values = [(c, n, r, getattr(r, field)) for c, n, r in coloured]
+        values = [(c, n, r, r[Steps].curves[field]) for c, n, r in coloured]
         return [Line(n, r.step, smooth(v) if smoothed else v, c) for c, n, r, v in values]
 
     charts = [
@@ -155,9 +159,9 @@ def _optimizer_charts(runs: Sequence[Series], names: Sequence[str]) -> str:
 def _last_samples(runs: Sequence[Series], names: Sequence[str]) -> str:
     cells = []
     for colour, name, run in _coloured(runs, names):
-        if not run.samples:
+        last = run[Samples].last
+        if last is None:
             continue
-        last = run.samples[-1]
         cells.append(
             f'<article style="--c:{colour}"><h3>{escape(printable(name))}'
             f"<small> · step {last.step:,}</small></h3>{sample_text(last)}</article>"

@@ -10,7 +10,7 @@ import numpy as np
 from coterie.visualise.axis import Axis, tick_text
 from coterie.visualise.figures import count, significant, times
 from coterie.visualise.pixels import levels_of_share, packed, picture
-from coterie.visualise.series import LayerHistory
+from coterie.visualise.reducers.loads import LayerHistory
 
 SHARE_SCALE = 50  # a byte holds a share from 0 to 5.1 in steps of 0.02
 _WIDEST_TABLE = 16  # experts whose shares are written out

@@ -1,4 +1,4 @@
-"""The live display's picture: `Progress` laid out for a terminal with rich."""
+"""The live display's picture: a run's `Series` laid out for a terminal with rich."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from coterie.foundation.events import Notice
 from coterie.foundation.printable import printable
-from coterie.train.events import LayerLoad, RunStarted
+from coterie.train.events import LayerLoad, RunStarted, Sampled
 from coterie.visualise.figures import (
     clock,
     count,
@@ -22,41 +23,47 @@ from coterie.visualise.figures import (
     significant,
     split_name,
 )
-from coterie.visualise.progress import Progress
+from coterie.visualise.reducers.loads import Loads
+from coterie.visualise.reducers.quality import Evaluations, Samples
+from coterie.visualise.reducers.steps import Pace, Steps
+from coterie.visualise.series import Series
 
 BARS = "▁▂▃▄▅▆▇█"
 _MOST_BARS = 32  # experts drawn one by one
 _LAYER_ROWS = 4
 _SAMPLE_ROWS = 8
+_NOTICE_ROWS = 3
 _STATUS = {"finished": "green", "interrupted": "yellow", "failed": "red"}
 
 
-def panel(progress: Progress, elapsed: float, width: int, height: int) -> RenderableType:
+def panel(series: Series, elapsed: float, width: int, height: int) -> RenderableType:
     """Return the whole display.
 
     Args:
-        progress: where the run stands.
+        series: where the run stands.
         elapsed: seconds since it began or was resumed.
         width, height: of the terminal in characters; less is shown where there is less room.
     """
-    start = progress.start
+    start = series.start
     if start is None:
         return Text("Waiting for the first event …", style="dim")
     inner = max(20, width - 4)
-    figures = _figures(progress, inner)
-    parts: list[RenderableType] = [_bar(progress, elapsed), figures]
+    figures = _figures(series, inner)
+    parts: list[RenderableType] = [_bar(series, start, elapsed), figures]
     free = height - 4 - figures.row_count  # lines left: less frame, bar, and one below the frame
-    if progress.load and progress.load.layers and free >= 2:
-        loads = _loads(progress.load.layers, inner, min(_LAYER_ROWS, free - 1))
+    load = series[Loads].last
+    if load and load.layers and free >= 2:
+        loads = _loads(load.layers, inner, min(_LAYER_ROWS, free - 1))
         parts += [Text(), loads]
         free -= 1 + loads.row_count
-    notices = list(progress.notices)[-max(1, free - 1) :] if free >= 2 else []
+    notices = series.notices[-min(_NOTICE_ROWS, max(1, free - 1)) :] if free >= 2 else []
     free -= len(notices) + 1 if notices else 0
-    if progress.sample and free >= 3:
-        parts += [Text(), _sample(progress, inner, min(free - 2, _SAMPLE_ROWS))]
+    sample = series[Samples].last
+    if sample and free >= 3:
+        parts += [Text(), _sample(sample, inner, min(free - 2, _SAMPLE_ROWS))]
     if notices:
-        parts += [Text(), *(_notice(level, message) for level, message in notices)]
-    state = progress.ended.status if progress.ended else None
+        parts += [Text(), *(_notice(notice) for notice in notices)]
+    state = series.ended.status if series.ended else None
     return Panel(
         Group(*parts),
         title=_title(start),
@@ -77,15 +84,16 @@ def _title(start: RunStarted) -> Text:
     return title.append(printable(facts), style="default dim")
 
 
-def _bar(progress: Progress, elapsed: float) -> Table:
-    step, steps = progress.step, max(1, progress.steps)
+def _bar(series: Series, start: RunStarted, elapsed: float) -> Table:
+    last = series[Steps].last
+    step, steps = last.step if last else start.resumed_from or 0, max(1, start.steps)
     row = Table.grid(expand=True, padding=(0, 2, 0, 0))
     row.add_column(no_wrap=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True)
-    words = Text(f"step {step:,}/{progress.steps:,}", style="bold")
+    words = Text(f"step {step:,}/{start.steps:,}", style="bold")
     times = Text(f"{step / steps:4.0%}  {clock(elapsed)}")
-    left = progress.seconds_left
+    left = series[Pace].seconds_left
     if left is not None:
         times.append(f"  {clock(max(1, left))} left", style="bold cyan")
     bar = ProgressBar(total=steps, completed=min(step, steps), complete_style="cyan",
@@ -94,26 +102,27 @@ def _bar(progress: Progress, elapsed: float) -> Table:
     return row
 
 
-def _figures(progress: Progress, width: int) -> Table:
+def _figures(series: Series, width: int) -> Table:
     """Return losses with their curve, then learning rate, gradient and speed."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(no_wrap=True)
-    last = progress.last
+    last = series[Steps].last
     if last:
         line = Text().append(loss(last.loss), style="bold")
-        line.append(f"  smoothed {loss(progress.smoothed)}  ", style="dim")
-        falling = [math.log(max(value, 1e-9)) for value in progress.curve]
+        known = [value for value in series.smoothed.tolist() if math.isfinite(value)]
+        line.append(f"  smoothed {loss(known[-1] if known else None)}  ", style="dim")
+        falling = [math.log(max(value, 1e-9)) for value in known]
         curve = spark(falling, min(60, max(8, width - 42)))
         table.add_row("loss", line.append(curve, style="blue"))
-    evaluation = progress.evaluation
+    evaluation, best = series[Evaluations].last, series.best
     if evaluation:
         line = Text().append(loss(evaluation.loss), style="bold dark_orange3")
         detail = f"  at step {evaluation.step:,}"
         if loss(evaluation.nats_per_character) not in ("–", loss(evaluation.loss)):
             detail += f"  {loss(evaluation.nats_per_character)} nats per character"
-        if progress.best and progress.best.step != evaluation.step:
-            detail += f"  best {loss(progress.best.loss)} at {progress.best.step:,}"
+        if best and best.step != evaluation.step:
+            detail += f"  best {loss(best.loss)} at {best.step:,}"
         table.add_row(split_name(evaluation.split), line.append(detail, style="dim"))
     if last:
         line = Text(f"{count(last.tokens_per_second)} tokens/s")
@@ -175,14 +184,11 @@ def _load_style(share: float) -> str:
 
 
 def _imbalance(layer: LayerLoad) -> float:
-    total = sum(layer.load)
-    return max(layer.load) * len(layer.load) / total if total else 1.0
+    return layer.imbalance if sum(layer.load) else 1.0
 
 
-def _sample(progress: Progress, width: int, rows: int) -> Group:
-    """Return the beginning of the latest sample, prompt and continuation told apart."""
-    sample = progress.sample
-    assert sample is not None
+def _sample(sample: Sampled, width: int, rows: int) -> Group:
+    """Return the beginning of a sample, prompt and continuation told apart."""
     text = Text(no_wrap=False, overflow="fold")
     text.append(printable(sample.prompt), style="cyan")
     text.append(printable(sample.text.removeprefix(sample.prompt)))
@@ -194,9 +200,10 @@ def _sample(progress: Progress, width: int, rows: int) -> Group:
     return Group(Text(f"sample at step {sample.step:,}", style="dim"), shown)
 
 
-def _notice(level: str, message: str) -> Text:
-    style = "yellow" if level == "warning" else "dim"
-    return Text(printable(f"{level}: {message}"), style=style, overflow="ellipsis", no_wrap=True)
+def _notice(notice: Notice) -> Text:
+    style = "yellow" if notice.level == "warning" else "dim"
+    text = printable(f"{notice.level}: {notice.message}")
+    return Text(text, style=style, overflow="ellipsis", no_wrap=True)
 
 
 def spark(values: Sequence[float], width: int) -> str:

@@ -26,6 +26,7 @@ from coterie.foundation.runs import RunDirectory
 from coterie.visualise.axis import axis_for, tick_text
 from coterie.visualise.figures import count, duration, significant
 from coterie.visualise.pixels import COOL, WARM, levels_of_share
+from coterie.visualise.reducers.steps import Steps
 from coterie.visualise.series import Series, read_series
 
 INK, SOFT, HAIR = "#1d2126", "#5b636d", "#e3e0d8"
@@ -114,7 +115,7 @@ def rate_figure(series: Series) -> Figure:
     """Return the learning rate over the steps."""
     figure = Figure(figsize=(7.6, 3.0), layout="constrained")
     axes = figure.subplots()
-    axes.plot(series.step, series.learning_rate, color=BLUE, lw=1.8)
+    axes.plot(series.step, series[Steps].curves["learning_rate"], color=BLUE, lw=1.8)
     axes.set(xlabel="step", ylabel="learning rate", xlim=(0, series.step[-1]), ylim=(0, None))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.set_title(f"{printable(series.name)}: learning rate", **_TITLE)
@@ -164,7 +165,9 @@ _TITLE = {"loc": "left", "fontsize": 11.5, "fontweight": "bold", "color": INK, "
 
 def draw_loss(axes: Axes, series: Series) -> None:
     """Draw training loss (pale: each step) and validation loss, named at their ends."""
-    axes.plot(series.step, series.loss, color=BLUE, lw=0.6, alpha=0.28, rasterized=True)
+    axes.plot(
+        *series[Steps].curves.extremes("loss"), color=BLUE, lw=0.6, alpha=0.28, rasterized=True
+    )
     axes.plot(series.step, series.smoothed, color=BLUE, lw=1.9)
     ends = [("training", float(series.smoothed[-1]), BLUE)]
     values = [series.loss]

@@ -29,7 +29,9 @@ from coterie.visualise.figures import (
     split_name,
 )
 from coterie.visualise.panel import panel
-from coterie.visualise.progress import Progress
+from coterie.visualise.reducers.loads import Loads
+from coterie.visualise.reducers.steps import Pace
+from coterie.visualise.series import Series
 
 REFRESHES_PER_SECOND = 2  # one drawing takes 6 ms: half a per cent of two cores
 _SAMPLE_LINES = 6
@@ -45,7 +47,7 @@ class Display:
 
     def __init__(self, console: Console, *, every_seconds: float = 5.0) -> None:
         self.console = console
-        self.progress = Progress()
+        self.series = Series()
         self.every_seconds = every_seconds
         self._told = 0.0  # time of the last plain line about a step
         self._began = time.time()
@@ -83,7 +85,7 @@ class Display:
     def __call__(self, event: Event) -> None:
         """Take in one event."""
         with self._lock:
-            self.progress.update(event)
+            self.series.update(event)
             if isinstance(event, RunStarted):
                 self._began = event.time
         if self._live:
@@ -93,10 +95,10 @@ class Display:
 
     def _draw(self) -> RenderableType:
         with self._lock:
-            ended = self.progress.ended
+            ended = self.series.ended
             elapsed = ended.seconds if ended else max(0.0, time.time() - self._began)
             size = self.console.size
-            return panel(self.progress, elapsed, size.width, size.height)
+            return panel(self.series, elapsed, size.width, size.height)
 
     def _tell_above(self, event: Event) -> None:
         """Write what shall stay on the screen above the panel: evaluations and warnings."""
@@ -112,7 +114,7 @@ class Display:
             case RunStarted():
                 self._line(_beginning(event))
             case StepDone():
-                last = event.step >= self.progress.steps
+                last = event.step >= self._steps
                 if last or event.time - self._told >= self.every_seconds:
                     self._told = event.time
                     self._line(self._step(event))
@@ -137,22 +139,27 @@ class Display:
         ]
         if event.mfu is not None:
             parts.append(f"MFU {percent(event.mfu)}")
-        if self.progress.imbalance is not None:
-            parts.append(f"load max/mean {self.progress.imbalance:.2f}")
-        if self.progress.seconds_left is not None:
-            parts.append(f"{clock(max(1, self.progress.seconds_left))} left")
+        imbalance, left = self.series[Loads].imbalance, self.series[Pace].seconds_left
+        if imbalance is not None:
+            parts.append(f"load max/mean {imbalance:.2f}")
+        if left is not None:
+            parts.append(f"{clock(max(1, left))} left")
         return "  ".join(parts)
 
     def _evaluation(self, event: Evaluated) -> str:
         parts = [self._place(event.step), f"{split_name(event.split)} loss {loss(event.loss)}"]
         if loss(event.nats_per_character) not in ("–", loss(event.loss)):
             parts.append(f"{loss(event.nats_per_character)} nats per character")
-        if self.progress.best is event:
+        if self.series.best is event:
             parts.append("the best so far")
         return "  ".join(parts)
 
+    @property
+    def _steps(self) -> int:
+        return self.series.start.steps if self.series.start else 0
+
     def _place(self, step: int) -> str:
-        total = f"{self.progress.steps:,}"
+        total = f"{self._steps:,}"
         return f"step {step:>{len(total)},}/{total}"
 
     def _line(self, line: str) -> None:

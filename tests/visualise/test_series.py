@@ -1,52 +1,22 @@
 """Events become series without losing what matters."""
 
-import numpy as np
 import pytest
 
 from coterie.foundation.errors import RunError
+from coterie.foundation.event_log import LogReader, read_record
+from coterie.foundation.events import LogRestarted
 from coterie.foundation.runs import RunDirectory
 from coterie.train.events import Evaluated, LayerLoad, LoadMeasured, RunStarted, StepDone
-from coterie.visualise.series import LayerHistory, read_series, series_of, smooth, thin
+from coterie.visualise.reducers.base import Reducer
+from coterie.visualise.reducers.curves import ROWS
+from coterie.visualise.report import report_page
+from coterie.visualise.series import Series, read_series, series_of
 
 
 def step(number, **changes):
     fields = {"step": number, "loss": 2.0, "learning_rate": 0.1, "gradient_norm": 1.0,
               "tokens": 64 * number, "seconds": 0.5, "tokens_per_second": 128.0}  # fmt: skip
     return StepDone(**fields | changes)
-
-
-def test_thinning_keeps_every_extreme_and_both_ends():
-    x = np.arange(100_000)
-    y = np.sin(x / 1e4)
-    y[54_321], y[777] = 50.0, -50.0
-    tx, ty = thin(x, y, 1500)
-    assert len(tx) <= 1502
-    assert (tx[0], tx[-1]) == (0, 99_999)
-    assert ty.max() == 50.0
-    assert ty.min() == -50.0
-    assert (np.diff(tx) > 0).all()
-
-
-def test_thinning_bears_gaps():
-    y = np.full(10_000, np.nan)
-    y[5000] = 1.0
-    _, ty = thin(np.arange(10_000), y, 100)
-    assert np.nanmax(ty) == 1.0
-
-
-def test_smoothing_does_not_lag_and_leaves_out_what_is_not_finite():
-    line = np.linspace(4.0, 1.0, 400)
-    assert np.abs(smooth(line) - line)[:380].max() < 1e-9
-    broken = line.copy()
-    broken[[50, 200]] = np.nan, np.inf
-    assert np.isfinite(smooth(broken)).all()
-    assert smooth(broken)[200] == pytest.approx(line[200], abs=0.01)
-    assert len(smooth(np.array([]))) == 0
-
-
-def test_smoothing_takes_the_noise_away():
-    rng = np.random.default_rng(0)
-    assert smooth(1 + rng.normal(0, 0.1, 2000)).std() < 0.025
 
 
 def test_headline_of_a_made_up_run(synthetic):
@@ -77,34 +47,12 @@ def test_time_counts_steps_that_were_not_recorded():
     assert series.at_step(series.tokens, [5, 10, 25]).tolist() == [0, 640, 1344]
 
 
-def test_loads_are_relative_to_an_even_share():
-    loads = [LayerLoad(layer=3, load=(30, 10, 0, 0), dropped=2)]
-    layer = series_of([LoadMeasured(step=5, steps=5, layers=tuple(loads))]).layers[0]
-    assert layer.layer == 3
-    assert layer.share.tolist() == [[3.0, 1.0, 0.0, 0.0]]
-    assert layer.imbalance.tolist() == [3.0]
-    assert layer.dead.tolist() == [2]
-    assert layer.bias is None
-
-
 def test_balance_in_the_headline_sums_the_end_of_the_run():
     events = [
         LoadMeasured(step=s, steps=1, layers=(LayerLoad(layer=0, load=load),))
         for s, load in enumerate([(90, 10)] * 18 + [(60, 40), (40, 60)])
     ]
     assert series_of(events).imbalance == 1.0
-
-
-def test_binning_sums_neighbours_and_loses_no_token():
-    load = np.arange(2000).reshape(1000, 2)
-    layer = LayerHistory(0, np.arange(1, 1001), load, np.ones(1000, int), load / 1e3)
-    binned = layer.binned(160)
-    assert len(binned.steps) == 160
-    assert binned.steps[-1] == 1000
-    assert binned.load.sum() == load.sum()
-    assert binned.dropped.sum() == 1000
-    assert binned.bias is not None
-    assert binned.bias[-1].tolist() == [1.998, 1.999]
 
 
 def test_events_without_anything_make_an_empty_series():
@@ -125,3 +73,71 @@ def test_a_fact_that_is_missing_stays_missing():
     assert headline["mfu"] is None
     assert headline["validation_loss"] is None
     assert headline["max_over_mean_load"] is None
+
+
+def test_a_growing_log_gives_what_the_whole_log_gives(synthetic_run, tmp_path):
+    whole = synthetic_run(steps=120, layers=2, resume_at=60, every=20).events.read_bytes()
+    path = tmp_path / "growing.jsonl"
+    reader, followed = LogReader(path), Series("growing", path=path)
+    with open(path, "ab", buffering=0) as file:
+        for at in range(0, len(whole), 20_000):
+            file.write(whole[at : at + 20_000])
+            for event in reader.read():
+                followed.update(event)
+            afresh = Series("growing", path=path)
+            for event in LogReader(path).read():
+                afresh.update(event)
+            assert followed.headline() == afresh.headline()
+    assert report_page(followed) == report_page(series_of(read_record(path).events))
+
+
+def test_a_resume_takes_back_what_came_after(synthetic):
+    events = synthetic(steps=100, layers=2, every=20, finished=False)
+    again = events[0].model_copy(update={"resumed_from": 40})
+    series = series_of([*events, again])
+    kept = series_of([e for e in events if getattr(e, "step", 0) <= 40] + [again])
+    assert series.step[-1] == 40
+    assert series.headline() == kept.headline()
+    assert report_page(series) == report_page(kept)
+
+
+def test_a_log_that_restarts_begins_from_nothing(synthetic):
+    events = synthetic(steps=20, layers=1)
+    series = series_of([*synthetic(steps=50), LogRestarted(reason="replaced"), *events])
+    assert report_page(series) == report_page(series_of(events))
+
+
+def test_a_very_long_run_stays_small(synthetic):
+    series, step = Series(), synthetic(steps=1, layers=0)[2]
+    for number in range(1, 100_001):
+        series.update(step.model_copy(update={"step": number, "tokens": 9 * number}))
+    assert len(series.step) <= ROWS
+    assert series.step[-1] == 100_000
+    assert series.tokens[-1] == 900_000
+    assert series.elapsed[-1] == pytest.approx(100_000 * step.seconds)
+
+
+def test_damaged_lines_are_complained_of(synthetic_run):
+    run = synthetic_run(steps=10)
+    with open(run.events, "ab") as file:
+        file.write(b"what\n" * 40)
+    complaints = read_series(run).complaints
+    assert len(complaints) == 4
+    assert "37 more lines" in complaints[-1]
+
+
+def test_a_guest_that_fails_is_told_nothing_more(synthetic):
+    class Guest(Reducer):
+        kinds = (StepDone,)
+        calls = 0
+
+        def update(self, _event):
+            Guest.calls += 1
+            raise LookupError("no luck")
+
+    series = Series(guests=[Guest])
+    for event in synthetic(steps=5):
+        series.update(event)
+    assert Guest.calls == 1
+    assert isinstance(series.failures[Guest], LookupError)
+    assert series.step[-1] == 5

@@ -10,7 +10,8 @@ from rich.console import Console
 from coterie.foundation.events import Notice
 from coterie.train.events import Evaluated, LayerLoad, LoadMeasured, Sampled, StepDone
 from coterie.visualise.panel import panel, spark
-from coterie.visualise.progress import Progress
+from coterie.visualise.reducers.steps import Pace
+from coterie.visualise.series import series_of
 from coterie.visualise.terminal import Display
 
 
@@ -26,11 +27,8 @@ def plain(events, width=80, encoding="utf-8", **options) -> str:
 
 
 def drawn(events, width=110, height=40, elapsed=45.0) -> str:
-    progress = Progress()
-    for event in events:
-        progress.update(event)
     console = Console(file=io.StringIO(), width=width, height=height)
-    console.print(panel(progress, elapsed, width, height))
+    console.print(panel(series_of(events), elapsed, width, height))
     return console.file.getvalue()
 
 
@@ -80,11 +78,8 @@ def test_the_panel_tells_where_the_run_stands(synthetic):
 
 
 def test_the_time_left_follows_the_pace(synthetic):
-    progress = Progress()
-    for event in synthetic(steps=400, layers=0):
-        if getattr(event, "step", 0) <= 300:
-            progress.update(event)
-    assert progress.seconds_left == pytest.approx(100 * 0.125, rel=0.25)
+    events = [e for e in synthetic(steps=400, layers=0) if getattr(e, "step", 0) <= 300]
+    assert series_of(events)[Pace].seconds_left == pytest.approx(100 * 0.125, rel=0.25)
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 10), (60, 18), (110, 14), (110, 24), (200, 60)])
@@ -146,15 +141,6 @@ def test_spark_keeps_its_width_and_its_extremes():
     line = spark([float(x) for x in range(1000)], 40)
     assert len(line) == 40
     assert (line[0], line[-1]) == ("▁", "█")
-
-
-def test_the_curve_stays_short_however_long_the_run():
-    progress = Progress()
-    for number in range(1, 5001):
-        progress.update(StepDone(step=number, loss=5.0 / number, learning_rate=1, gradient_norm=1,
-                                 tokens=number, seconds=1, tokens_per_second=1))  # fmt: skip
-    assert len(progress.curve) <= 256
-    assert progress.curve[0] > progress.curve[-1]
 
 
 def test_loss_per_character_is_told_where_it_differs(synthetic):

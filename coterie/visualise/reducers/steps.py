@@ -1,0 +1,90 @@
+"""The optimizer steps of a run as curves, and its pace."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from coterie.foundation.events import Event
+from coterie.train.events import RunEnded, RunStarted, StepDone
+from coterie.visualise.reducers.base import Reducer
+from coterie.visualise.reducers.curves import Curves, smooth
+
+_PACE_STEPS = 200  # steps whose pace the time left is reckoned from
+_AUXILIARY = "auxiliary/"
+
+
+class Steps(Reducer):
+    """Loss, learning rate, speed and the like over the steps; `last` is the latest step."""
+
+    kinds = (StepDone,)
+
+    def __init__(self) -> None:
+        self.curves = Curves("tokens", "elapsed")
+        self.last: StepDone | None = None
+
+    def update(self, event: StepDone) -> None:
+        # Where only every n-th step is recorded, its time stands for the n steps since the last.
+        steps = max(event.step - self.curves.last_step, 1)
+        numbers: dict[str, float | None] = {
+            "tokens": event.tokens,
+            "elapsed": self.curves.last("elapsed") + event.seconds * steps,
+            "loss": event.loss,
+            "learning_rate": event.learning_rate,
+            "gradient_norm": event.gradient_norm,
+            "tokens_per_second": event.tokens_per_second,
+            "mfu": event.mfu,
+            "memory": event.memory_bytes,
+        }
+        for name, value in event.auxiliary.items():
+            numbers[_AUXILIARY + name] = value
+        self.curves.add(event.step, numbers)
+        self.last = event
+
+    def rewind(self, step: int) -> None:
+        self.curves.rewind(step)
+        if self.last and self.last.step > step:
+            self.last = None
+
+    @property
+    def smoothed(self) -> np.ndarray:
+        """[N] the training loss without its step-to-step noise."""
+        return smooth(self.curves["loss"])
+
+    @property
+    def auxiliary(self) -> dict[str, np.ndarray]:
+        """[N] each auxiliary loss, by its name."""
+        names = sorted(name for name in self.curves.names if name.startswith(_AUXILIARY))
+        return {name.removeprefix(_AUXILIARY): self.curves[name] for name in names}
+
+
+class Pace(Reducer):
+    """When the latest steps were done, evaluations and checkpoints included."""
+
+    kinds = (RunStarted, StepDone, RunEnded)
+
+    def __init__(self) -> None:
+        self._planned = 0
+        self._moments: deque[tuple[int, float]] = deque(maxlen=_PACE_STEPS)
+
+    def update(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._planned = event.steps
+                self._moments.clear()
+                self._moments.append((event.resumed_from or 0, event.time))
+            case StepDone():
+                self._moments.append((event.step, event.time))
+            case RunEnded():
+                self._moments.clear()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last planned step at the pace of the latest; None where unknown."""
+        if len(self._moments) < 2:
+            return None
+        (first, began), (last, now) = self._moments[0], self._moments[-1]
+        if last <= first or self._planned <= last:
+            return None
+        return (now - began) / (last - first) * (self._planned - last)

@@ -1,0 +1,39 @@
+"""The loss curves, with marks where the run was resumed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coterie.visualise.charts import PALETTE, Chart, Line
+from coterie.visualise.figures import split_name
+from coterie.visualise.reducers.course import Course
+from coterie.visualise.reducers.quality import Evaluations
+from coterie.visualise.reducers.steps import Steps
+from coterie.visualise.sections.section import Section
+from coterie.visualise.series import Series
+
+
+def loss_section(series: Series) -> str:
+    curves = series[Steps].curves
+    lines = [
+        Line("each step", *curves.extremes("loss"), faint=True),
+        Line("training", curves.steps, series.smoothed),
+    ]
+    for colour, (split, found) in zip(PALETTE[1:], series.evaluations.items(), strict=False):
+        x = np.array([e.step for e in found])
+        lines.append(
+            Line(split_name(split), x, np.array([e.loss for e in found]), colour, dots=True)
+        )
+    return Chart(
+        "Training and validation", "nats per token", lines, log=True, wide=True, digits=4,
+        marks=resume_marks(series),
+        note="Pale: each step. Line: its running mean. Dots: the whole held-out split.",
+    ).html()  # fmt: skip
+
+
+def resume_marks(series: Series) -> list[tuple[float, str]]:
+    """Return the marks of a chart over steps that show where the run was resumed."""
+    return [(float(step), "resumed") for step in series.resumes]
+
+
+LOSS = Section("loss", "Loss", (Steps, Evaluations, Course), loss_section)

@@ -1,0 +1,50 @@
+"""Learning rate, gradient norm, speed, memory and auxiliary losses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coterie.foundation.printable import printable
+from coterie.visualise.charts import Chart, Line
+from coterie.visualise.reducers.course import Course
+from coterie.visualise.reducers.curves import Curves, smooth
+from coterie.visualise.reducers.steps import Steps
+from coterie.visualise.sections.loss import resume_marks
+from coterie.visualise.sections.section import Section
+from coterie.visualise.series import Series
+
+
+def optimizer_section(series: Series) -> str:
+    curves, marks = series[Steps].curves, resume_marks(series)
+    rate = Line("rate", curves.steps, curves["learning_rate"])
+    charts = [
+        Chart("Learning rate", "per step", [rate], base=0.0),
+        Chart("Gradient norm", "before clipping", _with_mean("norm", curves, "gradient_norm"),
+              log=True, marks=marks),
+        Chart("Speed", "tokens per second", _with_mean("tokens/s", curves, "tokens_per_second"),
+              base=0.0, marks=marks),
+        Chart("Model FLOPs utilisation", "per cent of the machine's measured peak",
+              _with_mean("MFU", curves, "mfu", 100.0), base=0.0),
+    ]  # fmt: skip
+    if np.isfinite(curves["memory"]).any():
+        memory = Line("memory", curves.steps, curves["memory"] / 1e6)
+        charts.append(Chart("Memory", "peak, MB", [memory], base=0.0))
+    for name, values in series[Steps].auxiliary.items():
+        if not values[np.isfinite(values)].any():  # a loss that is switched off
+            continue
+        title = printable(name).replace("_", " ")
+        lines = _with_mean(title, curves, f"auxiliary/{name}")
+        charts.append(Chart(title, "auxiliary, nats", lines))
+    return f'<div class="grid">{"".join(chart.html() for chart in charts)}</div>'
+
+
+def _with_mean(label: str, curves: Curves, name: str, scale: float = 1.0) -> list[Line]:
+    """Return a curve with each step's value, pale, and its running mean."""
+    steps, values = curves.extremes(name)
+    return [
+        Line("each step", steps, scale * values, faint=True),
+        Line(label, curves.steps, scale * smooth(curves[name])),
+    ]
+
+
+OPTIMIZER = Section("optimizer", "Optimiser and speed", (Steps, Course), optimizer_section)
