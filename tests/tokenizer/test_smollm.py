@@ -8,8 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coterie.exchange.gguf.pieces import write_vocabulary
-from coterie.exchange.gguf.vocabulary import read_vocabulary
+from coterie.exchange.gguf.vocabulary import read_vocabulary, write_vocabulary
 from coterie.foundation.errors import TokenizerError
 from coterie.tokenizer import smollm
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer

@@ -1,11 +1,11 @@
 """GGUF, the format of llama.cpp: one file with a model's settings, its tokenizer and its tensors.
 
-Reading order: `header` and `file` (what a file holds), `metadata` (what it says), `families` (what
-that means for the decoder, and which tensors hold which), `vocabulary` (the tokenizer), `arrive`
-and `leave` (a whole model in and out).
+Reading order: `header` and `file` (what a file holds), `metadata` (its settings), `families` (what
+they mean for the decoder, and which tensors hold which), `pretokenizers` and `vocabulary` (the
+tokenizer), `reading` and `writing` (a whole model).
 """
 
-from coterie.exchange.gguf.arrive import import_file
-from coterie.exchange.gguf.leave import export_file
+from coterie.exchange.gguf.reading import import_file
+from coterie.exchange.gguf.writing import export_file
 
 __all__ = ["export_file", "import_file"]

@@ -1,17 +1,14 @@
-"""What a GGUF file says about its model: every value checked, every problem collected.
-
-Values that change the mathematics and that no part of the decoder computes are refused by name;
-others that the architecture does not read are mentioned.
-"""
+"""Reading the values of a GGUF file on its model (see `core.values`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from coterie.exchange.imported import ExchangeError, shown
+from coterie.exchange.core.values import ForeignValues
+from coterie.exchange.imported import shown
 from coterie.foundation.printable import printable
 
 _REFUSED = frozenset({
@@ -23,13 +20,14 @@ _REFUSED = frozenset({
     "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor", "router_logit_softcapping",
     "swiglu_clamp_exp", "swiglu_clamp_shexp", "swin_norm", "use_parallel_residual",
 })  # fmt: skip
-_IDLE = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
-
-_MOST, _MOST_COUNTED = 1 << 30, 1 << 16  # beyond them a file is damaged
+_IGNORED = frozenset({"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"})
 
 
-class Metadata:
-    """The values of one architecture, with the problems found in them so far."""
+class Metadata(ForeignValues):
+    """The values of one architecture, by their names without it."""
+
+    refused: ClassVar = _REFUSED
+    ignored: ClassVar = _IGNORED
 
     def __init__(
         self,
@@ -37,68 +35,39 @@ class Metadata:
         shapes: Mapping[str, tuple[int, ...]],
         read: Callable[[str], Tensor],
     ) -> None:
-        """Take what a file says.
+        """Take the values of a file.
 
         Args:
             values: by full name.
             shapes: of the file's tensors, by name.
             read: returns a tensor.
         """
+        super().__init__()
         self.architecture = str(values.get("general.architecture", ""))
         self.shapes = shapes
         self.read = read
-        self.problems: list[str] = []
-        self.notes: list[str] = []
         self._values = values
-        self._known: set[str] = set()
 
-    def raw(self, name: str, default: Any = None) -> Any:
-        """Return a number, a text or a truth value as it stands, or the default.
-
-        One for every layer is returned only if they are all alike.
-        """
-        self._known.add(name)
-        value = self._values.get(f"{self.architecture}.{name}", default)
+    def raw(self, name: str) -> Any:
+        """Return a value unchecked; a list with one for every layer must hold equal values."""
+        self._read.add(name)
+        value = self._values.get(f"{self.architecture}.{name}")
         if isinstance(value, list):
             if any(isinstance(each, list) for each in value):
-                self._wrong(name, value, "a single value, or one for each layer")
-                return default
+                self.wrong(name, value, "a single value, or one for each layer")
+                return None
             if len(set(value)) > 1:
                 self.refuse(f"{name} differs from layer to layer: {shown(value)}")
-            value = value[0] if value else default
-        return value
-
-    def whole(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return a whole number of at least `least`, and of a size that a model can have."""
-        value = self.raw(name, default)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or not least <= value <= _MOST:
-            self._wrong(name, value, f"a whole number from {least} to {_MOST:,}")
-            return least
-        return value
-
-    def count(self, name: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return a whole number of things that each need a tensor's row at least."""
-        value = self.whole(name, default, least=least)
-        if value > _MOST_COUNTED:
-            self._wrong(name, value, f"a whole number up to {_MOST_COUNTED:,}")
-            return least
+            value = value[0] if value else None
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         """Return a number above zero."""
-        value = self.raw(name, default)
+        value = self._or_default(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-            self._wrong(name, value, "a number above 0")
+            self.wrong(name, value, "a number above 0")
             return 1.0
         return float(value)
-
-    def flag(self, name: str) -> bool:
-        """Return a truth value; what is missing is false."""
-        value = self.raw(name, False)
-        if not isinstance(value, bool):
-            self._wrong(name, value, "true or false")
-        return value is True
 
     def factor(self, name: str) -> float:
         """Return a number of at least zero; what is missing is zero."""
@@ -108,31 +77,15 @@ class Metadata:
         """Whether the file holds a tensor."""
         return tensor in self.shapes
 
-    def refuse(self, problem: str) -> None:
-        """Add a problem; all of them are reported together."""
-        self.problems.append(problem)
+    def wrong(self, name: str, value: Any, expected: str) -> None:
+        """See `ForeignValues.wrong`; the message has the full name."""
+        super().wrong(f"{self.architecture}.{name}", value, expected)
 
-    def finish(self, source: object) -> None:
-        """Look at the values nobody asked for, and report all problems.
-
-        Raises:
-            ExchangeError: there are any.
-        """
-        before = f"{self.architecture}."
+    def _given(self) -> Iterator[tuple[str, Any]]:
+        prefix = f"{self.architecture}."
         for full, value in self._values.items():
-            name = full.removeprefix(before)
-            if not full.startswith(before) or name in self._known | _IDLE or not value:
-                continue
-            if name in _REFUSED:
-                self.refuse(f"{name} is {shown(value)}, which no part of the decoder computes")
-            else:
-                self.notes.append(f"{printable(full, keep='')} is not read")
-        if self.problems:
-            raise ExchangeError(
-                f"{source} holds a model that cannot be expressed here:\n  "
-                + "\n  ".join(self.problems)
-            )
+            if full.startswith(prefix):
+                yield full.removeprefix(prefix), value
 
-    def _wrong(self, name: str, value: Any, expected: str) -> None:
-        said = "is missing" if value is None else f"is {shown(value)}"
-        self.refuse(f"{self.architecture}.{name} {said}; it must be {expected}")
+    def _unread(self, name: str) -> str:
+        return f"{printable(f'{self.architecture}.{name}', keep='')} is not read"

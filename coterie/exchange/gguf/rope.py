@@ -1,7 +1,7 @@
-"""Rotary positions in GGUF: a base, a scaling by name, or factors for each pair as a tensor.
+"""Rotary positions in GGUF: a base, a scaling by name, or a tensor with a factor for each pair.
 
-Llama 3's scaling has no name there: a tensor says by how much each pair is slowed down. Its four
-numbers are found from the factors, and taken only if they give the same factors again.
+Llama 3's scaling has no name there: a tensor holds the factor by which each pair's frequency is
+divided. Its four numbers are fitted to the factors, and used only if they reproduce them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.gguf.metadata import Metadata
-from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.imported import shown
 from coterie.model.position.scaling import (
     LinearScaling,
     Llama3Scaling,
     NoScaling,
-    NTKScaling,
     YarnScaling,
 )
 from coterie.model.position.scaling.interface import ScalingSettings, plain_frequencies
@@ -36,35 +35,35 @@ def read_rope(meta: Metadata, head_dim: int, *, layout: str) -> dict[str, Any]:
 
     Args:
         meta: what the file says.
-        head_dim: channels of a head, some or all of which are turned.
+        head_dim: channels of a head, some or all of which are rotated.
         layout: how the imported model pairs channels.
     """
     theta = meta.number("rope.freq_base", 10000.0)
-    turned = meta.whole("rope.dimension_count", head_dim)
-    if turned > head_dim:
+    rotated = meta.whole("rope.dimension_count", head_dim)
+    if rotated > head_dim:
         meta.refuse(
-            f"rope.dimension_count is {turned}, more than the {head_dim} channels there are"
+            f"rope.dimension_count is {rotated}, more than the {head_dim} channels there are"
         )
-        turned = head_dim
-    scaling = _scaling(meta, theta, turned)
+        rotated = head_dim
+    scaling = _scaling(meta, theta, rotated)
     return {
         "kind": "rotary",
         "theta": theta,
-        "fraction": turned / head_dim,
+        "fraction": rotated / head_dim,
         "layout": layout,
         "scaling": scaling.model_dump(),
     }
 
 
-def _scaling(meta: Metadata, theta: float, turned: int) -> ScalingSettings:
+def _scaling(meta: Metadata, theta: float, rotated: int) -> ScalingSettings:
     named = meta.raw("rope.scaling.type")
     old = meta.factor("rope.scale_linear")
     factor = meta.factor("rope.scaling.factor") or old or 1.0
-    original = meta.whole("rope.scaling.original_context_length", meta.raw("context_length", 1))
+    original = meta.whole("rope.scaling.original_context_length", meta.raw("context_length") or 1)
     if meta.has(FACTORS):
         if named not in (None, "none", "linear") or factor != 1.0:
             meta.refuse(f"rope.scaling.type is {named!r} and there are factors for each pair")
-        return _from_factors(meta, theta, turned, original)
+        return _from_factors(meta, theta, rotated, original)
     if named == "none" or (named in (None, "linear") and factor == 1.0):
         return NoScaling()
     if named in (None, "linear"):
@@ -96,31 +95,31 @@ def _yarn(meta: Metadata, factor: float, original: int) -> YarnScaling:
     return scaling.model_copy(update=update)
 
 
-def _from_factors(meta: Metadata, theta: float, turned: int, original: int) -> ScalingSettings:
+def _from_factors(meta: Metadata, theta: float, rotated: int, original: int) -> ScalingSettings:
     """Return Llama 3's scaling with these factors."""
     factors = meta.read(FACTORS).double().flatten()
-    plain = plain_frequencies(theta, turned)
-    if factors.shape != plain.shape:
-        meta.refuse(f"{FACTORS} has {len(factors)} factors for {len(plain)} pairs of channels")
+    unscaled = plain_frequencies(theta, rotated)
+    if factors.shape != unscaled.shape:
+        meta.refuse(f"{FACTORS} has {len(factors)} factors for {len(unscaled)} pairs of channels")
         return NoScaling()
     largest = float(factors.max())
     if bool((factors - 1).abs().max() < _CLOSE):
         return NoScaling()
-    for guess in _guesses(factors, plain, largest, original):
-        if bool(((_factors(guess, theta, turned) / factors) - 1).abs().max() < _CLOSE):
+    for guess in _guesses(factors, unscaled, largest, original):
+        if bool(((_factors(guess, theta, rotated) / factors) - 1).abs().max() < _CLOSE):
             return guess
     meta.refuse(f"{FACTORS} holds factors that no known scaling of rotary positions gives")
     return NoScaling()
 
 
 def _guesses(
-    factors: Float[Tensor, " P"], plain: Float[Tensor, " P"], largest: float, original: int
+    factors: Float[Tensor, " P"], unscaled: Float[Tensor, " P"], largest: float, original: int
 ) -> list[Llama3Scaling]:
-    """Return scalings that may have these factors: the published ones, then the one that fits.
+    """Return scalings that may have these factors: the published ones, then the fitted one.
 
     Between its bounds the share kept is linear in the turns per token: share = a · turns − b, with
-    a = C / (high − low) and b = low / (high − low). Three numbers stand behind these two; high is
-    taken to be 4, as usual.
+    a = C / (high − low) and b = low / (high − low). Two equations for three numbers: high is
+    assumed to be 4, as in every published model.
     """
     factor = float(f"{largest:.6g}")
     contexts = dict.fromkeys((8192, original))
@@ -128,7 +127,7 @@ def _guesses(
     kept = (largest / factors - 1) / (largest - 1)
     between = (kept > _CLOSE) & (kept < 1 - _CLOSE)
     if int(between.sum()) >= 2:
-        turns = plain[between] / (2 * math.pi)
+        turns = unscaled[between] / (2 * math.pi)
         slope, shift = (
             torch.linalg.lstsq(
                 torch.stack((turns, -torch.ones_like(turns)), 1), kept[between, None]
@@ -144,32 +143,30 @@ def _guesses(
     return guesses
 
 
-def _factors(scaling: ScalingSettings, theta: float, turned: int) -> Float[Tensor, " P"]:
-    """Return by how much a scaling slows each pair down."""
+def _factors(scaling: ScalingSettings, theta: float, rotated: int) -> Float[Tensor, " P"]:
+    """Return the factor by which a scaling divides each pair's frequency."""
     length = torch.ones(1, 1, dtype=torch.float64)
-    return plain_frequencies(theta, turned) / scaling.frequencies(theta, turned, length).flatten()
+    return plain_frequencies(theta, rotated) / scaling.frequencies(theta, rotated, length).flatten()
 
 
-def write_rope(plain: Plain, channels: int) -> dict[str, Any]:
-    """Return what a file says of a model's rotary positions, besides factors for each pair.
+def write_rope(model: Canonical, channels: int) -> dict[str, Any]:
+    """Return the values on rotary positions; `rope_factors` returns the tensor.
 
     Args:
-        plain: the model.
-        channels: of a head that are turned at most.
+        model: the model.
+        channels: of a head that can be rotated.
     """
-    rotary = plain.rotary
+    rotary = model.rotary
     scaling = rotary.scaling
     values: dict[str, Any] = {
         "rope.dimension_count": rotary.turned(channels),
         "rope.freq_base": float(rotary.theta),
     }
-    if isinstance(scaling, NTKScaling):  # the same as another base
-        values["rope.freq_base"] = scaling.base(rotary.theta, rotary.turned(channels))
-    elif isinstance(scaling, LinearScaling):
+    if isinstance(scaling, LinearScaling):
         values |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
     elif isinstance(scaling, YarnScaling):
         values |= _write_yarn(scaling)
-    elif isinstance(scaling, Llama3Scaling):  # what the factors alone would leave to be found
+    elif isinstance(scaling, Llama3Scaling):  # which the factors alone leave to be fitted
         values["rope.scaling.original_context_length"] = scaling.original_context
     return values
 
@@ -190,9 +187,9 @@ def _write_yarn(scaling: YarnScaling) -> dict[str, Any]:
     return values
 
 
-def rope_factors(plain: Plain, channels: int) -> dict[str, Tensor]:
-    """Return the tensor of factors for each pair, for a scaling that is written so."""
-    rotary = plain.rotary
+def rope_factors(model: Canonical, channels: int) -> dict[str, Tensor]:
+    """Return the tensor of factors [pairs], for a scaling that is written as such."""
+    rotary = model.rotary
     if not isinstance(rotary.scaling, Llama3Scaling):
         return {}
     factors = _factors(rotary.scaling, rotary.theta, rotary.turned(channels))

@@ -1,8 +1,7 @@
 """Hugging Face checkpoints: folders of config.json, safetensors and tokenizer files.
 
-Reading order: `rules` (which tensors hold which of ours), `families` (one file each), `reading`;
-then `plain`, `fit` and `lift` (how a model of ours becomes one that a family can say), `writing`.
-Nothing here imports `transformers`.
+Reading order: `families` (one file each), `reading`, `writing`. Nothing here imports
+`transformers`.
 """
 
 from coterie.exchange.huggingface.families import FAMILIES

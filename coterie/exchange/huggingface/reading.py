@@ -1,8 +1,7 @@
-"""From a Hugging Face folder to a decoder: configuration, then every tensor, one at a time."""
+"""Importing a Hugging Face folder: configuration, then every tensor, one at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from coterie.exchange.files import TensorFiles, open_folder, read_json, refuse_pickles, some
+from coterie.exchange.core.loading import load_decoder
+from coterie.exchange.files import TensorFiles, open_folder, read_json, refuse_pickles
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import FAMILIES, Family
-from coterie.exchange.huggingface.rules import Layout, Rule
 from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import fitted, from_huggingface
 from coterie.foundation.errors import TokenizerError, nearest
-from coterie.model import Decoder, DecoderSettings
+from coterie.model import DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
 CONFIG = "config.json"
@@ -33,8 +32,8 @@ def import_folder(
 
     Args:
         path: a folder with config.json and safetensors files.
-        dtype: precision of the model; None: as most of the file. Float32 holds float16 and
-            bfloat16 exactly. Selection biases are float32 always.
+        dtype: precision of the model; None: that of most tensors. Float32 holds float16 and
+            bfloat16 exactly. Selection biases are always float32.
         with_tokenizer: whether the tokenizer in the folder is read.
 
     Raises:
@@ -60,14 +59,21 @@ def import_folder(
         raise ExchangeError(f"{folder / CONFIG} describes no model:\n  {reasons}") from error
     source = _Source(files, family, settings)
     units = source.common_dtype()
-    decoder = _load(settings, family, source, folder, units if dtype is None else dtype)
+    decoder = load_decoder(
+        settings,
+        family.tensor_map(settings),
+        source,
+        path=folder,
+        says=f"its {CONFIG}",
+        dtype=units if dtype is None else dtype,
+    )
     notes = [*config.notes, *source.notes]
     if dtype is not None and units != dtype:
         exact = torch.promote_types(units, dtype) == dtype
         change = "exactly" if exact else "rounded"
         notes.append(f"weights of {_name(units)} became {_name(dtype)}, {change}")
     tokenizer = _tokenizer(folder, settings.known_vocab_size()) if with_tokenizer else None
-    return Imported(decoder.eval(), tokenizer, family.model_type, folder, tuple(notes))
+    return Imported(decoder.eval(), tokenizer, family.name, folder, tuple(notes))
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -75,7 +81,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _checked(path: Path) -> Path:
-    """Return the folder, after looking at what else a path may be."""
+    """Return the folder, or say what else the path is."""
     if not path.exists():
         raise ExchangeError(
             f"There is no {path}.", hint="Name a folder with config.json, or a .gguf file."
@@ -98,7 +104,6 @@ def _checked(path: Path) -> Path:
 
 
 def _family(values: dict[str, Any], folder: Path) -> Family:
-    """Return the family that a configuration names."""
     name = values.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
         said = f"the architecture “{name}”" if name else "no model_type"
@@ -116,7 +121,7 @@ def _family(values: dict[str, Any], folder: Path) -> Family:
 
 
 class _Source:
-    """The tensors of a folder under the names that the family's rules use."""
+    """The tensors of a folder under the names that the family's tensor map uses."""
 
     def __init__(self, files: TensorFiles, family: Family, settings: DecoderSettings) -> None:
         self.files = files
@@ -127,19 +132,17 @@ class _Source:
             for name in files.stored
         }
         beyond = [name for name in self.names if family.layer(name) >= settings.layers]
-        if beyond and family.ahead:
-            self.notes.append(
-                "the modules that predict further tokens were left out; no logit depends on them"
-            )
+        if beyond and family.mtp:
+            self.notes.append("the MTP modules were left out; no logit depends on them")
         for name in list(self.names):
-            if family.is_idle(name) or (family.ahead and name in beyond):
+            if family.is_idle(name) or (family.mtp and name in beyond):
                 del self.names[name]
         head, embedding = family.head
         if settings.head.tied and head in self.names and embedding in self.names:
             self._check_tied(head, embedding)
 
     def _check_tied(self, head: str, embedding: str) -> None:
-        """Let a tied head go that is written out as well, if it is what it should be."""
+        """Drop a tied head that is stored as well, if it equals the embedding."""
         if not torch.equal(self.read(head), self.read(embedding)):
             raise ExchangeError(
                 f"config.json ties the head to the embedding, but {head} and {embedding} differ.",
@@ -150,14 +153,15 @@ class _Source:
     def read(self, name: str) -> Tensor:
         return self.files.read(self.names[name])
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.files.stored[self.names[name]].shape
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: self.files.stored[theirs].shape for name, theirs in self.names.items()}
 
     def common_dtype(self) -> torch.dtype:
         """Return the precision of most tensors.
 
         Raises:
-            ExchangeError: it is none of floating point, as in quantised checkpoints.
+            ExchangeError: it is not floating point, as in quantised checkpoints.
         """
         found = [self.files.stored[name].dtype for name in self.names.values()]
         foreign = sorted({each for each in found if each not in _UNITS})
@@ -168,66 +172,6 @@ class _Source:
                 hint="Quantised checkpoints must be brought back to bfloat16 first.",
             )
         return _UNITS[max(set(found), key=found.count)] if found else torch.float32
-
-
-def _load(
-    settings: DecoderSettings, family: Family, source: _Source, folder: Path, dtype: torch.dtype
-) -> Decoder:
-    """Return a decoder with the folder's weights; it is built when they are known to fit.
-
-    Raises:
-        ExchangeError: tensors are missing, left over or of another shape (all of them are named),
-            or hold values that are not numbers.
-    """
-    with torch.device("meta"):
-        hollow = Decoder(settings).state_dict()
-    chosen = [(rule, _layout(rule, source)) for rule in family.rules(settings)]
-    covered = {name for rule, _ in chosen for name in rule.own}
-    assert covered == set(hollow), f"no rule covers {set(hollow) ^ covered}"
-    problems = list(_problems(hollow, chosen, source))
-    if problems:
-        raise ExchangeError(
-            f"The weights of {folder} do not fit its {CONFIG}:\n  " + "\n  ".join(problems)
-        )
-    decoder = Decoder(settings).to(dtype)
-    own = decoder.state_dict()
-    with torch.no_grad():
-        for rule, layout in chosen:
-            if not rule.own:
-                continue
-            shapes = [own[name].shape for name in rule.own]
-            found = layout.to_own([source.read(name) for name in layout.names], shapes)
-            for name, tensor in zip(rule.own, found, strict=True):
-                if not bool(own[name].copy_(tensor).isfinite().all()):
-                    raise ExchangeError(
-                        f"{', '.join(layout.names[:3])} of {folder} hold values that are no "
-                        f"numbers, or beyond {_name(dtype)}."
-                    )
-    return decoder
-
-
-def _layout(rule: Rule, source: _Source) -> Layout:
-    """Return the layout of which most tensors are there."""
-    return max(rule.layouts, key=lambda x: sum(n in source.names for n in x.names) / len(x.names))
-
-
-def _problems(
-    own: dict[str, Tensor], chosen: list[tuple[Rule, Layout]], source: _Source
-) -> Iterator[str]:
-    """Yield sentences on what is missing, left over or of another shape."""
-    wanted = {name for _, layout in chosen for name in layout.names}
-    needed = {name for rule, layout in chosen if not rule.optional for name in layout.names}
-    missing = sorted(needed - set(source.names))
-    unexpected = sorted(set(source.names) - wanted)
-    if missing:
-        yield f"{len(missing)} tensors are missing: {some(missing)}"
-    if unexpected:
-        yield f"{len(unexpected)} tensors are unexpected: {some(unexpected)}"
-    for rule, layout in chosen:
-        hollow = [torch.empty(own[name].shape, device="meta") for name in rule.own]
-        for name, tensor in zip(layout.names, layout.to_foreign(hollow), strict=True):
-            if name in source.names and source.shape(name) != tuple(tensor.shape):
-                yield f"{name} has shape {source.shape(name)} instead of {tuple(tensor.shape)}"
 
 
 def _tokenizer(folder: Path, known: int) -> Tokenizer | None:

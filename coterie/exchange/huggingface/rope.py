@@ -1,7 +1,6 @@
-"""Rotary positions in configurations: `rope_parameters`, or `rope_theta` with `rope_scaling`.
+"""Rotary positions in config.json: `rope_parameters`, or `rope_theta` with `rope_scaling`.
 
-Both ways of saying it are read; both are written, so that older programs find what they know. A
-scaling is one entry of a table: what it needs, and what it is called here.
+Both are read and both are written, so that older programs find what they know.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.imported import shown
 from coterie.foundation.errors import nearest
 from coterie.model.position.scaling import (
@@ -39,7 +38,7 @@ def read_rope(
     Args:
         config: the configuration.
         theta: the base where it is silent.
-        partial: whether the family can turn a part of each head.
+        partial: whether the family can rotate a part of each head.
         layout: how the family pairs channels.
         sharpens: whether `mscale_all_dim` multiplies the family's logits.
     """
@@ -79,10 +78,10 @@ def _number(values: Values, name: str, config: Config) -> float | None:
 
 
 def _parameters(config: Config) -> Values:
-    """Return all that is said on rotary positions, under the newer names.
+    """Return everything about rotary positions, under the newer names.
 
-    As in transformers, `rope_scaling` stands for all of `rope_parameters`, and what stands within
-    comes before the same name beside it, the original context excepted.
+    As in transformers, `rope_scaling` replaces `rope_parameters`, and a value inside has precedence
+    over the same name beside it, except for the original context.
     """
     values: Values = {}
     for name in ("rope_parameters", "rope_scaling"):
@@ -128,7 +127,7 @@ def _yarn(values: Values, config: Config) -> Scaling:
     if factor is None:
         factor = config.whole("max_position_embeddings") / context
     both = (float(values.get(name) or 0.0) for name in ("mscale", "mscale_all_dim"))
-    plain = YarnScaling.from_mscale(float(factor), context, *both)
+    scaling = YarnScaling.from_mscale(float(factor), context, *both)
     update: Values = {
         "beta_fast": float(values.get("beta_fast") or 32.0),
         "beta_slow": float(values.get("beta_slow") or 1.0),
@@ -136,11 +135,11 @@ def _yarn(values: Values, config: Config) -> Scaling:
     }
     if values.get("attention_factor") is not None:
         update["attention_factor"] = float(values["attention_factor"])
-    return YarnScaling.model_validate(plain.model_dump() | update)
+    return YarnScaling.model_validate(scaling.model_dump() | update)
 
 
 def _original(values: Values, config: Config) -> int:
-    # The one name for which transformers takes what stands beside (Phi-3's files need it).
+    # The one name for which transformers prefers the value outside (Phi-3's files need it).
     given = config.raw("original_max_position_embeddings")
     given = values.get("original_max_position_embeddings") if given is None else given
     return config.whole("max_position_embeddings") if given is None else int(given)
@@ -155,15 +154,15 @@ _READ: dict[str, Callable[[Values, Config], Scaling | None]] = {
 }
 
 
-def write_rope(plain: Plain) -> Values:
-    """Return what a configuration says of a model's rotary positions and their context."""
-    rotary, scaling = plain.rotary, plain.rotary.scaling
+def write_rope(model: Canonical) -> Values:
+    """Return what config.json says of a model's rotary positions and their context."""
+    rotary, scaling = model.rotary, model.rotary.scaling
     values: Values = {"rope_type": "default", "rope_theta": rotary.theta}
     if rotary.fraction != 1.0:
         values["partial_rotary_factor"] = rotary.fraction
-    context = plain.settings.context
+    context = model.settings.context
     if isinstance(scaling, DynamicScaling):
-        context = scaling.original_context  # from there on the base grows
+        context = scaling.original_context  # beyond it the base grows
     for kind, (settings, write) in _WRITE.items():
         if isinstance(scaling, settings):
             values |= {"rope_type": kind} | write(scaling)
@@ -176,7 +175,7 @@ def write_rope(plain: Plain) -> Values:
 
 
 def _write_yarn(scaling: YarnScaling) -> Values:
-    """Return YaRN's values; DeepSeek's two numbers only where all logits are multiplied."""
+    """Return YaRN's values; DeepSeek's two `mscale` only where all logits are multiplied."""
     values: Values = {
         "factor": scaling.factor,
         "original_max_position_embeddings": scaling.original_context,

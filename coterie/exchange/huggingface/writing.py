@@ -1,8 +1,9 @@
-"""From a decoder to a Hugging Face folder that `transformers` and its kin load as it is."""
+"""Exporting a decoder as a Hugging Face folder that `transformers` and others load as it is."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 import coterie
+from coterie.exchange.core.match import Match, match
+from coterie.exchange.core.reparametrise import Reparametrised
+from coterie.exchange.core.writing import ForeignTensors
 from coterie.exchange.files import SHARD_BYTES, write_tensors
-from coterie.exchange.huggingface.fit import Fit, fitting
-from coterie.exchange.huggingface.lift import Lifted
-from coterie.exchange.huggingface.rules import Rule
+from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import write_huggingface
 from coterie.foundation.files import atomic_directory
@@ -31,59 +33,46 @@ def export_folder(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Path:
-    """Write a decoder as a checkpoint of the simplest architecture that expresses it exactly.
+    """Write a decoder as a checkpoint of the simplest family that expresses it exactly.
 
     Args:
         decoder: the model.
-        tokenizer: goes along; None: no tokenizer files are written.
+        tokenizer: written as well; None: there are no tokenizer files.
         out: the folder; it must not exist.
         dtype: precision of the weights; None: the decoder's. Selection biases stay float32.
         shard_bytes: size above which the weights are split into several files.
 
     Raises:
-        ExchangeError: no architecture can hold the model, or a weight is beyond the precision.
+        ExchangeError: no family can hold the model, or a weight is beyond the precision.
         UserError: the folder exists, or the disk is full or not writable.
     """
-    fit = fitting(decoder)
-    lifted = Lifted(decoder, fit.settings)
+    found = match_family(decoder)
+    own = Reparametrised(decoder, found.settings)
+    tensors = ForeignTensors(found.family.tensor_map(found.settings), own)
     units = next(decoder.parameters()).dtype if dtype is None else dtype
-    tensors = _Tensors(fit.family.rules(fit.settings), lifted, units)
+    units_of = {name: torch.float32 if name in tensors.exact else units for name in tensors.shapes}
+    sizes = {name: math.prod(x) * units_of[name].itemsize for name, x in tensors.shapes.items()}
+
+    def read(name: str) -> Tensor:
+        return _rounded(tensors.read(name), units_of[name], name)
+
     with atomic_directory(out) as folder:
-        write_tensors(folder, tensors.sizes, tensors.read, shard_bytes)
-        _write_json(folder / "config.json", _config(fit, tokenizer, units))
+        write_tensors(folder, sizes, read, shard_bytes)
+        _write_json(folder / "config.json", _config(found, tokenizer, units))
         _write_json(folder / "generation_config.json", _ends(tokenizer))
         if tokenizer is not None:
             write_huggingface(tokenizer, folder)
-        (folder / "README.md").write_text(_card(decoder, fit), encoding="utf-8")
+        (folder / "README.md").write_text(_card(decoder, found), encoding="utf-8")
     return Path(out)
 
 
-class _Tensors:
-    """Foreign tensors by name, made when they are asked for."""
+def match_family(decoder: Decoder) -> Match[Family]:
+    """Return the simplest family that expresses a decoder exactly.
 
-    def __init__(self, rules: Any, lifted: Lifted, units: torch.dtype) -> None:
-        self._lifted, self._units = lifted, units
-        self._made: dict[str, Tensor] = {}
-        self._rule: dict[str, Rule] = {}
-        self.sizes: dict[str, int] = {}
-        for rule in rules:
-            hollow = [torch.empty(lifted.shapes[name], device="meta") for name in rule.own]
-            layout = rule.layouts[0]
-            for name, tensor in zip(layout.names, layout.to_foreign(hollow), strict=True):
-                self._rule[name] = rule
-                self.sizes[name] = tensor.numel() * self._precision(rule).itemsize
-
-    def read(self, name: str) -> Tensor:
-        """Return a tensor; the others of its rule wait for their turn."""
-        if name not in self._made:
-            rule = self._rule[name]
-            layout = rule.layouts[0]
-            found = layout.to_foreign([self._lifted.read(each) for each in rule.own])
-            self._made = dict(zip(layout.names, found, strict=True))
-        return _rounded(self._made.pop(name), self._precision(self._rule[name]), name)
-
-    def _precision(self, rule: Rule) -> torch.dtype:
-        return torch.float32 if rule.exact else self._units
+    Raises:
+        ExchangeError: there is none.
+    """
+    return match(decoder, FAMILIES.values(), format="Hugging Face", page="docs/exchange.md")
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
@@ -97,15 +86,17 @@ def _rounded(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return result
 
 
-def _config(fit: Fit, tokenizer: Tokenizer | None, units: torch.dtype) -> dict[str, Any]:
+def _config(
+    found: Match[Family], tokenizer: Tokenizer | None, units: torch.dtype
+) -> dict[str, Any]:
     name = str(units).removeprefix("torch.")
-    start = {"architectures": [fit.family.architecture], "model_type": fit.family.model_type}
-    # The second name of the precision is for programs that do not know the first.
-    return {**start, **fit.config, **_ends(tokenizer), "dtype": name, "torch_dtype": name}
+    start = {"architectures": [found.family.architecture], "model_type": found.family.name}
+    # `torch_dtype` is for programs that do not know the newer name.
+    return {**start, **found.values, **_ends(tokenizer), "dtype": name, "torch_dtype": name}
 
 
 def _ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
-    """Return the tokens that begin and end a text."""
+    """Return the tokens that begin and end a text; an end is a list where there are several."""
     if tokenizer is None:
         return {"bos_token_id": None, "eos_token_id": None}
     first = tokenizer.named_end
@@ -120,7 +111,7 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _card(decoder: Decoder, fit: Fit) -> str:
+def _card(decoder: Decoder, found: Match[Family]) -> str:
     parameters = sum(each.numel() for each in decoder.parameters())
     return "\n".join(
         [
@@ -128,8 +119,8 @@ def _card(decoder: Decoder, fit: Fit) -> str:
             "library_name: transformers",
             "pipeline_tag: text-generation",
             "---",
-            f"A {fit.family.title} model of {parameters:,} parameters and "
-            f"{fit.settings.layers} layers, written by Coterie {coterie.__version__}.",
+            f"A {found.family.title} model of {parameters:,} parameters and "
+            f"{found.settings.layers} layers, written by Coterie {coterie.__version__}.",
             "",
             "```python",
             "from transformers import AutoModelForCausalLM, AutoTokenizer",

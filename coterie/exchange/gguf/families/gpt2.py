@@ -1,16 +1,16 @@
 """GPT-2: learned positions, LayerNorm, GELU, biases everywhere. Radford et al. 2019.
 
-Rows of queries, keys and values stand in one tensor; matrices lie as [out, in].
+Queries, keys and values are joined in one tensor; matrices are held as [out, in].
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
+from coterie.exchange.core.tensor_map import Entry, joined, same
 from coterie.exchange.gguf.family import Family
 from coterie.exchange.gguf.metadata import Metadata
-from coterie.exchange.huggingface.plain import Plain
-from coterie.exchange.huggingface.rules import Rule, joined, same
 from coterie.model import DecoderSettings
 
 _EPSILON = "attention.layer_norm_epsilon"
@@ -42,48 +42,48 @@ def _reads(meta: Metadata) -> dict[str, Any]:
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    settings = plain.settings
+def _writes(model: Canonical) -> dict[str, Any]:
+    settings = model.settings
     return {
-        "vocab_size": plain.vocab_size,
+        "vocab_size": model.vocab_size,
         "context_length": settings.context,
         "embedding_length": settings.width,
         "block_count": settings.layers,
-        "feed_forward_length": plain.dense_width or 1,
-        "attention.head_count": plain.grouped.heads,
-        _EPSILON: plain.epsilon,
+        "feed_forward_length": model.dense_width or 1,
+        "attention.head_count": model.grouped.heads,
+        _EPSILON: model.epsilon,
     }
 
 
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = [
+def _tensor_map(settings: DecoderSettings) -> list[Entry]:
+    entries = [
         same("embedding.weight", "token_embd.weight"),
         same("position.weight", "position_embd.weight", exact=True),
         same("norm.weight", "output_norm.weight", exact=True),
         same("norm.bias", "output_norm.bias", exact=True),
     ]
     for layer in range(settings.layers):
-        rules += _block(f"blocks.{layer}", f"blk.{layer}")
-    return rules if settings.head.tied else [*rules, same("head.weight", "output.weight")]
+        entries += _block(f"blocks.{layer}", f"blk.{layer}")
+    return entries if settings.head.tied else [*entries, same("head.weight", "output.weight")]
 
 
-def _block(own: str, foreign: str) -> list[Rule]:
+def _block(own: str, foreign: str) -> list[Entry]:
     attention, body = f"{own}.attention", f"{own}.feedforward.body"
-    rules = []
+    entries = []
     for part in ("weight", "bias"):
         norm, ffn_norm = f"{foreign}.attn_norm.{part}", f"{foreign}.ffn_norm.{part}"
-        rules.append(same(f"{own}.attention_norm.{part}", norm, exact=True))
-        rules.append(same(f"{own}.feedforward_norm.{part}", ffn_norm, exact=True))
+        entries.append(same(f"{own}.attention_norm.{part}", norm, exact=True))
+        entries.append(same(f"{own}.feedforward_norm.{part}", ffn_norm, exact=True))
         end, exact = ("", False) if part == "weight" else ("_bias", True)
         inputs = [f"{attention}.{name}{end}" for name in ("query", "key", "value")]
-        rules.append(joined(inputs, f"{foreign}.attn_qkv.{part}"))
+        entries.append(joined(inputs, f"{foreign}.attn_qkv.{part}"))
         for ours, theirs in (
             (f"{attention}.output", "attn_output"),
             (f"{body}.up", "ffn_up"),
             (f"{body}.down", "ffn_down"),
         ):
-            rules.append(same(f"{ours}{end}", f"{foreign}.{theirs}.{part}", exact=exact))
-    return rules
+            entries.append(same(f"{ours}{end}", f"{foreign}.{theirs}.{part}", exact=exact))
+    return entries
 
 
-GPT2 = Family("gpt2", "GPT-2", _reads, _writes, _rules)
+GPT2 = Family(name="gpt2", title="GPT-2", reads=_reads, writes=_writes, tensor_map=_tensor_map)

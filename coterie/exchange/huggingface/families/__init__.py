@@ -18,6 +18,6 @@ from coterie.exchange.huggingface.family import Family
 _IN_ORDER = (
     GPT2, LLAMA, MISTRAL, MIXTRAL, OLMOE, QWEN3_MOE, QWEN2_MOE, GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3,
 )  # fmt: skip
-FAMILIES: dict[str, Family] = {family.model_type: family for family in _IN_ORDER}
+FAMILIES: dict[str, Family] = {family.name: family for family in _IN_ORDER}
 
 __all__ = ["FAMILIES", "Family"]

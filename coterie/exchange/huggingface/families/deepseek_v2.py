@@ -1,4 +1,4 @@
-"""DeepSeek-V2: multi-head latent attention, softmax scores, shared experts, perhaps groups.
+"""DeepSeek-V2: multi-head latent attention, softmax scores, shared experts, optional groups.
 
 DeepSeek-AI 2024, arXiv:2405.04434. Rotary pairs are interleaved.
 """
@@ -7,25 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import end_rules, read_stream, write_stream
+from coterie.exchange.huggingface.families.common import divided_width, read_stream, write_stream
 from coterie.exchange.huggingface.families.deepseek import (
-    feedforward_rules,
-    latent_rules,
     read_groups,
     read_latent,
     read_layers,
+    tensor_map,
     write_latent,
     write_layers,
 )
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.huggingface.rope import read_rope
-from coterie.exchange.huggingface.rules import Rule
-from coterie.model import DecoderSettings
-from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.select import GroupLimited
-from coterie.model.feedforward import Dense
 
 _DEFAULTS = {
     "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -51,62 +46,37 @@ def _reads(config: Config) -> dict[str, Any]:
         "renormalise": False,
         "scale": config.number("routed_scaling_factor"),
     }
-    for name in ("n_group", "topk_group"):  # mean nothing where groups are not asked for
+    for name in ("n_group", "topk_group"):  # read, but meaningless without groups
         config.raw(name)
     return {
         **read_stream(config),
         "position": read_rope(config, layout="interleaved", sharpens=True),
         "attention": read_latent(config),
-        **read_layers(config, router, {"kind": "none"}, bias=config.flag("mlp_bias")),
+        **read_layers(config, router, bias=config.flag("mlp_bias")),
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    limited = isinstance(plain.mixture.router.select, GroupLimited)
+def _writes(model: Canonical) -> dict[str, Any]:
+    limited = isinstance(model.mixture.router.select, GroupLimited)
     return {
-        **write_stream(plain),
-        **write_latent(plain),
-        **write_layers(plain),
-        "mlp_bias": _biased(plain),
+        **write_stream(model),
+        **write_latent(model),
+        **write_layers(model),
+        "mlp_bias": model.dense_bias,
         "scoring_func": "softmax",
         "topk_method": "group_limited_greedy" if limited else "greedy",
         "norm_topk_prob": False,
     }
 
 
-def _biased(plain: Plain) -> bool:
-    """Whether any dense or shared body has biases."""
-    layers = [plan.feedforward for plan in plain.plans]
-    bodies = [layer.body for layer in layers if isinstance(layer, Dense)]
-    bodies += [x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts]
-    return any(getattr(body, "bias", False) for body in bodies)
-
-
-def _limits(plain: Plain) -> list[str]:
-    width, heads = plain.settings.width, plain.latent.heads
-    return [f"a width of {width} that is not a multiple of {heads} heads"] if width % heads else []
-
-
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = end_rules(settings)
-    for layer, plan in enumerate(settings.plans()):
-        own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
-        rules += latent_rules(own, foreign, plan.attention)
-        rules += feedforward_rules(
-            f"{own}.feedforward", f"{foreign}.mlp", plan.feedforward, settings.width
-        )
-    return rules
-
-
 DEEPSEEK_V2 = Family(
-    model_type="deepseek_v2",
+    name="deepseek_v2",
     title="DeepSeek-V2",
     architecture="DeepseekV2ForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=_rules,
-    limits=_limits,
+    tensor_map=tensor_map,
+    limits=divided_width(lambda model: model.latent.heads),
     aliases={"num_experts": "n_routed_experts"},
 )

@@ -1,30 +1,28 @@
 """DeepSeek-V3: multi-head latent attention; sigmoid scores, a selection bias, groups of experts.
 
-DeepSeek-AI 2024, arXiv:2412.19437. The modules that predict further tokens are not exchanged: the
-other side leaves them out as well.
+DeepSeek-AI 2024, arXiv:2412.19437. The MTP modules are not exchanged; `transformers` leaves them
+out as well.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import end_rules, read_stream, write_stream
+from coterie.exchange.huggingface.families.common import read_stream, write_stream
 from coterie.exchange.huggingface.families.deepseek import (
-    feedforward_rules,
-    latent_rules,
     pairs_needed,
     read_latent,
     read_layers,
     read_sigmoid_router,
+    tensor_map,
     write_latent,
     write_layers,
+    write_sigmoid_router,
 )
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.huggingface.rope import read_rope
-from coterie.exchange.huggingface.rules import Rule
-from coterie.model import DecoderSettings
 
 _DEFAULTS = {
     "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
@@ -45,43 +43,29 @@ def _reads(config: Config) -> dict[str, Any]:
         **read_stream(config),
         "position": read_rope(config, layout=layout, sharpens=True),
         "attention": read_latent(config),
-        **read_layers(config, read_sigmoid_router(config), {"kind": "bias"}),
+        **read_layers(config, read_sigmoid_router(config), "bias"),
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
+def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(plain),
-        **write_latent(plain),
-        **write_layers(plain),
-        "rope_interleave": plain.rotary.layout == "interleaved",
-        "scoring_func": "sigmoid",  # other programs assume softmax where this is missing
-        "topk_method": "noaux_tc",
-        "num_nextn_predict_layers": 0,
+        **write_stream(model),
+        **write_latent(model),
+        **write_layers(model),
+        "rope_interleave": model.rotary.layout == "interleaved",
+        **write_sigmoid_router(),
     }
-
-
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = end_rules(settings)
-    for layer, plan in enumerate(settings.plans()):
-        own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
-        rules += latent_rules(own, foreign, plan.attention)
-        rules += feedforward_rules(
-            f"{own}.feedforward", f"{foreign}.mlp", plan.feedforward, settings.width, biased=True
-        )
-    return rules
 
 
 DEEPSEEK_V3 = Family(
-    model_type="deepseek_v3",
+    name="deepseek_v3",
     title="DeepSeek-V3",
     architecture="DeepseekV3ForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=_rules,
+    tensor_map=tensor_map,
     limits=pairs_needed,
-    ahead=True,
+    mtp=True,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

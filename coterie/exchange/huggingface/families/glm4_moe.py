@@ -1,4 +1,4 @@
-"""Glm4-MoE: grouped queries, partly turned, under the router of DeepSeek-V3.
+"""Glm4-MoE: grouped queries, partly rotated, under the router of DeepSeek-V3.
 
 GLM-4.5 Team 2025, arXiv:2508.06471.
 """
@@ -7,26 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import (
-    end_rules,
-    layer_rules,
-    read_attention,
-    read_stream,
-    write_stream,
-)
+from coterie.exchange.huggingface.families.common import read_attention, read_stream, write_stream
 from coterie.exchange.huggingface.families.deepseek import (
-    feedforward_rules,
     pairs_needed,
     read_layers,
     read_sigmoid_router,
+    tensor_map,
     write_layers,
+    write_sigmoid_router,
 )
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain
 from coterie.exchange.huggingface.rope import read_rope
-from coterie.exchange.huggingface.rules import Rule
-from coterie.model import DecoderSettings
 
 _DEFAULTS = {
     "vocab_size": 151552, "hidden_size": 4096, "intermediate_size": 10944, "num_hidden_layers": 46,
@@ -43,7 +36,7 @@ _DEFAULTS = {
 def _reads(config: Config) -> dict[str, Any]:
     attention = read_attention(config)
     position = read_rope(config, partial=True)
-    channels = attention["head_dim"]  # the other side rounds the turned ones down
+    channels = attention["head_dim"]  # transformers rounds the rotated ones down
     position["fraction"] = int(channels * position["fraction"]) / channels
     attention["bias"] = "qkv" if config.flag("attention_bias") else False
     if config.flag("use_qk_norm"):
@@ -52,47 +45,33 @@ def _reads(config: Config) -> dict[str, Any]:
         **read_stream(config),
         "position": position,
         "attention": attention,
-        **read_layers(config, read_sigmoid_router(config), {"kind": "bias"}),
+        **read_layers(config, read_sigmoid_router(config), "bias"),
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    written = write_stream(plain)
-    fraction = {"partial_rotary_factor": plain.rotary.fraction}  # where it is silent, it is a half
+def _writes(model: Canonical) -> dict[str, Any]:
+    written = write_stream(model)
+    fraction = {"partial_rotary_factor": model.rotary.fraction}  # the default is 0.5
     written["rope_parameters"] = written["rope_parameters"] | fraction
     return {
         **written,
         **fraction,
-        **write_layers(plain),
-        "attention_bias": bool(plain.grouped.bias),
-        "use_qk_norm": plain.grouped.query_key_norm is not None,
-        "scoring_func": "sigmoid",
-        "topk_method": "noaux_tc",
-        "num_nextn_predict_layers": 0,
+        **write_layers(model),
+        "attention_bias": bool(model.grouped.bias),
+        "use_qk_norm": model.grouped.query_key_norm is not None,
+        **write_sigmoid_router(),
     }
 
 
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = end_rules(settings)
-    for layer, plan in enumerate(settings.plans()):
-        own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
-        rules += layer_rules(own, foreign, plan.attention)
-        rules += feedforward_rules(
-            f"{own}.feedforward", f"{foreign}.mlp", plan.feedforward, settings.width, biased=True
-        )
-    return rules
-
-
 GLM4_MOE = Family(
-    model_type="glm4_moe",
+    name="glm4_moe",
     title="Glm4-MoE",
     architecture="Glm4MoeForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=_rules,
+    tensor_map=tensor_map,
     limits=pairs_needed,
-    ahead=True,
+    mtp=True,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

@@ -1,16 +1,16 @@
 """GPT-2: learned positions, LayerNorm, GELU, biases everywhere, the head tied to the embedding.
 
-Radford et al. 2019. Matrices lie as [in, out], those of queries, keys and values as one.
+Radford et al. 2019. Matrices are held as [in, out], those of queries, keys and values joined.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
+from coterie.exchange.core.tensor_map import Entry, joined, same, transposed
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain
-from coterie.exchange.huggingface.rules import Rule, joined, same, turned
 from coterie.model import DecoderSettings
 from coterie.model.experts.bodies import GELU
 
@@ -58,66 +58,66 @@ def _reads(config: Config) -> dict[str, Any]:
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    settings, attention = plain.settings, plain.grouped
-    body = getattr(plain.plans[0].feedforward, "body", None)
+def _writes(model: Canonical) -> dict[str, Any]:
+    settings, attention = model.settings, model.grouped
+    body = getattr(model.plans[0].feedforward, "body", None)
     exact = isinstance(body, GELU) and body.approximate == "none"
     return {
-        "vocab_size": plain.vocab_size,
+        "vocab_size": model.vocab_size,
         "n_positions": settings.context,
         "n_embd": settings.width,
         "n_layer": settings.layers,
         "n_head": attention.heads,
-        "n_inner": plain.dense_width,
+        "n_inner": model.dense_width,
         "activation_function": "gelu" if exact else "gelu_new",
-        "layer_norm_epsilon": plain.epsilon,
-        "resid_pdrop": plain.dropout,
-        "embd_pdrop": plain.dropout,
+        "layer_norm_epsilon": model.epsilon,
+        "resid_pdrop": model.dropout,
+        "embd_pdrop": model.dropout,
         "attn_pdrop": attention.dropout,
         "tie_word_embeddings": settings.head.tied,
     }
 
 
-def _rules(settings: DecoderSettings) -> list[Rule]:
-    rules = [
+def _tensor_map(settings: DecoderSettings) -> list[Entry]:
+    entries = [
         same("embedding.weight", "transformer.wte.weight"),
         same("position.weight", "transformer.wpe.weight"),
         same("norm.weight", "transformer.ln_f.weight"),
         same("norm.bias", "transformer.ln_f.bias"),
     ]
     for layer in range(settings.layers):
-        rules += _block(f"blocks.{layer}", f"transformer.h.{layer}")
-    return rules if settings.head.tied else [*rules, same("head.weight", "lm_head.weight")]
+        entries += _block(f"blocks.{layer}", f"transformer.h.{layer}")
+    return entries if settings.head.tied else [*entries, same("head.weight", "lm_head.weight")]
 
 
-def _block(own: str, foreign: str) -> list[Rule]:
+def _block(own: str, foreign: str) -> list[Entry]:
     attention, body = f"{own}.attention", f"{own}.feedforward.body"
-    inputs = ("query", "key", "value")
+    inputs = [f"{attention}.{name}" for name in ("query", "key", "value")]
     return [
         same(f"{own}.attention_norm.weight", f"{foreign}.ln_1.weight"),
         same(f"{own}.attention_norm.bias", f"{foreign}.ln_1.bias"),
         same(f"{own}.feedforward_norm.weight", f"{foreign}.ln_2.weight"),
         same(f"{own}.feedforward_norm.bias", f"{foreign}.ln_2.bias"),
-        joined([f"{attention}.{x}" for x in inputs], f"{foreign}.attn.c_attn.weight", turn=True),
-        joined([f"{attention}.{x}_bias" for x in inputs], f"{foreign}.attn.c_attn.bias"),
-        turned(f"{attention}.output", f"{foreign}.attn.c_proj.weight"),
+        joined(inputs, f"{foreign}.attn.c_attn.weight", transpose=True),
+        joined([f"{each}_bias" for each in inputs], f"{foreign}.attn.c_attn.bias"),
+        transposed(f"{attention}.output", f"{foreign}.attn.c_proj.weight"),
         same(f"{attention}.output_bias", f"{foreign}.attn.c_proj.bias"),
-        turned(f"{body}.up", f"{foreign}.mlp.c_fc.weight"),
+        transposed(f"{body}.up", f"{foreign}.mlp.c_fc.weight"),
         same(f"{body}.up_bias", f"{foreign}.mlp.c_fc.bias"),
-        turned(f"{body}.down", f"{foreign}.mlp.c_proj.weight"),
+        transposed(f"{body}.down", f"{foreign}.mlp.c_proj.weight"),
         same(f"{body}.down_bias", f"{foreign}.mlp.c_proj.bias"),
     ]
 
 
 GPT2 = Family(
-    model_type="gpt2",
+    name="gpt2",
     title="GPT-2",
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=_rules,
+    tensor_map=_tensor_map,
     idle=(r".*\.attn\.(bias|masked_bias)",),  # causal masks
     head=("lm_head.weight", "transformer.wte.weight"),
 )

@@ -1,4 +1,4 @@
-"""Mistral: Llama without biases, with a sliding window if wanted.
+"""Mistral: Llama without biases, with an optional sliding window.
 
 Jiang et al. 2023, arXiv:2310.06825.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
+from coterie.exchange.core.layers import dense
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families.common import (
     read_attention,
@@ -14,9 +16,8 @@ from coterie.exchange.huggingface.families.common import (
     read_window,
     write_stream,
 )
-from coterie.exchange.huggingface.families.llama import rules
+from coterie.exchange.huggingface.families.tensors import tensor_map
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain, swiglu
 from coterie.exchange.huggingface.rope import read_rope
 
 _DEFAULTS = {
@@ -32,25 +33,24 @@ def _reads(config: Config) -> dict[str, Any]:
         **read_stream(config),
         "position": read_rope(config),
         "attention": read_attention(config) | {"window": read_window(config)},
-        "feedforward": {"kind": "dense", "body": swiglu(config.whole("intermediate_size"))},
+        "feedforward": dense(config.whole("intermediate_size")),
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
+def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(plain),
-        "intermediate_size": plain.dense_width or 1,
-        "sliding_window": plain.grouped.window,
+        **write_stream(model),
+        "intermediate_size": model.dense_width or 1,
+        "sliding_window": model.grouped.window,
     }
 
 
 MISTRAL = Family(
-    model_type="mistral",
+    name="mistral",
     title="Mistral",
     architecture="MistralForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=rules,
+    tensor_map=tensor_map,
 )

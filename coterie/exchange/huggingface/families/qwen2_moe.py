@@ -1,13 +1,14 @@
 """Qwen2-MoE: routed SwiGLU experts and a gated shared one, biases on queries, keys and values.
 
-Yang et al. 2024, arXiv:2407.10671. Layers without experts, or with a sliding window, may stand
-between the others.
+Yang et al. 2024, arXiv:2407.10671. Any layer may be dense, and any may have a sliding window.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
+from coterie.exchange.core.layers import block_pattern
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import qwen
 from coterie.exchange.huggingface.families.common import (
@@ -16,8 +17,8 @@ from coterie.exchange.huggingface.families.common import (
     read_stream,
     write_stream,
 )
+from coterie.exchange.huggingface.families.tensors import RoutedNames, tensor_map_with
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain, arranged, swiglu
 from coterie.exchange.huggingface.rope import read_rope
 
 _DEFAULTS = qwen.DEFAULTS | {
@@ -26,25 +27,18 @@ _DEFAULTS = qwen.DEFAULTS | {
     "num_experts_per_tok": 4, "num_experts": 60, "qkv_bias": True, "max_window_layers": 28,
     "layer_types": None,
 }  # fmt: skip
+_NAMES = RoutedNames(shared="mlp.shared_expert")
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
 def _reads(config: Config) -> dict[str, Any]:
     attention = read_attention(config) | {"bias": "qkv" if config.flag("qkv_bias") else False}
-    bodies = qwen.read_feedforward(config)
-    bodies["moe"] |= {
-        "shared_experts": 1,
-        "shared_gate": True,
-        "shared_body": swiglu(config.whole("shared_expert_intermediate_size")),
-    }
+    feedforwards = qwen.read_feedforward(config, shared="shared_expert_intermediate_size")
     window = config.raw("sliding_window") if config.flag("use_sliding_window") else None
     blocks: dict[str, dict[str, Any]] = {}
-    for label, body in bodies.items():
-        blocks[label] = {"attention": attention, "feedforward": body}
-        blocks[f"{label}-window"] = {
-            "attention": attention | {"window": window},
-            "feedforward": body,
-        }
+    for label, feedforward in feedforwards.items():
+        blocks[label] = {"attention": attention, "feedforward": feedforward}
+        blocks[f"{label}-window"] = blocks[label] | {"attention": attention | {"window": window}}
     labels = qwen.read_labels(config)
     slides = _sliding(config, len(labels)) if window else [False] * len(labels)
     labels = [
@@ -53,7 +47,7 @@ def _reads(config: Config) -> dict[str, Any]:
     return {
         **read_stream(config),
         "position": read_rope(config),
-        **arranged(labels, blocks),
+        **block_pattern(labels, blocks),
     }
 
 
@@ -70,29 +64,28 @@ def _sliding(config: Config, layers: int) -> list[bool]:
     return [each == _SLIDING for each in types]
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    windows = [getattr(plan.attention, "window", None) for plan in plain.plans]
+def _writes(model: Canonical) -> dict[str, Any]:
+    windows = [getattr(plan.attention, "window", None) for plan in model.plans]
     widths = [each for each in windows if each is not None]
     return {
-        **write_stream(plain),
-        "qkv_bias": bool(plain.grouped.bias),
+        **write_stream(model),
+        "qkv_bias": bool(model.grouped.bias),
         "use_sliding_window": bool(widths),
         "sliding_window": widths[0] if widths else None,
         "layer_types": [_FULL if each is None else _SLIDING for each in windows],
-        "shared_expert_intermediate_size": plain.shared_width or 1,
-        **qwen.write_feedforward(plain),
+        "shared_expert_intermediate_size": model.shared_width or 1,
+        **qwen.write_feedforward(model),
     }
 
 
 QWEN2_MOE = Family(
-    model_type="qwen2_moe",
+    name="qwen2_moe",
     title="Qwen2-MoE",
     architecture="Qwen2MoeForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=qwen.rules,
+    tensor_map=tensor_map_with(_NAMES),
     limits=equal_heads,
     aliases={"num_local_experts": "num_experts"},
 )

@@ -1,17 +1,19 @@
 """Qwen3-MoE: routed SwiGLU experts, each head of queries and keys normalised, no shared expert.
 
-Yang et al. 2025, arXiv:2505.09388. Layers without experts may stand between.
+Yang et al. 2025, arXiv:2505.09388. Any layer may be dense.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from coterie.exchange.core.canonical import Canonical
+from coterie.exchange.core.layers import block_pattern
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import qwen
 from coterie.exchange.huggingface.families.common import read_attention, read_stream, write_stream
+from coterie.exchange.huggingface.families.tensors import tensor_map
 from coterie.exchange.huggingface.family import Family
-from coterie.exchange.huggingface.plain import Plain, arranged
 from coterie.exchange.huggingface.rope import read_rope
 
 _DEFAULTS = qwen.DEFAULTS | {
@@ -28,35 +30,33 @@ def _reads(config: Config) -> dict[str, Any]:
         "window": None if window is None else config.whole("sliding_window"),
         "query_key_norm": {"kind": "rms", "epsilon": config.number("rms_norm_eps")},
     }
-    bodies = qwen.read_feedforward(config)
-    blocks = {label: {"feedforward": body} for label, body in bodies.items()}
+    blocks = {name: {"feedforward": x} for name, x in qwen.read_feedforward(config).items()}
     return {
         **read_stream(config),
         "position": read_rope(config),
         "attention": attention,
-        **arranged(qwen.read_labels(config), blocks),
+        **block_pattern(qwen.read_labels(config), blocks),
     }
 
 
-def _writes(plain: Plain) -> dict[str, Any]:
-    window = plain.grouped.window
+def _writes(model: Canonical) -> dict[str, Any]:
+    window = model.grouped.window
     return {
-        **write_stream(plain),
-        "attention_bias": bool(plain.grouped.bias),
+        **write_stream(model),
+        "attention_bias": bool(model.grouped.bias),
         "use_sliding_window": window is not None,
         "sliding_window": window,
-        **qwen.write_feedforward(plain),
+        **qwen.write_feedforward(model),
     }
 
 
 QWEN3_MOE = Family(
-    model_type="qwen3_moe",
+    name="qwen3_moe",
     title="Qwen3-MoE",
     architecture="Qwen3MoeForCausalLM",
-    prefix="model.",
     defaults=_DEFAULTS,
     reads=_reads,
     writes=_writes,
-    rules=qwen.rules,
+    tensor_map=tensor_map,
     aliases={"num_local_experts": "num_experts"},
 )

@@ -1,8 +1,4 @@
-"""The tokenizer in a GGUF file: pieces, their kinds, merges or scores, and the name of the words.
-
-Byte-level BPE is called “gpt2” there, SentencePiece's BPE with bytes to fall back on “llama”. The
-other kinds (unigram, WordPiece) are said to be so; the model is then imported without a tokenizer.
-"""
+"""Building a tokenizer from the values of a GGUF file."""
 
 from __future__ import annotations
 
@@ -12,24 +8,27 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from coterie.exchange.gguf.words import WORDS_BY_NAME, Words
-from coterie.exchange.tokenizers.arrive import unique
+from coterie.exchange.gguf.pretokenizers import PRETOKENIZERS
+from coterie.exchange.gguf.vocabulary.keys import (
+    CONTROL,
+    ENDS,
+    NAMED,
+    NORMAL,
+    PREFIX,
+    TEMPLATE,
+    TEMPLATES,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+)
 from coterie.exchange.tokenizers.ranks import merges_of
+from coterie.exchange.tokenizers.reading import unique
 from coterie.foundation.compiled import compiled
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.records import validated
 from coterie.tokenizer.conventions import Conventions
 from coterie.tokenizer.pieces import PieceTokenizer, check_rules
 from coterie.tokenizer.special import END_OF_TEXT
-
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
-NAMED = {
-    "unk_token": "unknown_token_id", "sep_token": "seperator_token_id",
-    "pad_token": "padding_token_id", "mask_token": "mask_token_id",
-}  # fmt: skip
-"""Further tokens by their names in a tokenizer_config.json; the spelling is the format's."""
-TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 
 
 def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
@@ -66,7 +65,7 @@ def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
 
 
 class _Said(BaseModel):
-    """The types that a file's words on its tokenizer must have; all of them may be missing."""
+    """The types of a file's values on its tokenizer; any may be missing."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -91,8 +90,7 @@ class _Said(BaseModel):
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a file says of its tokenizer."""
-    before = "tokenizer.ggml."
-    said = {name.removeprefix(before): each for name, each in values.items() if before in name}
+    said = {name.removeprefix(PREFIX): each for name, each in values.items() if PREFIX in name}
     checked = validated(_Said, said, "What the file says of its tokenizer", TokenizerError)
     return {name: each for name, each in checked if each is not None}
 
@@ -133,27 +131,27 @@ def _named(said: dict[str, Any], pieces: list[str], key: str) -> str | None:
 def _byte_level(
     said: dict[str, Any], pieces: list[str], kinds: list[int]
 ) -> tuple[Tokenizer, bool]:
-    """Return the rules of byte-level BPE, and whether texts begin with a token of their own."""
+    """Return the rules of byte-level BPE, and whether texts begin with a token by default."""
     name = said.get("pre", "")
-    if name not in WORDS_BY_NAME:
+    if name not in PRETOKENIZERS:
         raise TokenizerError(
-            f"The file's tokenizer splits words by the rule “{name or 'default'}”, which is not "
-            f"known here; {nearest(name, WORDS_BY_NAME)}"
+            f"The file's pretokenizer is “{name or 'default'}”, which is not known here; "
+            f"{nearest(name, PRETOKENIZERS)}"
         )
-    words: Words = WORDS_BY_NAME[name]
+    pretokenizer = PRETOKENIZERS[name]
     numbers = _numbered(pieces, kinds)
     pairs = (tuple(merge.split(" ", 1)) for merge in said.get("merges", []))
     # A pair whose result is no token merges nothing that remains.
     merges = [pair for pair in pairs if len(pair) == 2 and "".join(pair) in numbers]
-    rules = Tokenizer(models.BPE(vocab=numbers, merges=merges, ignore_merges=words.whole))
-    rules.normalizer = words.normalizer()
-    rules.pre_tokenizer = words.pre_tokenizer()
+    rules = Tokenizer(models.BPE(vocab=numbers, merges=merges, ignore_merges=pretokenizer.whole))
+    rules.normalizer = pretokenizer.normalizer()
+    rules.pre_tokenizer = pretokenizer.pre_tokenizer()
     rules.decoder = decoders.ByteLevel()
-    return rules, words.begins
+    return rules, pretokenizer.begins
 
 
 def _sentence_piece(said: dict[str, Any], pieces: list[str], kinds: list[int]) -> Tokenizer:
-    """Return the rules of BPE by scores: of all neighbours the pair of highest score is merged."""
+    """Return the rules of BPE by scores, which merges the neighbours of the highest score first."""
     scores = said.get("scores")
     if not scores or len(scores) != len(pieces):
         raise TokenizerError("The file's tokenizer merges by scores, but does not hold them.")
@@ -178,7 +176,7 @@ def _sentence_piece(said: dict[str, Any], pieces: list[str], kinds: list[int]) -
 
 
 def _numbered(pieces: list[str], kinds: list[int]) -> dict[str, int]:
-    """Return the number of each piece; those that fill up the list are left out."""
+    """Return the id of each piece, without those that only pad the list."""
     used = [number for number, kind in enumerate(kinds) if kind != UNUSED]
     numbers = {pieces[number]: number for number in used}
     if len(numbers) != len(used):
@@ -187,7 +185,7 @@ def _numbered(pieces: list[str], kinds: list[int]) -> dict[str, int]:
 
 
 def _add_tokens(rules: Tokenizer, pieces: list[str], kinds: list[int]) -> None:
-    """Mark control and user-defined tokens, which stand in the vocabulary already."""
+    """Mark control and user-defined tokens, which are in the vocabulary already."""
     of_kind = {
         kind: [piece for piece, each in zip(pieces, kinds, strict=True) if each == kind]
         for kind in (CONTROL, USER_DEFINED)

@@ -16,7 +16,7 @@ import torch
 from coterie.checkpoint import load_model
 from coterie.cli.app import main
 from coterie.evaluate import perplexity
-from coterie.exchange.gguf.words import WORDS_BY_NAME
+from coterie.exchange.gguf.pretokenizers import PRETOKENIZERS
 from tests.exchange.gguf.conftest import (
     foreign_tensors,
     foreign_values,
@@ -25,7 +25,7 @@ from tests.exchange.gguf.conftest import (
     transformers,
     write_gguf,
 )
-from tests.exchange.gguf.test_vocabulary import trained
+from tests.exchange.gguf.vocabulary.test_writing import trained
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEXT = "To be, or not to be, that is the question: 2024 times."
@@ -35,7 +35,7 @@ TEXT = "To be, or not to be, that is the question: 2024 times."
 def published(tmp_path, monkeypatch):
     """Write the file; return its path and the model of transformers with the same weights."""
     monkeypatch.setenv("COTERIE_RUNS", str(tmp_path / "runs"))
-    rules = trained(WORDS_BY_NAME["smollm"], *SPECIALS, size=416)
+    rules = trained(PRETOKENIZERS["smollm"], *SPECIALS, size=416)
     description = json.loads(rules.to_str())["model"]
     pieces = sorted(description["vocab"], key=description["vocab"].get)
     model, architecture, said = make_foreign(

@@ -9,9 +9,8 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from coterie.exchange.gguf.pieces import write_vocabulary
-from coterie.exchange.gguf.vocabulary import read_vocabulary
-from coterie.exchange.gguf.words import WORDS_BY_NAME
+from coterie.exchange.gguf.pretokenizers import PRETOKENIZERS
+from coterie.exchange.gguf.vocabulary import read_vocabulary, write_vocabulary
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.errors import TokenizerError
 from coterie.tokenizer.conventions import Conventions
@@ -40,14 +39,14 @@ def trained(words, *specials, size=420):
     return rules
 
 
-@pytest.mark.parametrize("name", WORDS_BY_NAME)
+@pytest.mark.parametrize("name", PRETOKENIZERS)
 def test_byte_level_merges_travel_both_ways(name):
-    words = WORDS_BY_NAME[name]
+    words = PRETOKENIZERS[name]
     rules = trained(words, END_OF_TEXT, "<|im_start|>", "<|im_end|>")
     conventions = Conventions((END_OF_TEXT, "<|im_end|>"), "<|im_start|>", "{{ messages }}")
     ours = PieceTokenizer(rules, conventions=conventions)
     said = write_vocabulary(ours, ours.vocab_size + 5)
-    assert WORDS_BY_NAME[said["tokenizer.ggml.pre"]].patterns == words.patterns
+    assert PRETOKENIZERS[said["tokenizer.ggml.pre"]].patterns == words.patterns
     assert said["tokenizer.ggml.eos_token_id"] == ours.end_of_text
     assert len(said["tokenizer.ggml.tokens"]) == ours.vocab_size + 5
     back = read_vocabulary(said)
@@ -73,7 +72,7 @@ def test_kinds_without_a_home_are_refused():
         write_vocabulary(parse_tokenizer("characters").build(CORPUS), 1000)
     with pytest.raises(ExchangeError, match="257 tokens, the model only 256"):
         write_vocabulary(parse_tokenizer("bytes").build(), 256)
-    odd = trained(WORDS_BY_NAME["gpt-2"], END_OF_TEXT)
+    odd = trained(PRETOKENIZERS["gpt-2"], END_OF_TEXT)
     odd.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -149,7 +148,7 @@ def test_a_file_without_a_vocabulary():
 
 
 def test_the_envelope_keeps_conventions(tmp_path):
-    rules = trained(WORDS_BY_NAME["smollm"], "<|im_end|>")
+    rules = trained(PRETOKENIZERS["smollm"], "<|im_end|>")
     ours = PieceTokenizer(rules, conventions=Conventions(("<|im_end|>",)))
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     loaded = load_tokenizer(tmp_path / "tokenizer.json")

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from coterie.exchange.huggingface.fit import fitting
-from coterie.exchange.huggingface.lift import Lifted
+from coterie.exchange.core.reparametrise import Reparametrised
+from coterie.exchange.huggingface.writing import match_family
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.settings import kind_of, members
 from coterie.model import (
@@ -76,12 +76,12 @@ def made(changes: dict[str, Any]) -> Decoder:
 def test_it_leaves_exactly_or_not_at_all(name):
     decoder = made(CASES[name])
     try:
-        fit = fitting(decoder)
+        settings = match_family(decoder).settings
     except ExchangeError:
         return
-    lifted = Lifted(decoder, fit.settings)
-    other = Decoder(fit.settings).double().eval()
-    other.load_state_dict({each: lifted.read(each) for each in lifted.shapes})
+    tensors = Reparametrised(decoder, settings)
+    other = Decoder(settings).double().eval()
+    other.load_state_dict({name: tensors.read(name) for name in tensors.shapes})
     tokens = torch.randint(0, 23, (2, 40), generator=torch.Generator().manual_seed(2))
     tokens = tokens[:, : decoder.position.limit]
     expected = decoder(tokens).logits
@@ -93,7 +93,7 @@ def test_enough_of_them_leave():
     leaving = {}
     for name, changes in CASES.items():
         try:
-            leaving[name] = fitting(made(changes)).family.model_type
+            leaving[name] = match_family(made(changes)).family.name
         except ExchangeError as error:
             leaving[name] = error.message.partition("has no home for:\n  ")[2].splitlines()
     found = {name for name, way in leaving.items() if isinstance(way, str)}

@@ -13,8 +13,7 @@ import torch
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import processors as post
 
-from coterie.exchange.gguf.pieces import write_vocabulary
-from coterie.exchange.gguf.vocabulary import read_vocabulary
+from coterie.exchange.gguf.vocabulary import read_vocabulary, write_vocabulary
 from coterie.exchange.huggingface import import_folder
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import fitted, from_huggingface, write_huggingface

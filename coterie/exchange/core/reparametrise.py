@@ -1,7 +1,7 @@
 """The same function under other settings: zero rows, neutral scales, packs joined, pairs reordered.
 
-An export first finds settings that a foreign family can say (see `fit`), then asks here for the
-tensors a decoder of those settings needs to compute what the given one computes.
+An export first finds settings that a foreign family can express (see `match`), then asks here for
+the tensors with which a decoder of those settings computes what the given one computes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _SHARED = re.compile(r"(blocks\.\d+\.feedforward)\.shared\.0\.(\w+)")
 _ATTENTION = re.compile(r"blocks\.(\d+)\.attention\.(.+)")
 
 
-class Lifted:
-    """The tensors of a decoder of other settings, made one at a time."""
+class Reparametrised:
+    """The tensors of a decoder of other settings, computed one at a time."""
 
     def __init__(self, decoder: Decoder, settings: DecoderSettings) -> None:
         """Prepare to express `decoder` by `settings`, which must be able to hold it."""
@@ -43,32 +43,32 @@ class Lifted:
     def read(self, name: str) -> Tensor:
         """Return the tensor of a name in the other decoder."""
         shape = self.shapes[name]
-        found = self._found(name)
+        found = self._lookup(name)
         if found is None:
             if name in self._scales:
                 return torch.ones(shape, dtype=self._dtype)
             assert name.endswith("bias"), f"nothing stands for {name}"
             return torch.zeros(shape, dtype=self._dtype)
-        return self._reordered(name, _widened(found, shape))
+        return self._reordered(name, _padded(found, shape))
 
-    def _found(self, name: str) -> Tensor | None:
-        """Return ours under a name, several of them joined where they become one."""
+    def _lookup(self, name: str) -> Tensor | None:
+        """Return our tensor of a name; several are joined where they become one."""
         if match := _EXPERT.fullmatch(name):
-            return self._packs(match[1], match[2])
+            return self._joint_packs(match[1], match[2])
         if match := _SHARED.fullmatch(name):
-            return self._together(match[1], match[2])
+            return self._joint_shared(match[1], match[2])
         return self._own.get(name)
 
-    def _packs(self, layer: str, part: str) -> Tensor | None:
-        """Return one matrix of all experts, those of narrower packs filled up with zeros."""
+    def _joint_packs(self, layer: str, part: str) -> Tensor | None:
+        """Return one matrix of all experts [E, out, in], narrower packs padded with zeros."""
         packs = self._listed(f"{layer}.experts", part)
         if len(packs) < 2:
             return packs[0] if packs else None
         widest = torch.Size(max(sizes) for sizes in zip(*(x.shape[1:] for x in packs), strict=True))
-        return torch.cat([_widened(each, torch.Size([len(each), *widest])) for each in packs])
+        return torch.cat([_padded(each, torch.Size([len(each), *widest])) for each in packs])
 
-    def _together(self, layer: str, part: str) -> Tensor | None:
-        """Return the matrices of shared experts side by side: their sum is one wide body."""
+    def _joint_shared(self, layer: str, part: str) -> Tensor | None:
+        """Return shared experts side by side: their sum is one expert of their joint width."""
         bodies = self._listed(f"{layer}.shared", part)
         if len(bodies) < 2:
             return bodies[0] if bodies else None
@@ -81,58 +81,59 @@ class Lifted:
         return [self._own[name] for name in takewhile(self._own.__contains__, names)]
 
     def _reordered(self, name: str, tensor: Tensor) -> Tensor:
-        """Return rows of queries and keys in the order in which the other layout pairs them."""
+        """Return rows of queries and keys in the order of the other rotary layout."""
         match = _ATTENTION.fullmatch(name)
         if self._order is None or match is None:
             return tensor
-        rows = _turned_rows(self._plans[int(match[1])].attention, match[2], self._settings)
+        rows = _rotated_rows(self._plans[int(match[1])].attention, match[2], self._settings)
         if rows is None:
             return tensor
-        first, channels, start, turned = rows
+        start, channels, offset, rotated = rows
         order = torch.arange(channels)
-        order[start : start + turned] = start + self._order(turned)
-        heads = tensor[first:].unflatten(0, (-1, channels))
-        return torch.cat((tensor[:first], heads[:, order].flatten(0, 1)))
+        order[offset : offset + rotated] = offset + self._order(rotated)
+        heads = tensor[start:].unflatten(0, (-1, channels))
+        return torch.cat((tensor[:start], heads[:, order].flatten(0, 1)))
 
 
-def _turned_rows(
+def _rotated_rows(
     attention: Attention, part: str, settings: DecoderSettings
 ) -> tuple[int, int, int, int] | None:
-    """Return which rows of a tensor positions turn, if any.
+    """Return which rows of a tensor the positions rotate; None: none.
 
     Returns:
-        Where the heads begin, the channels of a head, the first turned one and how many they are.
+        The row at which the heads begin, the channels of a head, the first rotated channel, and
+        the number of rotated channels.
     """
     assert isinstance(settings.position, RotaryPosition)
     channels = attention.channels(settings.width)
-    turned = settings.position.turned(channels)
+    rotated = settings.position.turned(channels)
     if isinstance(attention, LatentAttention):
         latents = attention.kv_rank
         if part in ("query", "query_up"):
-            return 0, attention.nope_dim + channels, attention.nope_dim, turned
-        return (latents, channels, 0, turned) if part in ("kv_down", "kv_down_bias") else None
+            return 0, attention.nope_dim + channels, attention.nope_dim, rotated
+        return (latents, channels, 0, rotated) if part in ("kv_down", "kv_down_bias") else None
     name = part.removesuffix(".weight").removesuffix(".bias").removesuffix("_bias")
     known = ("query", "key", "query_norm", "key_norm")
-    return (0, channels, 0, turned) if name in known else None
+    return (0, channels, 0, rotated) if name in known else None
 
 
 def _reordering(ours: DecoderSettings, theirs: DecoderSettings) -> Callable[[int], Tensor] | None:
-    """Return which turned channel comes where in the other layout; None where they agree."""
+    """Return the permutation of rotated channels to the other layout; None where they agree."""
     here, there = ours.position, theirs.position
     if not isinstance(here, RotaryPosition) or not isinstance(there, RotaryPosition):
         return None
     if here.layout == there.layout:
         return None
 
-    def order(turned: int) -> Tensor:
-        halves = torch.arange(turned).view(-1, 2).T.flatten()  # of pairs: first ones, second ones
+    def order(rotated: int) -> Tensor:
+        halves = torch.arange(rotated).view(-1, 2).T.flatten()  # of pairs: first ones, second ones
         return halves if there.layout == "half" else halves.argsort()
 
     return order
 
 
-def _widened(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Return a tensor with zeros after its end in every dimension up to a shape."""
+def _padded(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a tensor padded with zeros at the end of every dimension up to a shape."""
     if tensor.shape == shape:
         return tensor
     padding: list[int] = []

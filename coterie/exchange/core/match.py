@@ -1,26 +1,28 @@
 """Which family can express a model exactly, and what has no home in those that cannot.
 
-A family's configuration of the model is read back, as an import would, and both are compared layer
-by layer. Whatever differs is a reason against the family, so a part that no family knows of can
-never be dropped. What acts in training alone is not compared; what a family can only say with a
-bias, a scale or wider bodies is made so without changing the function (see `lift`).
+What a family writes of the model is read back, as an import would, and both are compared layer by
+layer. Whatever differs is a reason against the family, so a part that no family knows of can never
+be dropped. What acts in training alone is not compared; what a family can only express with a
+bias, a scale or wider layers is rewritten without changing the function (see `reparametrise`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from torch import Tensor
 
-from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families import FAMILIES, Family
-from coterie.exchange.huggingface.plain import Plain, plain
+from coterie.exchange.core.canonical import Canonical, canonical
+from coterie.exchange.core.family import Family
 from coterie.exchange.imported import ExchangeError, reasons_of
 from coterie.model import Decoder, DecoderSettings, selection_biases
 from coterie.model.position import LearnedPosition
+
+F = TypeVar("F", bound=Family[Any])
 
 _TRAINING = frozenset({  # and how things are computed
     "absorb", "stochastic_depth",
@@ -30,7 +32,7 @@ _TRAINING = frozenset({  # and how things are computed
 _RESOLVED = frozenset(
     {"block_layout", "attention", "blocks", "feedforward", "layers", "opening", "pattern"}
 )
-_FILLED = frozenset(["bias", "scale"])  # absent here, a neutral one is written
+_FILLED = frozenset(["bias", "scale"])  # where ours is absent, a neutral one is written
 _PHRASES = {
     "embedding.kind": "its {} embedding",
     "embedding_norm": "the normalisation of its embedding",
@@ -72,71 +74,81 @@ _PHRASES = {
 
 
 @dataclass(frozen=True)
-class Fit:
+class Match(Generic[F]):
     """A family that expresses a model.
 
     Attributes:
         family: the family.
-        config: what it writes, without what every config.json holds.
-        settings: what an import of it builds.
+        values: what a file of it says of the model.
+        extras: tensors of the file that hold settings.
+        settings: what an import of the file builds.
     """
 
-    family: Family
-    config: dict[str, Any]
+    family: F
+    values: dict[str, Any]
+    extras: Mapping[str, Tensor]
     settings: DecoderSettings
 
 
-def fitting(decoder: Decoder) -> Fit:
-    """Return the simplest family that expresses a decoder exactly.
+def match(decoder: Decoder, families: Iterable[F], *, format: str, page: str) -> Match[F]:
+    """Return the first family that expresses a decoder exactly.
+
+    Args:
+        decoder: the model.
+        families: the simplest first.
+        format: its name, for the message.
+        page: the page of the documentation that says what each family can hold.
 
     Raises:
         ExchangeError: there is none; the message names the closest and what has no home there.
     """
     layers = range(decoder.settings.layers)
     biases = {layer: bool(bias.any()) for layer, bias in selection_biases(decoder).items()}
-    wanted = plain(decoder.settings, [biases.get(layer, False) for layer in layers])
+    wanted = canonical(decoder.settings, [biases.get(layer, False) for layer in layers])
     closest: tuple[tuple[int, int], str, list[str]] | None = None
-    for family in FAMILIES.values():
-        fit, reasons = try_family(family, wanted)
-        if fit is not None and not reasons:
-            return fit
-        distance = (_foreign_layers(wanted, fit), len(reasons))
+    for family in families:
+        found, reasons = _try(family, wanted)
+        if found is not None and not reasons:
+            return found
+        distance = (_foreign_parts(wanted, found), len(reasons))
         if closest is None or distance < closest[0]:
             closest = distance, family.title, reasons
     assert closest is not None
     raise ExchangeError(
-        f"No Hugging Face architecture that is written here holds this model exactly. The closest "
-        f"is {closest[1]}, which has no home for:\n  " + "\n  ".join(closest[2]),
-        hint="Nothing was written. docs/exchange.md lists what each architecture can hold.",
+        f"No {format} architecture known here expresses this model exactly. The closest is "
+        f"{closest[1]}, which has no home for:\n  " + "\n  ".join(closest[2]),
+        hint=f"Nothing was written. {page} lists what each architecture can hold.",
     )
 
 
-def _foreign_layers(wanted: Plain, fit: Fit | None) -> int:
-    """Return how many parts of layers are of another kind altogether in a family's way."""
-    offered = fit.settings.plans() if fit else ()
-    return 2 * len(wanted.plans) - sum(
+def _try(family: F, wanted: Canonical) -> tuple[Match[F] | None, list[str]]:
+    """Return a family's way to express a model, if it has one, and what that leaves out."""
+    reasons = family.limits(wanted)
+    written = family.write(wanted)
+    try:
+        settings = DecoderSettings.model_validate(family.reads(written.reader))
+    except ValidationError as error:
+        return None, [*reasons, *reasons_of(error)]
+    reasons += written.reader.problems
+    reasons += [each for each in _differences(wanted, canonical(settings)) if each not in reasons]
+    return Match(family, written.values, written.extras, settings), reasons
+
+
+def _foreign_parts(wanted: Canonical, found: Match[Any] | None) -> int:
+    """Return how many parts of a model are of another kind in a family's way."""
+    offered = found.settings.plans() if found else ()
+    parts = 2 * len(wanted.plans) - sum(
         (ours.attention.kind == theirs.attention.kind)
         + (ours.feedforward.kind == theirs.feedforward.kind)
         for ours, theirs in zip(wanted.plans, offered, strict=False)
     )
+    if found is not None:
+        ours, theirs = wanted.settings, found.settings
+        parts += (ours.norm.kind != theirs.norm.kind) + (ours.position.kind != theirs.position.kind)
+    return parts
 
 
-def try_family(family: Family, wanted: Plain) -> tuple[Fit | None, list[str]]:
-    """Return a family's way to say a model, if it has one, and what that way leaves out."""
-    reasons = family.limits(wanted)
-    written = family.writes(wanted)
-    config = Config(written, family.defaults)
-    values = family.reads(config)
-    try:
-        settings = DecoderSettings.model_validate(values)
-    except ValidationError as error:
-        return None, [*reasons, *reasons_of(error)]
-    reasons += config.problems
-    reasons += [each for each in differences(wanted, plain(settings)) if each not in reasons]
-    return Fit(family, written, settings), reasons
-
-
-def differences(wanted: Plain, offered: Plain) -> list[str]:
+def _differences(wanted: Canonical, offered: Canonical) -> list[str]:
     """Return a phrase for each thing of a model that another, offered in its place, lacks."""
     found: list[str] = []
     if len(wanted.plans) != len(offered.plans):
@@ -151,7 +163,7 @@ def differences(wanted: Plain, offered: Plain) -> list[str]:
     return found
 
 
-def _top(model: Plain) -> dict[str, Any]:
+def _top(model: Canonical) -> dict[str, Any]:
     """Return what holds for the whole model, as plain values."""
     values = model.settings.model_dump() | {"position": model.position.model_dump()}
     context = values.pop("context")
@@ -160,7 +172,7 @@ def _top(model: Plain) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in _RESOLVED}
 
 
-def _layer(model: Plain, layer: int) -> dict[str, Any]:
+def _layer(model: Canonical, layer: int) -> dict[str, Any]:
     """Return what a layer computes, as plain values."""
     plan = model.plans[layer]
     values = {each.name: _dump(getattr(plan, each.name)) for each in fields(plan)}
@@ -173,7 +185,7 @@ def _dump(value: Any) -> Any:
 
 
 def _lacking(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield where two trees of values differ in a way that changes the function."""
+    """Yield path and our value where two trees of values differ in what they compute."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         if ours.get("kind") != theirs.get("kind"):
             yield f"{path}.kind", ours.get("kind")
@@ -191,12 +203,12 @@ def _lacking(ours: Any, theirs: Any, path: str = "") -> Iterator[tuple[str, Any]
     elif isinstance(ours, float) and isinstance(theirs, float):
         if not math.isclose(ours, theirs, rel_tol=1e-12):  # rounded on the way through logarithms
             yield path, ours
-    elif ours != theirs and not _can_be_made(path, ours, theirs):
+    elif ours != theirs and not _reparametrisable(path, ours, theirs):
         yield path, ours
 
 
-def _can_be_made(path: str, ours: Any, theirs: Any) -> bool:
-    """Whether a difference goes away by writing neutral values or more of them."""
+def _reparametrisable(path: str, ours: Any, theirs: Any) -> bool:
+    """Whether a difference vanishes by writing neutral values or more of them."""
     name = path.rpartition(".")[2]
     if name in _FILLED or name == "selection_bias":
         return not ours or (ours == "qkv" and theirs is True)

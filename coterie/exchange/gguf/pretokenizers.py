@@ -1,4 +1,4 @@
-r"""How text is split into words before merging: GGUF names it, a tokenizer.json spells it out.
+r"""How text is split before merging: GGUF names it, a tokenizer.json spells it out.
 
 The names are llama.cpp's; each pattern is the one in the tokenizer.json of the models that the name
 stands for: GPT-2, StarCoder and SmolLM, Llama 3, Qwen2, GPT-4o, Mistral NeMo (tekken) and DeepSeek.
@@ -13,7 +13,7 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from coterie.exchange.tokenizers.leave import WORDS
+from coterie.exchange.tokenizers.writing import PATTERNS
 
 _SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -39,15 +39,15 @@ _HAN = "[一-龥ࠀ-一가-퟿]+"
 
 
 @dataclass(frozen=True)
-class Words:
+class Pretokenizer:
     """A way to split text.
 
     Attributes:
-        patterns: split by each in turn; none: as GPT-2 does.
-        digits: whether every digit is a word, before GPT-2's way.
-        whole: whether a word that is a token is taken without merging.
-        begins: whether texts begin with the token for that, where a file does not say.
-        composed: whether letters and their accents become one character first (NFC).
+        patterns: to split by in turn; none: GPT-2's.
+        digits: whether every digit is split off, before GPT-2's pattern.
+        whole: whether a word that is a token is taken without merging (`ignore_merges`).
+        begins: whether texts begin with a BOS token, where a file does not say.
+        composed: whether text is normalised to NFC first.
     """
 
     patterns: tuple[str, ...] = ()
@@ -57,7 +57,6 @@ class Words:
     composed: bool = False
 
     def pre_tokenizer(self) -> pre_tokenizers.PreTokenizer:
-        """Return it as a part of a tokenizer.json."""
         steps: list[Any] = [
             pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns
         ]
@@ -67,62 +66,60 @@ class Words:
         return steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
 
     def normalizer(self) -> normalizers.Normalizer | None:
-        """Return what happens to a text before, if anything."""
         return normalizers.NFC() if self.composed else None
 
 
-_GPT2_LIKE = Words()
-_DIGITS = Words(digits=True)
-_O200K = Words((WORDS["o200k_base"],))
-WORDS_BY_NAME = {
+_GPT2_LIKE = Pretokenizer()
+_DIGITS = Pretokenizer(digits=True)
+_O200K = Pretokenizer((PATTERNS["o200k_base"],))
+PRETOKENIZERS = {
     "gpt-2": _GPT2_LIKE,
     "phi-2": _GPT2_LIKE,
     "olmo": _GPT2_LIKE,
     "smollm": _DIGITS,
     "starcoder": _DIGITS,
     "refact": _DIGITS,
-    "llama-bpe": Words((_LLAMA3,), whole=True, begins=True),
-    "llama3": Words((_LLAMA3,), whole=True, begins=True),
-    "dbrx": Words((_LLAMA3,)),
-    "smaug-bpe": Words((_LLAMA3,)),
-    "qwen2": Words((_QWEN2,), composed=True),
-    "deepseek-r1-qwen": Words((_QWEN2,), composed=True),
-    "stablelm2": Words((_QWEN2,)),
+    "llama-bpe": Pretokenizer((_LLAMA3,), whole=True, begins=True),
+    "llama3": Pretokenizer((_LLAMA3,), whole=True, begins=True),
+    "dbrx": Pretokenizer((_LLAMA3,)),
+    "smaug-bpe": Pretokenizer((_LLAMA3,)),
+    "qwen2": Pretokenizer((_QWEN2,), composed=True),
+    "deepseek-r1-qwen": Pretokenizer((_QWEN2,), composed=True),
+    "stablelm2": Pretokenizer((_QWEN2,)),
     "gpt-4o": _O200K,
     "llama4": _O200K,
-    "tekken": Words((_TEKKEN,), whole=True, begins=True),
-    "deepseek-coder": Words((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, r"\p{N}")),
-    "deepseek-v3": Words((r"\p{N}{1,3}", _KANA, _DEEPSEEK3)),
+    "tekken": Pretokenizer((_TEKKEN,), whole=True, begins=True),
+    "deepseek-coder": Pretokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, r"\p{N}")),
+    "deepseek-v3": Pretokenizer((r"\p{N}{1,3}", _KANA, _DEEPSEEK3)),
 }
 
 
 def name_of(description: dict[str, Any]) -> str | None:
-    """Return the name for the words of a tokenizer.json; None if there is none.
+    """Return the name of a tokenizer.json's pretokenizer; None if it has none.
 
-    cl100k_base goes by the name of Llama 3's words, which differ from it only at the end of a text:
-    there blanks after a line break are a word of their own.
+    cl100k_base goes by the name of Llama 3's, which differs from it only at the end of a text:
+    there, blanks after a line break are split off.
     """
-    wanted = _plain(description["pre_tokenizer"])
+    wanted = _steps(description["pre_tokenizer"])
     normalizer, model = description["normalizer"], description["model"]
     if not model.get("merges") and normalizer is None and _bytes_alone(wanted):
-        return "gpt-2"  # with nothing to merge, words make no difference
-    cl100k = Words((WORDS["cl100k_base"],), whole=True, begins=True)
-    candidates = [*WORDS_BY_NAME.items(), ("llama-bpe", cl100k)]
-    # Whether whole words are looked up first matters only where merges do not lead to them.
+        return "gpt-2"  # without merges, splitting makes no difference
+    cl100k = Pretokenizer((PATTERNS["cl100k_base"],), whole=True, begins=True)
+    candidates = [*PRETOKENIZERS.items(), ("llama-bpe", cl100k)]
+    # `ignore_merges` matters only for words that merges do not lead to, so it is a preference.
     whole = bool(model.get("ignore_merges"))
-    for name, words in sorted(candidates, key=lambda each: each[1].whole != whole):
+    for name, one in sorted(candidates, key=lambda each: each[1].whole != whole):
         probe = Tokenizer(models.BPE())
-        probe.pre_tokenizer = words.pre_tokenizer()
-        composes = words.normalizer()
-        probe.normalizer = composes  # type: ignore[assignment]
+        probe.pre_tokenizer = one.pre_tokenizer()
+        probe.normalizer = one.normalizer()  # type: ignore[assignment]
         said = json.loads(probe.to_str())
-        if _plain(said["pre_tokenizer"]) == wanted and said["normalizer"] == normalizer:
+        if _steps(said["pre_tokenizer"]) == wanted and said["normalizer"] == normalizer:
             return name
     return None
 
 
 def _bytes_alone(steps: list[dict[str, Any]]) -> bool:
-    """Whether bytes are all that a splitting makes of a text, however it cuts it."""
+    """Whether a text becomes its bytes, however it is split."""
     return all(
         step.get("type") in ("ByteLevel", "Split", "Digits")
         and step.get("behavior") != "Removed"
@@ -131,7 +128,7 @@ def _bytes_alone(steps: list[dict[str, Any]]) -> bool:
     )
 
 
-def _plain(pre_tokenizer: dict[str, Any] | None) -> Any:
-    """Return what of a splitting decides the words."""
+def _steps(pre_tokenizer: dict[str, Any] | None) -> Any:
+    """Return the steps of a pretokenizer, without what does not change the split."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer or {}])
     return [{key: step[key] for key in step if key != "trim_offsets"} for step in steps]

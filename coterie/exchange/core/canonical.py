@@ -1,15 +1,14 @@
-"""A model's settings in their plainest form: defaults resolved, layer by layer, packs joined.
+"""A model's settings in canonical form: defaults resolved, layer by layer, packs joined.
 
 Exact simplifications only. Packs of one kind of expert become a single pack as wide as the widest
-(zero rows add nothing), shared experts one body as wide as all together. What families write and
-what fits them is decided on this form.
+(zero rows add nothing), shared experts become one of their joint width. Families write from this
+form, and matching compares it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from coterie.model import DecoderSettings, ExpertPack
 from coterie.model.attention import GroupedAttention
@@ -25,13 +24,13 @@ from coterie.model.position.scaling import NoScaling, NTKScaling, YarnScaling
 
 
 @dataclass(frozen=True)
-class Plain:
+class Canonical:
     """Settings of a decoder with every layer written out.
 
     Attributes:
         settings: the decoder's.
-        plans: its layers in their plainest form.
-        position: its positions in their plainest form.
+        plans: its layers in canonical form.
+        position: its positions in canonical form.
         biased: for each layer, whether a selection bias changes its routing.
     """
 
@@ -47,42 +46,42 @@ class Plain:
 
     @property
     def rotary(self) -> RotaryPosition:
-        """The rotary positions, or the usual ones where the model has others."""
+        """The rotary positions, or the default ones where the model has others."""
         return self.position if isinstance(self.position, RotaryPosition) else RotaryPosition()
 
     @property
     def dropout(self) -> float:
-        """The share of the stream's updates dropped in training, of whatever kind."""
+        """The dropout rate of the residual stream's updates, of any kind."""
         return float(getattr(self.settings.dropout, "rate", 0.0))
 
     @property
     def grouped(self) -> GroupedAttention:
-        """The first grouped-query attention, or the usual one where there is none."""
+        """The first grouped-query attention, or a placeholder where there is none."""
         found = (x.attention for x in self.plans if isinstance(x.attention, GroupedAttention))
         return next(found, GroupedAttention(heads=1, kv_heads=1, head_dim=self.settings.width))
 
     @property
     def epsilon(self) -> float:
-        """What the normalisation adds to the mean square."""
+        """What the normalisation adds to the mean square or variance."""
         norm = self.settings.norm
         return norm.epsilon if isinstance(norm, RMSNorm | LayerNorm) else 1e-6
 
     @property
     def latent(self) -> LatentAttention:
-        """The first multi-head latent attention, or the least one where there is none."""
+        """The first multi-head latent attention, or a placeholder where there is none."""
         found = (x.attention for x in self.plans if isinstance(x.attention, LatentAttention))
         return next(found, LatentAttention(heads=1, kv_rank=1, nope_dim=1, rope_dim=2, value_dim=1))
 
     @property
     def mixture(self) -> MixtureOfExperts:
-        """The first routed layer, or the least one where there is none."""
+        """The first routed layer, or a placeholder where there is none."""
         found = (x.feedforward for x in self.plans if isinstance(x.feedforward, MixtureOfExperts))
         least = MixtureOfExperts(experts=(ExpertPack(count=1),), experts_per_token=1)
         return next(found, least)
 
     @property
     def is_routed(self) -> tuple[bool, ...]:
-        """For each layer, whether it has experts."""
+        """For each layer, whether it is routed."""
         return tuple(isinstance(x.feedforward, MixtureOfExperts) for x in self.plans)
 
     @property
@@ -90,6 +89,16 @@ class Plain:
         """Hidden channels of the widest dense layer; None where there is none."""
         bodies = [x.feedforward.body for x in self.plans if isinstance(x.feedforward, Dense)]
         return max((body.hidden(self.settings.width) for body in bodies), default=None)
+
+    @property
+    def dense_bias(self) -> bool:
+        """Whether any dense layer or shared expert has biases."""
+        layers = [plan.feedforward for plan in self.plans]
+        bodies = [x.body for x in layers if isinstance(x, Dense)]
+        bodies += [
+            x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts
+        ]
+        return any(getattr(body, "bias", False) for body in bodies)
 
     @property
     def expert_width(self) -> int:
@@ -105,7 +114,7 @@ class Plain:
 
     @property
     def shared_width(self) -> int:
-        """Hidden channels of the widest layer's shared experts together; 0 where there are none."""
+        """The largest joint width of a layer's shared experts; 0 where there are none."""
         width = self.settings.width
         found = [
             (plan.feedforward.shared().hidden(width) or 0) * plan.feedforward.shared_experts
@@ -115,21 +124,21 @@ class Plain:
         return max(found, default=0)
 
 
-def plain(settings: DecoderSettings, biased: Sequence[bool] | None = None) -> Plain:
-    """Return settings in their plainest form.
+def canonical(settings: DecoderSettings, biased: Sequence[bool] | None = None) -> Canonical:
+    """Return settings in canonical form.
 
     Args:
         settings: of a decoder.
         biased: for each layer, whether its selection bias is in use; None: wherever it has one.
     """
-    plans = tuple(_plain_plan(plan, settings.width) for plan in settings.plans())
+    plans = tuple(_canonical_plan(plan, settings.width) for plan in settings.plans())
     if biased is None:
         biased = [_has_bias(plan) for plan in plans]
-    return Plain(settings, plans, _plain_position(settings), tuple(biased))
+    return Canonical(settings, plans, _canonical_position(settings), tuple(biased))
 
 
-def _plain_position(settings: DecoderSettings) -> Position:
-    """Return positions with the factors of a scaling resolved; another base is said as that."""
+def _canonical_position(settings: DecoderSettings) -> Position:
+    """Return positions with the factors of a scaling resolved; NTK becomes the base it implies."""
     position = settings.position
     if not isinstance(position, RotaryPosition):
         return position
@@ -151,7 +160,7 @@ def _has_bias(plan: BlockPlan) -> bool:
     return layer.balance.build(layer.num_experts).selection_bias is not None
 
 
-def _plain_plan(plan: BlockPlan, width: int) -> BlockPlan:
+def _canonical_plan(plan: BlockPlan, width: int) -> BlockPlan:
     attention, layer = plan.attention, plan.feedforward
     if isinstance(attention, GroupedAttention):
         resolved = {"kv_heads": attention.key_heads, "head_dim": attention.channels(width)}
@@ -161,11 +170,11 @@ def _plain_plan(plan: BlockPlan, width: int) -> BlockPlan:
     if isinstance(layer, Dense):
         layer = layer.model_copy(update={"body": _sized(layer.body, layer.body.hidden(width))})
     elif isinstance(layer, MixtureOfExperts):
-        layer = _plain_mixture(layer, width)
+        layer = _canonical_mixture(layer, width)
     return replace(plan, attention=attention, feedforward=layer)
 
 
-def _plain_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
+def _canonical_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
     renormalise = layer.router.renormalise
     if renormalise is None:
         renormalise = layer.experts_per_token > 1
@@ -186,7 +195,7 @@ def _plain_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
 
 
 def _joined_packs(packs: tuple[ExpertPack, ...], width: int) -> tuple[ExpertPack, ...]:
-    """Return a single pack of all experts if they differ in width alone."""
+    """Return a single pack of all experts if they differ in width alone, else the packs."""
     widest = max(pack.body.hidden(width) or 0 for pack in packs)
     bodies = [_sized(pack.body, widest) for pack in packs]
     if all(body == bodies[0] for body in bodies):
@@ -195,28 +204,6 @@ def _joined_packs(packs: tuple[ExpertPack, ...], width: int) -> tuple[ExpertPack
 
 
 def _sized(body: ExpertBody, hidden: int) -> ExpertBody:
-    """Return a body of another hidden width; one whose width says something else is left alone."""
+    """Return a body of another hidden width; kinds whose width means something else are kept."""
     known = isinstance(body, SwiGLU | GeGLU | GELU | SquaredReLU)
     return body.model_copy(update={"width": hidden}) if known else body
-
-
-def swiglu(hidden: int, *, bias: bool = False) -> dict[str, Any]:
-    """Return the settings of a SwiGLU body as plain values."""
-    return SwiGLU(width=hidden, bias=bias).model_dump()
-
-
-def arranged(labels: Sequence[str], blocks: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the settings that give every layer the block of its label.
-
-    Args:
-        labels: of the layers, from the bottom up.
-        blocks: what each label means.
-    """
-    last = labels[-1]
-    first = len(labels)
-    while first and labels[first - 1] == last:
-        first -= 1
-    if first == 0:
-        return dict(blocks[last])
-    used = {label: blocks[label] for label in dict.fromkeys(labels)}
-    return {"blocks": used, "opening": tuple(labels[:first]), "pattern": (last,)}

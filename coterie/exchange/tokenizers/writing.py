@@ -1,4 +1,4 @@
-"""Every kind of tokenizer as a tokenizer.json: the same numbers for the same text.
+"""Writing any tokenizer as a tokenizer.json: the same ids for the same text.
 
 Bytes become byte-level BPE without merges, characters BPE without merges over their alphabet, ranks
 of tiktoken become listed merges; tokenizers of the `tokenizers` library are such files already.
@@ -12,8 +12,8 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from coterie.exchange.tokenizers.arrive import PROBES, frame_of
 from coterie.exchange.tokenizers.ranks import merges_of, spelled
+from coterie.exchange.tokenizers.reading import PROBES, frame_of
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import write_json_atomic
 from coterie.tokenizer import interface
@@ -26,8 +26,8 @@ from coterie.tokenizer.tables import load_ranks
 
 # The patterns of tiktoken, written for the regular expressions of the `tokenizers` library: there
 # `$` would match at every line's end, and `{1,3}+` repeats. What possessive quantifiers forbid
-# cannot happen in these patterns, for no alternative goes on after them.
-WORDS = {
+# cannot happen in these patterns, because no alternative continues after them.
+PATTERNS = {
     "cl100k_base": (
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+\z|\s*[\r\n]|\s+(?!\S)|\s"
@@ -46,7 +46,7 @@ def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
     """Return the content of a tokenizer.json that encodes and decodes as a tokenizer does.
 
     Raises:
-        TokenizerError: the tokenizer is of a kind from outside, which cannot be said so.
+        TokenizerError: the tokenizer is of a kind from outside that has no such form.
     """
     if isinstance(tokenizer, PieceTokenizer):
         return framing(tokenizer)
@@ -64,7 +64,7 @@ def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
 
 
 def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
-    """Return the content of the tokenizer_config.json that belongs beside it."""
+    """Return the content of the tokenizer_config.json beside it."""
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
@@ -88,9 +88,9 @@ def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
 
 
 def framing(tokenizer: PieceTokenizer) -> dict[str, Any]:
-    """Return a tokenizer.json that puts the tokens before and after a text by itself.
+    """Return a tokenizer.json whose post-processor adds the tokens before and after a text.
 
-    What only a tokenizer_config.json says is not believed by every program that reads both.
+    Not every program that reads both files follows the tokenizer_config.json.
     """
     description = tokenizer.rules_json()
     begin, close = tokenizer.conventions.begin, tokenizer.conventions.close
@@ -113,7 +113,7 @@ def framing(tokenizer: PieceTokenizer) -> dict[str, Any]:
         },
     }
     kept = description["post_processor"]
-    if kept is not None and kept["type"] == "ByteLevel":  # it only mends offsets
+    if kept is not None and kept["type"] == "ByteLevel":  # which only corrects offsets
         template = {"type": "Sequence", "processors": [kept, template]}
     return description | {"post_processor": template}
 
@@ -122,7 +122,7 @@ def write_huggingface(tokenizer: interface.Tokenizer, folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json into a folder.
 
     Raises:
-        TokenizerError: the tokenizer cannot be said so.
+        TokenizerError: the tokenizer has no such form.
         UserError: the disk is full or not writable.
     """
     write_json_atomic(folder / "tokenizer.json", to_huggingface(tokenizer))
@@ -150,22 +150,22 @@ def _ranks(encoding: str) -> Tokenizer:
     vocabulary = {spelled(piece): number for piece, number in ranks.items()}
     merges = [(spelled(first), spelled(second)) for first, second in merges_of(ranks)]
     rules = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True))
-    words = WORDS.get(encoding)
-    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words is None)
-    if words is None:  # the library knows the words of gpt2 by itself
+    pattern = PATTERNS.get(encoding)
+    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    if pattern is None:  # the library has the pattern of gpt2 built in
         rules.pre_tokenizer = bytes_alone
     else:
-        split = pre_tokenizers.Split(Regex(words), "isolated")
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
         rules.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_alone])
     rules.decoder = decoders.ByteLevel()
     return rules
 
 
 def _with_special_tokens(rules: Tokenizer, tokenizer: interface.Tokenizer) -> dict[str, Any]:
-    """Return the rules with every special token under its own number.
+    """Return the rules with every special token under its own id.
 
-    The library numbers added tokens from the end of the vocabulary on; published tables leave gaps
-    before theirs, so the numbers are written into the description.
+    The library numbers added tokens from the end of the vocabulary; published tables leave gaps
+    before theirs, so the ids are written into the description.
     """
     description = json.loads(rules.to_str())
     added = [
@@ -181,6 +181,6 @@ def _with_special_tokens(rules: Tokenizer, tokenizer: interface.Tokenizer) -> di
         for token, number in sorted(tokenizer.special_tokens.items(), key=lambda item: item[1])
     ]
     description["added_tokens"] = added
-    # A file's added tokens are numbered by their place after the vocabulary unless it holds them.
+    # Added tokens are numbered by their place after the vocabulary unless it holds them.
     description["model"]["vocab"].update({token["content"]: token["id"] for token in added})
     return description

@@ -1,18 +1,19 @@
-"""From a decoder to a GGUF file that llama.cpp and its kin load as it is."""
+"""Exporting a decoder as a GGUF file that llama.cpp and its relatives load as it is."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from coterie.exchange.core.match import Match, match
+from coterie.exchange.core.reparametrise import Reparametrised
+from coterie.exchange.core.writing import ForeignTensors
+from coterie.exchange.gguf.families import FAMILIES, Family
 from coterie.exchange.gguf.file import library
-from coterie.exchange.gguf.fit import Fit, fitting
-from coterie.exchange.gguf.pieces import write_vocabulary
-from coterie.exchange.huggingface.lift import Lifted
+from coterie.exchange.gguf.vocabulary import write_vocabulary
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.files import atomic_file, own_file
@@ -20,7 +21,7 @@ from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 
 DTYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "bf16": ("BF16", 32)}
-"""The type of matrices and the number that stands for “mostly of this type”."""
+"""The type of matrices, and the number for “mostly of this type” in a file."""
 _ALIGNMENT = 32
 _BLOCK = 32  # values that share a scale in Q8_0
 _LARGEST_HALF = 65504.0
@@ -31,12 +32,12 @@ def export_file(
 ) -> Path:
     """Write a decoder as a GGUF file of the simplest architecture that expresses it exactly.
 
-    Vectors and routers are always float32. Rows of a matrix that are no multiple of 32 long cannot
-    be q8_0 and are f16.
+    Vectors and routers are always float32. A matrix whose rows are not a multiple of 32 long
+    cannot be q8_0 and is f16.
 
     Args:
         decoder: the model.
-        tokenizer: goes along; None: the file holds none.
+        tokenizer: written as well; None: the file holds none.
         out: the file; it must not exist.
         dtype: of matrices: f32, f16, bf16 or q8_0.
 
@@ -56,11 +57,13 @@ def export_file(
 
 
 def _write(gguf: Any, decoder: Decoder, tokenizer: Tokenizer | None, out: Path, dtype: str) -> None:
-    fit = fitting(decoder)
-    said = {} if tokenizer is None else write_vocabulary(tokenizer, fit.settings.known_vocab_size())
-    tensors = _Tensors(gguf, decoder, fit, dtype)
+    found = match(decoder, FAMILIES.values(), format="GGUF", page="docs/gguf.md")
+    words = {"tokenizer.ggml.model": "no_vocab"}
+    if tokenizer is not None:
+        words = write_vocabulary(tokenizer, found.settings.known_vocab_size())
+    tensors = _Tensors(gguf, decoder, found, dtype)
     with atomic_file(out, replace=False) as path:
-        writer = gguf.GGUFWriter(path, fit.family.name)
+        writer = gguf.GGUFWriter(path, found.family.name)
         try:
             writer.add_custom_alignment(_ALIGNMENT)
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -68,8 +71,8 @@ def _write(gguf: Any, decoder: Decoder, tokenizer: Tokenizer | None, out: Path, 
                 "general.type": "model",
                 "general.name": out.stem,
                 "general.file_type": DTYPES[dtype][1],
-                **{name: value for name, value in fit.values.items() if "architecture" not in name},
-                **(said or {"tokenizer.ggml.model": "no_vocab"}),
+                **found.values,
+                **words,
             }
             for name, value in values.items():
                 _add(writer, name, value)
@@ -77,7 +80,7 @@ def _write(gguf: Any, decoder: Decoder, tokenizer: Tokenizer | None, out: Path, 
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
-            for name in tensors.plan:
+            for name in tensors.kinds:
                 writer.write_tensor_data(tensors.read(name))
             writer.flush()
         finally:
@@ -98,59 +101,51 @@ def _add(writer: Any, name: str, value: Any) -> None:
         writer.add_array(name, value)
 
 
-class _Planned(NamedTuple):
-    """A tensor to be written: which rule makes it, its place there, its shape and its type."""
-
-    rule: int
-    place: int
-    shape: tuple[int, ...]
-    kind: Any
-
-
 class _Tensors:
-    """The file's tensors by name, made when they are asked for, in the order of `plan`."""
+    """The file's tensors in the types in which they are written.
 
-    def __init__(self, gguf: Any, decoder: Decoder, fit: Fit, dtype: str) -> None:
+    Attributes:
+        kinds: the type of each tensor, in the order of writing.
+    """
+
+    def __init__(self, gguf: Any, decoder: Decoder, found: Match[Family], dtype: str) -> None:
         self._gguf = gguf
-        self._lifted = Lifted(decoder, fit.settings)
-        self._rules = list(fit.family.rules(fit.settings))
-        self._extras = fit.extras
-        self._made: tuple[int, list[Tensor]] = (-2, [])
-        self.plan: dict[str, _Planned] = {}
-        for name, extra in fit.extras.items():
-            self.plan[name] = _Planned(-1, 0, tuple(extra.shape), gguf.GGMLQuantizationType.F32)
-        for number, rule in enumerate(self._rules):
-            hollow = [torch.empty(self._lifted.shapes[own], device="meta") for own in rule.own]
-            layout = rule.layouts[0]
-            for place, tensor in enumerate(layout.to_foreign(hollow)):
-                kind = "F32" if rule.exact or tensor.ndim < 2 else DTYPES[dtype][0]
-                if kind == "Q8_0" and tensor.shape[-1] % _BLOCK:
-                    kind = "F16"
-                self.plan[layout.names[place]] = _Planned(
-                    number, place, tuple(tensor.shape), gguf.GGMLQuantizationType[kind]
-                )
+        self._extras = found.extras
+        own = Reparametrised(decoder, found.settings)
+        self._weights = ForeignTensors(found.family.tensor_map(found.settings), own)
+        extras = {name: tuple(extra.shape) for name, extra in found.extras.items()}
+        self._shapes = extras | self._weights.shapes
+        self.kinds = {name: self._kind(name, dtype) for name in self._shapes}
+
+    def _kind(self, name: str, dtype: str) -> Any:
+        shape, kind = self._shapes[name], DTYPES[dtype][0]
+        if name in self._extras or name in self._weights.exact or len(shape) < 2:
+            kind = "F32"
+        elif kind == "Q8_0" and shape[-1] % _BLOCK:
+            kind = "F16"
+        return self._gguf.GGMLQuantizationType[kind]
 
     def announce(self, writer: Any) -> None:
         """Tell a writer the names, shapes and types of all tensors."""
-        for name, planned in self.plan.items():
-            block, size = self._gguf.GGML_QUANT_SIZES[planned.kind]
-            count = int(np.prod(planned.shape)) // block * size
-            kind = np.dtype(np.float32)  # only the type given by name counts
-            writer.add_tensor_info(name, planned.shape, kind, count, raw_dtype=planned.kind)
+        for name, kind in self.kinds.items():
+            block, size = self._gguf.GGML_QUANT_SIZES[kind]
+            count = math.prod(self._shapes[name]) // block * size
+            numpy_type = np.dtype(np.float32)  # ignored beside `raw_dtype`
+            writer.add_tensor_info(name, self._shapes[name], numpy_type, count, raw_dtype=kind)
 
     def read(self, name: str) -> np.ndarray:
-        """Return a tensor as it is written."""
-        planned = self.plan[name]
-        if planned.rule < 0:
+        """Return a tensor as it is written.
+
+        Raises:
+            ExchangeError: it holds values beyond float16.
+        """
+        if name in self._extras:
             return self._extras[name].numpy()
-        if self._made[0] != planned.rule:
-            rule = self._rules[planned.rule]
-            own = [self._lifted.read(each).detach().float().cpu() for each in rule.own]
-            self._made = (planned.rule, rule.layouts[0].to_foreign(own))
-        tensor = self._made[1][planned.place].contiguous()
-        if planned.kind.name == "F16" and float(tensor.abs().max()) > _LARGEST_HALF:
+        tensor = self._weights.read(name).detach().float().cpu().contiguous()
+        kind = self.kinds[name]
+        if kind.name == "F16" and float(tensor.abs().max()) > _LARGEST_HALF:
             raise ExchangeError(
                 f"{name} holds values beyond f16: the largest is {float(tensor.abs().max()):.3g}.",
                 hint="Export as bf16 or f32.",
             )
-        return self._gguf.quants.quantize(tensor.numpy(), planned.kind)
+        return self._gguf.quants.quantize(tensor.numpy(), kind)

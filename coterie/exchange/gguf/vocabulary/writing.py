@@ -1,20 +1,21 @@
-"""A tokenizer as a GGUF file holds it: a list of pieces with their kinds, and merges."""
+"""Describing a tokenizer in the values of a GGUF file."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from coterie.exchange.gguf.vocabulary import (
+from coterie.exchange.gguf.pretokenizers import name_of
+from coterie.exchange.gguf.vocabulary.keys import (
     CONTROL,
     ENDS,
     NAMED,
     NORMAL,
+    PREFIX,
     TEMPLATE,
     TEMPLATES,
     UNUSED,
     USER_DEFINED,
 )
-from coterie.exchange.gguf.words import name_of
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import to_huggingface
 from coterie.exchange.tokenizers.ranks import spelled
@@ -22,10 +23,9 @@ from coterie.foundation.printable import printable
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.pieces import PieceTokenizer
 
-_BEFORE = "tokenizer.ggml."
-# The list of merges must not be empty; these two bytes never meet in UTF-8, and their pair is no
-# token.
-_NOTHING_TO_MERGE = " ".join((spelled(b"\xff"), spelled(b"\xfe")))
+# The list of merges must not be empty; these two bytes never occur in UTF-8, and their pair is
+# not a token.
+_NO_MERGES = " ".join((spelled(b"\xff"), spelled(b"\xfe")))
 
 
 def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
 
     Args:
         tokenizer: byte-level BPE, or bytes.
-        rows: of the model's embedding; numbers without a token are filled up.
+        rows: of the model's embedding; rows without a token are padded.
 
     Raises:
         ExchangeError: the tokenizer is of a kind that has no home in GGUF, or larger than the
@@ -44,13 +44,13 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
             f"The tokenizer has {tokenizer.vocab_size:,} tokens, the model only {rows:,}."
         )
     description = to_huggingface(tokenizer)
-    words = _words(tokenizer, description)
+    pretokenizer = _pretokenizer(tokenizer, description)
     _refuse_flags(description)
     pieces, kinds = _pieces(description, rows)
-    merges = [_merge(each) for each in description["model"]["merges"]] or [_NOTHING_TO_MERGE]
+    merges = [_merge(each) for each in description["model"]["merges"]] or [_NO_MERGES]
     values = {
         "model": "gpt2",
-        "pre": words,
+        "pre": pretokenizer,
         "tokens": pieces,
         "token_type": kinds,
         "merges": merges,
@@ -61,12 +61,12 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
         "add_space_prefix": False,
         **_others(tokenizer, pieces),
     }
-    said = {f"{_BEFORE}{name}": value for name, value in values.items()}
+    said = {f"{PREFIX}{name}": value for name, value in values.items()}
     return said | _templates(tokenizer)
 
 
 def _ends(tokenizer: Tokenizer) -> dict[str, int]:
-    """Return the tokens that end a text; the one put after every text must be the first."""
+    """Return the ids of tokens that end a text; one that is appended to every text comes first."""
     first = tokenizer.named_end if tokenizer.close_of_text is None else tokenizer.close_of_text
     ends = [first, *sorted(tokenizer.ends - {first})]
     if len(ends) > len(ENDS):
@@ -80,7 +80,7 @@ def _ends(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _others(tokenizer: Tokenizer, pieces: list[str]) -> dict[str, int]:
-    """Return the further tokens that the tokenizer's makers name."""
+    """Return the ids of further tokens that the tokenizer's configuration names."""
     config = tokenizer.conventions.config if isinstance(tokenizer, PieceTokenizer) else {}
     found = {}
     for name, key in NAMED.items():
@@ -92,7 +92,7 @@ def _others(tokenizer: Tokenizer, pieces: list[str]) -> dict[str, int]:
 
 
 def _templates(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the templates of conversations, the usual one and those by name."""
+    """Return the chat templates, the default one and those by name."""
     said: dict[str, Any] = {}
     if tokenizer.chat_template:
         said[TEMPLATE] = tokenizer.chat_template
@@ -106,7 +106,7 @@ def _templates(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _refuse_flags(description: dict[str, Any]) -> None:
-    """Refuse added tokens that take blanks with them or stand alone: GGUF cannot say so."""
+    """Refuse flags of added tokens that GGUF cannot express."""
     for token in description["added_tokens"]:
         flags = [flag for flag in ("lstrip", "rstrip", "single_word") if token[flag]]
         if flags:
@@ -117,7 +117,7 @@ def _refuse_flags(description: dict[str, Any]) -> None:
             )
 
 
-def _words(tokenizer: Tokenizer, description: dict[str, Any]) -> str:
+def _pretokenizer(tokenizer: Tokenizer, description: dict[str, Any]) -> str:
     model = description["model"]
     byte_level = (description["decoder"] or {}).get("type") == "ByteLevel"
     if model.get("type") != "BPE" or not byte_level:
@@ -129,21 +129,21 @@ def _words(tokenizer: Tokenizer, description: dict[str, Any]) -> str:
     name = name_of(description)
     if name is None:
         raise ExchangeError(
-            "The tokenizer splits text into words in a way that has no name in GGUF.",
+            "The tokenizer's pretokenizer has no name in GGUF.",
             hint="Export as hf, which holds every tokenizer.",
         )
     return name
 
 
 def _pieces(description: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
-    """Return the text and the kind of every row of the embedding."""
+    """Return the text and the type of every row of the embedding."""
     pieces = [f"[PAD{number}]" for number in range(rows)]
     kinds = [UNUSED] * rows
     for piece, number in description["model"]["vocab"].items():
         if number < rows:
             pieces[number], kinds[number] = piece, NORMAL
     for token in description["added_tokens"]:
-        if token["id"] >= rows:  # a model without a row for it cannot use it anywhere
+        if token["id"] >= rows:  # a model without a row for it cannot use it
             continue
         pieces[token["id"]] = token["content"]
         kinds[token["id"]] = CONTROL if token["special"] else USER_DEFINED
