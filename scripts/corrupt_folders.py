@@ -25,8 +25,8 @@ from coterie.exchange.huggingface import export_folder, import_folder
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.conventions import Conventions
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.settings import parse_tokenizer
+from coterie.tokenizer.subword import SubwordTokenizer
 
 SECONDS, MEMORY = 30, 12 << 30
 EXPERTS = {"count": 4, "body": {"kind": "swiglu", "width": 16}}
@@ -49,11 +49,11 @@ MODELS = {
 def sound_folders(place: Path) -> list[Path]:
     """Write small folders of several families, with tokenizers of several kinds."""
     bpe = parse_tokenizer("bpe:300", ["<s>"]).build(["the sun and the moon, the sun"] * 9)
-    assert isinstance(bpe, PieceTokenizer)
+    assert isinstance(bpe, SubwordTokenizer)
     conventions = Conventions(begin="<s>", config={"legacy": False, "pad_token": "<s>"})
-    framed = PieceTokenizer.from_json({**bpe.to_json()})
+    framed = SubwordTokenizer.from_json({**bpe.to_json()})
     tokenizers = [
-        PieceTokenizer(framed._rules, conventions=conventions),
+        SubwordTokenizer(framed._rules, conventions=conventions),
         parse_tokenizer("bytes").build(),
         parse_tokenizer("characters").build(["the sun and the moon"]),
     ]

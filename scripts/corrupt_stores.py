@@ -42,9 +42,9 @@ from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.files import sha256_file
 from coterie.foundation.records import read_json
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
+from coterie.tokenizer.subword import SubwordTokenizer
 
 LINES = (
     "Shall I compare thee to a summer’s day?\n", "Thou art more lovely and more temperate:\n",
@@ -63,7 +63,7 @@ def lossy_tokenizer() -> Tokenizer:
     rules.normalizer = normalizers.Lowercase()
     rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     rules.decoder = decoders.WordPiece()
-    return PieceTokenizer(rules)
+    return SubwordTokenizer(rules)
 
 
 SMALL = ("characters", "bytes", "bpe:300")

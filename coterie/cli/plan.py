@@ -48,7 +48,7 @@ def _tokenizer(settings: RunSettings) -> Tokenizer | None:
     """Return the run's tokenizer, or `None` where it would have to be trained first."""
     from coterie.data.cache import ready_store
     from coterie.data.sources import texts_of
-    from coterie.tokenizer.pieces import BPE
+    from coterie.tokenizer.bpe import BPE
 
     ready = ready_store(settings.data, settings.tokenizer)
     if ready is not None:

@@ -18,9 +18,9 @@ from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.data.sources import Sources, texts_of
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import own_file
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.characters import Characters
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
 

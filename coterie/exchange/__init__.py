@@ -1,1 +1,1 @@
-"""Exchange with the rest of the world: models enter and leave as files that others read."""
+"""Import and export: models in the file formats of other programs."""

@@ -1,8 +1,8 @@
-"""A longer context for a trained model: the same weights under other positions.
+"""A longer context for a trained model: the same weights under scaled positions.
 
-Only rotary positions can be stretched (`coterie.model.position.scaling`), and a model without any
-needs no stretching. A model that was extended before is extended again from its original context:
-factors never pile up.
+Only rotary positions can be scaled (`coterie.model.position.scaling`); a model without positions
+needs no scaling. A model that was extended before is extended from its original context, so factors
+do not accumulate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METHODS = tuple(kind_of(member) for member in members(Scaling) if member is not 
 
 
 class Extension(NamedTuple):
-    """An extended model and what was done to it.
+    """An extended model.
 
     Attributes:
         decoder: a new one with equal weights, in evaluation mode.
@@ -35,11 +35,11 @@ class Extension(NamedTuple):
 
 
 def extend(decoder: Decoder, context: int, method: str | None) -> Extension:
-    """Return the same model with a context of `context` tokens.
+    """Return the same model with a longer context.
 
     Args:
-        decoder: the model; it stays as it is.
-        context: tokens to reach.
+        decoder: the model, which is not changed.
+        context: its new length in tokens.
         method: one of `METHODS`; None where the model has no positions at all.
 
     Raises:
@@ -47,10 +47,9 @@ def extend(decoder: Decoder, context: int, method: str | None) -> Extension:
             the context is below the original one.
     """
     settings, original = extended_settings(decoder.settings, context, method)
-    weights = decoder.state_dict()
-    first = next(decoder.parameters())
-    other = Decoder(settings).to(device=first.device, dtype=first.dtype)
-    other.load_state_dict(weights)
+    parameter = next(decoder.parameters())
+    other = Decoder(settings).to(device=parameter.device, dtype=parameter.dtype)
+    other.load_state_dict(decoder.state_dict())
     return Extension(other.eval(), original, context / original)
 
 
@@ -68,14 +67,14 @@ def extended_settings(
         if method is not None:
             raise UserError(
                 f"The model has no positions for “{method}” to act on.",
-                hint="Leave the method out: its context is changed alone.",
+                hint="Leave the method out; only the context changes.",
             )
         _require_longer(context, original)
         return settings.model_copy(update={"context": context}), original
     if not isinstance(position, RotaryPosition):
         raise UserError(
-            f"Positions of kind “{position.kind}” cannot be extended: there is nothing to go on "
-            "beyond the last one that was learnt.",
+            f"Positions of kind “{position.kind}” cannot be extended: none were learned "
+            "beyond the last one.",
             hint="Train a model with rotary positions, or train this one anew with a larger "
             f"context: model.context={context}",
         )
@@ -95,21 +94,16 @@ def extended_settings(
 
 
 def _require_longer(context: int, original: int) -> None:
-    """Make sure that the factor is at least 1.
-
-    Raises:
-        UserError: it is less.
-    """
     if context < original:
         raise UserError(
             f"A context of {context:,} tokens is shorter than the original one of {original:,}; "
             "extending only lengthens.",
-            hint="A model reads shorter texts as it is.",
+            hint="A model reads shorter texts without it.",
         )
 
 
 def _scaling(present: ScalingSettings, method: str, original: int, context: int) -> ScalingSettings:
-    """Return the scaling from the original context; one of the same kind keeps its choices."""
+    """Return the scaling from the original context; the same kind keeps its other settings."""
     if context == original:
         return NoScaling()
     if kind_of(type(present)) != method:

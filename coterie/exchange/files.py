@@ -1,8 +1,7 @@
-"""Tensors in safetensors files, one or many: read one at a time, written in shards, never pickled.
+"""Tensors in safetensors files: read one at a time, written in shards, never pickled.
 
 Opening checks every header: a truncated file, a missing shard or a name listed twice is reported
-before any tensor is read. Files that only `pickle` can read may run any program when opened; they
-are refused, always.
+before any tensor is read. Pickles can run any program when opened; they are always refused.
 """
 
 from __future__ import annotations
@@ -31,15 +30,13 @@ _LISTED = 12
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies and what it is."""
-
     file: Path
     shape: tuple[int, ...]
     dtype: str
 
 
 class TensorFiles:
-    """The tensors of a folder, by name; memory-mapped, so that only what is read takes memory."""
+    """The tensors of a folder by name, memory-mapped."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         """Read the headers of safetensors files.
@@ -54,13 +51,12 @@ class TensorFiles:
             for name in handle.keys():  # noqa: SIM118 - not a mapping
                 if name in self.stored:
                     other = self.stored[name].file.name
-                    raise ExchangeError(f"{name} stands in both {other} and {file.name}.")
+                    raise ExchangeError(f"{name} is in both {other} and {file.name}.")
                 part = handle.get_slice(name)
                 shape = tuple(part.get_shape())
                 self.stored[name] = StoredTensor(file, shape, part.get_dtype())
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor."""
         file = self.stored[name].file
         with compiled(f"{name} of {file} cannot be read", ExchangeError):
             return self._handle(file).get_tensor(name)
@@ -98,10 +94,10 @@ def open_folder(folder: Path) -> TensorFiles:
 
 
 def refuse_pickles(path: Path) -> None:
-    """Raise an error if a path is a pickled file or a folder with such files.
+    """Refuse a pickled file or a folder with such files.
 
     Raises:
-        ExchangeError: it is.
+        ExchangeError: the path is one.
     """
     candidates = [path] if not path.is_dir() else sorted(path.iterdir())
     pickles = [each.name for each in candidates if each.suffix in PICKLES]
@@ -109,8 +105,8 @@ def refuse_pickles(path: Path) -> None:
         raise ExchangeError(
             f"The weights of {path} are pickled ({', '.join(pickles[:3])}). Opening a pickle can "
             "run any program that its writer put in, so Coterie never does.",
-            hint="Ask for the model's safetensors files. If you trust the writer, convert it once, "
-            "in a machine you can lose, with transformers: "
+            hint="Get the model's safetensors files. If you trust the writer, convert it once, on "
+            "an isolated machine, with transformers: "
             'AutoModelForCausalLM.from_pretrained("IN").save_pretrained("OUT")',
         )
 
@@ -132,7 +128,7 @@ def _open_index(folder: Path, index: Path) -> TensorFiles:
 
 
 def _is_plain(name: Any) -> bool:
-    """Whether a listed file lies in the folder itself: an index must not lead elsewhere."""
+    """Whether a listed file is in the folder itself: an index must not lead elsewhere."""
     return isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
 
 
@@ -153,10 +149,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def refuse_pipe(path: Path) -> None:
-    """Refuse what is there but no file: whoever opened a pipe would wait for ever.
+    """Refuse a pipe, which would block for ever when opened, a device or a folder.
 
     Raises:
-        ExchangeError: it is a pipe, a device or a folder.
+        ExchangeError: the path is one.
     """
     if path.exists() and not path.is_file():
         raise ExchangeError(f"{path} is not a regular file.")
@@ -171,10 +167,10 @@ def write_tensors(
     """Write named tensors as one safetensors file, or as shards with an index.
 
     Args:
-        folder: where to.
+        folder: an existing one.
         sizes: bytes of each tensor, in the order of writing.
-        read: makes a tensor when its turn comes; no more than a shard is held in memory.
-        limit: largest number of bytes of a shard.
+        read: returns a tensor; at most one shard is held in memory.
+        limit: bytes of the largest shard.
     """
     shards: list[list[str]] = [[]]
     filled = 0
@@ -197,13 +193,13 @@ def write_tensors(
 
 
 def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
-    # The copy gives every tensor memory of its own: safetensors refuses views that share it.
+    # Clones, because safetensors refuses views that share memory.
     tensors = {name: read(name).detach().contiguous().clone() for name in names}
     save_tensors(tensors, path, {"format": "pt"})
 
 
 def some(names: Iterable[str]) -> str:
-    """Return the first of some names and how many more there are."""
+    """Return some names for a message: the first of them, and the number of all."""
     names = [printable(name, keep="")[:200] for name in names]
     more = f", … ({len(names)} in all)" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more

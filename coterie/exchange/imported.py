@@ -1,7 +1,6 @@
-"""What an import yields, whichever format it came from, and the error of everything that cannot be.
+"""What an import returns, whatever the format, and the error of exchange.
 
-Importers build the whole model in memory and write nothing; what is wrong with the source is an
-`ExchangeError` before anything of ours exists.
+Importers build the whole model in memory and write nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _LONGEST = 60  # characters of a value in a message
 class ExchangeError(UserError):
     """A foreign model that cannot be read, or one of ours that a foreign format cannot hold.
 
-    Messages quote names out of foreign files; what a terminal would obey is written out.
+    Messages quote names from foreign files, so control characters are escaped.
     """
 
     def __init__(self, message: str, hint: str | None = None) -> None:
@@ -32,14 +31,14 @@ class ExchangeError(UserError):
 
 @dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere as one of ours.
+    """A foreign model as one of ours.
 
     Attributes:
         decoder: in evaluation mode on the CPU.
-        tokenizer: the one that came along; None: there was none.
-        architecture: what its makers call its kind, such as `llama`.
-        source: the folder or file it came from.
-        notes: sentences on what was left out or changed on the way.
+        tokenizer: of the same source; None: it has none.
+        architecture: its name in the source, such as `llama`.
+        source: the folder or file.
+        notes: sentences on what was left out or converted.
     """
 
     decoder: Decoder
@@ -53,11 +52,11 @@ class Imported:
 
 
 def reasons_of(error: ValidationError) -> list[str]:
-    """Return what is wrong with settings, each thing in words."""
+    """Return the messages of a validation error of settings."""
     return [each["msg"].removeprefix("Value error, ") for each in error.errors()]
 
 
 def shown(value: Any) -> str:
-    """Return a foreign value as it may stand in a message: safe, and of bounded length."""
+    """Return a foreign value for a message: escaped, and of bounded length."""
     text = printable(repr(value), keep="")
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

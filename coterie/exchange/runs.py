@@ -1,11 +1,11 @@
-"""A run directory made of a model that was not trained here, so that every verb can use it.
+"""A run directory for a model that was not trained here, so that every verb can use it.
 
 NAME/
-  config.yaml                 complete settings: the model's own, the tokenizer's file, and training
-                              settings gentle enough to go on from weights that are worth something
-  events.jsonl                that the run was made, for the views
-  tokenizer.json              the tokenizer, if the model came with one
-  origin.json                 where the model came from
+  config.yaml                 complete settings: the model's, the tokenizer's file, and training
+                              settings gentle enough for fine-tuning
+  events.jsonl                that the run was written, for the views
+  tokenizer.json              the tokenizer, if the model has one
+  origin.json                 the source of the model
   checkpoints/step-00000000/  the model, before any step
 """
 
@@ -46,17 +46,17 @@ ORIGIN = "origin.json"
 def own_new_run(
     name: str | None, what: str, *, base: str = "", root: Path | None = None
 ) -> Iterator[RunDirectory]:
-    """Own the place of a run that does not exist yet, from before a large model is read.
+    """Reserve the place of a new run, before a large model is read.
 
     Args:
-        name: of the run; None: a free one like `base`.
-        what: what is done, in a word: "importing".
-        base: what to name the run after if it was given no name.
-        root: where runs live; None: where they live by default.
+        name: of the run; None: a free one derived from `base`.
+        what: what is done, for the message to others: "importing".
+        base: the beginning of the name if none was given.
+        root: where runs are; None: the default.
 
     Raises:
         RunError: the name is not usable or taken.
-        OwnedError: another process or thread writes that run now.
+        OwnedError: another process or thread is writing that run.
     """
     root = runs_root() if root is None else root
     if name is None:
@@ -86,23 +86,22 @@ def write_model_run(
 ) -> RunDirectory:
     """Write a model as a run whose checkpoint of step 0 every verb can use.
 
-    The directory is made under another name and renamed when it is whole; whether the run exists is
-    asked at both moments, and nobody else may begin it in between. Weights are kept in the
-    type they have.
+    The directory is written under another name and renamed when it is whole; the name is reserved
+    meanwhile. Weights keep their dtype.
 
     Args:
         decoder: the model.
-        tokenizer: its own; None: it can be shown, extended and exported, but reads no text.
+        tokenizer: its own; None: it can be shown, extended and exported, but cannot read text.
         name: of the run.
         description: what it is, in a sentence.
-        origin: where it came from, for `origin.json`: `source`, `architecture`, `sha256` where they
-            apply. The version of this tool is added.
-        root: where runs live; None: where they live by default.
-        base: where data, sampling and seed are taken from; None: the default ones.
+        origin: for `origin.json`: `source`, `architecture`, `sha256` where they apply. The version
+            of Coterie is added.
+        root: where runs are; None: the default.
+        base: settings whose data, sampling and seed are kept; None: the defaults.
 
     Raises:
         RunError: the name is not usable or taken.
-        OwnedError: another process or thread writes that run now.
+        OwnedError: another process or thread is writing that run.
         UserError: the disk is full or not writable.
     """
     with own_new_run(name, "importing", root=root) as run, atomic_directory(run.path) as partial:
@@ -133,7 +132,7 @@ def write_model_run(
 def _settings(
     decoder: Decoder, run: RunDirectory, description: str, base: RunSettings | None
 ) -> RunSettings:
-    """Return the complete settings of the run; where it is trained on, it is trained gently."""
+    """Return the complete settings of the run, with gentle settings for further training."""
     kept = {} if base is None else {"data": base.data, "sample": base.sample, "seed": base.seed}
     return RunSettings(
         description=description,
@@ -152,7 +151,7 @@ def _settings(
 
 
 def _state(settings: RunSettings) -> dict[str, Any]:
-    """Return the state of training before its first step; no text has been trained on."""
+    """Return the state of training before its first step."""
     with set_aside():
         seed_all(settings.seed)
         random = random_state()
@@ -162,7 +161,6 @@ def _state(settings: RunSettings) -> dict[str, Any]:
 def _events(
     decoder: Decoder, run: RunDirectory, origin: Mapping[str, Any], size: int, seconds: float
 ) -> tuple[Event, ...]:
-    """Return what the views need to know of the run."""
     counts = count(decoder.settings)
     first = next(decoder.parameters())
     checkpoint = run.checkpoints / "step-00000000"

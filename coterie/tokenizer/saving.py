@@ -15,10 +15,10 @@ from coterie.foundation.records import read_json, validated
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.published import TiktokenTokenizer
 from coterie.tokenizer.raw_bytes import ByteTokenizer
 from coterie.tokenizer.special import END_OF_TEXT, UNKNOWN
+from coterie.tokenizer.subword import SubwordTokenizer
 
 FILE_NAME = "tokenizer.json"
 _FORMAT = "coterie.tokenizer/1"
@@ -84,7 +84,7 @@ _KINDS = {
     CharacterTokenizer.kind: (CharacterTokenizer, _Characters),
     ByteTokenizer.kind: (ByteTokenizer, _Bytes),
     TiktokenTokenizer.kind: (TiktokenTokenizer, _Published),
-    PieceTokenizer.kind: (PieceTokenizer, _Pieces),
+    SubwordTokenizer.kind: (SubwordTokenizer, _Pieces),
 }
 
 
@@ -128,7 +128,7 @@ def tokenizer_from_json(description: dict[str, Any]) -> Tokenizer:
         TokenizerError: it is not a description of a tokenizer, or an unreadable one.
     """
     if "model" in description:
-        return PieceTokenizer.from_json(description)
+        return SubwordTokenizer.from_json(description)
     kind = description.get("kind")
     if not isinstance(kind, str) or kind not in _KINDS:
         kind = printable(repr(kind)[:40], keep="")

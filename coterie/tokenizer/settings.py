@@ -12,9 +12,9 @@ from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.files import sha256_file
 from coterie.foundation.paths import UserPath
 from coterie.foundation.settings import Settings, union
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.characters import Characters
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.published import Tiktoken
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.saving import load_tokenizer, tokenizer_path

@@ -22,8 +22,8 @@ from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import sha256_bytes
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.special import END_OF_TEXT
+from coterie.tokenizer.subword import SubwordTokenizer
 from coterie.tokenizer.tables import byte_alphabet
 
 MERGES = Path(__file__).parent / "shipped" / "smollm.txt.xz"
@@ -47,7 +47,7 @@ class SmolLM(Settings):
         default=(), description="Further texts that become one token each."
     )
 
-    def build(self, texts: Iterable[str] = ()) -> PieceTokenizer:
+    def build(self, texts: Iterable[str] = ()) -> SubwordTokenizer:
         """Return the tokenizer; the texts are not needed.
 
         Raises:
@@ -67,9 +67,9 @@ class SmolLM(Settings):
 
 
 @functools.lru_cache(maxsize=4)
-def _build(special_tokens: tuple[str, ...]) -> PieceTokenizer:
+def _build(special_tokens: tuple[str, ...]) -> SubwordTokenizer:
     """Return the tokenizer, once: building it takes a second, and it never changes."""
-    return PieceTokenizer(rules_of(read_merges()), special_tokens)
+    return SubwordTokenizer(rules_of(read_merges()), special_tokens)
 
 
 def rules_of(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:

@@ -22,10 +22,10 @@ from tests.exchange.gguf.conftest import (
     foreign_values,
     gguf,
     make_foreign,
+    trained,
     transformers,
     write_gguf,
 )
-from tests.exchange.gguf.vocabulary.test_writing import trained
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEXT = "To be, or not to be, that is the question: 2024 times."

@@ -11,6 +11,8 @@ import torch
 
 from coterie.checkpoint import load_model
 from coterie.cli.app import run as coterie
+from coterie.exchange.runs import write_model_run
+from coterie.model import DecoderSettings
 
 
 def test_a_run_leaves_and_comes_back(tiny_run, capsys, places):
@@ -117,3 +119,30 @@ def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
 def test_a_taken_name_is_refused_before_anything_is_read(tiny_run, capsys):
     assert coterie(["model", "import", "no-such-folder", "--name", "tiny"]) == 2
     assert "There is a run “tiny” already" in capsys.readouterr().err
+
+
+def mute(**changes):
+    """Write a run of a small model that came without a tokenizer."""
+    settings = {
+        "layers": 1, "width": 16, "context": 8, "vocab_size": 11,
+        "attention": {"kind": "grouped", "heads": 2},
+    }  # fmt: skip
+    decoder = DecoderSettings.model_validate(settings | changes).build()
+    write_model_run(decoder, None, name="mute", description="", origin={})
+
+
+def test_a_gguf_file_is_known_whatever_its_name(tmp_path, capsys):
+    pytest.importorskip("gguf")
+    mute()
+    out = str(tmp_path / "without-suffix")
+    assert coterie(["model", "export", "mute", "--format", "gguf", "--out", out]) == 0
+    assert coterie(["model", "import", out, "--name", "two"]) == 0
+
+
+@pytest.mark.parametrize("position", ["none", "rotary"])
+def test_what_cannot_be_done_without_a_tokenizer_is_not_proposed(position, capsys):
+    mute(position=position)
+    assert coterie(["model", "show", "mute"]) == 0
+    said = capsys.readouterr().err
+    assert "coterie generate" not in said
+    assert ("model extend" in said) == (position == "rotary")

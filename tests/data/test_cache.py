@@ -12,8 +12,8 @@ from coterie.data import DataSettings, cache, prepare, store_for, verify_store
 from coterie.data.cache import settings_of
 from coterie.data.sources import Sources
 from coterie.foundation.errors import DataError, StoreError
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.characters import Characters
-from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.published import Tiktoken
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.settings import TokenizerFile

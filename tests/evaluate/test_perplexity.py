@@ -17,8 +17,8 @@ from coterie.evaluate.perplexity import (
 from coterie.foundation.errors import DataError
 from coterie.model import DecoderSettings
 from coterie.tokenizer.conventions import Conventions
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.settings import Characters
+from coterie.tokenizer.subword import SubwordTokenizer
 
 TEXT = "To be, or not to be: that is the question — €"
 
@@ -119,11 +119,12 @@ def test_a_text_is_framed_once_as_its_tokenizer_frames_it(text):
     """Begin and close are put where they are missing; all but the first token are scored."""
     rules = tokenizers.Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "a": 2, "b": 3}, []))
     rules.add_special_tokens(["<s>", "</s>"])
-    framed = PieceTokenizer(rules, conventions=Conventions(("</s>",), "<s>", close="</s>"))
+    framed = SubwordTokenizer(rules, conventions=Conventions(("</s>",), "<s>", close="</s>"))
     settings = {"layers": 1, "width": 8, "context": 16, "vocab_size": 4}
     decoder = DecoderSettings.model_validate(settings).build(torch.Generator().manual_seed(2))
     score = score_text(decoder, framed, text)
     assert score.tokens == [2, 3, 1]
     assert torch.equal(score.logprobs, token_logprobs(decoder, [0, 2, 3, 1]))
     with pytest.raises(DataError, match="no text to evaluate"):
-        score_text(decoder, PieceTokenizer(rules, conventions=Conventions(("</s>",), "<s>")), "<s>")
+        bare = SubwordTokenizer(rules, conventions=Conventions(("</s>",), "<s>"))
+        score_text(decoder, bare, "<s>")

@@ -10,9 +10,9 @@ from coterie.foundation.errors import CoterieError, UserError
 from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.conventions import Conventions
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.settings import Characters
+from coterie.tokenizer.subword import SubwordTokenizer
 
 CONTEXT = 24
 TEXT = "abcdefgh ijklmnop.\nÄÖ€🎭"
@@ -258,7 +258,7 @@ def test_no_samples_are_refused():
 WORDS = ["<s>", "</s>", "▁ba", "▁and", "▁", *"abdn", "<0xC3>", "<0xA9>"]
 
 
-def llama_like() -> PieceTokenizer:
+def llama_like() -> SubwordTokenizer:
     """Return a tokenizer that begins texts with <s> and strips their first blank."""
     rules = tokenizers.Tokenizer(
         models.BPE({word: number for number, word in enumerate(WORDS)}, [], byte_fallback=True)
@@ -269,7 +269,7 @@ def llama_like() -> PieceTokenizer:
         decoders.Strip(" ", 1, 0),
     ])  # fmt: skip
     rules.add_special_tokens(["<s>", "</s>"])
-    return PieceTokenizer(rules, conventions=Conventions(("</s>",), "<s>"))
+    return SubwordTokenizer(rules, conventions=Conventions(("</s>",), "<s>"))
 
 
 def saying(*words: str, **changes) -> Engine:

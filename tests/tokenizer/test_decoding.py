@@ -11,8 +11,8 @@ import tokenizers
 from tokenizers import decoders, models
 
 from coterie.tokenizer.decoding import Recipe, TextDecoder
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.stream import StreamDecoder, pieces_of
+from coterie.tokenizer.subword import SubwordTokenizer
 
 PIECES = [
     "▁", "▁and", "ba", "▁ba", "##s", "##", "a</w>", "b</w>", "é", " ", "  ", "x ", "' ", "'s", ".",
@@ -63,12 +63,12 @@ DECODERS = {
 }
 
 
-def made(decoder) -> PieceTokenizer:
+def made(decoder) -> SubwordTokenizer:
     """Return a tokenizer of these pieces."""
     rules = tokenizers.Tokenizer(models.BPE({piece: n for n, piece in enumerate(PIECES)}, []))
     if decoder is not None:
         rules.decoder = decoder
-    return PieceTokenizer.from_json(json.loads(rules.to_str()))
+    return SubwordTokenizer.from_json(json.loads(rules.to_str()))
 
 
 def numbers(*pieces: str) -> list[int]:

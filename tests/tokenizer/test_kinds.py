@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.settings import members
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
 from coterie.tokenizer.settings import TokenizerFile, TokenizerSettings, parse_tokenizer
 from coterie.tokenizer.special import END_OF_TEXT
+from coterie.tokenizer.subword import SubwordTokenizer
 
 TEXT = "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak. é→🙂\n"
 NAMES = ["characters", "bytes", "bpe:300", "gpt2", "cl100k_base", "o200k_base", "smollm"]
@@ -175,7 +175,7 @@ def test_a_trained_tokenizer_is_an_ordinary_tokenizer_json(tmp_path):
     import tokenizers
 
     kind = tokenizer("bpe:300")
-    assert isinstance(kind, PieceTokenizer)
+    assert isinstance(kind, SubwordTokenizer)
     save_tokenizer(kind, tmp_path / "bpe.json")
     other = tokenizers.Tokenizer.from_file(str(tmp_path / "bpe.json"))
     assert other.encode(TEXT + TAGS[0]).ids == kind.encode(TEXT + TAGS[0])

@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import normalizers, pre_tokenizers
 
-from coterie.tokenizer.pieces import BPE, PieceTokenizer
+from coterie.tokenizer.bpe import BPE
+from coterie.tokenizer.subword import SubwordTokenizer
 
 TEXT = "Shall I compare thee to a summer's day?  It's 1609,\n\tünd – \x85 日本\u2028 <X> <X>!"
 RULES = json.loads(BPE(vocab_size=300).build([TEXT])._rules.to_str())
 
 
-def changed(**changes) -> PieceTokenizer:
+def changed(**changes) -> SubwordTokenizer:
     """Return the rules of a trained BPE with some parts exchanged."""
     rules = tokenizers.Tokenizer.from_str(json.dumps(RULES | changes))
-    return PieceTokenizer(rules)
+    return SubwordTokenizer(rules)
 
 
 def part(value) -> dict:

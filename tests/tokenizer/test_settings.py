@@ -7,8 +7,8 @@ import json
 import pytest
 
 from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.characters import Characters
-from coterie.tokenizer.pieces import BPE
 from coterie.tokenizer.published import Tiktoken
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer

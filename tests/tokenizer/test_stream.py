@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.foundation.errors import TokenizerError
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.settings import parse_tokenizer
 from coterie.tokenizer.stream import StreamDecoder
+from coterie.tokenizer.subword import SubwordTokenizer
 
 BYTES = parse_tokenizer("bytes").build()
 GPT2 = parse_tokenizer("gpt2").build()
@@ -51,7 +51,7 @@ def test_decoders_that_look_at_neighbours_are_followed():
     )
     rules.pre_tokenizer = pre_tokenizers.Whitespace()
     rules.decoder = decoders.WordPiece()
-    kind = PieceTokenizer.from_json(json.loads(rules.to_str()))
+    kind = SubwordTokenizer.from_json(json.loads(rules.to_str()))
     stream = StreamDecoder(kind)
     pieces = [stream.push(token) for token in [1, 2, 3, 1]]
     assert pieces == ["hello", " world", "s", " hello"]

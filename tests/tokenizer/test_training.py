@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from coterie.foundation.errors import DataError, TokenizerError
 from coterie.tokenizer import training
-from coterie.tokenizer.pieces import BPE
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.special import END_OF_TEXT
 from coterie.tokenizer.training import LONGEST_RUN, Stretches, run_interruptibly, train_bpe
 
@@ -121,7 +121,7 @@ def test_an_interruption_ends_work_that_hears_nothing():
 def test_ctrl_c_ends_a_training_that_would_take_minutes():
     code = (
         "import random, sys\n"
-        "from coterie.tokenizer.pieces import BPE\n"
+        "from coterie.tokenizer.bpe import BPE\n"
         "rng = random.Random(0)\n"
         "text = ''.join(rng.choices('abcdefghijklmnopqrstuvwxyz', k=1 << 21))\n"
         "def texts():\n"

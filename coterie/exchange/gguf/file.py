@@ -1,6 +1,6 @@
-"""A GGUF file: its values, and its tensors, turned into float32 one at a time.
+"""A GGUF file: its values, and its tensors, dequantised to float32 one at a time.
 
-The blocks of quantised types are opened by the `gguf` library, whose authors define them.
+Quantised blocks are dequantised by the `gguf` library, whose authors define them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class GGUFFile:
     """An opened file.
 
     Attributes:
-        path: where it is.
-        values: what it says, by name.
-        shapes: of its tensors, by name.
+        path: of the file.
+        values: by name.
+        shapes: of the tensors, by name.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -71,14 +71,14 @@ class GGUFFile:
         self._check_apart()
 
     def kind(self, name: str) -> str:
-        """Return the name of a tensor's type."""
+        """Return the name of a tensor's type, such as Q8_0."""
         return self._kind(name).name
 
     def read(self, name: str) -> Tensor:
         """Return a tensor in float32.
 
         Raises:
-            ExchangeError: its type cannot be opened, or it holds values that are not numbers.
+            ExchangeError: its type cannot be dequantised, or it holds values that are not finite.
         """
         kind = self._kind(name)
         first, size = self._places[name]
@@ -86,12 +86,12 @@ class GGUFFile:
         shape = self.shapes[name]
         try:
             rows = raw.reshape(-1, size * shape[-1] // int(np.prod(shape)))
-            with np.errstate(all="ignore"):  # what is no number is told below
+            with np.errstate(all="ignore"):  # non-finite values are refused below
                 values = self._library.quants.dequantize(rows, kind)
         except NotImplementedError as error:
             raise ExchangeError(
                 f"{self.path}: {name} is of the type {kind.name}, which cannot be opened.",
-                hint="Ask for the model in another quantisation, for example Q8_0 or Q4_K_M.",
+                hint="Get the model in another quantisation, for example Q8_0 or Q4_K_M.",
             ) from error
         tensor = torch.from_numpy(np.array(values, dtype=np.float32)).reshape(shape)
         if not bool(tensor.isfinite().all()):
@@ -127,7 +127,7 @@ class GGUFFile:
         return alignment
 
     def _check(self, name: str, place: TensorPlace) -> tuple[int, int]:
-        """Return where a tensor begins and how many bytes it has."""
+        """Return a tensor's first byte and its number of bytes."""
         kind = self._kind(name)
         block, block_bytes = self._library.GGML_QUANT_SIZES[kind]
         elements = int(np.prod([int(side) for side in place.shape], dtype=object))
@@ -152,7 +152,7 @@ class GGUFFile:
         return first, size
 
     def _check_apart(self) -> None:
-        """Refuse tensors that share bytes: one of them would be read as another."""
+        """Refuse tensors that overlap."""
         ordered = sorted((first, size, name) for name, (first, size) in self._places.items())
         for (first, size, name), (second, _, other) in itertools.pairwise(ordered):
             if first + size > second:

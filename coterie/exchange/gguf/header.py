@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read with every length checked against what is left of the file.
+"""The header of a GGUF file, read with every length checked against the rest of the file.
 
-Layout (the format's own description, version 3): the letters GGUF, a version, how many tensors and
-how many values there are, the values by name, then name, shape, type and place of each tensor. All
-numbers are little-endian. A damaged length can neither run past the end nor fill the memory.
+Layout (the format's own description, version 3): the letters GGUF, a version, the number of tensors
+and of values, the values by name, then name, shape, type and offset of each tensor. All numbers are
+little-endian. A damaged length can neither run past the end nor fill the memory.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from coterie.exchange.imported import ExchangeError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-_SCALARS = "BbHhIif?"  # by the format's numbers 0 … 7
+_SCALARS = "BbHhIif?"  # of the format's types 0 … 7
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _WIDE = {10: "Q", 11: "q", 12: "d"}
 _MOST_DIMENSIONS = 4
-# Far more than any published file has; what claims more is damaged, and would fill the memory.
+# Far more than any published file has; a file that claims more is damaged.
 _MOST_VALUES, _MOST_TENSORS, _MOST_ITEMS, _LONGEST = 1 << 16, 1 << 20, 1 << 24, 1 << 26
-_DEEPEST = 4  # arrays in arrays
+_DEEPEST = 4  # nested arrays
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class TensorPlace:
     """Where a tensor lies.
 
     Attributes:
-        shape: rows first, as torch has it (the file has it the other way round).
+        shape: as in torch; the file has it reversed.
         kind: the number of its type.
-        offset: from the beginning of the tensors' part.
+        offset: in bytes from the beginning of the data.
     """
 
     shape: tuple[int, ...]
@@ -45,12 +45,12 @@ class TensorPlace:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the tensors.
+    """What precedes the data of the tensors.
 
     Attributes:
         values: by name; arrays are lists.
         tensors: by name.
-        end: where the header ends.
+        end: its length in bytes.
     """
 
     values: dict[str, Any]
@@ -101,8 +101,6 @@ class _DamageError(Exception):
 
 
 class _Cursor:
-    """Reads one thing after the other."""
-
     def __init__(self, content: mmap.mmap, at: int) -> None:
         self._content = content
         self._at = at
@@ -140,7 +138,7 @@ class _Cursor:
         if kind == _ARRAY:
             return self._array(depth + 1)
         value = self._number(self._letter(kind))
-        # 1e-5 stands in a file as 9.99999974…e-06; the model's makers wrote 1e-5.
+        # 1e-5 is stored as 9.99999974…e-06; the shortest decimal gives 1e-5 again.
         return float(str(np.float32(value))) if kind == _FLOAT32 else value
 
     def _array(self, depth: int) -> list[Any]:
@@ -186,7 +184,7 @@ class _Cursor:
             raise _DamageError(f"it claims to hold {count:,} {what}; no file has over {most:,}")
 
     def _expect(self, count: int, size: int, what: str) -> None:
-        """Make sure that so many things of at least this size can still follow."""
+        """Raise unless `count` things of at least `size` bytes can still follow."""
         left = len(self._content) - self._at
         if count * size > left:
             raise _DamageError(f"it ends where {count:,} {what} should follow")

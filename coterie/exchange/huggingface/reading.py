@@ -140,6 +140,7 @@ class _Source:
         head, embedding = family.head
         if settings.head.tied and head in self.names and embedding in self.names:
             self._check_tied(head, embedding)
+        self.shapes = {name: files.stored[theirs].shape for name, theirs in self.names.items()}
 
     def _check_tied(self, head: str, embedding: str) -> None:
         """Drop a tied head that is stored as well, if it equals the embedding."""
@@ -152,10 +153,6 @@ class _Source:
 
     def read(self, name: str) -> Tensor:
         return self.files.read(self.names[name])
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: self.files.stored[theirs].shape for name, theirs in self.names.items()}
 
     def common_dtype(self) -> torch.dtype:
         """Return the precision of most tensors.

@@ -1,11 +1,10 @@
-"""From ranks to merges: byte-pair tables in which only the joined bytes have a number.
+"""From ranks to merges, for byte-pair tables in which only the joined bytes have an id.
 
 tiktoken merges, of all neighbours whose joined bytes are in the table, the pair of lowest rank; the
 `tokenizers` library merges pairs from a list. Where merging by ranks turns the bytes of a token,
-taken alone, into that token, its last step joined exactly two pieces: that pair is its merge. What
-happens between the bounds of a token does not depend on its surroundings, so listing one pair for
-each token is enough. A token that is never reached so is found only as a whole word, which both
-libraries look up first.
+taken alone, into that token, its last step joins exactly two pieces: that pair is its merge. What
+happens within a token does not depend on its surroundings, so one pair for each token is enough. A
+token that merges never reach is found only as a whole word, which both libraries look up first.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ Piece = TypeVar("Piece", bytes, str)
 
 
 def merges_of(ranks: Mapping[Piece, int]) -> list[tuple[Piece, Piece]]:
-    """Return the pair that makes each token, in the order of the ranks.
+    """Return the pair that each token is merged from, in the order of the ranks.
 
     Args:
-        ranks: of tokens, which are bytes, or characters where merging begins with those.
+        ranks: of tokens, which are bytes, or strings where merging begins with characters.
     """
     merges: list[tuple[Piece, Piece]] = []
     for token, _ in sorted(ranks.items(), key=lambda item: item[1]):
@@ -34,7 +33,7 @@ def merges_of(ranks: Mapping[Piece, int]) -> list[tuple[Piece, Piece]]:
 
 
 def _parts(ranks: Mapping[Piece, int], token: Piece) -> list[Piece]:
-    """Return the pieces of a token before the merge that would make it."""
+    """Return the pieces of a token before its last merge."""
     parts = [token[i : i + 1] for i in range(len(token))]
     nothing = 1 << 62
     while len(parts) > 2:
@@ -48,7 +47,7 @@ def _parts(ranks: Mapping[Piece, int], token: Piece) -> list[Piece]:
 
 
 def spelled(piece: bytes) -> str:
-    """Return bytes in the alphabet of byte-level vocabularies, one character for each byte."""
+    """Return bytes in the alphabet of byte-level BPE, one character for each byte."""
     return "".join(_CHARACTERS[byte] for byte in piece)
 
 

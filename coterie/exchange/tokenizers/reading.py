@@ -1,9 +1,8 @@
-"""Tokenizers from elsewhere: rules from a tokenizer.json, conventions from the files beside it.
+"""Foreign tokenizers: rules from a tokenizer.json, conventions from the files beside it.
 
-A tokenizer.json says how text becomes numbers but not which token ends a text. That stands in
-tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json, wherever the
-model's makers put it; a model may have several such tokens. Tokens that these files name become
-special, as `transformers` makes them.
+A tokenizer.json says how text becomes ids but not which token ends a text. That is in
+tokenizer_config.json, special_tokens_map.json, generation_config.json or config.json; a model may
+have several such tokens. Tokens that these files name become special, as in `transformers`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from coterie.foundation.printable import printable
 from coterie.foundation.records import read_json
 from coterie.tokenizer.conventions import Conventions
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer, read_rules
 from coterie.tokenizer.saving import load_tokenizer, tokenizer_path
 from coterie.tokenizer.special import END_OF_TEXT
+from coterie.tokenizer.subword import SubwordTokenizer, read_rules
 
 _BESIDE = (
     "tokenizer_config.json",
@@ -33,7 +32,7 @@ _BESIDE = (
 )
 # The order in which transformers adds those that a vocabulary lacks, which numbers them.
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# Entries of a tokenizer_config.json that say how text is treated, or that other programs go by.
+# Entries of a tokenizer_config.json that change how text is treated, or that other programs use.
 _KEPT = (
     "add_prefix_space", "clean_up_tokenization_spaces", "legacy", "model_max_length",
     "padding_side", "spaces_between_special_tokens", "split_special_tokens", "truncation_side",
@@ -44,10 +43,10 @@ Beside = Mapping[str, Mapping[str, Any]]
 
 
 def from_huggingface(path: Path | str) -> Tokenizer:
-    """Read the tokenizer of a model from elsewhere.
+    """Read the tokenizer of a foreign model.
 
     Args:
-        path: a folder with a tokenizer.json, or that file; what stands beside it is read as well.
+        path: a folder with a tokenizer.json, or that file; the files beside it are read as well.
 
     Raises:
         TokenizerError: there is no tokenizer.json, it is damaged, nothing says which token ends a
@@ -56,19 +55,19 @@ def from_huggingface(path: Path | str) -> Tokenizer:
     file = _file(Path(path))
     description = _read(file)
     if "model" not in description:
-        return load_tokenizer(file)  # our own, or the complaint about what it is
+        return load_tokenizer(file)  # our own, or an error that says what it is
     beside = {name: _read(file.with_name(name)) for name in _BESIDE}
     try:
         rules = read_rules(description)
         with compiled("The tokens named beside it cannot be added", TokenizerError):
             _add_named(rules, beside)
-        return PieceTokenizer(rules, conventions=_conventions(rules, beside, file))
+        return SubwordTokenizer(rules, conventions=_conventions(rules, beside, file))
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error.message}", hint=error.hint) from error
 
 
 def fitted(tokenizer: Tokenizer, rows: int) -> Tokenizer:
-    """Return a tokenizer as a model that knows `rows` tokens can use it.
+    """Return a tokenizer for a model with `rows` rows in its embedding.
 
     Added tokens beyond are kept, and refused where a text holds them: a `[PAD]` that only batches
     need often has no row.
@@ -78,7 +77,7 @@ def fitted(tokenizer: Tokenizer, rows: int) -> Tokenizer:
     """
     if tokenizer.vocab_size <= rows:
         return tokenizer
-    if isinstance(tokenizer, PieceTokenizer):
+    if isinstance(tokenizer, SubwordTokenizer):
         return tokenizer.limited(rows)
     raise TokenizerError(
         f"The tokenizer has {tokenizer.vocab_size:,} tokens, the model knows {rows:,}.",
@@ -99,7 +98,7 @@ def _file(path: Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; nothing where there is no file."""
+    """Return the object in a JSON file; an empty one if there is no file."""
     try:
         content = read_json(file, TokenizerError)
     except FileNotFoundError:
@@ -110,7 +109,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _add_named(rules: tokenizers.Tokenizer, beside: Beside) -> None:
-    """Add the tokens that the files name, with the flags that they give them."""
+    """Add the tokens that the files name, with their flags."""
     config = beside["tokenizer_config.json"]
     listed = config.get("added_tokens_decoder")
     if isinstance(listed, dict):
@@ -130,10 +129,10 @@ def _add_named(rules: tokenizers.Tokenizer, beside: Beside) -> None:
 
 
 def _add_listed(rules: tokenizers.Tokenizer, number: int, token: Any) -> None:
-    """Add a token under the number that a file lists it with.
+    """Add a token that a file lists with its id.
 
     Raises:
-        TokenizerError: it would get another number, or the text of another token.
+        TokenizerError: it would get another id, or the text of another token.
     """
     added = AddedToken(**token) if isinstance(token, dict) else AddedToken(str(token))
     present = rules.token_to_id(added.content)
@@ -148,7 +147,7 @@ def _add_listed(rules: tokenizers.Tokenizer, number: int, token: Any) -> None:
 
 
 def _token(said: Any) -> AddedToken | None:
-    """Return a token that a file names, which makes it a special one."""
+    """Return a token that a file names as a special one."""
     if isinstance(said, dict) and isinstance(said.get("content"), str) and said["content"]:
         flags = ("lstrip", "rstrip", "single_word", "normalized")
         given = {flag: said[flag] for flag in flags if flag in said}
@@ -197,7 +196,7 @@ def _named(rules: tokenizers.Tokenizer, beside: Beside, key: str) -> Iterable[st
 
 
 def _numbered(rules: tokenizers.Tokenizer, beside: Beside, key: str) -> Iterable[str]:
-    """Yield the tokens that the files name by number; there may be several."""
+    """Yield the tokens that the files name by id; there may be several."""
     for content in beside.values():
         numbers = content.get(key)
         for number in numbers if isinstance(numbers, list) else [numbers]:
@@ -208,7 +207,7 @@ def _numbered(rules: tokenizers.Tokenizer, beside: Beside, key: str) -> Iterable
 
 
 def _frame(rules: tokenizers.Tokenizer, beside: Beside) -> tuple[str | None, str | None]:
-    """Return the tokens that the rules, or the files' word, put before and after every text.
+    """Return the tokens that the rules or the files put before and after every text.
 
     Raises:
         TokenizerError: there are several before or after, or one is asked for and not named.
@@ -233,12 +232,12 @@ PROBES = ("a", "e", "A", "1", ".", "あ", "\u0430")
 
 
 def frame_of(rules: tokenizers.Tokenizer) -> Callable[[str], tuple[list[str], list[str]] | None]:
-    """Return what tells the tokens put before and after a text; None where it becomes none."""
+    """Return a function from a text to the tokens put around it; None: the text has no tokens."""
 
     def frame(text: str) -> tuple[list[str], list[str]] | None:
         try:
             inner = rules.encode(text, add_special_tokens=False).tokens
-        except Exception:  # the vocabulary cannot say it
+        except Exception:  # the vocabulary does not cover it
             return None
         whole = rules.encode(text, add_special_tokens=True).tokens
         size = len(inner)
@@ -249,7 +248,7 @@ def frame_of(rules: tokenizers.Tokenizer) -> Callable[[str], tuple[list[str], li
 
 
 def _asked(rules: tokenizers.Tokenizer, beside: Beside, name: str) -> str:
-    """Return the token that `add_bos_token` or `add_eos_token` means."""
+    """Return the token that `add_bos_token` or `add_eos_token` refers to."""
     found = [*_named(rules, beside, f"{name}_token"), *_numbered(rules, beside, f"{name}_token_id")]
     if not found:
         raise TokenizerError(f"tokenizer_config.json sets add_{name}_token, but names none.")
@@ -257,7 +256,7 @@ def _asked(rules: tokenizers.Tokenizer, beside: Beside, name: str) -> str:
 
 
 def _chat_template(beside: Beside, file: Path) -> tuple[str | None, dict[str, Any]]:
-    """Return the template of conversations, and all of them where there are several."""
+    """Return the default chat template, and all of them by name where there are several."""
     template = file.with_name("chat_template.jinja")
     if template.is_file():
         try:

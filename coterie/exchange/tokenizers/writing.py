@@ -18,10 +18,10 @@ from coterie.foundation.errors import TokenizerError
 from coterie.foundation.files import write_json_atomic
 from coterie.tokenizer import interface
 from coterie.tokenizer.characters import CharacterTokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.published import TiktokenTokenizer
 from coterie.tokenizer.raw_bytes import ByteTokenizer
 from coterie.tokenizer.special import UNKNOWN
+from coterie.tokenizer.subword import SubwordTokenizer
 from coterie.tokenizer.tables import load_ranks
 
 # The patterns of tiktoken, written for the regular expressions of the `tokenizers` library: there
@@ -48,7 +48,7 @@ def to_huggingface(tokenizer: interface.Tokenizer) -> dict[str, Any]:
     Raises:
         TokenizerError: the tokenizer is of a kind from outside that has no such form.
     """
-    if isinstance(tokenizer, PieceTokenizer):
+    if isinstance(tokenizer, SubwordTokenizer):
         return framing(tokenizer)
     if isinstance(tokenizer, ByteTokenizer):
         rules = _bytes()
@@ -79,7 +79,7 @@ def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
         config["unk_token"] = tokenizer.name_of(tokenizer.unknown_token)
     if tokenizer.chat_template is not None:
         config["chat_template"] = tokenizer.chat_template
-    if isinstance(tokenizer, PieceTokenizer):
+    if isinstance(tokenizer, SubwordTokenizer):
         config["add_prefix_space"] = '"add_prefix_space": true' in json.dumps(
             tokenizer.rules_json()["pre_tokenizer"]
         )
@@ -87,7 +87,7 @@ def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
     return config
 
 
-def framing(tokenizer: PieceTokenizer) -> dict[str, Any]:
+def framing(tokenizer: SubwordTokenizer) -> dict[str, Any]:
     """Return a tokenizer.json whose post-processor adds the tokens before and after a text.
 
     Not every program that reads both files follows the tokenizer_config.json.

@@ -11,7 +11,12 @@ import re
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from coterie.exchange.gguf import import_file
+from coterie.foundation.errors import UserError
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 gguf = pytest.importorskip("gguf", reason="the test extra brings it")
@@ -191,3 +196,59 @@ def write_gguf(path, architecture, values, tensors, kinds=None, tokenizer=None):
 def tokens():
     """Random tokens [2, 40]."""
     return torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))
+
+
+VALUES = {
+    "context_length": 16, "embedding_length": 16, "block_count": 1, "feed_forward_length": 32,
+    "attention.head_count": 2, "attention.layer_norm_rms_epsilon": 1e-5,
+}  # fmt: skip
+
+
+def tensors():
+    """Return the tensors of a Llama of one layer."""
+    shapes = {
+        "token_embd": (ROWS, 16), "output_norm": (16,), "blk.0.attn_norm": (16,),
+        "blk.0.ffn_norm": (16,), "blk.0.attn_q": (16, 16), "blk.0.attn_k": (16, 16),
+        "blk.0.attn_v": (16, 16), "blk.0.attn_output": (16, 16), "blk.0.ffn_gate": (32, 16),
+        "blk.0.ffn_up": (32, 16), "blk.0.ffn_down": (16, 32),
+    }  # fmt: skip
+    return {f"{name}.weight": torch.ones(shape).numpy() for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a small file, with changes."""
+
+    def make(architecture="llama", values=(), left_out=(), added=()):
+        said = {name: v for name, v in {**VALUES, **dict(values)}.items() if v is not None}
+        held = {name: t for name, t in tensors().items() if name not in left_out} | dict(added)
+        return write_gguf(tmp_path / "model.gguf", architecture, said, held)
+
+    return make
+
+
+def refusal(path) -> str:
+    """Return the words with which a file is refused."""
+    with pytest.raises(UserError) as error:
+        import_file(path)
+    return str(error.value)
+
+
+HARD = (
+    "It's 12345 o'clock — naïve café\n\n  HE'LL pay £3.50?!  日本語 Ωμέγα 🙂👩‍👧\r\n"
+    "\tdef f(x): return x**2  # ok <|im_end|>\n"
+)
+CORPUS = [HARD * 4, "To be, or not to be, that is the question. 2024 2025\n" * 20]
+
+
+def trained(words, *specials, size=420):
+    """Return byte-level BPE trained with a way to split words."""
+    rules = tokenizers.Tokenizer(models.BPE(ignore_merges=words.whole))
+    rules.pre_tokenizer = words.pre_tokenizer()
+    rules.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, show_progress=False, special_tokens=list(specials),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    rules.train_from_iterator(CORPUS, trainer)
+    return rules

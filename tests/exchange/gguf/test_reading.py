@@ -13,6 +13,7 @@ from tests.exchange.gguf.conftest import (
     foreign_values,
     gguf,
     make_foreign,
+    refusal,
     write_gguf,
 )
 
@@ -92,3 +93,17 @@ def test_older_files_hold_every_expert_by_itself(tmp_path, tokens):
     new = import_file(write_gguf(tmp_path / "new.gguf", architecture, values, tensors))
     old = import_file(write_gguf(tmp_path / "old.gguf", architecture, values, apart))
     assert torch.equal(new.decoder(tokens).logits, old.decoder(tokens).logits)
+
+
+def test_unknown_architectures_name_the_nearest(write):
+    words = refusal(write("lama"))
+    assert "architecture “lama”" in words
+    assert "did you mean “llama”?" in words
+
+
+def test_missing_left_over_and_misshapen_tensors_are_all_named(write):
+    wrong = {"blk.0.ffn_up.weight": torch.ones(32, 8).numpy(), "extra": torch.ones(3).numpy()}
+    words = refusal(write(left_out=["blk.0.attn_k.weight"], added=wrong))
+    assert "1 tensors are missing: blk.0.attn_k.weight" in words
+    assert "1 tensors are unexpected: extra" in words
+    assert "blk.0.ffn_up.weight has shape [32, 8] instead of [32, 16]" in words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from coterie.exchange.huggingface import FAMILIES
@@ -104,3 +106,63 @@ def test_published_configurations_are_understood(name):
     config.finish("config.json")
     assert config.notes == []
     assert count(settings).parameters == parameters
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model_type": "mixtrel"}, "“mixtrel”.*did you mean “mixtral”"),
+        ({"model_type": None}, "no model_type"),
+        ({"architectures": ["MixtralForSequenceClassification"]}, "no language model"),
+        ({"hidden_size": "wide"}, "hidden_size is 'wide'.*whole number"),
+        (
+            {"hidden_size": 16.5, "num_hidden_layers": 0},
+            "num_hidden_layers is 0.*hidden_size is 16.5",
+        ),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' or 'swish'"),
+        ({"rms_norm_eps": True}, "rms_norm_eps is True"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0, which no part"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"num_attention_heads": 2, "num_key_value_heads": 3}, "not a multiple of kv_heads"),
+        ({"num_experts_per_tok": 9}, "experts_per_token=9, but there are only 3"),
+        ({"num_experts_per_tok": 1}, "renormalise with experts_per_token=1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built(refused, folder, values, words):
+    import re
+
+    change_config(folder, **values)
+    found = refused()
+    assert re.search(words, found, re.DOTALL), found
+
+
+def test_all_problems_of_a_configuration_at_once(refused, folder):
+    change_config(folder, hidden_act="relu", clip_qkv=3.0, vocab_size=-1)
+    found = refused()
+    for name in ("hidden_act", "clip_qkv", "vocab_size"):
+        assert name in found
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_hidden_layers": 100_000_000}, "100,000,000 layers"),
+        ({"vocab_size": 1_000_000_000}, "shape"),
+        ({"vocab_size": 10**15}, "vocab_size is 1000000000000000"),
+        ({"intermediate_size": 1_000_000_000}, "shape"),
+        ({"num_local_experts": 100_000_000}, "num_local_experts is 100000000"),
+        ({"rope_parameters": {"rope_type": ["yarn"]}}, "scaling ['yarn'] is not known"),
+        ({"rope_parameters": {"rope_theta": "far"}}, "rope_theta is 'far'"),
+        ({"rope_parameters": None, "rope_theta": [1]}, "rope_theta is [1]"),
+        ({"rope_parameters": {"partial_rotary_factor": "half"}}, "partial_rotary_factor is 'half'"),
+    ],
+)
+def test_sizes_beyond_memory_and_values_of_another_type_are_refused(folder, refused, values, said):
+    change_config(folder, **values)
+    assert said in refused()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from coterie.exchange.files import SINGLE
 from coterie.exchange.huggingface import import_folder
 
 
@@ -91,13 +92,13 @@ def test_a_tied_head_may_be_written_out(rewritten):
     assert same(*rewritten("llama", doubled, tie_word_embeddings=True))
 
 
-def test_modules_for_further_tokens_are_left_out_with_a_word(rewritten):
+def test_mtp_modules_are_left_out_with_a_note(rewritten):
     def further(tensors):
         return tensors | {"model.layers.2.eh_proj.weight": torch.ones(32, 64)}
 
     before, after = rewritten("deepseek_v3", further)
     assert same(before, after)
-    assert "further tokens were left out" in after.notes[0]
+    assert "MTP modules were left out" in after.notes[0]
 
 
 def test_shards_are_read(foreign, tmp_path):
@@ -128,3 +129,60 @@ def test_values_no_one_reads_are_mentioned(foreign, tmp_path):
     assert import_folder(tmp_path).notes == (
         "my_favourite in config.json is not read by this architecture",
     )
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / SINGLE)
+    change(tensors)
+    save_file(tensors, folder / SINGLE, metadata={"format": "pt"})
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+QUERY = "model.layers.1.self_attn.q_proj.weight"
+
+
+def test_a_place_that_does_not_exist(refused, tmp_path):
+    assert "There is no" in refused(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_configuration(refused, folder):
+    (folder / "config.json").unlink()
+    assert "no config.json" in refused()
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '"text"', "\udcff", "[" * 100_000])
+def test_a_configuration_that_is_none(refused, folder, content):
+    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert "config.json" in refused()
+
+
+def test_weights_that_are_no_floating_point(refused, folder):
+    change_tensors(folder, lambda x: x.update({QUERY: torch.ones(16, 16, dtype=torch.int8)}))
+    assert "stored as I8" in refused()
+
+
+def test_a_tied_head_that_differs(refused, folder):
+    change_config(folder, tie_word_embeddings=True)
+    assert "lm_head.weight and model.embed_tokens.weight differ" in refused()
+
+
+def test_a_run_of_our_own(refused, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("seed: 1\n")
+    assert "a run or checkpoint of Coterie already" in refused(tmp_path / "run")
+
+
+def test_a_single_file(refused, folder):
+    assert "Name the folder" in refused(folder / SINGLE)
+
+
+def test_a_damaged_tokenizer(folder):
+    from coterie.foundation.errors import TokenizerError
+
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        import_folder(folder)

@@ -18,8 +18,8 @@ from coterie.exchange.huggingface import import_folder
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import fitted, from_huggingface, write_huggingface
 from coterie.foundation.errors import TokenizerError
-from coterie.tokenizer.pieces import PieceTokenizer
 from coterie.tokenizer.saving import load_tokenizer, save_tokenizer
+from coterie.tokenizer.subword import SubwordTokenizer
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 TEXT = ["the sun and the moon, o'clock isn't naïve café 12 345 .", "日本 é ba and <x> band!"] * 20
@@ -145,7 +145,7 @@ def test_ids_and_texts_are_those_of_transformers_before_and_after_an_export(kind
     (tmp_path / "again").mkdir()
     write_huggingface(back, tmp_path / "again")
     assert from_huggingface(tmp_path / "again") == back
-    assert isinstance(back, PieceTokenizer)
+    assert isinstance(back, SubwordTokenizer)
     assert replace(back.conventions, config=ours.conventions.config) == ours.conventions
 
 
@@ -299,7 +299,7 @@ def test_several_templates_stay_several(tmp_path):
         json.loads((tmp_path / "out/tokenizer_config.json").read_text())["chat_template"] == named
     )
     back = read_vocabulary(write_vocabulary(ours, ours.vocab_size))
-    assert isinstance(back, PieceTokenizer)
+    assert isinstance(back, SubwordTokenizer)
     assert back.conventions.config["chat_template"] == named
 
 

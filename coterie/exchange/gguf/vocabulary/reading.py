@@ -27,11 +27,11 @@ from coterie.foundation.compiled import compiled
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.records import validated
 from coterie.tokenizer.conventions import Conventions
-from coterie.tokenizer.pieces import PieceTokenizer, check_rules
 from coterie.tokenizer.special import END_OF_TEXT
+from coterie.tokenizer.subword import SubwordTokenizer, check_rules
 
 
-def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
+def read_vocabulary(values: Mapping[str, Any]) -> SubwordTokenizer | None:
     """Return the tokenizer of a file; None if it holds none.
 
     Args:
@@ -61,7 +61,7 @@ def read_vocabulary(values: Mapping[str, Any]) -> PieceTokenizer | None:
             rules, begins = _sentence_piece(said, pieces, kinds), True
         _add_tokens(rules, pieces, kinds)
     check_rules(rules)
-    return PieceTokenizer(rules, conventions=_conventions(values, said, kinds, begins=begins))
+    return SubwordTokenizer(rules, conventions=_conventions(values, said, kinds, begins=begins))
 
 
 class _Said(BaseModel):

@@ -21,7 +21,7 @@ from coterie.exchange.tokenizers import to_huggingface
 from coterie.exchange.tokenizers.ranks import spelled
 from coterie.foundation.printable import printable
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.pieces import PieceTokenizer
+from coterie.tokenizer.subword import SubwordTokenizer
 
 # The list of merges must not be empty; these two bytes never occur in UTF-8, and their pair is
 # not a token.
@@ -81,7 +81,7 @@ def _ends(tokenizer: Tokenizer) -> dict[str, int]:
 
 def _others(tokenizer: Tokenizer, pieces: list[str]) -> dict[str, int]:
     """Return the ids of further tokens that the tokenizer's configuration names."""
-    config = tokenizer.conventions.config if isinstance(tokenizer, PieceTokenizer) else {}
+    config = tokenizer.conventions.config if isinstance(tokenizer, SubwordTokenizer) else {}
     found = {}
     for name, key in NAMED.items():
         said = config.get(name)
@@ -96,7 +96,7 @@ def _templates(tokenizer: Tokenizer) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if tokenizer.chat_template:
         said[TEMPLATE] = tokenizer.chat_template
-    config = tokenizer.conventions.config if isinstance(tokenizer, PieceTokenizer) else {}
+    config = tokenizer.conventions.config if isinstance(tokenizer, SubwordTokenizer) else {}
     named = {each["name"]: each["template"] for each in config.get("chat_template", [])}
     others = {name: text for name, text in named.items() if name != "default"}
     if others:

@@ -1,7 +1,7 @@
 """Tokenizers of the `tokenizers` library: byte-level BPE trained here, and any tokenizer.json.
 
 Both are saved as a plain tokenizer.json, which other programs read too. Where the file describes
-ordinary byte-level BPE, `merges` supplies a several times faster way to the same numbers.
+ordinary byte-level BPE, `merges` computes the same ids several times faster.
 """
 
 from __future__ import annotations
@@ -10,78 +10,28 @@ import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import tokenizers
-from pydantic import Field
 
 from coterie.foundation.compiled import compiled, without_traces
 from coterie.foundation.errors import TokenizerError
-from coterie.foundation.settings import Settings
 from coterie.tokenizer.conventions import Conventions
 from coterie.tokenizer.cuts import last_cut
 from coterie.tokenizer.decoding import Recipe, TextDecoder, flat_steps, spelled_bytes
 from coterie.tokenizer.interface import Tokenizer, refuse_surrogates
 from coterie.tokenizer.merges import FastRules, fast_rules, keeps_text, splits_words
 from coterie.tokenizer.special import with_end_of_text
-from coterie.tokenizer.training import train_bpe
 
 _LONGEST_TEXT = 1 << 24  # characters encoded at once where nothing may be cut: 3 GB of memory
-_LARGEST = 1 << 24  # numbers of tokens: ten times the largest published vocabulary
+_LARGEST = 1 << 24  # token ids: ten times the largest published vocabulary
 
 
-class BPE(Settings):
-    """Byte-level byte-pair encoding, trained on the user's own text."""
-
-    kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(
-        default=4096, ge=257, le=1 << 20, description="Tokens in all, special ones included."
-    )
-    min_frequency: int = Field(
-        default=2, ge=1, description="How often a pair must occur to become a token."
-    )
-    special_tokens: tuple[str, ...] = Field(
-        default=(), description="Further texts that become one token each."
-    )
-
-    def build(self, texts: Iterable[str] = ()) -> PieceTokenizer:
-        """Train on the texts; equal texts in equal order give equal tokenizers.
-
-        A small text may yield fewer than `vocab_size` tokens. See `training` for very long words.
-
-        Raises:
-            TokenizerError: the texts are empty, or `vocab_size` leaves no room for the bytes.
-        """
-        specials = with_end_of_text(self.special_tokens)
-        if self.vocab_size < 256 + len(specials):
-            raise TokenizerError(
-                f"vocab_size {self.vocab_size} leaves no room for the 256 bytes and "
-                f"{len(specials)} special tokens.",
-                hint=f"Ask for at least {256 + len(specials)}.",
-            )
-        size = self.vocab_size - len(specials)
-        rules = train_bpe(texts, specials, size, self.min_frequency)
-        return PieceTokenizer(rules, specials)
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the tokenizer that these settings build, given the text."""
-        return self.model_dump(mode="json")
-
-    def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
-        if not isinstance(tokenizer, PieceTokenizer):
-            return f"{tokenizer!r} is not of the kind “{self.kind}”"
-        if tokenizer.vocab_size > self.vocab_size:
-            return f"it has {tokenizer.vocab_size:,} tokens, more than {self.vocab_size:,}"
-        missing = [text for text in self.special_tokens if text not in tokenizer.special_tokens]
-        return f"it lacks the special tokens {', '.join(missing)}" if missing else None
-
-
-class PieceTokenizer(Tokenizer):
+class SubwordTokenizer(Tokenizer):
     """Rules of the `tokenizers` library; texts end as its `Conventions` say."""
 
-    kind: ClassVar[str] = "pieces"
+    kind: ClassVar[str] = "pieces"  # in files, which must stay readable
 
     def __init__(
         self,
@@ -123,13 +73,13 @@ class PieceTokenizer(Tokenizer):
         for token in [*self._ends, *filter(None, (begin, close, eos))]:
             self.check_token(token)
         unknown = _unknown_token(rules, description["model"])
-        # Some name their separator as the token for what they cannot say, which never occurs.
+        # Some name their separator as the unknown token, which never occurs.
         self.unknown_token = None if unknown in (*self._ends, self.begin_of_text) else unknown
         kinds = [each["type"] for each in flat_steps(description["decoder"])]
         self.joins_bytes = kinds == ["ByteLevel"]
         self.keeps_text = keeps_text(description)
         recipe = Recipe(description["decoder"])
-        # As transformers does: for BPE it would take out blanks that belong to the text.
+        # As transformers does: for BPE it would remove blanks that belong to the text.
         cleans = self.conventions.cleans_up and description["model"]["type"] != "BPE"
         self._recipe = recipe.cleaned() if cleans else recipe
         self.splits_words = splits_words(description)
@@ -140,21 +90,17 @@ class PieceTokenizer(Tokenizer):
 
     @property
     def end_of_text(self) -> int:
-        """See `Tokenizer.end_of_text`."""
         return self._ends[0]
 
     @property
     def ends(self) -> frozenset[int]:
-        """See `Tokenizer.ends`."""
         return frozenset(self._ends)
 
     @property
     def named_end(self) -> int:
-        """See `Tokenizer.named_end`."""
         return self._named_end
 
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
-        """See `Tokenizer.encode_array`."""
         refuse_surrogates(text)
         special = special and not self.conventions.splits_special
         tokens = self._encode(text, special=special)
@@ -179,7 +125,7 @@ class PieceTokenizer(Tokenizer):
         return np.array(encoding.ids, dtype=np.uint32)
 
     def token_bytes(self, token: int) -> bytes:
-        """See `Tokenizer.token_bytes`; numbers that the file leaves unassigned are empty."""
+        """See `Tokenizer.token_bytes`; ids that the file leaves unassigned are empty."""
         self.check_token(token)
         if token in self._added:
             return self._added[token].encode("utf-8")
@@ -189,7 +135,7 @@ class PieceTokenizer(Tokenizer):
         if self.joins_bytes:
             return spelled_bytes(piece)
         if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            return bytes([int(piece[3:5], 16)])  # SentencePiece's way to say a byte
+            return bytes([int(piece[3:5], 16)])  # a byte in SentencePiece
         return piece.replace("▁", " ").encode("utf-8")
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
@@ -200,13 +146,11 @@ class PieceTokenizer(Tokenizer):
         return "".join([*(decoder.push(int(token)) for token in tokens), decoder.finish()])
 
     def text_decoder(self) -> TextDecoder:
-        """See `Tokenizer.text_decoder`."""
         if self.joins_bytes:
             return super().text_decoder()
         return TextDecoder(self._piece, self._recipe.steps())
 
     def name_of(self, token: int) -> str:
-        """See `Tokenizer.name_of`."""
         return self._rules.id_to_token(token) or ""
 
     def _piece(self, token: int) -> str | None:
@@ -217,13 +161,12 @@ class PieceTokenizer(Tokenizer):
         """See `Tokenizer.cut`; only where the file's rules are known to split words."""
         return last_cut(text, near, self._added.values()) if self.splits_words else None
 
-    def extended(self, special_tokens: Iterable[str]) -> PieceTokenizer:
-        """See `Tokenizer.extended`."""
+    def extended(self, special_tokens: Iterable[str]) -> SubwordTokenizer:
         fresh = self.new_special_tokens(special_tokens)
         if not fresh:
             return self
         rules = tokenizers.Tokenizer.from_str(self._json)
-        return PieceTokenizer(rules, fresh, self.conventions)
+        return SubwordTokenizer(rules, fresh, self.conventions)
 
     def rules_json(self) -> dict[str, Any]:
         """Return the rules as a plain tokenizer.json, which does not say how texts end."""
@@ -235,11 +178,11 @@ class PieceTokenizer(Tokenizer):
             return self.rules_json()
         return {"kind": self.kind, **self.conventions.to_json(), "rules": self.rules_json()}
 
-    def limited(self, rows: int) -> PieceTokenizer:
+    def limited(self, rows: int) -> SubwordTokenizer:
         """Return the tokenizer of a model that knows only the first `rows` tokens.
 
         Raises:
-            TokenizerError: tokens that ordinary text becomes, or that mark texts, lie beyond.
+            TokenizerError: tokens of ordinary text, or tokens that mark texts, lie beyond.
         """
         beyond = range(rows, max(self._rules.get_vocab(with_added_tokens=True).values()) + 1)
         ordinary = [self.name_of(n) for n in beyond if n not in self._added and self.name_of(n)]
@@ -252,10 +195,10 @@ class PieceTokenizer(Tokenizer):
         named = self.conventions.ends
         ends = tuple(end for end in named if _number(self._rules, end) < rows) or named
         conventions = replace(self.conventions, rows=rows, ends=ends)
-        return PieceTokenizer(tokenizers.Tokenizer.from_str(self._json), conventions=conventions)
+        return SubwordTokenizer(tokenizers.Tokenizer.from_str(self._json), conventions=conventions)
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> PieceTokenizer:
+    def from_json(cls, description: dict[str, Any]) -> SubwordTokenizer:
         """Return the tokenizer of a tokenizer.json, or of one in the envelope of `to_json`.
 
         Raises:
@@ -280,12 +223,12 @@ def read_rules(description: dict[str, Any]) -> tokenizers.Tokenizer:
     return rules
 
 
-# A character from each stretch of 16: whatever fails for some script fails here.
+# Every 15th character: whatever fails for some script fails here.
 _PROBE = "".join(chr(code) for code in range(1, 0x11000, 15) if not 0xD800 <= code < 0xE000)
 
 
 def check_rules(rules: tokenizers.Tokenizer) -> None:
-    """Encode a text of many scripts and decode every token, so that what fails fails at once.
+    """Encode a text of many scripts and decode every token, so that a broken file fails early.
 
     Raises:
         TokenizerError: the library breaks down.
@@ -298,7 +241,7 @@ def check_rules(rules: tokenizers.Tokenizer) -> None:
             f"The tokenizer numbers a token {max(numbers):,}; no vocabulary reaches {_LARGEST:,}."
         )
     with compiled("The tokenizer breaks down on a text", TokenizerError), without_traces():
-        with contextlib.suppress(Exception):  # not every vocabulary can say every text
+        with contextlib.suppress(Exception):  # not every vocabulary covers every text
             rules.encode(_PROBE, add_special_tokens=False)
         rules.encode("", add_special_tokens=True)
     with compiled("The tokenizer breaks down on its own tokens", TokenizerError), without_traces():
@@ -310,7 +253,7 @@ def check_rules(rules: tokenizers.Tokenizer) -> None:
 def _number(rules: tokenizers.Tokenizer, token: str) -> int:
     number = rules.token_to_id(token)
     if number is None:
-        raise TokenizerError(f"The tokenizer has no token {token!r}, which shall mark its texts.")
+        raise TokenizerError(f"The tokenizer has no token {token!r}, which should mark its texts.")
     return number
 
 
@@ -328,14 +271,14 @@ def _add_special_tokens(
 
 
 def _ignoring_special_tokens(description: str) -> tokenizers.Tokenizer:
-    """Return the same rules, for which special tokens in a text are plain text."""
+    """Return the same rules, which encode special tokens in a text as plain text."""
     plain = tokenizers.Tokenizer.from_str(description)
     plain.encode_special_tokens = True
     return plain
 
 
 def _unknown_token(rules: tokenizers.Tokenizer, model: dict[str, Any]) -> int | None:
-    if model.get("unk_id") is not None:  # Unigram names the number
+    if model.get("unk_id") is not None:  # Unigram gives the id
         return int(model["unk_id"])
     unknown = model.get("unk_token")
     return rules.token_to_id(unknown) if unknown else None

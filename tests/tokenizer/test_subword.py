@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from coterie.foundation.errors import TokenizerError
+from coterie.tokenizer.bpe import BPE
 from coterie.tokenizer.merges import fast_rules
-from coterie.tokenizer.pieces import BPE, PieceTokenizer
 from coterie.tokenizer.special import END_OF_TEXT
+from coterie.tokenizer.subword import SubwordTokenizer
 
 TEXT = "It is the east, and Juliet is the sun. Arise, fair sun, and kill the envious moon.\n" * 4
 
@@ -55,24 +56,8 @@ def test_merges_for_which_the_fast_way_would_differ_go_the_slow_way():
     # but merging by joined bytes would make it from “zq” and “x”.
     merges[-1] = ["z", "qx"]
     assert fast_rules(description) is None
-    slow = PieceTokenizer.from_json(description)
+    slow = SubwordTokenizer.from_json(description)
     assert slow.encode("zqx") == [start, vocabulary["x"]]
-
-
-def test_training_leaves_special_tokens_out_of_the_merges():
-    tagged = BPE(vocab_size=300, special_tokens=("<SPEAKER>",)).build(["<SPEAKER>" * 50 + "ab"])
-    pieces = tagged.to_json()["model"]["vocab"]
-    assert not any("SPE" in piece for piece in pieces)
-    assert tagged.vocab_size == 258  # nothing else to merge: 256 bytes and 2 special tokens
-
-
-def test_sizes_that_cannot_be_are_refused():
-    with pytest.raises(TokenizerError, match="no room"):
-        BPE(vocab_size=257, special_tokens=("<X>",)).build([TEXT])
-    with pytest.raises(TokenizerError, match="no text"):
-        BPE(vocab_size=300).build(["", END_OF_TEXT])
-    with pytest.raises(TokenizerError, match="surrogate"):
-        BPE(vocab_size=300).build(["a\udfffb"])
 
 
 def test_runs_too_long_for_the_fast_way_still_work():
@@ -80,8 +65,8 @@ def test_runs_too_long_for_the_fast_way_still_work():
     assert TRAINED.decode(TRAINED.encode(text)) == text
 
 
-def _from_rules(rules: tokenizers.Tokenizer) -> PieceTokenizer:
-    return PieceTokenizer.from_json(json.loads(rules.to_str()))
+def _from_rules(rules: tokenizers.Tokenizer) -> SubwordTokenizer:
+    return SubwordTokenizer.from_json(json.loads(rules.to_str()))
 
 
 def word_rules() -> tokenizers.Tokenizer:
@@ -163,9 +148,9 @@ BROKEN = {
 def test_rules_that_break_the_library_are_refused_when_read(changes, capfd):
     """The library panics on these, some only when a text or a token reaches the broken part."""
     sound = json.loads(tokenizers.Tokenizer(models.BPE({"a": 0, "aa": 1}, [])).to_str())
-    assert PieceTokenizer.from_json(sound).encode("a") == [0]
+    assert SubwordTokenizer.from_json(sound).encode("a") == [0]
     with pytest.raises(TokenizerError):
-        PieceTokenizer.from_json(sound | changes)
+        SubwordTokenizer.from_json(sound | changes)
     assert capfd.readouterr().err == ""
 
 
