@@ -88,7 +88,7 @@ class Runner:
             self.step += 1
             if self.step > self.steps // 2:
                 ratios = [float(load.max() / load.float().mean())
-                          for load in result.account.loads.values()]  # fmt: skip
+                          for load in result.metrics.loads.values()]  # fmt: skip
                 if ratios:
                     self.worst_load.append(max(ratios))
         seconds = time.perf_counter() - begin

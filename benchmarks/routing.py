@@ -132,10 +132,10 @@ def balance(arguments: argparse.Namespace, folder: Path) -> None:
 
     def watch(step: int, result: StepResult) -> None:
         nonlocal dropped, auxiliary
-        loads.append(result.account.loads)
-        dropped += sum(int(each) for each in result.account.dropped.values())
-        auxiliary += sum(float(each) for each in result.account.auxiliary.values())
-        losses.append(float(result.account.loss))
+        loads.append(result.metrics.loads)
+        dropped += sum(int(each) for each in result.metrics.dropped.values())
+        auxiliary += sum(float(each) for each in result.metrics.auxiliary.values())
+        losses.append(float(result.metrics.loss))
 
     train(layers_of(arguments), arguments.words, folder, "balance", watch)
     half = len(loads) // 2

@@ -18,6 +18,7 @@ from coterie.evaluate.routing import LoadCounter, RoutingHealth
 from coterie.foundation.errors import DataError
 from coterie.generate.reading import evaluation
 from coterie.model import Decoder
+from coterie.model.context import ForwardContext
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -58,9 +59,9 @@ def validate(
     for batch in batches:
         on_device = batch.to(device)
         with evaluation(decoder), autocast():
-            output = decoder(on_device.tokens, on_device.targets, documents=on_device.documents)
-            assert output.loss_sum is not None
-            nats = nats + output.loss_sum.to(summing, torch.float64)
+            output = decoder(on_device.tokens, on_device.targets, ForwardContext.of(on_device))
+            assert output.losses is not None
+            nats = nats + output.losses.sum().to(summing, torch.float64)
         loads.add(output.routing)
         count += int(batch.valid.sum())  # of the batch as it came: no waiting for the device
         progress(count)

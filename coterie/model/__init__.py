@@ -16,7 +16,6 @@ from coterie.model.experts import Balance, Body, Compute, ExpertPack, LayerRouti
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
-    AheadLoss,
     AheadSettings,
     PooledSettings,
     ValueSettings,
@@ -30,7 +29,6 @@ from coterie.model.position import Position
 from coterie.model.routed import routed_layers, selection_biases, update_balance
 
 __all__ = [
-    "AheadLoss",
     "AheadSettings",
     "Attention",
     "AttentionCache",

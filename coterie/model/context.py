@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from coterie.batch import TokenBatch
 from coterie.model.cache import AttentionCache, DecoderCache
 from coterie.model.position import Rotation
 from coterie.model.replay import RoutingReplay
@@ -55,6 +56,11 @@ class ForwardContext:
     rotation: Rotation | None = None
     kv_cache: AttentionCache | None = None
     replay: RoutingReplay | None = None
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> ForwardContext:
+        """Return what a batch says about its tokens."""
+        return cls(documents=batch.documents, positions=batch.positions)
 
     def but(self, **changes: object) -> ForwardContext:
         """Return a copy with some attributes changed."""

@@ -30,7 +30,6 @@ from coterie.model.experts import LayerRouting
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
-    AheadLoss,
     AheadModule,
     AheadSettings,
     PooledSettings,
@@ -38,7 +37,7 @@ from coterie.model.heads import (
     ahead_targets,
 )
 from coterie.model.initialise import InitialSettings, initialise
-from coterie.model.loss import summed_cross_entropy
+from coterie.model.loss import cross_entropy
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.position import Position, RotaryPosition, Span
@@ -251,12 +250,12 @@ class Decoder(nn.Module):
             final = final[:, -last:]
         values = None if self.value is None else self.value(final)
         if targets is None:
-            return Output(self._logits(final), None, None, routing, (), values, pooled)
-        loss, count = self._loss(final, targets)
+            return Output(self._logits(final), None, routing, (), values, pooled)
+        losses = self._losses(final, targets)
         ahead, further = (), ()
         if self.training and len(self.ahead):
             ahead, further = self._ahead_losses(embedded, hidden, targets, context)
-        return Output(None, loss, count, routing + further, ahead, values, pooled)
+        return Output(None, losses, routing + further, ahead, values, pooled)
 
     def predict_ahead(
         self, tokens: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
@@ -353,17 +352,14 @@ class Decoder(nn.Module):
 
     def _ahead_losses(
         self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext
-    ) -> tuple[tuple[AheadLoss, ...], tuple[LayerRouting, ...]]:
-        """Return the loss of each depth that the text is long enough for, and the accounts."""
-        assert self.settings.ahead is not None
+    ) -> tuple[tuple[Tensor, ...], tuple[LayerRouting, ...]]:
+        """Return the losses of each depth that the text is long enough for, and the accounts."""
         depths = range(1, min(len(self.ahead), targets.shape[1] - 1) + 1)
         goals = [ahead_targets(targets, depth, context.documents) for depth in depths]
         chain = self._chain(embedded, hidden, context, [goal != IGNORE for goal in goals])
-        weight = self.settings.ahead.weight / len(self.ahead)
         losses, accounts = [], []
         for goal, (final, account) in zip(goals, chain, strict=True):
-            layer = self.settings.layers + len(losses)
-            losses.append(AheadLoss(*self._loss(final, goal), weight, layer))
+            losses.append(self._losses(final, goal))
             if account is not None:
                 accounts.append(account)
         return tuple(losses), tuple(accounts)
@@ -372,12 +368,11 @@ class Decoder(nn.Module):
         final, weight = self.head.operands(final, self.embedding)
         return F.linear(final, weight, self.head.bias)
 
-    def _loss(self, final: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of final states and the number of their valid targets."""
+    def _losses(self, final: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each final state, [B, T]."""
         final, weight = self.head.operands(final, self.embedding)
-        flat = targets.flatten()
-        loss = summed_cross_entropy(final.flatten(0, 1), weight, self.head.bias, flat)
-        return loss, (flat != IGNORE).sum()
+        losses = cross_entropy(final.flatten(0, 1), weight, self.head.bias, targets.flatten())
+        return losses.view(targets.shape)
 
 
 def _through(

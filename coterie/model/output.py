@@ -1,26 +1,26 @@
-"""What the decoder answers: logits or losses, the routers' accounts, and what its heads say."""
+"""What the decoder returns: logits or losses, the routers' accounts, and what its heads give."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from coterie.model.experts import LayerRouting
-from coterie.model.heads import AheadLoss
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass answers.
+    """What a forward pass returns.
 
     Attributes:
         logits: [B, T, V]; None where targets were given.
-        loss_sum: cross-entropy summed over valid targets, in nats and at least float32.
-        valid_tokens: how many targets that are.
+        losses: [B, T], the cross-entropy of each target, in nats and at least float32, 0 where it
+            is `IGNORE`; None without targets.
         routing: the account of each routed layer, from the bottom up.
-        ahead: the losses of multi-token prediction by depth; only while training, with targets.
+        ahead: [B, T − k] for each depth k of multi-token prediction that the text is long enough
+            for: the losses of the targets k tokens further on. Only in training, with targets.
         values: [B, T], a number for each position that logits or the loss are of; None without a
             value head.
         embedding: [B, E], each text's vector; None without a pooled head, and where a row is not
@@ -28,9 +28,8 @@ class Output:
     """
 
     logits: Float[Tensor, "B T V"] | None
-    loss_sum: Float[Tensor, ""] | None
-    valid_tokens: Int[Tensor, ""] | None
+    losses: Float[Tensor, "B T"] | None
     routing: tuple[LayerRouting, ...]
-    ahead: tuple[AheadLoss, ...] = ()
+    ahead: tuple[Float[Tensor, "B _"], ...] = ()
     values: Float[Tensor, "B T"] | None = None
     embedding: Float[Tensor, "B E"] | None = None

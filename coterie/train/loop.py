@@ -258,7 +258,7 @@ class _Training:
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 result = session.stepper(progress.step, next(batches))
-                loss = float(result.account.loss)  # waits for the device: only then is it done
+                loss = float(result.metrics.loss)  # waits for the device: only then is it done
                 progress.advance(
                     tokens=session.tokens_per_step,
                     seconds=time.perf_counter() - begin,

@@ -16,6 +16,7 @@ from coterie.generate import Engine
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.memory import require_memory, role_parameters
+from coterie.train.objective import Models
 from coterie.train.precision import Precision, resolve_device, resolve_precision
 from coterie.train.progress import Progress
 from coterie.train.randomness import seed_all
@@ -89,7 +90,10 @@ def open_session(
     decoder.recompute = train.activation_checkpointing
     forward = torch.compile(decoder) if train.compile else decoder
     optimizer = train.optimizer.build(role_parameters(decoder))
-    stepper = Stepper(decoder, forward, optimizer, train.clip.build(), precision, train)
+    objective = train.objective.build(settings.model)
+    stepper = Stepper(
+        decoder, Models(forward), objective, optimizer, train.clip.build(), precision, train
+    )
     return Session(settings, run, store, decoder, stepper, precision)
 
 

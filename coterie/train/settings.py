@@ -17,6 +17,7 @@ from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters, TokenizerSettings
 from coterie.train.clip import Clip, NormClip
 from coterie.train.monitor.trackers import Tracker
+from coterie.train.objective import LanguageModel, ObjectiveSettings
 from coterie.train.optimizer import AdamW, OptimizerSettings
 from coterie.train.precision import PrecisionName
 from coterie.train.schedule import Cosine, Schedule
@@ -35,6 +36,9 @@ class TrainSettings(Settings):
     batch_size: int = Field(default=32, ge=1, description="windows in one optimizer step")
     gradient_accumulation: int = Field(
         default=1, ge=1, description="micro-batches that one step's batch is computed in"
+    )
+    objective: ObjectiveSettings = Field(
+        default=LanguageModel(), description="what each step minimises"
     )
     optimizer: OptimizerSettings = AdamW()
     schedule: Schedule = Cosine()

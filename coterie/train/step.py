@@ -9,17 +9,16 @@ scale or held to a limit that already knows this step's norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from coterie.batch import TokenBatch
 from coterie.foundation.errors import TrainingError
-from coterie.model import Decoder, Output, routed_layers, update_balance
+from coterie.model import Decoder, routed_layers, update_balance
 from coterie.train.clip import Clipper
-from coterie.train.objective import Account, count_valid, count_valid_ahead, objective
+from coterie.train.metrics import StepMetrics, total_counts
+from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
 from coterie.train.settings import TrainSettings
@@ -30,13 +29,13 @@ class StepResult:
     """What a step did. Tensors stay on the device until somebody asks for their value.
 
     Attributes:
-        account: loss, routers' terms and loads over the whole batch.
+        metrics: loss, other terms and loads over the whole batch.
         gradient_norm: before clipping.
         learning_rate: of the optimizer's main group.
         moved: false where a float16 overflow made the step be skipped.
     """
 
-    account: Account
+    metrics: StepMetrics
     gradient_norm: float
     learning_rate: float
     moved: bool
@@ -47,7 +46,8 @@ class Stepper:
 
     Args:
         decoder: the model whose parameters move.
-        forward: the decoder, or a compiled form of it.
+        models: what the objective runs: the decoder, or a compiled form of it, and others by name.
+        objective: what is minimised.
         optimizer: moves the parameters.
         clipper: bounds the gradient's norm.
         precision: the type that products run in.
@@ -57,7 +57,8 @@ class Stepper:
     def __init__(
         self,
         decoder: Decoder,
-        forward: Callable[..., Output],
+        models: Models,
+        objective: Objective,
         optimizer: Optimizer,
         clipper: Clipper,
         precision: Precision,
@@ -67,7 +68,8 @@ class Stepper:
         self.optimizer = optimizer
         self.clipper = clipper
         self.loss_scale: LossScale | None = precision.loss_scale()
-        self._forward = forward
+        self._models = models
+        self._objective = objective
         self._precision = precision
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
@@ -81,46 +83,38 @@ class Stepper:
         settings, scale = self._settings, self.loss_scale
         multiplier = settings.schedule.multiplier(step, settings.steps)
         try:
-            account = self._accumulate(batch)
+            metrics = self._accumulate(batch)
             norm = self._gradient_norm()
             moved = math.isfinite(norm)
             if moved:
                 self._scale_gradients(norm)
                 self.optimizer.step(step, multiplier)
             elif scale is None or scale.exhausted:
-                raise self._failure(step, account)
+                raise self._failure(step, metrics)
         except BaseException:
             self._forget()
             raise
         if moved:
             self.clipper.observe(norm)
-            if account.loads:
-                update_balance(self.decoder, account.loads)
+            if metrics.loads:
+                update_balance(self.decoder, metrics.loads)
         if scale is not None:
             scale.update(finite=moved)
         self._forget(balance=not moved)
-        return StepResult(account, norm, self.optimizer.learning_rate * multiplier, moved)
+        return StepResult(metrics, norm, self.optimizer.learning_rate * multiplier, moved)
 
-    def _accumulate(self, batch: TokenBatch) -> Account:
+    def _accumulate(self, batch: TokenBatch) -> StepMetrics:
         """Add up the gradients of all micro-batches."""
-        account = Account()
-        batch_tokens = count_valid(batch.targets)
-        ahead = count_valid_ahead(batch.targets, len(self.decoder.ahead))
-        for tokens, targets in self._pieces(batch):
+        metrics = StepMetrics()
+        pieces = list(batch.split(self._settings.gradient_accumulation))
+        counts = total_counts(self._objective.counts(piece) for piece in pieces)
+        for piece in pieces:
             with self._precision.autocast():
-                output = self._forward(tokens, targets)
-                loss = objective(output, batch_tokens, account, ahead)
+                loss = metrics.add(self._objective(self._models, piece), counts)
             if self.loss_scale is not None:
                 loss = loss * self.loss_scale.scale
             loss.backward()
-        return account
-
-    def _pieces(self, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
-        pieces = self._settings.gradient_accumulation
-        if pieces == 1:
-            yield batch.tokens, batch.targets
-            return
-        yield from zip(batch.tokens.chunk(pieces), batch.targets.chunk(pieces), strict=True)
+        return metrics
 
     def _gradient_norm(self) -> float:
         """Return the norm over all gradients together, loss scale taken out."""
@@ -136,11 +130,11 @@ class Stepper:
             for part in routed_layers(self.decoder).values():
                 part.balance.forget()
 
-    def _failure(self, step: int, account: Account) -> TrainingError:
+    def _failure(self, step: int, metrics: StepMetrics) -> TrainingError:
         """Return the error of gradients that are not finite, whatever the loss scale."""
         return TrainingError(
             f"At step {step + 1} {self._first_bad_gradient()}; the loss was "
-            f"{float(account.loss):.4g}. The update was not made.",
+            f"{float(metrics.loss):.4g}. The update was not made.",
             hint="Lower train.optimizer.learning_rate or raise train.schedule.warmup; the run's "
             "checkpoints from before are sound.",
         )

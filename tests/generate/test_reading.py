@@ -137,7 +137,7 @@ def test_generating_leaves_nothing_that_training_could_stumble_over():
         with evaluation(decoder):
             decoder(tokens)
         decoder.train()
-        decoder(tokens, tokens).loss_sum.backward()
+        decoder(tokens, tokens).losses.sum().backward()
         assert all(parameter.grad is not None for parameter in decoder.parameters())
 
 

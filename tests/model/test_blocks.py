@@ -185,8 +185,8 @@ def test_recomputing_repeats_every_draw(changes, make_decoder, draw_tokens):
         decoder.recompute = recompute
         torch.manual_seed(3)
         output = decoder(tokens, tokens.roll(-1, 1))
-        terms = [each.auxiliary for each in output.routing] + [a.loss_sum for a in output.ahead]
-        loss = output.loss_sum + sum(terms)
+        terms = [each.auxiliary for each in output.routing] + [each.sum() for each in output.ahead]
+        loss = output.losses.sum() + sum(terms)
         loss.backward()
         results.append((loss, [each.load for each in output.routing],
                         [p.grad for p in decoder.parameters()]))  # fmt: skip

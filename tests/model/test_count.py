@@ -190,7 +190,7 @@ def test_a_step_backwards_costs_twice_the_step_forwards(make_settings):
     model = plainly(make_settings(position="none"))
     decoder, tokens = model.build().train(), torch.randint(23, (1, 12))
     with FlopCounterMode(display=False) as counter:
-        decoder(tokens, tokens.roll(-1, 1)).loss_sum.backward()
+        decoder(tokens, tokens.roll(-1, 1)).losses.sum().backward()
     hidden = 3 * hidden_pairs(model, 12)
     expected = count(model).training_flops_per_token(12) * 12 + hidden
     assert counter.get_total_flops() == pytest.approx(expected)

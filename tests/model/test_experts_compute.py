@@ -185,7 +185,7 @@ def test_measuring_leaves_no_trace_in_gradients_or_recomputation(monkeypatch, ma
         decoder = make_decoder(**changes | {"feedforward": changes["feedforward"] | {
             "compute": compute}}).train()  # fmt: skip
         decoder.recompute = True
-        decoder(tokens, tokens).loss_sum.backward()
+        decoder(tokens, tokens).losses.sum().backward()
         return [p.grad for p in decoder.parameters() if p.grad is not None]
 
     monkeypatch.setattr(measured, "_measured", {})
@@ -204,11 +204,11 @@ for compute in ("grouped", "loop", "padded", "gather"):
                         "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}]},
     }).build(torch.Generator().manual_seed(0))
     tokens = torch.arange(24).view(2, 12) % 23
-    expected = decoder(tokens, tokens).loss_sum
+    expected = decoder(tokens, tokens).losses.sum()
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in decoder.named_parameters()}
     decoder.zero_grad()
-    loss = torch.compile(decoder, backend="aot_eager")(tokens, tokens).loss_sum
+    loss = torch.compile(decoder, backend="aot_eager")(tokens, tokens).losses.sum()
     loss.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     for name, parameter in decoder.named_parameters():

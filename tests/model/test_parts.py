@@ -1,4 +1,4 @@
-"""Single parts against their definitions: norms, positions, embeddings, loss, initial values."""
+"""Single parts against their definitions: norms, positions, embeddings, initial values."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import math
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from coterie.foundation.errors import SettingsError, UserError
-from coterie.model import InitialSettings, loss, parameter_roles
+from coterie.model import InitialSettings, parameter_roles
 from coterie.model.context import ForwardContext
 from coterie.model.embedding import NgramEmbedding
 from coterie.model.embedding.hashing import ngram_rows
-from coterie.model.loss import summed_cross_entropy
 from coterie.model.norm import RMSNorm
 from coterie.model.part import Part, owned_parameters
 from coterie.model.position import RotaryPosition, Span
@@ -142,30 +140,6 @@ def test_interleaved_pairs_may_begin_anywhere(attention, fraction, make_decoder,
     decoder, tokens = make_decoder(attention=attention, position=position), draw_tokens()
     whole = decoder(tokens).logits
     torch.testing.assert_close(decoder(tokens[:1, :1]).logits, whole[:1, :1])
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("at_once", [1, 40, 1 << 25])
-def test_loss_is_summed_over_valid_targets_however_it_is_cut(bias, at_once, monkeypatch):
-    monkeypatch.setattr(loss, "LOGITS_AT_ONCE", at_once)
-    inputs = [torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)]
-    hidden, weight, vector = (each.double().requires_grad_() for each in inputs)
-    targets = torch.tensor([3, -100, 0, 10, -100, 5, 5])
-    used = [hidden, weight, *([vector] if bias else [])]
-    got = summed_cross_entropy(hidden, weight, vector if bias else None, targets)
-    logits = F.linear(hidden, weight, vector if bias else None)
-    expected = -sum(
-        logits[i].log_softmax(-1)[t] for i, t in enumerate(targets.tolist()) if t >= 0
-    )  # fmt: skip
-    torch.testing.assert_close(got, expected)
-    for one, other in zip(
-        torch.autograd.grad(got, used), torch.autograd.grad(expected, used), strict=True
-    ):
-        torch.testing.assert_close(one, other)
-    with torch.no_grad():
-        torch.testing.assert_close(
-            summed_cross_entropy(hidden, weight, vector if bias else None, targets), expected
-        )
 
 
 def test_last_gives_the_logits_of_the_last_positions(make_decoder, draw_tokens):

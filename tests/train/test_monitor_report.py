@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from coterie.train.events import LoadMeasured, StepDone
+from coterie.train.metrics import StepMetrics
 from coterie.train.monitor import report
 from coterie.train.monitor.report import StepReporter
-from coterie.train.objective import Account
 from coterie.train.progress import Progress
 from coterie.train.step import StepResult
 
@@ -19,7 +19,7 @@ def heard(monkeypatch):
     """Report seven steps of 1, 2, 3, … seconds, the third of them skipped; return the events."""
     monkeypatch.setattr(report, "selection_biases", lambda decoder: {})
     events: list[object] = []
-    progress = Progress(step=10, tokens=640, train_seconds=100.0)  # an earlier sitting's
+    progress = Progress(step=10, tokens=640, train_seconds=100.0)  # an earlier session's
     reporter = StepReporter(
         events.append, nn.Linear(1, 1), tokens_per_step=64, flops_per_step=1e9, peak_flops=4e9,
         log_every=3, load_every=4, train_seconds=progress.train_seconds,
@@ -27,8 +27,8 @@ def heard(monkeypatch):
     for number in range(1, 8):
         progress.advance(tokens=64, seconds=float(number), loss=1.0)
         load = {0: torch.tensor([number, 10 * number])}
-        account = Account(loss=1.0, loads=load, dropped={0: torch.tensor(number)})
-        result = StepResult(account, 1.0, 0.1, moved=number != 3)
+        metrics = StepMetrics(loss=1.0, loads=load, dropped={0: torch.tensor(number)})
+        result = StepResult(metrics, 1.0, 0.1, moved=number != 3)
         reporter.step_done(progress, result, last=number == 7)
     return events
 

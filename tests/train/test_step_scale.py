@@ -11,6 +11,7 @@ from coterie.batch import IGNORE, TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import DecoderSettings
 from coterie.train.clip import AdaptiveClip, NoClip, NormClip
+from coterie.train.objective import LanguageModel, Models
 from coterie.train.optimizer import AdamW, RoleParameter
 from coterie.train.precision import LossScale, resolve_precision
 from coterie.train.settings import TrainSettings
@@ -60,8 +61,10 @@ class Recorder:
 
 def make_stepper(decoder, clip, pieces=1, scale=None, precision="float32"):
     settings = TrainSettings(batch_size=4, gradient_accumulation=pieces)
-    stepper = Stepper(decoder, decoder, Recorder(decoder), clip.build(),
-                      resolve_precision(precision, CPU), settings)  # fmt: skip
+    stepper = Stepper(
+        decoder, Models(decoder), LanguageModel().build(decoder.settings), Recorder(decoder),
+        clip.build(), resolve_precision(precision, CPU), settings,
+    )  # fmt: skip
     if scale is not None:
         stepper.loss_scale = scale
     return stepper

@@ -4,12 +4,11 @@
 each text a vector. The head of the language model itself is `coterie.model.head`.
 """
 
-from coterie.model.heads.ahead import AheadLoss, AheadModule, AheadSettings, ahead_targets
+from coterie.model.heads.ahead import AheadModule, AheadSettings, ahead_targets
 from coterie.model.heads.pooled import PooledSettings
 from coterie.model.heads.value import ValueSettings
 
 __all__ = [
-    "AheadLoss",
     "AheadModule",
     "AheadSettings",
     "PooledSettings",

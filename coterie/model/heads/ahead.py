@@ -15,8 +15,6 @@ Generation does without these modules: they cost parameters, and nothing per tok
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -56,23 +54,6 @@ class AheadSettings(Settings):
         )
         module = Count.of("ahead", "in training", [_parameters_alone(part) for part in parts])
         return (module,) * self.depth
-
-
-@dataclass(frozen=True)
-class AheadLoss:
-    """The loss of one depth.
-
-    Attributes:
-        loss_sum: cross-entropy summed over its valid targets, in nats and at least float32.
-        valid_tokens: how many targets that are.
-        weight: of its mean beside the text's own loss.
-        layer: index of its block among all layers, for the account of routing.
-    """
-
-    loss_sum: Float[Tensor, ""]
-    valid_tokens: Int[Tensor, ""]
-    weight: float
-    layer: int
 
 
 class AheadModule(Part):

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from coterie.model import Decoder, selection_biases
 from coterie.train.events import LayerLoad, LoadMeasured, StepDone
+from coterie.train.metrics import StepMetrics
 from coterie.train.monitor.publish import Publisher
-from coterie.train.objective import Account
 from coterie.train.progress import Progress
 from coterie.train.step import StepResult
 
@@ -35,7 +35,7 @@ class StepReporter:
         peak_flops: the measured ceiling, FLOP/s; None leaves MFU out.
         log_every: steps between recorded steps.
         load_every: steps between recorded loads.
-        train_seconds: time spent in steps before, in earlier sittings.
+        train_seconds: time spent in steps before, in earlier sessions.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class StepReporter:
         """Take note of the step that `progress` has just come to."""
         self._steps_since += 1
         if result.moved:
-            self._loads.add(result.account)
+            self._loads.add(result.metrics)
         if progress.step % self._log_every == 0 or last:
             self._publish(self._record(progress, result))
             self._steps_since, self._seconds_before = 0, progress.train_seconds
@@ -86,7 +86,7 @@ class StepReporter:
             tokens_per_second=steps_per_second * self._tokens_per_step,
             mfu=self._peak_flops and self._flops_per_step * steps_per_second / self._peak_flops,
             memory_bytes=peak_memory_bytes(self._device),
-            auxiliary={name: float(term) for name, term in result.account.auxiliary.items()},
+            auxiliary={name: float(term) for name, term in result.metrics.auxiliary.items()},
         )
 
 
@@ -98,14 +98,14 @@ class _Loads:
         self._loads: dict[int, Tensor] = {}
         self._dropped: dict[int, Tensor | int] = {}
 
-    def add(self, account: Account) -> None:
+    def add(self, metrics: StepMetrics) -> None:
         """Add the loads of one step."""
-        if not account.loads:
+        if not metrics.loads:
             return
         self.steps += 1
-        for layer, load in account.loads.items():
+        for layer, load in metrics.loads.items():
             self._loads[layer] = load + self._loads.get(layer, 0)
-            self._dropped[layer] = account.dropped[layer] + self._dropped.get(layer, 0)
+            self._dropped[layer] = metrics.dropped[layer] + self._dropped.get(layer, 0)
 
     def take(self, step: int, biases: dict[int, Tensor]) -> LoadMeasured:
         """Return the sums as an event and begin again."""

@@ -1,0 +1,68 @@
+"""What a step adds up: the loss to be minimised, its terms, and the loads of the routed layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.train.objective import Terms
+
+
+def total_counts(counts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the counts of all micro-batches together; 1 instead of 0, for nothing is divided then.
+
+    On several devices these are what must be summed over them before anything is divided.
+    """
+    totals: dict[str, Tensor] = {}
+    for each in counts:
+        for name, count in each.items():
+            totals[name] = totals[name] + count if name in totals else count
+    return {name: total.where(total > 0, 1) for name, total in totals.items()}
+
+
+@dataclass
+class StepMetrics:
+    """What a step's micro-batches add up to, kept outside autograd.
+
+    Attributes:
+        loss: the objective's own, without the routers' terms; for a language model the mean nats
+            per valid token.
+        auxiliary: the other terms by name, coefficients included.
+        loads: tokens per expert of each routed layer, [E].
+        dropped: tokens that found no expert in each routed layer.
+    """
+
+    loss: Tensor | float = 0.0
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    loads: dict[int, Tensor] = field(default_factory=dict)
+    dropped: dict[int, Tensor | int] = field(default_factory=dict)
+
+    def add(self, found: Terms, counts: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+        """Add one micro-batch and return its share of the loss to be minimised.
+
+        Args:
+            found: the objective's terms.
+            counts: of the whole batch.
+        """
+        loss = 0.0
+        for name, total, count, coefficient in found.terms:
+            part = total / counts[count]
+            part = part if coefficient == 1.0 else part * coefficient
+            self._report(name, part.detach())
+            if part.requires_grad:
+                loss = loss + part
+        for layer in found.routing:
+            before = self.loads.get(layer.layer)
+            self.loads[layer.layer] = layer.load if before is None else before + layer.load
+            self.dropped[layer.layer] = self.dropped.get(layer.layer, 0) + layer.dropped
+        return torch.as_tensor(loss)
+
+    def _report(self, name: str, value: Tensor) -> None:
+        if name == "loss":
+            self.loss = self.loss + value
+        else:
+            self.auxiliary[name] = self.auxiliary[name] + value if name in self.auxiliary else value
