@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-MODULES = ("machine", "correct", "decoding", "compiled", "training", "speed")
+MODULES = ("machine", "correct", "compiled", "training", "speed", "decoding", "choices")
 LEFT = {"status": "left", "seconds": 0.0, "problem": "the budget was spent", "figures": {}}
 TINY = "tiny sizes, the CPU: a rehearsal, whose figures mean nothing"
 
@@ -251,7 +251,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--only", nargs="+", metavar="PATTERN", help="checks by name, as files")
-    parser.add_argument("--budget", type=float, default=420.0, help="seconds for everything")
+    parser.add_argument("--budget", type=float, default=330.0, help="seconds for everything")
     parser.add_argument("--out", default=os.environ.get("OUT", "gpu-check"))
     parser.add_argument("--list", action="store_true", help="print the checks as JSON and stop")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)

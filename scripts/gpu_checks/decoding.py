@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from coterie.generate import Engine, SamplingSettings
-from coterie.model import Decoder
+from coterie.model import Decoder, count
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.special import END_OF_TEXT, UNKNOWN
 from gpu_checks import names
 from gpu_checks.correct import PARTS, WINDOW
+from gpu_checks.machine import read_rate
 from gpu_checks.registry import Bench, Cases, check
 
 _PROMPT = 40
@@ -49,11 +50,14 @@ def caches(bench: Bench) -> dict[str, Any]:
         with cases(way):
             decoder = names.build(names.decoder_settings(**changes))
             engine = engine_of(decoder, bench.device)
-            count = 6 if bench.tiny else 48
-            plain = write(engine, count, "none")
-            others = {"full": write(engine, count), "cpu": write(engine_of(decoder, "cpu"), count)}
+            length = 6 if bench.tiny else 48
+            plain = write(engine, length, "none")
+            others = {
+                "full": write(engine, length),
+                "cpu": write(engine_of(decoder, "cpu"), length),
+            }
             if way == "window":
-                others["window"] = write(engine, count, "window")
+                others["window"] = write(engine, length, "window")
             far = {}
             for name, made in others.items():
                 pairs = zip(plain.logprobs, made.logprobs, strict=True)
@@ -82,7 +86,7 @@ def decode(bench: Bench) -> dict[str, Any]:
     cases = Cases(bench)
     for shape, (changes, tokens) in shapes.items():
         decoder = names.decoder_settings(context=512, **changes).build().eval()
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.bfloat16,) if "1024" in shape else (torch.float32, torch.bfloat16):
             name = f"{shape} {str(dtype).removeprefix('torch.')}"
             with cases(name):
                 engine = engine_of(decoder.to(dtype), bench.device)
@@ -92,5 +96,10 @@ def decode(bench: Bench) -> dict[str, Any]:
                     begin = time.perf_counter()
                     write(engine, tokens)
                     rates.append(tokens / (time.perf_counter() - begin))
-                cases.figures[name] = {"tokens/s": round(sorted(rates)[len(rates) // 2], 1)}
+                rate = sorted(rates)[len(rates) // 2]
+                active = count(decoder.settings).active_parameters * dtype.itemsize
+                cases.figures[name] = {
+                    "tokens/s": round(rate, 1),
+                    "share of bound": round(rate * active / 1e9 / read_rate(bench), 4),
+                }
     return cases.result()

@@ -105,6 +105,7 @@ class Cases:
         try:
             yield
             self.bench.wait()
+            print(f"  {name}: {self.figures.get(name, 'good')}", flush=True)
         except SkipError as skip:
             self.figures[name] = f"skipped: {skip}"
         except Exception as error:

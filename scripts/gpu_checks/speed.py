@@ -60,12 +60,13 @@ def shapes(bench: Bench) -> dict[str, tuple[Shape, int]]:
         "fine": (small(bench, names.moe(63, unit, 8, shared_experts=1)), 4),
         "coarse dense twin": (small(bench, names.dense(18 * unit)), 4),
         "fine dense twin": (small(bench, names.dense(9 * unit)), 4),
+        "large, 2 layers": (large(bench, names.moe(64, 4 * unit, 8)) | {"layers": 2}, 8),
         "large": (large(bench, names.moe(64, 4 * unit, 8)), 8),
         "large dense twin": (large(bench, names.dense(32 * unit)), 8),
     }
 
 
-def session_of(bench: Bench, shape: str, model: Shape, windows: int, **train: Any) -> Session:
+def session_of(bench: Bench, model: Shape, windows: int, **train: Any) -> Session:
     """Open a training session of a shape."""
     said = names.run_settings(
         text_of(bench), model, **{"batch_size": windows, "steps": 1000, "device": bench.device,
@@ -73,7 +74,7 @@ def session_of(bench: Bench, shape: str, model: Shape, windows: int, **train: An
     )  # fmt: skip
     folder = Path(bench.folder, "speed", str(time.monotonic_ns()))
     folder.mkdir(parents=True)
-    run = RunDirectory.create(folder, shape.replace(" ", "-"))
+    run = RunDirectory.create(folder, "run")
     return open_session(RunSettings.model_validate(said), run)
 
 
@@ -94,7 +95,7 @@ def timed_steps(bench: Bench, session: Session, steps: int, warm: int = 3) -> fl
 def measure(bench: Bench, shape: str, steps: int, **train: Any) -> dict[str, Any]:
     """Return a shape's rate and its share of the ceiling."""
     model, windows = shapes(bench)[shape]
-    session = session_of(bench, shape, model, windows, **train)
+    session = session_of(bench, model, windows, **train)
     begin = time.perf_counter()
     timed_steps(bench, session, 1, warm=0)
     first = time.perf_counter() - begin
@@ -124,7 +125,6 @@ def check_training(bench: Bench, wanted: tuple[str, ...], **train: Any) -> dict[
     for shape in bench.some(wanted, 2):
         with cases(shape):
             cases.figures[shape] = measure(bench, shape, 1 if bench.tiny else 10, **train)
-            print(f"    {shape}: {cases.figures[shape]}", flush=True)
     return cases.result()
 
 
@@ -142,10 +142,10 @@ def train_small(bench: Bench) -> dict[str, Any]:
 def profiled(bench: Bench) -> dict[str, Any]:
     """Write where the time of one step goes, for two shapes, into profile.txt."""
     cases, tables = Cases(bench), []
-    for shape in bench.some(("large", "fine")):
+    for shape in bench.some(("large, 2 layers", "fine")):
         with cases(shape):
             model, windows = shapes(bench)[shape]
-            session = session_of(bench, shape, model, windows)
+            session = session_of(bench, model, windows)
             timed_steps(bench, session, 1, warm=2)
             activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * bench.cuda
             with profile(activities=activities) as record:
@@ -161,59 +161,4 @@ def profiled(bench: Bench) -> dict[str, Any]:
             }
             del session
     (bench.out / "profile.txt").write_text("\n".join(tables), encoding="utf-8")
-    return cases.result()
-
-
-@check("compile.train-large", "compiled", limit=240)
-def warm_large(bench: Bench) -> dict[str, Any]:
-    """Compile the large shapes and take a step, which fills the compiler's caches for the speed."""
-    cases = Cases(bench)
-    for shape in bench.some(("large", "large dense twin")):
-        with cases(shape):
-            model, windows = shapes(bench)[shape]
-            session = session_of(bench, shape, model, windows, compile=True)
-            cases.figures[shape] = {"s": round(timed_steps(bench, session, 1, warm=0), 1)}
-            del session
-    return cases.result()
-
-
-@check("speed.train-large-compiled", "speed", limit=150)
-def train_large_compiled(bench: Bench) -> dict[str, Any]:
-    return check_training(bench, ("large", "large dense twin"), compile=True)
-
-
-@check("speed.experts", "speed", limit=90)
-def experts(bench: Bench) -> dict[str, Any]:
-    """Step times of each expert computation; `auto` has to choose the fastest."""
-    cases = Cases(bench)
-    for shape in bench.some(("coarse", "fine", "large")):
-        for compute in ("auto", "grouped", "padded", "loop"):
-            with cases(f"{shape} {compute}"):
-                model, windows = shapes(bench)[shape]
-                model = model | {"feedforward": model["feedforward"] | {"compute": compute}}
-                session = session_of(bench, shape, model, windows)
-                seconds = timed_steps(bench, session, 1 if bench.tiny else 5, warm=2)
-                cases.figures[f"{shape} {compute}"] = {"ms": round(1e3 * seconds, 2)}
-                del session
-    return cases.result()
-
-
-@check("speed.attention", "speed", limit=120)
-def attention(bench: Bench) -> dict[str, Any]:
-    """Step times of attention back ends: windows of 4,096 tokens, with and without a window."""
-    cases = Cases(bench)
-    for window in bench.some((512, None)):
-        for backend in ("auto", "sdpa", "flex", "blocked", "dense"):
-            if backend == "flex" and not bench.cuda:
-                continue
-            name = f"window {window} {backend}"
-            with cases(name):
-                model = large(bench, names.dense(64 if bench.tiny else 4096))
-                heads = model["attention"] | {"backend": backend, "window": window}
-                context = 64 if bench.tiny else 4096
-                model = model | {"attention": heads, "layers": 2, "context": context}
-                session = session_of(bench, "attention", model, 2)
-                seconds = timed_steps(bench, session, 1 if bench.tiny else 5, warm=2)
-                cases.figures[name] = {"ms": round(1e3 * seconds, 2)}
-                del session
     return cases.result()

@@ -17,10 +17,10 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def checks(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from gpu_checks import compiled, correct, decoding, names, registry, speed, training
+    from gpu_checks import choices, compiled, correct, decoding, names, registry, speed, training
 
-    yield {m.__name__.rpartition(".")[2]: m
-           for m in (compiled, correct, decoding, names, registry, speed, training)}  # fmt: skip
+    modules = (choices, compiled, correct, decoding, names, registry, speed, training)
+    yield {module.__name__.rpartition(".")[2]: module for module in modules}
     for name in [name for name in sys.modules if name.startswith("gpu_checks")]:
         monkeypatch.delitem(sys.modules, name)
 
