@@ -86,6 +86,8 @@ class Chart:
         up = axis_for(values, log=self.log, at_least=self.base)
         height = TALL if self.wide else LOW
         y_ticks, x_ticks = up.ticks(6 if self.wide else 4), across.ticks(6 if self.wide else 4)
+        if all((line.x == np.rint(line.x)).all() for line in lines):  # no mark between two steps
+            x_ticks = [tick for tick in x_ticks if tick == round(tick)]
         unit = self.unit + (", logarithmic scale" if up.log else "")
         note = f'<p class="note">{escape(self.note)}</p>' if self.note else ""
         return (
@@ -172,6 +174,9 @@ def _svg(
         )
         if line.dots or len(x) == 1:
             dots = _dots(x, y, across, up)
+            if len(x) == 1:  # a level, for a dot alone is hard to read off
+                level = path(np.array([across.low, x[0]]), np.repeat(y, 2), across, up)
+                drawn.append(f'<path class="faint" style="--c:{line.colour}" d="{level}"/>')
             drawn.append(f'<path class="halo" d="{dots}"/>')
             drawn.append(f'<path class="dots" style="--c:{line.colour}" d="{dots}"/>')
     box = f'viewBox="0 0 {_GRAIN} {_GRAIN}" preserveAspectRatio="none"'
@@ -233,9 +238,12 @@ def spread(places: Sequence[float], room: float, end: float) -> list[float]:
 
 
 def _across(x: np.ndarray) -> Axis:
-    """Return the horizontal axis: exactly from the first to the last position, from 0 if near."""
+    """Return the horizontal axis: exactly from the first to the last position, from 0 if near.
+
+    A single position is at the end of its axis, where a line would end and its name is written.
+    """
     low, high = float(np.nanmin(x)), float(np.nanmax(x))
-    if 0 < low < 0.2 * high:
+    if 0 < low < 0.2 * high or 0 < low == high:
         low = 0.0
     return Axis(low, high if high > low else low + 1)
 

@@ -133,15 +133,14 @@ def _figure(
     title: str, unit: str, legend: str, strips: list[str], layers: Sequence[LayerHistory]
 ) -> str:
     """Return the strips under one title, with the steps written below the last."""
-    steps = layers[0].binned().steps
-    positions = Axis(0, len(steps))
-    wanted = Axis(0.0, float(steps[-1])).ticks(5)
+    # A column covers the steps after its predecessor's, up to its own.
+    edges = np.maximum.accumulate(np.concatenate([[0], layers[0].binned().steps]))
+    wanted = [tick for tick in Axis(0.0, float(edges[-1])).ticks(5) if tick == round(tick)]
+    columns = np.interp(wanted, edges, np.arange(len(edges)))
     labels = "".join(
-        f'<span class="x-tick" style="left:{100 * float(positions.place(at)):.2f}%">'
+        f'<span class="x-tick" style="left:{100 * column / (len(edges) - 1):.2f}%">'
         f"{tick_text(tick, wanted)}</span>"
-        for tick in wanted
-        for at in [int(np.searchsorted(steps, tick, side="left")) + (tick > 0)]
-        if tick <= steps[-1]
+        for tick, column in zip(wanted, columns.tolist(), strict=True)
     )
     return (
         '<figure class="chart wide heat">'

@@ -115,8 +115,10 @@ def rate_figure(series: Series) -> Figure:
     """Return the learning rate over the steps."""
     figure = Figure(figsize=(7.6, 3.0), layout="constrained")
     axes = figure.subplots()
-    axes.plot(series.step, series[Steps].curves["learning_rate"], color=BLUE, lw=1.8)
-    axes.set(xlabel="step", ylabel="learning rate", xlim=(0, series.step[-1]), ylim=(0, None))
+    rate, alone = series[Steps].curves["learning_rate"], "o" if len(series.step) == 1 else None
+    axes.plot(series.step, rate, color=BLUE, lw=1.8, marker=alone, clip_on=False)
+    axes.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+    _across_steps(axes, series.step[-1])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: significant(value)))
     axes.set_title(f"{printable(series.name)}: learning rate", **_TITLE)
     return figure
@@ -168,7 +170,8 @@ def draw_loss(axes: Axes, series: Series) -> None:
     axes.plot(
         *series[Steps].curves.extremes("loss"), color=BLUE, lw=0.6, alpha=0.28, rasterized=True
     )
-    axes.plot(series.step, series.smoothed, color=BLUE, lw=1.9)
+    alone = "o" if len(series.step) == 1 else None  # a line of one point is nothing
+    axes.plot(series.step, series.smoothed, color=BLUE, lw=1.9, marker=alone, clip_on=False)
     ends = [("training", float(series.smoothed[-1]), BLUE)]
     values = [series.loss]
     if series.validation:
@@ -183,13 +186,19 @@ def draw_loss(axes: Axes, series: Series) -> None:
     ticks = up.ticks(6)
     axes.set_yticks(ticks, [tick_text(tick, ticks) for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set(xlim=(0, max(1, series.step[-1])), ylim=(up.low, up.high))
+    _across_steps(axes, series.step[-1])
+    axes.set_ylim(up.low, up.high)
     axes.set(xlabel="step", ylabel="nats per token" + (", log scale" if up.log else ""))
     for step in series.resumes:
         axes.axvline(step, color=SOFT, lw=0.8, ls=(0, (4, 3)))
         axes.text(step, 0.985, " resumed", color=SOFT, fontsize=8.5, va="top",
                   transform=axes.get_xaxis_transform())  # fmt: skip
     _name_ends(axes, up.place, ends)
+
+
+def _across_steps(axes: Axes, last: int) -> None:
+    axes.set_xlim(0, max(1, last))
+    axes.locator_params(axis="x", integer=True)  # there is no half a step
 
 
 def _name_ends(
@@ -231,6 +240,7 @@ def draw_load(strips: list[Axes], series: Series) -> QuadMesh:
             textcoords="offset points", va="center", fontsize=9, color=INK, fontweight="bold",
         )  # fmt: skip
     assert mesh is not None, "there is at least one layer"
+    strips[-1].locator_params(axis="x", integer=True)
     strips[-1].set_xlabel("step; right: busiest expert over mean, at the end")
     return mesh
 

@@ -60,8 +60,18 @@ def test_nothing_to_draw_is_nothing():
     assert Chart("Loss", "nats", [Line("x", np.arange(2), np.array([np.nan, np.inf]))]).html() == ""
 
 
-def test_a_single_point_is_a_dot():
-    assert "h0" in Chart("Loss", "nats", [Line("x", np.array([3]), np.array([1.0]))]).html()
+def test_a_single_point_is_a_dot_at_the_end_of_its_level():
+    html = Chart("Loss", "nats", [Line("x", np.array([20]), np.array([1.0]))]).html()
+    assert 'data-x="0.0,20.0"' in html
+    assert re.findall(r'class="dots"[^>]* d="M(\d+) (\d+)h0"', html) == [("10000", "5000")]
+    (level,) = re.findall(r'class="faint"[^>]* d="([^"]+)"', html)
+    assert read_back(level) == [(0, 5000), (10_000, 5000)]
+
+
+def test_steps_have_no_marks_between_them():
+    x = np.array([0, 1, 2])
+    html = Chart("Loss", "nats", [Line("x", x, np.array([3.0, 2.0, 1.0]))], wide=True).html()
+    assert re.findall(r'x-tick"[^>]*>([^<]+)<', html) == ["0", "1", "2"]
 
 
 def test_names_are_escaped_everywhere():
