@@ -24,12 +24,12 @@ def make_plan(settings: RunSettings) -> Plan:
         UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
     """
     from coterie.train.plan import plan
-    from coterie.train.session import fill_structure_ids
+    from coterie.train.session import fill_tag_ids
 
     tokenizer = _tokenizer(settings)
     if tokenizer is None:
         return plan(settings, vocab_size=vocabulary(settings))
-    return plan(fill_structure_ids(settings, tokenizer), vocab_size=tokenizer.vocab_size)
+    return plan(fill_tag_ids(settings, tokenizer), vocab_size=tokenizer.vocab_size)
 
 
 def vocabulary(settings: RunSettings) -> int:

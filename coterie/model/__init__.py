@@ -3,6 +3,7 @@
 Reading order: decoder, blocks, attention, experts, then embedding, position, norm, head, loss.
 """
 
+from coterie.model.additive import StructureEmbedding
 from coterie.model.attention import Attention
 from coterie.model.block_layout import BlockLayout
 from coterie.model.blocks import Block, BlockSettings
@@ -11,7 +12,6 @@ from coterie.model.count import Counts, TreeRow, count
 from coterie.model.decoder import Decoder, DecoderSettings
 from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
-from coterie.model.embedding.structure import StructureSettings
 from coterie.model.experts import Balance, Body, Compute, ExpertPack, LayerRouting, RouterSettings
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
@@ -58,7 +58,7 @@ __all__ = [
     "Position",
     "Role",
     "RouterSettings",
-    "StructureSettings",
+    "StructureEmbedding",
     "SummaryCache",
     "TreeRow",
     "ValueSettings",

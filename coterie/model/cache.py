@@ -1,9 +1,9 @@
 """What the decoder asks of a cache: what each layer keeps of earlier positions.
 
 Only the protocols stand here; `coterie.generate.cache` holds the implementations. One call of the
-decoder with a cache reads `length` (the position of the first new token), hands each attention
+decoder with a cache asks where the new tokens stand (`length` and `place`), hands each attention
 layer its part, and ends with `extend(tokens)`, which makes the new tokens part of the past. What a
-layer needs kept, its settings say (`keep`), so a cache is built for any mixture of layers.
+layer needs kept, its settings say (`cache_spec`), so a cache is built for any mixture of layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from coterie.model.geometry import KeyLayout, Rows
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,27 @@ class AttentionCache(Protocol):
     """What one attention layer keeps: two tensors per position, by default keys and values."""
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
+        self,
+        keys: Float[Tensor, "B K T C"],
+        values: Float[Tensor, "B J T E"],
+        rows: Rows | None = None,
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add the keys and values of T new positions.
 
         Keys and values may differ in heads and channels: multi-head latent attention keeps its
         latent as keys and its rotary key as values.
 
+        Args:
+            keys: of the new positions.
+            values: of the same positions.
+            rows: where the new positions stand, once rows have been unequally long; None: every
+                row has read as much as the others.
+
         Returns:
-            The keys and values of a run of positions that ends with the new ones and holds at
-            least every earlier position that the new ones may attend to, and the absolute position
-            of the run's first one. Where the layer keeps sinks and that position is not 0, the
-            sinks come before the run; the run then begins after them. Valid until the next call.
+            Keys and values that end with the new ones and hold at least every earlier position
+            that these may attend to, and where they stand: the text's first positions (the sinks)
+            and a run that ends with the new ones, or the position of each where rows differ. What
+            is returned is finite wherever it stands, and valid until the next call.
         """
         ...
 
@@ -67,23 +78,49 @@ class SummaryCache(AttentionCache, Protocol):
         """Return all summaries in their order; None while there are none."""
         ...
 
+    def row(self, row: int, rows: int) -> SummaryCache:
+        """Return the cache of one row of `rows`; from the first such call on each has its own."""
+        ...
+
+    def clear(self) -> None:
+        """Forget everything."""
+        ...
+
 
 @runtime_checkable
 class DecoderCache(Protocol):
-    """The past of a batch of texts of equal length."""
+    """The past of a batch of texts."""
 
-    length: int  # positions read so far; the absolute position of the next token
-    state: dict[str, Tensor]  # what parts of the decoder carry on from token to token, [B, …]
+    length: int  # positions that the longest row has read
+    state: dict[str, Tensor]  # what parts of the decoder hand on from token to token, [B, …]
 
     @property
     def layers(self) -> Sequence[AttentionCache]:
         """The caches of the attention layers, from the bottom up."""
         ...
 
-    def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
-        """Return up to `count` of the latest tokens read; `None` before the first call."""
+    def place(
+        self,
+        tokens: Int[Tensor, "B T"],
+        lengths: tuple[int, ...] | None,
+        documents: Int[Tensor, "B T"] | None,
+    ) -> Rows | None:
+        """Return where new tokens will stand; None while all rows have read equally much.
+
+        Args:
+            tokens: T of each row.
+            lengths: how many of them are real; None: all.
+            documents: the document of each, where rows hold several.
+        """
         ...
 
-    def extend(self, tokens: Int[Tensor, "B T"]) -> None:
+    def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
+        """Return up to `count` of the latest tokens read, −1 where a row has read fewer.
+
+        None before the first call.
+        """
+        ...
+
+    def extend(self, tokens: Int[Tensor, "B T"], rows: Rows | None = None) -> None:
         """Make T new tokens, whose keys every layer has appended, part of the past."""
         ...

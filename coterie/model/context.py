@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coterie.batch import TokenBatch
 from coterie.model.cache import AttentionCache, DecoderCache
+from coterie.model.geometry import Rows
 from coterie.model.position import Rotation
 from coterie.model.replay import RoutingReplay
 
@@ -40,7 +41,9 @@ class ForwardContext:
             with a target, or all.
         cache: the past of the rows; the tokens become part of it.
         observers: called after each block, in order.
-        document_starts: where each token's document begins in its row; the decoder fills it in.
+        document_starts: where each token's document begins, in packed rows that are read at once;
+            the decoder fills it in.
+        rows: where tokens of rows stand that have read unequally much; the decoder fills it in.
         rotation: how queries and keys are rotated; the decoder fills it in.
         kv_cache: this layer's part of the cache; the decoder fills it in.
         replay: keeps the routing of a first pass for a second; the decoder fills it in.
@@ -53,6 +56,7 @@ class ForwardContext:
     cache: DecoderCache | None = None
     observers: tuple[Observer, ...] = ()
     document_starts: Int[Tensor, "B T"] | None = None
+    rows: Rows | None = None
     rotation: Rotation | None = None
     kv_cache: AttentionCache | None = None
     replay: RoutingReplay | None = None

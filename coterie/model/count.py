@@ -102,8 +102,7 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
     if settings.embedding_norm:
         parts.append(settings.norm.counts("embedding_norm", width))
     parts.append(settings.position.counts(width, settings.context))
-    if settings.structure is not None:
-        parts.append(settings.structure.counts(width))
+    parts += [each.counts(width) for each in settings.additive]
     layer = 0
     for plan, group in groupby(settings.plans()):
         number = len(tuple(group))

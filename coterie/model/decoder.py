@@ -6,6 +6,7 @@ It knows nothing of optimizers, devices, precision, processes or files: those co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,17 +16,15 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from coterie.batch import IGNORE
-from coterie.foundation.errors import SettingsError, UserError, nearest
+from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.settings import Settings
+from coterie.model.additive import AdditiveEmbedding, AdditivePart
 from coterie.model.attention import Attention, GroupedAttention
-from coterie.model.attention.mask import document_starts
 from coterie.model.block_layout import BlockLayout, Sequential
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
-from coterie.model.cache import DecoderCache
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
-from coterie.model.embedding.structure import StructurePart, StructureSettings
 from coterie.model.experts import LayerRouting
 from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
@@ -40,10 +39,9 @@ from coterie.model.initialise import InitialSettings, initialise
 from coterie.model.loss import cross_entropy
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
+from coterie.model.placing import latest, placed, with_valid
 from coterie.model.position import Position, RotaryPosition, Span
 from coterie.model.replay import RoutingReplay
-
-_STRUCTURE = "structure"  # under this name a cache carries where the text stands between tags
 
 
 class DecoderSettings(Settings):
@@ -64,8 +62,8 @@ class DecoderSettings(Settings):
     position: Position = Field(
         default=RotaryPosition(), description="how tokens know where they stand"
     )
-    structure: StructureSettings | None = Field(
-        default=None, description="where tokens stand between tags, embedded; None: not looked at"
+    additive: tuple[AdditiveEmbedding, ...] = Field(
+        default=(), description="vectors added to the tokens' own, such as where they stand"
     )
     norm: Norm = Field(default=RMSNorm(), description="normalisation of the stream")
     block_layout: BlockLayout = Field(
@@ -191,7 +189,7 @@ class Decoder(nn.Module):
         self.embedding = settings.embedding.build(vocab_size, width)
         self.embedding_norm = settings.norm.build(width) if settings.embedding_norm else None
         self.position = settings.position.build(width, settings.context)
-        self.structure = settings.structure.build(width) if settings.structure else None
+        self.additive = nn.ModuleList(each.build(width) for each in settings.additive)
         self.dropout = settings.dropout.build()
         layers, drop, rate = settings.layers, settings.dropout, settings.stochastic_depth
         self.blocks = nn.ModuleList(
@@ -230,24 +228,20 @@ class Decoder(nn.Module):
             last: return the logits of the last N positions only.
 
         Raises:
-            UserError: the text is longer than the positions the model knows, or documents are given
-                together with a cache.
+            UserError: the text is longer than the positions the model knows.
         """
-        cache, documents, text = context.cache, context.documents, context.valid
-        if documents is not None and cache is not None:
-            raise UserError("Rows of several documents cannot be read through a cache.")
-        if text is None and targets is not None:
-            context = context.but(valid=targets != IGNORE)
-        context, span = self._placed(context, tokens)
+        cache = context.cache
+        text = with_valid(context, tokens, None).valid
+        context, span = placed(with_valid(context, tokens, targets), tokens, self.position)
         embedded = self._embed(tokens, context, span)
         hidden, routing = self._through_blocks(embedded, context)
         if cache is not None:
-            cache.extend(tokens)
+            cache.extend(tokens, context.rows)
         final = self.norm(hidden)
-        whole = cache is None and documents is None
+        whole = cache is None and context.documents is None
         pooled = self.pooled(final, text) if self.pooled is not None and whole else None
         if targets is None and last is not None:
-            final = final[:, -last:]
+            final = latest(final, last, context.lengths)
         values = None if self.value is None else self.value(final)
         if targets is None:
             return Output(self._logits(final), None, routing, (), values, pooled)
@@ -264,52 +258,29 @@ class Decoder(nn.Module):
 
         Logits i of depth k are for token i + k + 1 and have seen the tokens up to i + k.
         """
-        context, span = self._placed(ForwardContext(documents=documents), tokens)
+        context, span = placed(ForwardContext(documents=documents), tokens, self.position)
         embedded = self._embed(tokens, context, span)
         hidden, _ = self._through_blocks(embedded, context)
         nothing = [None] * min(len(self.ahead), tokens.shape[1] - 1)
         chain = self._chain(embedded, hidden, context, nothing)
         return tuple(self._logits(final) for final, _ in chain)
 
-    def _placed(self, context: ForwardContext, tokens: Tensor) -> tuple[ForwardContext, Span]:
-        """Return the context with where the tokens stand filled in, and their positions."""
-        start = 0 if context.cache is None else context.cache.length
-        at, starts = context.positions, None
-        if context.documents is not None:
-            starts = document_starts(context.documents)
-            if at is None:
-                at = torch.arange(tokens.shape[1], device=tokens.device) - starts
-        span = Span(start, tokens.shape[1], tokens.device, at)
-        rotation = self.position.rotation(span)
-        return context.but(document_starts=starts, rotation=rotation), span
-
     def _embed(self, tokens: Tensor, context: ForwardContext, span: Span) -> Tensor:
-        cache = context.cache
-        lookback = self.embedding.lookback
+        cache, lookback = context.cache, self.embedding.lookback
         recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
         hidden = self.embedding(tokens, recent, span.at)
-        added = self.position.embed(span)
-        if added is not None:
-            hidden = hidden + added
-        if self.structure is not None:
-            hidden = hidden + self._place(self.structure, tokens, cache, span)
+        parts = [self.position, *(cast("AdditivePart", each) for each in self.additive)]
+        for number, part in enumerate(parts):
+            name = f"additive.{number}"
+            state = None if cache is None else cache.state.get(name)
+            added, state = part.vectors(tokens, span, state)
+            if added is not None:
+                hidden = hidden + added
+            if cache is not None and state is not None:
+                cache.state[name] = state
         if self.embedding_norm is not None:
             hidden = self.embedding_norm(hidden)
         return self.dropout(hidden)
-
-    @staticmethod
-    def _place(
-        structure: StructurePart, tokens: Tensor, cache: DecoderCache | None, span: Span
-    ) -> Tensor:
-        """Return the vectors of where the tokens stand; the cache carries it to later ones."""
-        carried = None if cache is None else cache.state.get(_STRUCTURE)
-        begins = (
-            None if span.at is None else torch.arange(span.length, device=span.device) - span.at
-        )
-        added, carried = structure(tokens, begins, carried)
-        if cache is not None:
-            cache.state[_STRUCTURE] = carried
-        return added
 
     def _through_blocks(
         self, hidden: Tensor, context: ForwardContext
@@ -345,7 +316,7 @@ class Decoder(nn.Module):
         """
         for depth, (module, valid) in enumerate(zip(self.ahead, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
-            own, _ = self._placed(_shortened(context, later.shape[1], valid), later[..., 0])
+            own, _ = placed(_shortened(context, later.shape[1], valid), later, self.position)
             hidden, account = _through(module, self.recompute, hidden, later, context=own)
             assert isinstance(module, AheadModule)
             yield module.norm(hidden), account

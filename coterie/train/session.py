@@ -83,7 +83,7 @@ def open_session(
     store.check_content()
     _tell_reading(store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
-    settings = fill_structure_ids(settings, store.tokenizer)
+    settings = fill_tag_ids(settings, store.tokenizer)
     require_memory(settings, precision)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
@@ -143,26 +143,33 @@ def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:
     return settings
 
 
-def fill_structure_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:
-    """Return the settings with the tokens of the model's structure tags, if it has any.
+def fill_tag_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:
+    """Return the settings with the tokens of the tags that the model's embeddings look for.
 
     A tag may be anything that the tokenizer makes one token of; usually it is a special token.
 
     Raises:
         SettingsError: the tokenizer has no single token for a tag.
     """
-    structure = settings.model.structure
-    if structure is None:
-        return settings
-    ids = {}
-    for setting, tag in structure.tags().items():
-        tokens = tokenizer.encode(tag)
-        if len(tokens) != 1 or tokens[0] == tokenizer.unknown_token:
-            raise SettingsError(
-                f"model.structure.kinds.{setting}=“{tag}” is no single token of the tokenizer; "
-                f"{nearest(tag, tokenizer.special_tokens)}",
-                hint="Name the tag in tokenizer.special_tokens, or one that is there.",
-            )
-        ids[tag] = tokens[0]
-    model = settings.model.model_copy(update={"structure": structure.with_ids(ids)})
+    additive = tuple(
+        each.with_ids(
+            {
+                tag: _tag_id(f"model.additive.{number}.{setting}", tag, tokenizer)
+                for setting, tag in each.tags().items()
+            }
+        )
+        for number, each in enumerate(settings.model.additive)
+    )
+    model = settings.model.model_copy(update={"additive": additive})
     return settings.model_copy(update={"model": model})
+
+
+def _tag_id(setting: str, tag: str, tokenizer: Tokenizer) -> int:
+    tokens = tokenizer.encode(tag)
+    if len(tokens) != 1 or tokens[0] == tokenizer.unknown_token:
+        raise SettingsError(
+            f"{setting}=“{tag}” is no single token of the tokenizer; "
+            f"{nearest(tag, tokenizer.special_tokens)}",
+            hint="Name the tag in tokenizer.special_tokens, or one that is there.",
+        )
+    return tokens[0]

@@ -29,7 +29,8 @@ def read(cache: CacheStack, qkv, pieces, window: int | None):
     outputs, start = [], 0
     for size in pieces:
         queries, keys, values = (each[:, :, start : start + size] for each in qkv)
-        held_keys, held_values, first = cache.layers[0].append(keys, values)
+        held_keys, held_values, layout = cache.layers[0].append(keys, values)
+        first = layout.start_position
         assert first + held_keys.shape[2] == start + size
         outputs.append(attend(queries, held_keys, held_values, start, first, window))
         cache.extend(torch.full((B, size), size))
@@ -122,7 +123,8 @@ def test_sinks_stand_before_the_run_or_the_text_is_whole(window, sinks, pieces_o
     for size in cut(21, pieces_of):
         start += size
         new = slice(start - size, start)
-        held_keys, held_values, first = cache.layers[0].append(keys[:, :, new], values[:, :, new])
+        held_keys, held_values, layout = cache.layers[0].append(keys[:, :, new], values[:, :, new])
+        first = layout.start_position
         assert first == 0 or first > sinks
         lead = list(range(sinks)) if first else []
         places = [*lead, *range(first, start)]
@@ -143,7 +145,8 @@ def test_select_reorders_the_sinks_with_the_rest(fed):
     layer.select(torch.tensor(swapped))
     keys, values = keys[swapped], values[swapped]
     for at in range(fed, 14):
-        held, held_values, first = layer.append(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+        held, held_values, layout = layer.append(keys[:, :, at : at + 1], values[:, :, at : at + 1])
+        first = layout.start_position
     places = [0, 1, 11, 12, 13]
     assert first == 11
     assert torch.equal(held, keys[:, :, places])
@@ -159,7 +162,11 @@ def test_a_size_caps_windows_and_keeps_sinks_and_summaries():
     for at in range(12):
         new = (keys[:, :, at : at + 1], values[:, :, at : at + 1])
         places = [layer.append(*new) for layer in cache.layers]
-    assert [(held.shape[2], first) for held, _, first in places] == [(5, 9), (5, 9), (12, 0)]
+    assert [(held.shape[2], layout.start_position) for held, _, layout in places] == [
+        (5, 9),
+        (5, 9),
+        (12, 0),
+    ]
 
 
 @pytest.mark.parametrize("settings", [FullCacheSettings(room=2), WindowCacheSettings(size=2)])
@@ -171,10 +178,10 @@ def test_summaries_take_the_place_of_what_they_summarise(settings):
     assert layer.summaries() is None
     for start in range(0, 90, 9):  # nine positions become two
         for at in range(start, start + 9):
-            held, held_values, first = layer.append(
+            held, held_values, layout = layer.append(
                 keys[:, :, at : at + 1], values[:, :, at : at + 1]
             )
-        assert first == start
+        assert layout.start_position == start
         assert torch.equal(held, keys[:, :, start : start + 9])
         assert torch.equal(held_values, values[:, :, start : start + 9])
         layer.summarise(9, keys[:, :, start : start + 2], values[:, :, start : start + 2])
@@ -185,7 +192,8 @@ def test_summaries_take_the_place_of_what_they_summarise(settings):
     assert cache.nbytes == B * (K * C + 3) * 32 * 8  # 20 summaries in room for 32, nothing else
     layer.append(keys[:, :, :5], values[:, :, :5])
     layer.summarise(3, keys[:, :, :1], values[:, :, :1])
-    held, _, first = layer.append(keys[:, :, 5:6], values[:, :, 5:6])
+    held, _, layout = layer.append(keys[:, :, 5:6], values[:, :, 5:6])
+    first = layout.start_position
     assert (first, held.shape[2]) == (93, 3)
     assert torch.equal(held, keys[:, :, 3:6])
     cache.select(torch.tensor([1, 1, 0]))
@@ -201,7 +209,8 @@ def test_select_keeps_and_repeats_rows(settings):
     read(cache, [each[:, :, :6] for each in qkv], [6], None)
     cache.select(torch.tensor([1, 1, 0]))
     _, keys, values = (each[[1, 1, 0], :, 6:7] for each in qkv)
-    held, _, first = cache.layers[0].append(keys, values)
+    held, _, layout = cache.layers[0].append(keys, values)
+    first = layout.start_position
     assert torch.equal(held, qkv[1][[1, 1, 0], :, first:7])
     cache.extend(torch.tensor([[1], [2], [3]]))
     assert cache.recent_tokens(1).tolist() == [[1], [2], [3]]

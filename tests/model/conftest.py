@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from coterie.model import Decoder, DecoderSettings
+from coterie.model.geometry import KeyLayout
 
 VOCAB = 23
 
@@ -19,11 +20,12 @@ class PlainLayerCache:
     def __init__(self) -> None:
         self.keys = self.values = None
 
-    def append(self, keys, values):
+    def append(self, keys, values, rows=None):
+        assert rows is None
         if self.keys is not None:
             keys, values = torch.cat((self.keys, keys), 2), torch.cat((self.values, values), 2)
         self.keys, self.values = keys, values
-        return keys, values, 0
+        return keys, values, KeyLayout()
 
     @property
     def elements(self) -> int:
@@ -38,8 +40,9 @@ class PlainSummaryCache(PlainLayerCache):
         self.held = PlainLayerCache()
         self.forgotten = 0
 
-    def append(self, keys, values):
-        return *super().append(keys, values)[:2], self.forgotten
+    def append(self, keys, values, rows=None):
+        assert rows is None
+        return *super().append(keys, values)[:2], KeyLayout(start_position=self.forgotten)
 
     def summarise(self, count, keys, values):
         self.keys, self.values = self.keys[:, :, count:], self.values[:, :, count:]
@@ -48,6 +51,11 @@ class PlainSummaryCache(PlainLayerCache):
 
     def summaries(self):
         return None if self.held.keys is None else (self.held.keys, self.held.values)
+
+    def row(self, row, rows):
+        raise NotImplementedError
+
+    clear = row
 
     @property
     def elements(self) -> int:
@@ -69,7 +77,11 @@ class PlainCache:
     def recent_tokens(self, count: int):
         return None if self.tokens is None else self.tokens[:, -count:]
 
-    def extend(self, tokens):
+    def place(self, tokens, lengths, documents):
+        assert lengths is None
+        assert documents is None
+
+    def extend(self, tokens, rows=None):
         self.length += tokens.shape[1]
         self.tokens = tokens if self.tokens is None else torch.cat((self.tokens, tokens), 1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -29,9 +28,10 @@ from coterie.model.attention.backends import (
 from coterie.model.attention.backends.flash import FlashFunction
 from coterie.model.attention.backends.flex import definition
 from coterie.model.attention.backends.measured import MeasuredFunction
-from coterie.model.attention.mask import Mask, document_starts
+from coterie.model.attention.mask import Mask
 from coterie.model.attention.products import attend
 from coterie.model.attention.sparse import BlockPattern, DilatedPattern, StridedPattern
+from coterie.model.geometry import Geometry, document_starts
 
 HERE = [AutoBackend(), DenseBackend(), SDPABackend(), BlockedBackend()]
 MASKS = {
@@ -82,8 +82,9 @@ def runs(numbers):
         begin += length
 
 
-def starts_of(documents):
-    return None if documents is None else document_starts(documents)
+def where(queries, keys, documents=None):
+    starts = None if documents is None else document_starts(documents)
+    return Geometry(queries, keys, starts=starts)
 
 
 def oracle(query, keys, values, seen, scale=None):
@@ -127,7 +128,9 @@ def test_agrees_with_the_definition(backend, mask, queries, keys):
 def test_packed_documents_are_read_as_if_alone(backend, mask):
     inputs = draw(50, 50, heads=(2, 1))
     documents = documents_of([30, 1, 19], [5, 40, 5])
-    got = attend(*inputs, mask, starts=starts_of(documents), backend=backend)
+    got = attend(
+        *inputs, mask, where(*(each.shape[2] for each in inputs[:2]), documents), backend=backend
+    )
     expected = oracle(*inputs, table(mask, 50, 50, documents))
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     alone = [each[1:, :, 5:45] for each in inputs]
@@ -143,7 +146,9 @@ def test_gradients_are_those_of_the_definition(backend, mask, packed):
     inputs = [each.requires_grad_() for each in draw(40, 40)]
     documents = documents_of([25, 15], [3, 37]) if packed else None
     slope = torch.randn(2, 4, 40, 6, dtype=torch.float64)
-    got = attend(*inputs, mask, starts=starts_of(documents), backend=backend)
+    got = attend(
+        *inputs, mask, where(*(each.shape[2] for each in inputs[:2]), documents), backend=backend
+    )
     expected = oracle(*inputs, table(mask, 40, 40, documents))
     for one, other in zip(
         torch.autograd.grad(got, inputs, slope),
@@ -175,7 +180,8 @@ def test_a_run_of_latest_keys_is_enough(backend, queries, sinks, extra):
     whole = attend(*inputs, mask, backend=backend)
     first = max(total - queries - 8 - extra, sinks)
     cut = [torch.cat((each[:, :, :sinks], each[:, :, first:]), 2) for each in inputs[1:]]
-    got = attend(inputs[0], *cut, mask, first=first, backend=backend)
+    latest = Geometry(queries, cut[0].shape[2], sinks, first)
+    got = attend(inputs[0], *cut, mask, latest, backend=backend)
     torch.testing.assert_close(got, whole, rtol=0, atol=1e-12)
     torch.testing.assert_close(
         got, oracle(*inputs, table(mask, queries, total)), rtol=0, atol=1e-12
@@ -200,10 +206,10 @@ def test_dropout_leaves_the_mean_and_its_gradient(backend, packed):
     inputs = [each.requires_grad_() for each in draw(20, 20, (1, 1), (4, 4), batch=1)]
     rows = 400  # each drops other weights
     documents = documents_of([12, 8]) if packed else None
-    exact = attend(*inputs, Mask(9, 1), starts=starts_of(documents), backend=backend)
+    exact = attend(*inputs, Mask(9, 1), where(20, 20, documents), backend=backend)
     many = attend(
         *(each.expand(rows, -1, -1, -1) for each in inputs), Mask(9, 1), dropout=0.5,
-        starts=starts_of(None if documents is None else documents.expand(rows, -1)),
+        geometry=where(20, 20, None if documents is None else documents.expand(rows, -1)),
         backend=backend,
     )  # fmt: skip
     assert not torch.equal(many[0], many[1])
@@ -227,9 +233,8 @@ def test_dropped_weights_of_tiles_have_the_gradient_of_what_was_computed(monkeyp
 
 def pairs(mask, length, documents=None):
     """Return how many pairs the tiles of a call look at."""
-    call = products._prepared(*draw(length, length, (1, 1), (1, 1), batch=1), mask, 0)
-    if documents is not None:
-        call = replace(call, starts=documents)
+    one = draw(length, length, (1, 1), (1, 1), batch=1)
+    call = products.prepared(*one, mask, Geometry(length, length, starts=documents))
     plan = blocked.BlockedFunction().plan(call)
     return plan.share * length * length
 
@@ -267,15 +272,14 @@ def test_flex_sees_the_same(mask, packed):
     documents = documents_of([25, 15], [3, 37]) if packed else None
     queries = 40 if packed else 8
     seen = table(mask, queries, 40, documents)
-    call = products._prepared(*draw(queries, 40), mask, 0)
-    if documents is not None:
-        call = replace(call, starts=document_starts(documents))
+    call = products.prepared(*draw(queries, 40), mask, where(queries, 40, documents))
     cut = 40 - call.keys.shape[2]  # keys that no query sees are gone
     made = create_mask(definition(call), 2 if packed else 1, 1, queries, 40 - cut, device="cpu")
-    places = torch.cat((torch.arange(call.lead), torch.arange(call.lead + cut, 40)))
+    sinks = call.geometry.num_sinks
+    places = torch.cat((torch.arange(sinks), torch.arange(sinks + cut, 40)))
     assert torch.equal(made[:, 0], seen[:, :, places])
     if mask in (MASKS["sinks"], MASKS["blocks"]):  # torch takes seconds to trace each size
-        got = attend(*draw(queries, 40), mask, starts=starts_of(documents), backend=FlexBackend())
+        got = attend(*draw(queries, 40), mask, where(queries, 40, documents), backend=FlexBackend())
         torch.testing.assert_close(got, oracle(*draw(queries, 40), seen), rtol=0, atol=1e-12)
 
 
@@ -332,7 +336,7 @@ def test_flash_is_told_what_is_meant(window, queries, keys):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
     if queries == keys:
         documents = documents_of([30, 1, 9], [40])
-        got = attend(*inputs, Mask(window), starts=starts_of(documents), backend=StandIn())
+        got = attend(*inputs, Mask(window), where(queries, keys, documents), backend=StandIn())
         expected = oracle(*inputs, table(Mask(window), 40, 40, documents))
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
 
@@ -340,7 +344,8 @@ def test_flash_is_told_what_is_meant(window, queries, keys):
 def test_flash_says_what_it_cannot_do():
     with pytest.raises(MissingExtraError, match=r"coterie\[flash\]"):
         attend(*draw(4, 4), Mask(), backend=FlashBackend())
-    call, function = products._prepared(*draw(4, 4), Mask(), 0), FlashFunction(fixed, packed)
+    call = products.prepared(*draw(4, 4), Mask(), where(4, 4))
+    function = FlashFunction(fixed, packed)
     assert "runs on CUDA, not on cpu" in function.refuses(call)
     with pytest.raises(ValueError, match="knows windows, not “window 4, 2 sinks”"):
         FlashBackend().check(Mask(4, 2))
@@ -442,7 +447,7 @@ def test_the_automatic_choice_follows_sizes(queries, keys, mask, expected, monke
     monkeypatch.setattr(
         blocked.BlockedFunction, "compute", lambda self, plan: take("blocked", plan.call)
     )
-    call = products._prepared(*draw(queries, keys), mask, 0)
+    call = products.prepared(*draw(queries, keys), mask, where(queries, keys))
     AutoBackend().build()(call)
     assert taken == [expected]
 
@@ -450,7 +455,8 @@ def test_the_automatic_choice_follows_sizes(queries, keys, mask, expected, monke
 COMPILED = """
 import torch
 from coterie.model.attention.backends import BlockedBackend, blocked
-from coterie.model.attention.mask import Mask, document_starts
+from coterie.model.attention.mask import Mask
+from coterie.model.geometry import Geometry, document_starts
 from coterie.model.attention.products import attend
 
 blocked._TILE = 16
@@ -459,7 +465,8 @@ inputs = [torch.randn(2, heads, 24, 4).double().requires_grad_() for heads in (4
 documents = (torch.arange(24) // 15).expand(2, 24)
 
 def run(*each):
-    packed = attend(*each, Mask(9, 2), starts=document_starts(documents), backend=backend)
+    where = Geometry(24, 24, starts=document_starts(documents))
+    packed = attend(*each, Mask(9, 2), where, backend=backend)
     return packed * attend(*each, Mask(5), backend=backend)
 
 compiled = torch.compile(run, backend="aot_eager", fullgraph=True)

@@ -39,9 +39,9 @@ def tiny(name: str) -> DecoderSettings:
     """Return a preset's model at its tiny scale."""
     model = load_settings(RunSettings, preset_layers(name, "tiny")).settings.model
     changed: dict[str, Any] = {"vocab_size": 60}
-    if model.structure is not None:
-        ids = {tag: index for index, tag in enumerate(sorted(set(model.structure.tags().values())))}
-        changed["structure"] = model.structure.with_ids(ids)
+    tags = sorted({tag for each in model.additive for tag in each.tags().values()})
+    ids = {tag: index for index, tag in enumerate(tags)}
+    changed["additive"] = tuple(each.with_ids(ids) for each in model.additive)
     return model.model_copy(update=changed)
 
 

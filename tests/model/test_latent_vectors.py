@@ -9,8 +9,8 @@ from torch import Tensor
 from coterie.foundation.errors import CoterieError
 from coterie.model import count
 from coterie.model.attention import LatentVectorAttention
-from coterie.model.attention.mask import document_starts
 from coterie.model.context import ForwardContext
+from coterie.model.geometry import document_starts
 from coterie.model.position import RotaryPosition, Rotation, Span
 
 CHANNELS = 6

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from coterie.model import DecoderSettings, count
 from coterie.model.attention import LatentAttention
-from coterie.model.attention.mask import document_starts
 from coterie.model.context import ForwardContext
+from coterie.model.geometry import document_starts
 from coterie.model.position import RotaryPosition, Rotation, Span
 
 transformers = pytest.importorskip("transformers", reason="the test extra brings it")
@@ -301,7 +301,7 @@ def test_decoding_never_builds_keys_of_heads(make_decoder, plain_cache, draw_tok
         tokens[:, :10], context=ForwardContext(cache=cache)
     )  # the prompt is read in the plain form
     monkeypatch.setattr(
-        "coterie.model.attention.mla.LatentAttentionPart._raise",
+        "coterie.model.attention.mla.LatentAttentionPart._up_project",
         lambda *call: pytest.fail("raised"),
     )
     decoder(tokens[:, 10:11], context=ForwardContext(cache=cache))

@@ -15,8 +15,8 @@ from torch import nn
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model import Decoder, DecoderSettings
+from coterie.model.geometry import text_lengths
 from coterie.model.position import RotaryPosition, Span
-from coterie.model.position.rotary import document_lengths
 from coterie.model.position.scaling import Scaling, YarnScaling
 
 with warnings.catch_warnings():
@@ -210,7 +210,8 @@ def test_packed_documents_are_turned_as_if_alone(kind, layout):
     lengths = [(5, 40), (20, 3, 22), (45,)]
     at = torch.stack([torch.cat([torch.arange(n) for n in row]) for row in lengths])
     x = torch.randn(3, 45, 2, 16)
-    packed = part.rotation(Span(0, 45, x.device, at))(x)
+    span = Span(0, 45, x.device, at, text_lengths=text_lengths(at, None))
+    packed = part.rotation(span)(x)
     for row, parts in enumerate(lengths):
         start = 0
         for length in parts:
@@ -223,7 +224,7 @@ def test_packed_documents_are_turned_as_if_alone(kind, layout):
 
 def test_lengths_of_documents():
     at = torch.tensor([[0, 1, 2, 0, 0, 1], [3, 4, 0, 1, 2, 3]])
-    assert document_lengths(at).tolist() == [[3, 3, 3, 1, 2, 2], [5, 5, 4, 4, 4, 4]]
+    assert text_lengths(at, None).tolist() == [[3, 3, 3, 1, 2, 2], [5, 5, 4, 4, 4, 4]]
 
 
 @every_scaling

@@ -33,7 +33,7 @@ FILES = [
 ]
 NEEDS: dict[str, dict[str, Any]] = {k: v for file in FILES for k, v in file["needs"].items()}
 VARIANTS = {k: v for file in FILES for k, v in file["variants"].items()}
-STRUCTURE = VARIANTS["structure"]["structure"]
+STRUCTURE = VARIANTS["structure"]["additive"]
 # Not on this machine, or with times that a test must not wait for; back ends have tests of theirs.
 LEFT_OUT = {"flash", "flex", "measured"}
 NUMBERS: dict[str, list[Any]] = {
@@ -113,7 +113,7 @@ def packs(number: int) -> st.SearchStrategy[list[dict[str, Any]]]:
 
 CUSTOM: dict[str, st.SearchStrategy[Any]] = {
     "experts": st.integers(1, 2).flatmap(packs),
-    "structure": st.just(STRUCTURE),
+    "additive": st.just(STRUCTURE),
 }
 
 

@@ -47,7 +47,7 @@ def test_yinghub():
     assert (moe.experts_per_token, moe.capacity) == (2, 1.5)
     assert moe.router.select.kind == "dynamic"
     assert (moe.router.noise.kind, moe.router.noise.std) == ("gaussian", 0.1)
-    assert set(model.structure.kinds) == {"speaker", "scene", "stage"}
+    assert set(model.additive[0].kinds) == {"speaker", "scene", "stage"}
     assert (model.block_layout.kind, model.block_layout.gate) == ("parallel", "channel")
     assert (model.dropout.kind, model.dropout.rate) == ("structured", 0.2)
     assert model.dropout.size > 1  # block-wise

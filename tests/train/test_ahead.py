@@ -12,12 +12,14 @@ from coterie.model import DecoderSettings
 from coterie.tokenizer.characters import Characters
 from coterie.train import RunSettings, train
 from coterie.train.events import StepDone
-from coterie.train.session import fill_structure_ids
+from coterie.train.session import fill_tag_ids
 
 TAGS = {"speaker": {"opening": "<S>", "closing": "</S>", "follow": "name", "bound": 4}}
 TAGGED = "".join(
     f"<S>{'king' if n % 3 else 'fool'}</S>\n{n} and {n} is {n + n}.\n" for n in range(150)
 )
+
+BRACKETS = {"opening": "[", "closing": "]"}
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def tagged(tiny, tmp_path) -> RunSettings:
         data={"source": str(source)},
         tokenizer={"kind": "characters", "special_tokens": ["<S>", "</S>"]},
         model={
-            "structure": {"kinds": TAGS}, "ahead": {"depth": 1}, "stochastic_depth": 0.2,
+            "additive": [{"kind": "structure", "kinds": TAGS}], "ahead": {"depth": 1},
+            "stochastic_depth": 0.2,
             "block_layout": {"kind": "parallel", "gate": "channel"},
             "dropout": {"kind": "structured", "rate": 0.1, "size": 4},
         },
@@ -55,7 +58,7 @@ def test_a_run_trains_resumes_and_writes_with_all_of_it(tagged, new_run):
 
     loaded = load_model(run.path)
     decoder, tokenizer = loaded.decoder, loaded.tokenizer
-    assert decoder.settings.structure.kinds["speaker"].opening_id == tokenizer.encode("<S>")[0]
+    assert decoder.settings.additive[0].kinds["speaker"].opening_id == tokenizer.encode("<S>")[0]
     engine = Engine(decoder, tokenizer)
     texts = [
         engine.generate("<S>king</S>\n", SamplingSettings(max_tokens=30, seed=2, cache=kind)).text
@@ -66,22 +69,22 @@ def test_a_run_trains_resumes_and_writes_with_all_of_it(tagged, new_run):
 
 def test_tags_are_found_in_the_tokenizer_and_unknown_ones_refused(tagged):
     tokenizer = Characters(special_tokens=("<S>", "</S>")).build(["king fool"])
-    filled = fill_structure_ids(tagged, tokenizer).model.structure.kinds["speaker"]
+    filled = fill_tag_ids(tagged, tokenizer).model.additive[0].kinds["speaker"]
     assert tokenizer.decode([filled.opening_id]) == "<S>"
     assert tokenizer.decode([filled.closing_id]) == "</S>"
     without = Characters(special_tokens=("<SP>", "</SP>")).build(["king fool<S>/"])
     with pytest.raises(SettingsError, match=r"speaker.opening=“<S>” .* did you mean “<SP>”"):
-        fill_structure_ids(tagged, without)
+        fill_tag_ids(tagged, without)
     single = tagged.model_copy(
         update={
             "model": DecoderSettings.model_validate(
                 tagged.model.model_dump()
-                | {"structure": {"kinds": {"aside": {"opening": "[", "closing": "]"}}}}
+                | {"additive": [{"kind": "structure", "kinds": {"aside": BRACKETS}}]}
             )
         }
     )
     known = Characters().build(["[aside] well"])
-    kind = fill_structure_ids(single, known).model.structure.kinds["aside"]
+    kind = fill_tag_ids(single, known).model.additive[0].kinds["aside"]
     assert known.decode([kind.opening_id, kind.closing_id]) == "[]"
     with pytest.raises(SettingsError, match="is no single token"):
-        fill_structure_ids(single, Characters().build(["no brackets"]))
+        fill_tag_ids(single, Characters().build(["no brackets"]))

@@ -148,7 +148,7 @@ def _canonical_position(settings: DecoderSettings) -> Position:
         return position.model_copy(update={"scaling": scaling.model_copy(update=factors)})
     channels = {plan.attention.channels(settings.width) for plan in settings.plans()}
     if isinstance(scaling, NTKScaling) and len(channels) == 1:
-        theta = scaling.base(position.theta, position.turned(channels.pop()))
+        theta = scaling.base(position.theta, position.rotated(channels.pop()))
         return position.model_copy(update={"theta": theta, "scaling": NoScaling()})
     return position
 

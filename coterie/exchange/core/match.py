@@ -41,7 +41,7 @@ _PHRASES = {
     "position.fraction": "rotary positions on {} of each head",
     "position.scaling.kind": "the {} scaling of its positions",
     "position.scaling.logit_factor": "the factor {} of its positions on all logits",
-    "structure": "its embedding of structure",
+    "additive": "its additive embeddings",
     "block_layout.kind": "its {} layout of attention and feed-forward part",
     "ahead": "its heads for further tokens",
     "value": "its value head",

@@ -106,7 +106,7 @@ def _rotated_rows(
     """
     assert isinstance(settings.position, RotaryPosition)
     channels = attention.channels(settings.width)
-    rotated = settings.position.turned(channels)
+    rotated = settings.position.rotated(channels)
     if isinstance(attention, LatentAttention):
         latents = attention.kv_rank
         if part in ("query", "query_up"):

@@ -159,7 +159,7 @@ def write_rope(model: Canonical, channels: int) -> dict[str, Any]:
     rotary = model.rotary
     scaling = rotary.scaling
     values: dict[str, Any] = {
-        "rope.dimension_count": rotary.turned(channels),
+        "rope.dimension_count": rotary.rotated(channels),
         "rope.freq_base": float(rotary.theta),
     }
     if isinstance(scaling, LinearScaling):
@@ -192,5 +192,5 @@ def rope_factors(model: Canonical, channels: int) -> dict[str, Tensor]:
     rotary = model.rotary
     if not isinstance(rotary.scaling, Llama3Scaling):
         return {}
-    factors = _factors(rotary.scaling, rotary.theta, rotary.turned(channels))
+    factors = _factors(rotary.scaling, rotary.theta, rotary.rotated(channels))
     return {FACTORS: factors.to(torch.float32)}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from coterie.model.geometry import Rows
+
 
 class Buffer:
     """Positions of one tensor [B, K, S, C] in their order, appended in place.
@@ -27,11 +29,24 @@ class Buffer:
         return self._used
 
     def append(self, new: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K S C"]:
-        """Add T positions and return all of them; the answer is a slice of the room."""
+        """Add T positions and return all of them, a slice of the room."""
         end = self._used + new.shape[2]
         if self._held is None or self._held.shape[2] < end:
             self._held = self._larger(new, end)
         self._held[:, :, self._used : end] = new
+        self._used = end
+        return self._held[:, :, :end]
+
+    def put(self, new: Float[Tensor, "B K T C"], rows: Rows) -> Float[Tensor, "B K S C"]:
+        """Write each row's new positions where they belong; return as many as the longest has.
+
+        Slots beyond a row's last position hold zeros, or what stood there before.
+        """
+        end = max(rows.totals)
+        if self._held is None or self._held.shape[2] < end:
+            self._held = self._larger(new, end)
+        row, place, position = rows.real
+        self._held[row, :, position] = new[row, :, place]
         self._used = end
         return self._held[:, :, :end]
 
@@ -41,7 +56,7 @@ class Buffer:
         while room < needed:
             room *= 2
         batch, heads, _, channels = like.shape
-        larger = like.new_empty(batch, heads, room, channels)
+        larger = like.new_zeros(batch, heads, room, channels)
         if self._held is not None:
             larger[:, :, : self._used] = self._held[:, :, : self._used]
         return larger
@@ -60,6 +75,14 @@ class Buffer:
         self._held, self._used = None, 0
         if rest is not None and rest.shape[2]:
             self.append(rest)
+
+    def row(self, row: int) -> Buffer:
+        """Return a copy of one row of the batch."""
+        other = Buffer(self._room)
+        other._used = self._used
+        if self._held is not None:
+            other._held = self._held[row : row + 1].clone()
+        return other
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
@@ -14,6 +15,7 @@ from coterie.generate.cache.buffer import Buffer
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import CacheSpec
+from coterie.model.geometry import KeyLayout, Rows
 
 
 class FullCacheSettings(Settings):
@@ -37,6 +39,9 @@ class FullCacheSettings(Settings):
         return SummaryLayerCache() if spec.summaries else FullLayerCache(self.room)
 
 
+_FROM_THE_START = KeyLayout()
+
+
 class FullLayerCache:
     """Keys and values of one layer, all of them.
 
@@ -49,10 +54,17 @@ class FullLayerCache:
         self._values = Buffer(room)
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
-        """Add T positions; return all positions so far and the place of the first, 0."""
-        return self._keys.append(keys), self._values.append(values), 0
+        self,
+        keys: Float[Tensor, "B K T C"],
+        values: Float[Tensor, "B J T E"],
+        rows: Rows | None = None,
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+        """Add T positions and return all so far; position p of a row is at slot p."""
+        if rows is None:
+            return self._keys.append(keys), self._values.append(values), _FROM_THE_START
+        all_keys, all_values = self._keys.put(keys, rows), self._values.put(values, rows)
+        at = torch.arange(all_keys.shape[2], device=keys.device).expand(len(rows.past), -1)
+        return all_keys, all_values, KeyLayout(positions=at)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""

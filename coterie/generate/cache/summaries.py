@@ -7,12 +7,16 @@ such layers: what is left out of it, the layer could not do without.
 
 from __future__ import annotations
 
+from copy import copy
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache.buffer import Buffer
+from coterie.model.geometry import KeyLayout, Rows
 
 _FIRST_ROOM = 16
+_BUFFERS = ("_keys", "_values", "_summary_keys", "_summary_values")
 
 
 class SummaryLayerCache:
@@ -22,12 +26,37 @@ class SummaryLayerCache:
         self._keys, self._values = Buffer(_FIRST_ROOM), Buffer(_FIRST_ROOM)
         self._summary_keys, self._summary_values = Buffer(_FIRST_ROOM), Buffer(_FIRST_ROOM)
         self._forgotten = 0
+        self._rows: list[SummaryLayerCache] | None = None  # once rows have read unequally much
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
-        """Add T positions; return all that are not summarised, and the place of the first."""
-        return self._keys.append(keys), self._values.append(values), self._forgotten
+        self,
+        keys: Float[Tensor, "B K T C"],
+        values: Float[Tensor, "B J T E"],
+        rows: Rows | None = None,
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+        """Add T positions; return all that are not summarised."""
+        assert rows is None, "rows that differ are appended one by one"
+        layout = KeyLayout(start_position=self._forgotten)
+        return self._keys.append(keys), self._values.append(values), layout
+
+    def row(self, row: int, rows: int) -> SummaryLayerCache:
+        """Return the cache of one row of `rows`; from the first such call on each has its own."""
+        if self._rows is None:
+            self._rows = [self._alone(number) for number in range(rows)]
+            self.clear()
+        return self._rows[row]
+
+    def _alone(self, row: int) -> SummaryLayerCache:
+        other = copy(self)
+        for name in _BUFFERS:
+            setattr(other, name, getattr(self, name).row(row))
+        return other
+
+    def clear(self) -> None:
+        """Forget everything but the caches of single rows."""
+        for buffer in self._buffers():
+            buffer.forget(len(buffer))
+        self._forgotten = 0
 
     def summarise(
         self, count: int, keys: Float[Tensor, "B K L C"], values: Float[Tensor, "B J L E"]
@@ -46,13 +75,16 @@ class SummaryLayerCache:
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""
+        if self._rows is not None:
+            self._rows = [self._rows[row]._alone(0) for row in rows.tolist()]
         for buffer in self._buffers():
             buffer.select(rows)
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes, summaries and single positions."""
-        return sum(buffer.nbytes for buffer in self._buffers())
+        own = sum(buffer.nbytes for buffer in self._buffers())
+        return own + sum(each.nbytes for each in self._rows or ())
 
     def _buffers(self) -> tuple[Buffer, ...]:
-        return self._keys, self._values, self._summary_keys, self._summary_values
+        return tuple(getattr(self, name) for name in _BUFFERS)

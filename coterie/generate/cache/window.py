@@ -22,7 +22,9 @@ from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
+from coterie.generate.cache.uneven import UnevenWindow
 from coterie.model import CacheSpec
+from coterie.model.geometry import KeyLayout, Rows
 
 _FIRST_ROOM = 256
 _SPARE, _LEAST_SPARE = 8, 32
@@ -65,31 +67,57 @@ class WindowLayerCache:
 
     def __init__(self, window: int, sinks: int = 0) -> None:
         assert window >= 1
-        self._sinks = sinks
+        self._window, self._sinks = window, sinks
         self._length = 0  # positions seen so far
         self._keys = _Latest(window)
         self._values = _Latest(window)
         self._first: tuple[Tensor, Tensor] | None = None  # keys and values of the sinks
+        self._rows: UnevenWindow | None = None  # once rows have read unequally much
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"]
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], int]:
-        """Add T positions; return them after up to w − 1 earlier ones, and the first's place.
+        self,
+        keys: Float[Tensor, "B K T C"],
+        values: Float[Tensor, "B J T E"],
+        rows: Rows | None = None,
+    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+        """Add T positions; return them after up to w − 1 earlier ones.
 
         Where sinks are kept they come before the others. They and the run are then either the text
-        from its beginning (the place is 0), or the run begins after a gap.
+        from its beginning, or the run begins after a gap.
         """
+        if rows is not None:
+            if self._rows is None:
+                self._rows = self._uneven(keys, values)
+            return self._rows.append(keys, values, rows)
         if self._sinks and self._length < self._sinks:
             self._keep_sinks(keys, values)
         self._length += keys.shape[2]
         run_keys, run_values = self._keys.append(keys), self._values.append(values)
         first = self._length - run_keys.shape[2]
         if self._first is None or first == 0:
-            return run_keys, run_values, first
+            return run_keys, run_values, KeyLayout(start_position=first)
         before = min(first, self._sinks)
         joined_keys = torch.cat((self._first[0][:, :, :before], run_keys), dim=2)
         joined_values = torch.cat((self._first[1][:, :, :before], run_values), dim=2)
-        return joined_keys, joined_values, first if first > self._sinks else 0
+        gap = first > self._sinks
+        layout = KeyLayout(self._sinks, first) if gap else KeyLayout()
+        return joined_keys, joined_values, layout
+
+    def _uneven(self, keys: Tensor, values: Tensor) -> UnevenWindow:
+        """Return what is kept as a window whose rows may differ."""
+        held = self._keys.latest(keys), self._values.latest(values)
+        count = held[0].shape[2]
+        at = torch.arange(self._length - count, self._length, device=keys.device)
+        if self._first is not None:
+            more = min(self._first[0].shape[2], self._length - count)
+            held = tuple(
+                torch.cat((first[:, :, :more], run), 2)
+                for first, run in zip(self._first, held, strict=True)
+            )
+            at = torch.cat((torch.arange(more, device=keys.device), at))
+        self._keys, self._values, self._first = _Latest(1), _Latest(1), None
+        positions = at.expand(keys.shape[0], -1)
+        return UnevenWindow(self._window, self._sinks, held[0], held[1], positions)
 
     def _keep_sinks(self, keys: Tensor, values: Tensor) -> None:
         """Take what is missing of the sinks from new positions."""
@@ -106,6 +134,8 @@ class WindowLayerCache:
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""
+        if self._rows is not None:
+            self._rows.select(rows)
         self._keys.select(rows)
         self._values.select(rows)
         if self._first is not None:
@@ -116,7 +146,8 @@ class WindowLayerCache:
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         first = 0 if self._first is None else sum(each.nbytes for each in self._first)
-        return self._keys.nbytes + self._values.nbytes + first
+        uneven = 0 if self._rows is None else self._rows.nbytes
+        return self._keys.nbytes + self._values.nbytes + first + uneven
 
 
 class _Latest:
@@ -145,6 +176,12 @@ class _Latest:
         self._held[:, :, middle : self._end] = new
         self._start = max(self._end - self._keep, self._start)
         return self._held[:, :, begin : self._end]
+
+    def latest(self, like: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K n C"]:
+        """Return the positions kept; `like` gives the type where there are none yet."""
+        if self._held is None:
+            return like[:, :, :0]
+        return self._held[:, :, max(self._end - self._keep, self._start) : self._end]
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.model.attention.mask_settings import MaskSettings
-from coterie.model.attention.products import attend
+from coterie.model.attention.products import attend, with_past
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
 from coterie.model.norm import Norm
@@ -150,23 +150,20 @@ class GroupedAttentionPart(Part):
         context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
         """Let each token read the tokens before it."""
-        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
         heads = (*x.shape[:2], -1, self.channels)
         query = self._normalised(F.linear(x, self.query, self.query_bias), self.query_norm)
         keys = self._normalised(F.linear(x, self.key, self.key_bias), self.key_norm)
         values = F.linear(x, self.value, self.value_bias).view(heads).transpose(1, 2)
         scale = self.channels**-0.5
-        if rotate is not None:
-            query, keys = rotate(query), rotate(keys)
-            scale *= rotate.logit_scale
+        if (rotation := context.rotation) is not None:
+            query, keys = rotation(query), rotation(keys)
+            scale *= rotation.logit_scale
         # Under autocast norms answer in float32; the products want one type.
         query = query.to(values.dtype).transpose(1, 2)
         keys = keys.to(values.dtype).transpose(1, 2)
-        first = 0
-        if cache is not None:
-            keys, values, first = cache.append(keys, values)
+        keys, values, geometry = with_past(keys, values, context)
         mixed = attend(
-            query, keys, values, self.mask, first=first, starts=starts,
+            query, keys, values, self.mask, geometry,
             dropout=self.dropout if self.training else 0.0, scale=scale, backend=self.backend,
         )  # fmt: skip
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,6 +33,7 @@ from coterie.model.attention.chunks import Chunks, DocumentChunks, RowChunks
 from coterie.model.cache import CacheSpec, SummaryCache
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
+from coterie.model.geometry import Rows
 from coterie.model.part import Part
 from coterie.model.position import Rotation
 
@@ -167,7 +168,7 @@ class LatentVectorAttentionPart(Part):
         context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
         """Let each token read the summaries of earlier chunks and the tokens of its own."""
-        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
+        rotate, cache = context.rotation, context.kv_cache
         heads = (*x.shape[:2], -1, self.channels)
         query = F.linear(x, self.query, self.query_bias).view(heads)
         keys = F.linear(x, self.key, self.key_bias).view(heads)
@@ -176,48 +177,101 @@ class LatentVectorAttentionPart(Part):
             query, keys = rotate(query), rotate(keys)
         keys = keys.transpose(1, 2)
         scale = self.channels**-0.5 * (1.0 if rotate is None else rotate.logit_scale)
-        past = None
-        if cache is not None:
-            assert isinstance(cache, SummaryCache), "the cache was not built from this layer's keep"
-            held = cache.summaries()
-            past = None if held is None else _Summaries(*held)
-            keys, values, _ = cache.append(keys, values)
-        chunks = self._chunks(keys.shape[2], x, starts)
-        # Without a cache nobody reads the last chunk's summaries.
-        finished = chunks.number - 1 if cache is None else keys.shape[2] // self.chunk
-        keys, values = chunks.spread(keys), chunks.spread(values)
-        new = None
-        if finished:
-            latents = self._turned_latents(chunks.ends(finished), x, rotate) * scale
-            new = self._summarise(latents, keys[:, :, :finished], values[:, :, :finished])
-        mixed = self._read(chunks, query.transpose(1, 2) * scale, keys, values, past, new)
-        if isinstance(cache, SummaryCache) and new is not None:
-            cache.summarise(finished * self.chunk, new.keys, new.values)
+        query = query.transpose(1, 2) * scale
+        alike = context.document_starts is None and context.rows is None
+        latents = self._rotated_latents(1 if alike else len(x), x.shape[1], rotate) * scale
+        if cache is None:
+            chunks = self._chunks(x, context.document_starts)
+            mixed = self._chunked(chunks, query, keys, values, latents)
+        else:
+            assert isinstance(cache, SummaryCache), "the cache was not built from this layer's spec"
+            mixed = self._cached(cache, context.rows, query, keys, values, latents)
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)
 
-    def _chunks(self, positions: int, x: Tensor, starts: Tensor | None) -> Chunks:
-        """Return how the given positions, the last of which are those of `x`, make chunks."""
+    def _chunks(self, x: Tensor, starts: Tensor | None) -> Chunks:
+        """Return how the tokens make chunks."""
         if starts is not None:
             return DocumentChunks(starts, self.chunk)
-        return RowChunks(positions, x.shape[1], self.chunk, x.device)
+        return RowChunks(x.shape[1], x.shape[1], self.chunk, x.device)
 
-    def _turned_latents(
-        self, ends: Int[Tensor, "b n"], x: Tensor, rotate: Rotation | None
-    ) -> Float[Tensor, "b K n L C"]:
-        """Return the latents as they stand at the last tokens of chunks; one row serves all rows.
+    def _chunked(
+        self,
+        chunks: Chunks,
+        query: Float[Tensor, "B H T C"],
+        keys: Float[Tensor, "B K S C"],
+        values: Float[Tensor, "B K S C"],
+        latents: Float[Tensor, "b T K L C"],
+    ) -> Float[Tensor, "B H T C"]:
+        """Attend to chunks of text that are read at once."""
+        keys, values = chunks.spread(keys), chunks.spread(values)
+        # Nobody reads the last chunk's summaries.
+        new = self._summaries_of(chunks, chunks.number - 1, latents, keys, values)
+        return self._read(chunks, query, keys, values, None, new)
 
-        Args:
-            ends: the places of those tokens among the new ones, in one row or in each.
-            x: the new tokens.
-            rotate: turns by the new tokens' positions.
+    def _cached(
+        self,
+        cache: SummaryCache,
+        rows: Rows | None,
+        query: Float[Tensor, "B H T C"],
+        keys: Float[Tensor, "B K T C"],
+        values: Float[Tensor, "B K T C"],
+        latents: Float[Tensor, "b T K L C"],
+    ) -> Float[Tensor, "B H T C"]:
+        """Attend to the past too; rows that finish chunks at different times are read one by one.
+
+        The running chunk's keys and values are added to the cache, and chunks that are finished
+        are exchanged for their summaries.
         """
-        latents = self.latents.flatten(0, 1)
-        if rotate is None:
-            turned = latents.expand(*ends.shape, -1, -1)
-        else:
-            rows = torch.arange(len(ends), device=ends.device)[:, None]
-            turned = rotate(latents.expand(len(ends), x.shape[1], -1, -1))[rows, ends]
-        return turned.unflatten(2, self.latents.shape[:2]).transpose(1, 2)
+        if rows is None:
+            return self._one_after_the_past(cache, query, keys, values, latents)
+        mixed = torch.zeros_like(query)
+        latents = latents.expand(len(rows.lengths), *latents.shape[1:])
+        for row, past in enumerate(rows.past):
+            one = slice(row, row + 1)
+            for start, stop, document in rows.pieces(row):
+                held = cache.row(row, len(rows.lengths))
+                if document == past + start:  # no token sees the document before
+                    held.clear()
+                q, k, v = (each[one, :, start:stop] for each in (query, keys, values))
+                own = latents[one, start:stop]
+                mixed[one, :, start:stop] = self._one_after_the_past(held, q, k, v, own)
+        return mixed
+
+    def _one_after_the_past(
+        self, cache: SummaryCache, query: Tensor, keys: Tensor, values: Tensor, latents: Tensor
+    ) -> Tensor:
+        """Attend in rows that have read equally much."""
+        held = cache.summaries()
+        past = None if held is None else _Summaries(*held)
+        keys, values, _ = cache.append(keys, values)
+        chunks = RowChunks(keys.shape[2], query.shape[2], self.chunk, query.device)
+        finished = keys.shape[2] // self.chunk
+        keys, values = chunks.spread(keys), chunks.spread(values)
+        new = self._summaries_of(chunks, finished, latents, keys, values)
+        mixed = self._read(chunks, query, keys, values, past, new)
+        if new is not None:
+            cache.summarise(finished * self.chunk, new.keys, new.values)
+        return mixed
+
+    def _rotated_latents(
+        self, rows: int, length: int, rotate: Rotation | None
+    ) -> Float[Tensor, "b T K L C"]:
+        """Return the latents as they stand at each token; one row serves rows that are alike."""
+        latents = self.latents.flatten(0, 1).expand(rows, length, -1, -1)
+        if rotate is not None:
+            latents = rotate(latents)
+        return latents.unflatten(2, self.latents.shape[:2])
+
+    def _summaries_of(
+        self, chunks: Chunks, finished: int, latents: Tensor, keys: Tensor, values: Tensor
+    ) -> _Summaries | None:
+        """Return the summaries of the first chunks; None where none is finished."""
+        if not finished:
+            return None
+        ends = chunks.ends(finished)
+        rows = torch.arange(len(ends), device=ends.device)[:, None]
+        standing = latents.expand(len(ends), *latents.shape[1:])[rows, ends].transpose(1, 2)
+        return self._summarise(standing, keys[:, :, :finished], values[:, :, :finished])
 
     def _summarise(
         self,

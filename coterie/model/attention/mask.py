@@ -117,14 +117,3 @@ def merged(ranges: list[Range]) -> list[Range]:
         else:
             found.append((start, stop))
     return found
-
-
-def document_starts(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Return the place in its row of the first token of each token's document.
-
-    Documents are runs of one number; two tokens are of one document when their starts are equal.
-    """
-    at = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return at.where(begins, 0).cummax(dim=1).values

@@ -1,12 +1,12 @@
-"""Multi-head latent attention: keys and values of all heads are raised from one small latent.
+"""Multi-head latent attention: keys and values of all heads come from one small latent.
 
 DeepSeek-V2, arXiv:2405.04434 §2.1; DeepSeek-V3, arXiv:2412.19437 §2.1.1. A token is compressed to a
-latent c of L channels and to a rotary key of R channels; head h raises c to a key without position
-of N channels and to a value of E channels:
+latent c of L channels and to a rotary key of R channels; head h projects c up to a key without
+position of N channels and to a value of E channels:
 
-    logit(t, s) = (qₕ(t)·Uₕ c(s) + rₕ(t)·k(s)) / sqrt(N + R)      answer(t) = Σₛ weight · Vₕ c(s)
+    logit(t, s) = (qₕ(t)·Uₕ c(s) + rₕ(t)·k(s)) / sqrt(N + R)      output(t) = Σₛ weight · Vₕ c(s)
 
-where rₕ and k are turned by their positions. A cache keeps c and k alone. Because Uₕ and Vₕ are
+where rₕ and k are rotated by their positions. A cache keeps c and k alone. Because Uₕ and Vₕ are
 linear they can change sides, (Uₕᵀ qₕ)·c and Vₕ (Σₛ weight · c): this absorbed form, which decoding
 uses, never builds keys and values of heads. Optionally each head has a rotary key of its own.
 """
@@ -16,15 +16,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coterie.model.attention.mask_settings import Mask, MaskSettings
-from coterie.model.attention.products import attend
+from coterie.model.attention.mask_settings import MaskSettings
+from coterie.model.attention.products import attend, with_past
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
+from coterie.model.geometry import Geometry, narrowed
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.part import Part
 from coterie.model.position import Rotation
@@ -39,16 +40,16 @@ class LatentAttention(MaskSettings):
     query_rank: int | None = Field(
         default=None, ge=1, description="channels of the queries' own latent; None: not compressed"
     )
-    nope_dim: int = Field(ge=1, description="channels of a head's queries and keys left unturned")
-    rope_dim: int = Field(ge=1, description="channels of a head's queries and keys that are turned")
+    nope_dim: int = Field(ge=1, description="channels of a head's queries and keys left unrotated")
+    rope_dim: int = Field(ge=1, description="rotated channels of a head's queries and keys")
     value_dim: int | None = Field(
         default=None, ge=1, description="channels of a head's values; None: as `nope_dim`"
     )
     rotary_key: Literal["shared", "per_head"] = Field(
-        default="shared", description="one turned key for all heads, or one for each"
+        default="shared", description="one rotated key for all heads, or one for each"
     )
     latent_norm: Norm | None = Field(
-        default=RMSNorm(), description="normalises both latents before they are raised; None: not"
+        default=RMSNorm(), description="normalises both latents before they are up-projected"
     )
     bias: bool = Field(
         default=False, description="biases where a token is compressed and on the output"
@@ -58,7 +59,7 @@ class LatentAttention(MaskSettings):
     )
     absorb: bool | None = Field(
         default=None,
-        description="never raise the latents of keys and values; None: where that costs less",
+        description="never project the latents of keys and values up; None: where that costs less",
     )
 
     @property
@@ -68,7 +69,7 @@ class LatentAttention(MaskSettings):
 
     @property
     def rotary_keys(self) -> int:
-        """How many turned keys a position has."""
+        """How many rotated keys a position has."""
         return 1 if self.rotary_key == "shared" else self.heads
 
     def channels(self, width: int) -> int:
@@ -117,7 +118,7 @@ class LatentAttention(MaskSettings):
 class LatentAttentionPart(Part):
     """Compresses tokens to latents and rotary keys; attends by raising them, or without.
 
-    Rows of the matrices: `query` and `query_up` hold for each head its N unturned and R turned
+    Rows of the matrices: `query` and `query_up` hold for each head its N unrotated and R rotated
     channels, `kv_down` the latent and then the rotary keys, `kv_up` for each head N of the key and
     E of the value.
     """
@@ -161,25 +162,22 @@ class LatentAttentionPart(Part):
         context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
         """Let each token read the tokens before it."""
-        rotate, cache, starts = context.rotation, context.kv_cache, context.document_starts
-        unturned, turned = self._queries(x, rotate)
+        rotate = context.rotation
+        nope, rotated = self._queries(x, rotate)
         latents, rotary = self._compress(x, rotate)
-        first = 0
-        if cache is not None:
-            latents, rotary, first = cache.append(latents, rotary)
-            latents, rotary, first = narrowed(self.mask, latents, rotary, first, x.shape[1])
-        scale = (unturned.shape[-1] + turned.shape[-1]) ** -0.5
+        latents, rotary, geometry = with_past(latents, rotary, context)
+        geometry, (latents, rotary) = narrowed(geometry, self.mask, latents, rotary)
+        scale = (nope.shape[-1] + rotated.shape[-1]) ** -0.5
         if rotate is not None:
             scale *= rotate.logit_scale
         if self.absorbs(x.shape[1], latents.shape[2]):
-            seen = self._visible(x.shape[1], latents.shape[2], first, starts, x.device)
-            mixed = self._absorbed(unturned * scale, turned * scale, latents, rotary, seen)
+            seen = self._visible(geometry, x.device)
+            mixed = self._absorbed(nope * scale, rotated * scale, latents, rotary, seen)
         else:
-            keys, values = self._raise(latents, rotary)
+            keys, values = self._up_project(latents, rotary)
             mixed = attend(
-                torch.cat((unturned, turned), -1), keys, values, self.mask, first=first,
-                starts=starts, dropout=self._dropout, scale=scale,
-                backend=self.settings.backend,
+                torch.cat((nope, rotated), -1), keys, values, self.mask, geometry,
+                dropout=self._dropout, scale=scale, backend=self.settings.backend,
             )  # fmt: skip
         return F.linear(mixed.transpose(1, 2).flatten(2), self.output, self.output_bias)
 
@@ -191,12 +189,13 @@ class LatentAttentionPart(Part):
         sizes = self.settings
         if sizes.absorb is not None:
             return sizes.absorb
-        # Multiplications. Plain: raise every latent, multiply with keys and values of all heads.
-        # Absorbed: lower the queries, raise the answers, multiply with latents and rotary keys.
-        raised = sizes.heads * (sizes.nope_dim + sizes.value_channels) * sizes.kv_rank
+        # Multiplications. Plain: project latents up, multiply with keys and values of all heads.
+        # Absorbed: project queries down and outputs up, multiply with latents and rotary keys.
+        up_projection = sizes.heads * (sizes.nope_dim + sizes.value_channels) * sizes.kv_rank
         heads = new * seen * sizes.heads
-        plain = seen * raised + heads * (sizes.nope_dim + sizes.rope_dim + sizes.value_channels)
-        absorbed = new * raised + heads * (2 * sizes.kv_rank + sizes.rope_dim)
+        heads_work = sizes.nope_dim + sizes.rope_dim + sizes.value_channels
+        plain = seen * up_projection + heads * heads_work
+        absorbed = new * up_projection + heads * (2 * sizes.kv_rank + sizes.rope_dim)
         return new < seen and absorbed < plain
 
     @property
@@ -206,7 +205,7 @@ class LatentAttentionPart(Part):
     def _queries(
         self, x: Float[Tensor, "B T D"], rotate: Rotation | None
     ) -> tuple[Float[Tensor, "B H T N"], Float[Tensor, "B H T R"]]:
-        """Return the unturned and the turned part of the queries."""
+        """Return the unrotated and the rotated part of the queries."""
         sizes = self.settings
         if self.query is not None:
             query = F.linear(x, self.query)
@@ -216,15 +215,15 @@ class LatentAttentionPart(Part):
             latent = F.linear(x, self.query_down, self.query_down_bias)
             query = F.linear(_normed(self.query_norm, latent), self.query_up)
         query = query.unflatten(-1, (sizes.heads, sizes.nope_dim + sizes.rope_dim))
-        unturned, turned = query.split((sizes.nope_dim, sizes.rope_dim), -1)
+        nope, rotated = query.split((sizes.nope_dim, sizes.rope_dim), -1)
         if rotate is not None:
-            turned = rotate(_copied(turned))
-        return unturned.transpose(1, 2), turned.transpose(1, 2)
+            rotated = rotate(_copied(rotated))
+        return nope.transpose(1, 2), rotated.transpose(1, 2)
 
     def _compress(
         self, x: Float[Tensor, "B T D"], rotate: Rotation | None
     ) -> tuple[Float[Tensor, "B 1 T L"], Float[Tensor, "B J T R"]]:
-        """Return all that is kept of tokens: latents after their norm, rotary keys turned."""
+        """Return all that is kept of tokens: latents after their norm, rotary keys rotated."""
         sizes = self.settings
         both = F.linear(x, self.kv_down, self.kv_down_bias)
         latents, rotary = both.split((sizes.kv_rank, both.shape[-1] - sizes.kv_rank), -1)
@@ -233,20 +232,20 @@ class LatentAttentionPart(Part):
             rotary = rotate(_copied(rotary))
         return _normed(self.kv_norm, latents).unsqueeze(1), rotary.transpose(1, 2)
 
-    def _raise(
+    def _up_project(
         self, latents: Float[Tensor, "B 1 S L"], rotary: Float[Tensor, "B J S R"]
     ) -> tuple[Float[Tensor, "B H S C"], Float[Tensor, "B H S E"]]:
         """Return keys and values of every head."""
         sizes = self.settings
-        raised = F.linear(latents[:, 0], self.kv_up).unflatten(-1, (sizes.heads, -1))
-        unturned, values = raised.transpose(1, 2).split((sizes.nope_dim, sizes.value_channels), -1)
+        both = F.linear(latents[:, 0], self.kv_up).unflatten(-1, (sizes.heads, -1))
+        nope, values = both.transpose(1, 2).split((sizes.nope_dim, sizes.value_channels), -1)
         rotary = rotary.expand(-1, sizes.heads, -1, -1)
-        return torch.cat((unturned, rotary), -1), values
+        return torch.cat((nope, rotary), -1), values
 
     def _absorbed(
         self,
-        unturned: Float[Tensor, "B H T N"],
-        turned: Float[Tensor, "B H T R"],
+        nope: Float[Tensor, "B H T N"],
+        rotated: Float[Tensor, "B H T R"],
         latents: Float[Tensor, "B 1 S L"],
         rotary: Float[Tensor, "B J S R"],
         seen: Bool[Tensor, "*B T S"] | None,
@@ -256,10 +255,10 @@ class LatentAttentionPart(Part):
         Queries come scaled; `seen` is which positions each of them sees, None: all.
         """
         sizes = self.settings
-        raised = self.kv_up.unflatten(0, (sizes.heads, -1))
-        to_key, to_value = raised.split((sizes.nope_dim, sizes.value_channels), 1)
-        lowered = torch.matmul(unturned, to_key)
-        logits = _products(lowered, latents.mT) + _products(turned, rotary.mT)
+        up_projected = self.kv_up.unflatten(0, (sizes.heads, -1))
+        to_key, to_value = up_projected.split((sizes.nope_dim, sizes.value_channels), 1)
+        lowered = torch.matmul(nope, to_key)
+        logits = _products(lowered, latents.mT) + _products(rotated, rotary.mT)
         if seen is not None:
             logits = logits.masked_fill(~seen, -torch.inf)
         kind = torch.promote_types(logits.dtype, torch.float32)
@@ -268,45 +267,12 @@ class LatentAttentionPart(Part):
             weights = F.dropout(weights, self._dropout)
         return torch.matmul(_products(weights, latents), to_value.mT)
 
-    def _visible(
-        self, new: int, seen: int, first: int, starts: Tensor | None, device: torch.device
-    ) -> Bool[Tensor, "*B T S"] | None:
-        """Return which of the positions given each of the new ones sees; None: all of them."""
-        if starts is not None:
-            at = torch.arange(seen, device=device) - starts
-            same = starts[:, :, None] == starts[:, None, :]
-            return (self.mask.visible(at, at) & same)[:, None]
-        if new == 1 and self.mask.sparse is None:
+    def _visible(self, geometry: Geometry, device: torch.device) -> Bool[Tensor, "*B T S"] | None:
+        """Return which of the keys each query sees, the heads' place kept free; None: all."""
+        if not geometry.per_row and geometry.num_queries == 1 and self.mask.sparse is None:
             return None  # what a lone query does not see was cut off
-        at = _positions(self.mask, seen, first, device)
-        return self.mask.visible(at[seen - new :], at)
-
-
-def narrowed(
-    mask: Mask, keys: Tensor, values: Tensor, first: int, new: int
-) -> tuple[Tensor, Tensor, int]:
-    """Return of what a cache handed out that which its `new` last positions can see.
-
-    As a cache hands it out: the sinks before the run where there is a gap between them.
-    """
-    if mask.window is None:
-        return keys, values, first
-    lead = mask.sinks if first else 0
-    cut = keys.shape[2] - lead - (new + mask.window - 1)
-    if cut <= 0 or first + cut <= mask.sinks:
-        return keys, values, first
-    latest = [each[:, :, lead + cut :] for each in (keys, values)]
-    if mask.sinks:
-        held = (each[:, :, : mask.sinks] for each in (keys, values))
-        latest = [torch.cat(pair, 2) for pair in zip(held, latest, strict=True)]
-    return latest[0], latest[1], first + cut
-
-
-def _positions(mask: Mask, seen: int, first: int, device: torch.device) -> Int[Tensor, " S"]:
-    """Return the positions of what a cache handed out."""
-    lead = mask.cache_spec().sinks if first else 0
-    run = torch.arange(first, first + seen - lead, device=device)
-    return torch.cat((torch.arange(lead, device=device), run)) if lead else run
+        seen = geometry.visible(self.mask, device)
+        return seen[:, None] if geometry.per_row else seen
 
 
 def _products(rows: Float[Tensor, "B H T C"], matrix: Tensor) -> Tensor:
@@ -317,7 +283,7 @@ def _products(rows: Float[Tensor, "B H T C"], matrix: Tensor) -> Tensor:
 
 
 def _normed(norm: nn.Module | None, latent: Tensor) -> Tensor:
-    """Normalise; under autocast norms answer in float32, but what follows wants one type."""
+    """Normalise; under autocast norms return float32, but what follows wants one type."""
     return latent if norm is None else norm(latent).to(latent.dtype)
 
 

@@ -1,24 +1,35 @@
 """The products of attention: one call for every kind of attention, mask and back end.
 
-The T queries are always the last T positions. What cannot be seen is cut off and what cannot matter
-is dropped from the mask before a back end is asked, so that each can tell from the call alone what
-it has to hide.
+What no query can see is cut off and what cannot matter is dropped from the mask before a back end
+is asked, so that each can tell from the call alone what it has to hide.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.settings import kind_of
 from coterie.model.attention.backends import AutoBackend, BackendSettings, Call
 from coterie.model.attention.mask import Mask
+from coterie.model.context import ForwardContext
+from coterie.model.geometry import Geometry, narrowed
 
 _AUTO = AutoBackend()
+
+
+def with_past(
+    keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"], context: ForwardContext
+) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], Geometry]:
+    """Return the keys and values of the new tokens with those of the past, and where they stand."""
+    number = keys.shape[2]
+    if context.kv_cache is None:
+        return keys, values, Geometry(number, number, starts=context.document_starts)
+    keys, values, layout = context.kv_cache.append(keys, values, context.rows)
+    return keys, values, Geometry.of(number, keys.shape[2], layout, context.rows)
 
 
 def attend(
@@ -26,9 +37,8 @@ def attend(
     keys: Float[Tensor, "B K S C"],
     values: Float[Tensor, "B K S E"],
     mask: Mask,
+    geometry: Geometry | None = None,
     *,
-    first: int = 0,
-    starts: Int[Tensor, "B T"] | None = None,
     dropout: float = 0.0,
     scale: float | None = None,
     backend: BackendSettings = _AUTO,
@@ -36,13 +46,12 @@ def attend(
     """Return softmax(scale · q·kᵀ)·v over the positions that each query may see.
 
     Args:
-        query: of the last T positions.
-        keys: of S ≥ T positions; head h of the queries reads head h // (H / K).
+        query: of T positions; head h of the queries reads head h // (H / K) of the keys.
+        keys: of S ≥ T positions.
         values: of the same positions.
         mask: which positions see which.
-        first: the absolute position of the run that the keys are of. Where it is not 0 and the
-            mask has a window and sinks, the sinks stand before the run and `first` ≥ sinks.
-        starts: where each position's document begins, where rows hold several; S is T then.
+        geometry: where queries and keys stand; None: the keys are positions 0 … S − 1 and the
+            queries the last of them.
         dropout: share of the weights set to zero.
         scale: factor on the products of queries and keys; None: 1 / sqrt(C).
         backend: what computes them.
@@ -50,12 +59,10 @@ def attend(
     Raises:
         UserError: the back end cannot compute this; the message says why and what can.
     """
-    call = _prepared(query, keys, values, mask, first)
-    if starts is not None:
-        assert query.shape[2] == keys.shape[2], "documents cannot be read through a cache"
-        call = replace(call, starts=starts)
-    scale = query.shape[3] ** -0.5 if scale is None else scale
-    call = replace(call, dropout=dropout, scale=scale)
+    geometry = geometry or Geometry(query.shape[2], keys.shape[2])
+    call = prepared(query, keys, values, mask, geometry)
+    factor = float(query.shape[3]) ** -0.5 if scale is None else scale
+    call = replace(call, dropout=dropout, scale=factor)
     function = backend.build()
     reason = function.refuses(call)
     if reason is not None:
@@ -64,30 +71,11 @@ def attend(
     return function(call)
 
 
-def _prepared(query: Tensor, keys: Tensor, values: Tensor, mask: Mask, first: int) -> Call:
+def prepared(query: Tensor, keys: Tensor, values: Tensor, mask: Mask, where: Geometry) -> Call:
     """Return the call with the keys cut to what can be seen and the mask to what can matter."""
-    lead = mask.cache_spec().sinks if first else 0
-    run = keys.shape[2] - lead
-    assert first >= lead, "the run of keys begins within the sinks that stand before it"
-    if mask.window is not None:
-        skipped = run - query.shape[2] - mask.window + 1
-        if not first:
-            # The sinks are the run's own first positions: what lies between may go.
-            lead = mask.sinks if skipped > mask.sinks else 0
-            skipped = skipped if skipped > mask.sinks else 0
-            first, run = lead, run - lead
-            skipped -= lead
-        if skipped > 0:
-            keys, values = (_without(each, lead, skipped) for each in (keys, values))
-            first, run = first + skipped, run - skipped
-    mask = mask.within(run)
-    if first == lead:
-        first = lead = 0
-    return Call(query, keys, values, mask, lead, first, None, 0.0, 1.0)
-
-
-def _without(each: Tensor, start: int, count: int) -> Tensor:
-    """Return keys or values without the `count` ones from `start` on."""
-    if not start:
-        return each[:, :, count:]
-    return torch.cat((each[:, :, :start], each[:, :, start + count :]), dim=2)
+    where, (keys, values) = narrowed(where, mask, keys, values)
+    if not where.ragged:
+        mask = mask.within(where.num_keys - where.num_sinks)
+        if where.num_sinks and where.start_position == where.num_sinks:
+            where = replace(where, num_sinks=0, start_position=0)
+    return Call(query, keys, values, mask, where, 0.0, 1.0)

@@ -132,7 +132,10 @@ class NgramEmbeddingPart(EmbeddingPart):
 
     def _with_past(self, tokens: Tensor, recent: Tensor | None) -> Tensor:
         """Put the `lookback` ids before the tokens: what was read, padding before that."""
-        known = tokens if recent is None else torch.cat((recent[:, -self.lookback :], tokens), 1)
+        if recent is not None:
+            recent = recent[:, -self.lookback :]
+            recent = recent.where(recent >= 0, self.padding_id)
+        known = tokens if recent is None else torch.cat((recent, tokens), 1)
         if self.lookback == 0:
             return tokens
         missing = self.lookback + tokens.shape[1] - known.shape[1]

@@ -1,7 +1,8 @@
 """How a token knows where it stands: a closed union, one file per idea.
 
-A position module answers two questions for the positions of a `Span`: what is added to the tokens'
-embeddings (`embed`) and how queries and keys are turned (`rotation`); either may be nothing. Its
+A position module says two things of the positions of a `Span`: what is added to the tokens'
+vectors (it is an additive embedding) and how queries and keys are rotated (`rotation`); either may
+be nothing. Its
 `limit` is the number of positions it can name, None where that is unbounded.
 """
 

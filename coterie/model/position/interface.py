@@ -20,13 +20,33 @@ class Span:
         start: the first token's position.
         length: how many tokens there are.
         device: where they are.
-        at: the position of each token where several documents share a row, each from 0.
+        at: the place of each token in its document, where rows differ or hold several.
+        given: positions that take the place of those counted.
+        text_lengths: how many tokens the document of each token has so far, where rows differ or
+            hold several and it matters.
+        last: the place of each row's last token among the new ones, −1 where it has none; None:
+            the last place.
     """
 
     start: int
     length: int
     device: torch.device
     at: Int[Tensor, "B T"] | None = None
+    given: Int[Tensor, "B T"] | None = None
+    text_lengths: Int[Tensor, "B T"] | None = None
+    last: Int[Tensor, " B"] | None = None
+
+    @property
+    def positions(self) -> Int[Tensor, "B T"] | None:
+        """The position of each token; None: `start`, `start + 1`, … in every row."""
+        return self.at if self.given is None else self.given
+
+    @property
+    def begins(self) -> Int[Tensor, "B T"] | None:
+        """Where each token's document begins among the new tokens, below 0 where it did before."""
+        if self.at is None:
+            return None
+        return torch.arange(self.length, device=self.device) - self.at
 
 
 @dataclass(frozen=True)
@@ -58,10 +78,12 @@ class PositionPart(Part):
     limit: int | None = None
     stable: int | None = None
 
-    def embed(self, span: Span) -> Float[Tensor, "*B T D"] | None:
-        """Return what is added to the embeddings of the span's tokens."""
-        return None
+    def vectors(
+        self, tokens: Int[Tensor, "B T"], span: Span, state: Tensor | None = None
+    ) -> tuple[Float[Tensor, "*B T D"] | None, None]:
+        """Return what is added to the tokens' vectors, as an additive embedding does."""
+        return None, None
 
     def rotation(self, span: Span) -> Rotation | None:
-        """Return how queries and keys of the span's tokens are turned."""
+        """Return how queries and keys of the span's tokens are rotated."""
         return None

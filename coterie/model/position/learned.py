@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -49,17 +49,20 @@ class LearnedPositionPart(PositionPart):
         self.weight = nn.Parameter(torch.empty(context, width))
         self.initial_std = {} if settings.std is None else {"weight": settings.std}
 
-    def embed(self, span: Span) -> Float[Tensor, "*B T D"]:
+    def vectors(
+        self, tokens: Int[Tensor, "B T"], span: Span, state: Tensor | None = None
+    ) -> tuple[Float[Tensor, "*B T D"], None]:
         """Return the vectors of the span's positions.
 
         Raises:
             UserError: the text is longer than the context.
         """
-        stop = span.start + span.length if span.at is None else int(span.at.max()) + 1
+        at = span.positions
+        stop = span.start + span.length if at is None else int(at.max()) + 1
         if stop > self.weight.shape[0]:
             raise UserError(
                 f"The text has {stop} tokens, but this model has learned positions for "
                 f"{self.weight.shape[0]}.",
                 hint="Shorten the text, or give the model a larger context and train it.",
             )
-        return self.weight[span.start : stop] if span.at is None else self.weight[span.at]
+        return self.weight[span.start : stop] if at is None else self.weight[at], None

@@ -68,7 +68,7 @@ def _grouped(
     channels = attention.channels(settings.width)
     position = settings.position
     assert isinstance(position, RotaryPosition)
-    reordered = position.turned(channels) if interleaved else 0
+    reordered = position.rotated(channels) if interleaved else 0
     entries = []
     for ours, theirs in _GROUPED.items():
         rotated = reordered if ours in ("query", "key") else 0

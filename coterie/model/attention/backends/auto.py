@@ -55,7 +55,7 @@ class AutoFunction:
         if on_cpu and keys <= _SHORT:
             return self._dense(call)
         # Elsewhere, planning for documents would wait for the device.
-        if queries > 1 and (on_cpu or call.starts is None):
+        if queries > 1 and (on_cpu or not call.geometry.per_row):
             plan = self._blocked.plan(call)
             if plan.share < _SHARE or queries * keys >= _LARGE:
                 return self._blocked.compute(plan)

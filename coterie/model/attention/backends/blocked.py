@@ -84,14 +84,17 @@ class Plan:
     _biases: dict[tuple[int, Range], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        call = self.call
+        call, where = self.call, self.call.geometry
         length, step = call.query.shape[2], call.mask.tile(_TILE)
-        earlier = call.stop - length
+        earlier = 0 if where.ragged else where.stop - length
         # Tiles begin where the mask's own blocks do, so that each needs as few of them as can be.
         cuts = [0, *range(step - earlier % step, length, step), length]
         for start, stop in pairwise(cuts):
-            ranges = self._ranges(start + earlier, stop + earlier)
-            self.tiles.append(_Tile(start, stop, tuple(self._places(ranges))))
+            if where.ragged:  # rows need different keys; all are looked at
+                pieces = [(0, where.num_keys)]
+            else:
+                pieces = self._places(self._ranges(start + earlier, stop + earlier))
+            self.tiles.append(_Tile(start, stop, tuple(pieces)))
 
     @property
     def share(self) -> float:
@@ -101,7 +104,7 @@ class Plan:
 
     def _ranges(self, start: int, stop: int) -> list[Range]:
         """Return the positions that the queries at positions from `start` to `stop` need."""
-        starts, mask = self.call.starts, self.call.mask
+        starts, mask = self.call.geometry.starts, self.call.mask
         if starts is None:
             return mask.ranges(start, stop)
         compiling = torch.compiler.is_compiling()  # sizes must not follow from values then
@@ -117,37 +120,28 @@ class Plan:
 
     def _places(self, ranges: list[Range]) -> list[Range]:
         """Return where in the keys the positions of ranges are, as far as they were given."""
-        lead, first = self.call.lead, self.call.first
-        shift = first - lead
-        found = [(start, min(stop, lead)) for start, stop in ranges]
+        sinks, first = self.call.geometry.num_sinks, self.call.geometry.start_position
+        shift = first - sinks
+        found = [(start, min(stop, sinks)) for start, stop in ranges]
         return merged(found + [(max(a, first) - shift, b - shift) for a, b in ranges])
 
     def bias(self, tile: _Tile) -> Tensor:
-        """Return the additive mask of a tile: [t, n], or [B, t, n] with documents."""
-        call, mask = self.call, self.call.mask
-        repeats = call.starts is None and mask.relative and not call.lead and len(tile.pieces) == 1
+        """Return the additive mask of a tile: [t, n], or [B, t, n] where rows differ."""
+        call, where = self.call, self.call.geometry
+        repeats = call.mask.relative and not where.per_row and not where.num_sinks
+        repeats = repeats and len(tile.pieces) == 1
         repeats = repeats and not torch.compiler.is_compiling()  # its graphs share nothing
         start, stop = tile.pieces[0]
         key = (tile.stop - tile.start, (start - tile.start, stop - tile.start))
         if repeats and key in self._biases:
             return self._biases[key]
-        device, earlier = call.query.device, call.stop - call.query.shape[2]
-        queries = torch.arange(tile.start + earlier, tile.stop + earlier, device=device)
+        device = call.query.device
         places = _joined([torch.arange(a, b, device=device) for a, b in tile.pieces], 0)
-        keys = places if call.first == call.lead else self._positions(places)
-        if call.starts is None:
-            bias = hiding(mask.visible(queries, keys), call.query.dtype)
-        else:
-            starts, begins = call.starts[:, tile.start : tile.stop], call.starts[:, keys]
-            visible = mask.visible(queries - starts, keys - begins)
-            bias = hiding(visible & (starts[:, :, None] == begins[:, None]), call.query.dtype)
+        seen = where.visible(call.mask, device, slice(tile.start, tile.stop), places)
+        bias = hiding(seen, call.query.dtype)
         if repeats:
             self._biases[key] = bias
         return bias
-
-    def _positions(self, places: Tensor) -> Tensor:
-        lead, shift = self.call.lead, self.call.first - self.call.lead
-        return torch.where(places < lead, places, places + shift)
 
     def weights(self, tile: _Tile, query: Tensor, keys: Tensor) -> Tensor:
         """Return the softmax of a tile's scores, [B · K, G · t, n]."""

@@ -22,6 +22,7 @@ from coterie.model.attention.backends.interface import (
     shared_heads,
 )
 from coterie.model.attention.mask import Mask
+from coterie.model.geometry import Geometry
 
 _REMEMBERED = 256 * 256
 """Masks of up to so many elements are kept for the next layer; larger ones are made anew."""
@@ -53,7 +54,7 @@ class DenseFunction:
         keys = shared_heads(call.keys, call.groups).flatten(0, 1)
         values = shared_heads(call.values, call.groups).flatten(0, 1)
         bias = additive(call)
-        if call.starts is None:
+        if not call.geometry.per_row:
             scores = torch.baddbmm(bias, query, keys.mT, alpha=call.scale)
         else:
             scores = torch.bmm(query, keys.mT) * call.scale
@@ -70,11 +71,11 @@ _FUNCTION = DenseFunction()
 def additive(call: Call) -> Tensor:
     """Return the mask to be added to scores: 0 where a key is seen, −∞ where not."""
     size = call.query.shape[2] * call.keys.shape[2]
-    if call.starts is not None or size > _REMEMBERED or torch.compiler.is_compiling():
+    if call.geometry.per_row or size > _REMEMBERED or torch.compiler.is_compiling():
         return hiding(call.visible(), call.query.dtype)
     return _remembered(
-        call.mask, call.query.shape[2], call.keys.shape[2], call.lead, call.first,
-        call.query.dtype, call.query.device,
+        call.mask, call.query.shape[2], call.keys.shape[2], call.geometry.num_sinks,
+        call.geometry.start_position, call.query.dtype, call.query.device,
     )  # fmt: skip
 
 
@@ -90,12 +91,11 @@ def _remembered(
     mask: Mask,
     queries: int,
     keys: int,
-    lead: int,
-    first: int,
+    num_sinks: int,
+    start_position: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
     with torch.inference_mode(False):  # made while generating, it must serve training as well
-        run = torch.arange(first, first + keys - lead, device=device)
-        at = torch.cat((torch.arange(lead, device=device), run))
-        return hiding(mask.visible(at[keys - queries :], at), dtype)
+        geometry = Geometry(queries, keys, num_sinks, start_position)
+        return hiding(geometry.visible(mask, device), dtype)

@@ -71,6 +71,8 @@ class FlashFunction:
                 f"flash-attn wants values as long as keys and at most {_CHANNELS} channels, not "
                 f"{query.shape[3]} and {values.shape[3]}; use attention.backend=sdpa"
             )
+        if call.geometry.ragged:
+            return "flash-attn does not read unequal rows through a cache here; use sdpa or auto"
         return _inexpressible(call.mask)
 
     def scores(self, call: Call) -> int:
@@ -85,13 +87,14 @@ class FlashFunction:
             "window_size": window,
         }  # fmt: skip
         inputs = [each.transpose(1, 2) for each in (call.query, call.keys, call.values)]
-        if call.starts is None:
+        starts = call.geometry.starts
+        if starts is None:
             # Fewer queries than keys: it takes them for the last positions, as we do.
             return self._fixed(*inputs, **words).transpose(1, 2)
-        bounds, longest = document_bounds(call.starts)
+        bounds, longest = document_bounds(starts)
         flat = [each.flatten(0, 1) for each in inputs]
         out = self._packed(*flat, bounds, bounds, longest, longest, **words)
-        return out.unflatten(0, call.starts.shape).transpose(1, 2)
+        return out.unflatten(0, starts.shape).transpose(1, 2)
 
 
 def document_bounds(starts: Tensor) -> tuple[Tensor, int]:

@@ -88,12 +88,13 @@ def _block_mask(call: Call) -> Any:
     if call.query.device.type == "cpu" and not torch.compiler.is_compiling():
         # All scores will be in memory anyway; looking up a table spares tracing each mask anew.
         table = call.visible()
-        if call.starts is None:
+        if not call.geometry.per_row:
             return _make(lambda batch, head, query, key: table[query, key], call)
         return _make(lambda batch, head, query, key: table[batch, 0, query, key], call)
-    if call.starts is not None or torch.compiler.is_compiling():
+    if call.geometry.per_row or torch.compiler.is_compiling():
         return _make(definition(call), call)
-    sizes = (call.query.shape[2], call.keys.shape[2], call.lead, call.first)
+    where = call.geometry
+    sizes = (where.num_queries, where.num_keys, where.num_sinks, where.start_position)
     remembered = _REMEMBERED.get((call.mask, *sizes, call.query.device))
     if remembered is None:
         while len(_REMEMBERED) >= _MOST:
@@ -105,7 +106,7 @@ def _block_mask(call: Call) -> Any:
 
 
 def _make(sees: Callable[..., Tensor], call: Call) -> Any:
-    batch = None if call.starts is None else call.starts.shape[0]
+    batch = call.query.shape[0] if call.geometry.per_row else None
     queries, keys = call.query.shape[2], call.keys.shape[2]
     return _torch_flex().create_block_mask(sees, batch, None, queries, keys, str(call.query.device))
 
@@ -115,13 +116,28 @@ def definition(call: Call) -> Callable[..., Tensor]:
 
     Both are lambdas: torch looks at how many arguments are written down, which wrapping would hide.
     """
-    mask, starts, lead, shift = call.mask, call.starts, call.lead, call.first - call.lead
-    earlier = call.stop - call.query.shape[2]
-    if starts is None:
+    mask, where, device = call.mask, call.geometry, call.query.device
+    if not where.per_row:
+        sinks, shift = where.num_sinks, where.start_position - where.num_sinks
+        earlier = where.stop - where.num_queries
         return lambda batch, head, query, key: mask.sees(
-            query + earlier, torch.where(key < lead, key, key + shift)
+            query + earlier, torch.where(key < sinks, key, key + shift)
+        )
+    starts, key_starts = where.document_starts()
+    queries_at, keys_at = where.queries_at(device), where.keys_at(device)
+    if starts is None or key_starts is None:
+        return lambda batch, head, query, key: mask.sees(
+            queries_at[batch, query], keys_at[batch, key]
+        )
+    if where.starts is not None:
+        return lambda batch, head, query, key: (
+            mask.sees(query - starts[batch, query], key - key_starts[batch, key])
+            & (starts[batch, query] == key_starts[batch, key])
         )
     return lambda batch, head, query, key: (
-        mask.sees(query - starts[batch, query], key - starts[batch, key])
-        & (starts[batch, query] == starts[batch, key])
+        mask.sees(
+            queries_at[batch, query] - starts[batch, query],
+            keys_at[batch, key] - key_starts[batch, key],
+        )
+        & (starts[batch, query] == key_starts[batch, key])
     )

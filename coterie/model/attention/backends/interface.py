@@ -1,4 +1,4 @@
-"""What every back end is handed, and what it answers.
+"""What every back end is handed, and what it returns.
 
 A back end's settings `check` a mask before anything is built and `build` the function; the function
 says in words what it cannot do (`refuses`) and otherwise takes a `Call`.
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.attention.mask import Mask
+from coterie.model.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,11 @@ class Call:
     """One product of attention: softmax(scale · q·kᵀ) · v over what the mask lets through.
 
     Attributes:
-        query: [B, H, T, C], of the last T positions.
-        keys: [B, K, S, C]; head h of the queries reads head h // (H / K).
+        query: [B, H, T, C]; head h reads head h // (H / K) of the keys.
+        keys: [B, K, S, C].
         values: [B, K, S, E].
-        mask: which positions see which .
-        lead: how many of the keys are the first positions of the text.
-        first: the position of the key after those, from which on positions follow each other.
-        starts: where each token's document begins in its row, where rows hold several; then the
-            keys are those of the queries' own positions.
+        mask: which positions see which.
+        geometry: where queries and keys stand.
         dropout: share of the weights set to zero.
         scale: factor on the products of queries and keys.
     """
@@ -38,9 +36,7 @@ class Call:
     keys: Float[Tensor, "B K S C"]
     values: Float[Tensor, "B K S E"]
     mask: Mask
-    lead: int
-    first: int
-    starts: Int[Tensor, "B T"] | None
+    geometry: Geometry
     dropout: float
     scale: float
 
@@ -48,11 +44,6 @@ class Call:
     def groups(self) -> int:
         """How many query heads share the keys of one head."""
         return self.query.shape[1] // self.keys.shape[1]
-
-    @property
-    def stop(self) -> int:
-        """The position after the last one."""
-        return self.first + self.keys.shape[2] - self.lead
 
     @property
     def differentiated(self) -> bool:
@@ -63,31 +54,17 @@ class Call:
     @property
     def causal(self) -> bool:
         """Whether nothing but the future is hidden."""
-        return self.mask.plain and self.starts is None
+        return self.mask.plain and not self.geometry.per_row
 
     @property
     def open(self) -> bool:
         """Whether nothing at all is hidden: one query that sees every key given."""
         return self.query.shape[2] == 1 and self.causal
 
-    def queries_at(self) -> Int[Tensor, " T"]:
-        """Return the positions of the queries."""
-        return torch.arange(self.stop - self.query.shape[2], self.stop, device=self.query.device)
-
-    def keys_at(self) -> Int[Tensor, " S"]:
-        """Return the positions of the keys."""
-        run = torch.arange(self.first, self.stop, device=self.query.device)
-        if not self.lead:
-            return run
-        return torch.cat((torch.arange(self.lead, device=self.query.device), run))
-
     def visible(self) -> Bool[Tensor, "*B1 T S"]:
-        """Return which keys each query sees: [T, S], or [B, 1, T, S] with documents."""
-        if self.starts is None:
-            return self.mask.visible(self.queries_at(), self.keys_at())
-        at = torch.arange(self.starts.shape[1], device=self.starts.device) - self.starts
-        same = self.starts[:, :, None] == self.starts[:, None, :]
-        return (self.mask.visible(at, at) & same)[:, None]
+        """Return which keys each query sees: [T, S], or [B, 1, T, S] where rows differ."""
+        seen = self.geometry.visible(self.mask, self.query.device)
+        return seen[:, None] if self.geometry.per_row else seen
 
 
 @runtime_checkable

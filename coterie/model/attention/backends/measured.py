@@ -1,8 +1,8 @@
 """The back end that was fastest when tried: each situation is timed once, on the device itself.
 
 A situation is what the time depends on: sizes (lengths rounded up to a power of two), type, device,
-mask, and whether documents, dropout and gradients are asked for. The winners can be read from
-`MeasuredBackend().build().chosen`. Back ends differ in rounding, so two runs that measure
+mask, and whether rows differ, weights are dropped and gradients asked for. The winners can be read
+from `MeasuredBackend().build().chosen`. Back ends differ in rounding, so two runs that measure
 differently are equal only up to that.
 """
 
@@ -56,7 +56,7 @@ class Situation:
     dtype: torch.dtype
     device: str
     mask: Mask
-    documents: bool
+    per_row: bool
     dropout: bool
     gradients: bool
 
@@ -67,7 +67,7 @@ class Situation:
         _, key_heads, keys, value_channels = call.values.shape
         return cls(
             batch, heads, key_heads, _rounded(queries), _rounded(keys), channels, value_channels,
-            call.query.dtype, str(call.query.device), call.mask, call.starts is not None,
+            call.query.dtype, str(call.query.device), call.mask, call.geometry.per_row,
             call.dropout > 0, call.differentiated,
         )  # fmt: skip
 

@@ -8,8 +8,9 @@ import torch
 from coterie.foundation.errors import SettingsError
 from coterie.generate.cache import FullCacheSettings
 from coterie.model import DecoderSettings
+from coterie.model.additive import StructureEmbedding
 from coterie.model.context import ForwardContext
-from coterie.model.embedding.structure import StructureSettings
+from coterie.model.position import Span
 
 KINDS = {
     "speaker": {"opening": "<S>", "closing": "</S>", "opening_id": 0, "closing_id": 1,
@@ -18,7 +19,7 @@ KINDS = {
               "follow": "count", "bound": 3},
     "stage": {"opening": "<D>", "closing": "</D>", "opening_id": 4, "closing_id": 5},
 }  # fmt: skip
-SETTINGS = StructureSettings.model_validate({"kinds": KINDS})
+SETTINGS = StructureEmbedding.model_validate({"kinds": KINDS})
 
 
 def by_hand(tokens: list[int]) -> list[list[object]]:
@@ -61,7 +62,7 @@ def assert_same_partition(states: torch.Tensor, expected: list[object]) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_states_are_those_of_a_reader_of_one_token_after_another(seed):
     roomy = {**KINDS, "speaker": KINDS["speaker"] | {"bound": 1 << 20}}  # no two names may meet
-    part = StructureSettings.model_validate({"kinds": roomy}).build(1)
+    part = StructureEmbedding.model_validate({"kinds": roomy}).build(1)
     tokens = draw(4, 60, seed)
     states, _ = part.states(tokens)
     assert int(states.min()) >= 0
@@ -77,12 +78,12 @@ def test_text_read_in_pieces_has_the_same_states(pieces):
     part = SETTINGS.build(8)
     tokens = draw(8, 40, 5)
     whole, end = part.states(tokens)
-    carried, found = None, []
+    state, found = None, []
     for piece in tokens.split(pieces, 1):
-        states, carried = part.states(piece, None, carried)
+        states, state = part.states(piece, None, state)
         found.append(states)
     assert torch.equal(torch.cat(found, 1), whole)
-    assert torch.equal(carried[..., :4], end[..., :4])
+    assert torch.equal(state[..., :4], end[..., :4])
 
 
 def test_states_begin_anew_with_each_document():
@@ -105,13 +106,13 @@ def test_the_vectors_of_all_kinds_are_added_up():
     torch.nn.init.normal_(part.weight)
     tokens = draw(2, 20, 1)
     states, _ = part.states(tokens)
-    added, _ = part(tokens)
+    added, _ = part.vectors(tokens, Span(0, 20, tokens.device))
     expected = sum(part.weight[states[..., kind]] for kind in range(3))
     torch.testing.assert_close(added, expected)
 
 
 def test_long_names_differ_by_their_first_tokens_and_by_what_follows():
-    part = StructureSettings.model_validate(
+    part = StructureEmbedding.model_validate(
         {"kinds": {"speaker": KINDS["speaker"] | {"bound": 1 << 20}}}
     ).build(1)
 
@@ -126,7 +127,7 @@ def test_long_names_differ_by_their_first_tokens_and_by_what_follows():
 
 
 STRUCTURED = {
-    "structure": {"kinds": KINDS},
+    "additive": [{"kind": "structure", "kinds": KINDS}],
     "attention": {"kind": "grouped", "heads": 2, "window": 4},
 }
 
@@ -159,16 +160,16 @@ def test_a_state_reaches_beyond_any_window(make_decoder):
 
 def test_tags_without_tokens_are_refused_when_they_are_needed(make_settings):
     speaker = {"opening": "<S>", "closing": "</S>"}
-    settings = make_settings(structure={"kinds": {"speaker": speaker}})
+    settings = make_settings(additive=[{"kind": "structure", "kinds": {"speaker": speaker}}])
     decoder = settings.build()
     with pytest.raises(SettingsError, match="tags are not known"):
         decoder(torch.zeros(1, 3, dtype=torch.long))
-    filled = settings.structure.with_ids({"<S>": 4, "</S>": 5})
+    filled = settings.additive[0].with_ids({"<S>": 4, "</S>": 5})
     assert (filled.kinds["speaker"].opening_id, filled.kinds["speaker"].closing_id) == (4, 5)
     again = DecoderSettings.model_validate(
-        settings.model_copy(update={"structure": filled}).model_dump()
+        settings.model_copy(update={"additive": (filled,)}).model_dump()
     )
-    assert again.structure == filled
+    assert again.additive == (filled,)
 
 
 @pytest.mark.parametrize(
@@ -181,4 +182,4 @@ def test_tags_without_tokens_are_refused_when_they_are_needed(make_settings):
 )
 def test_kinds_that_make_no_sense_are_refused(kinds, message):
     with pytest.raises(ValueError, match=message):
-        StructureSettings.model_validate({"kinds": kinds})
+        StructureEmbedding.model_validate({"kinds": kinds})

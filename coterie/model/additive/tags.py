@@ -30,7 +30,7 @@ class Trace(NamedTuple):
         opened: how many pairs have been opened in this document.
         named: whether a pair has been closed in this document.
         name: hash of the tokens of the last closed pair, in [0, 2³¹ − 1); 0 where none was.
-        carried: what a later piece needs: inside, opened, named and name, hash of the open pair
+        state: what a later piece needs: inside, opened, named and name, hash of the open pair
             and tokens since its opening.
     """
 
@@ -38,7 +38,7 @@ class Trace(NamedTuple):
     opened: Int[Tensor, "B K T"]
     named: Bool[Tensor, "B K T"]
     name: Int[Tensor, "B K T"]
-    carried: Int[Tensor, "B K 6"]
+    state: Int[Tensor, "B K 6"]
 
 
 def trace_tags(
@@ -46,7 +46,8 @@ def trace_tags(
     opening: Int[Tensor, " K"],
     closing: Int[Tensor, " K"],
     begins: Int[Tensor, "B T"] | None = None,
-    carried: Int[Tensor, "B K 6"] | None = None,
+    state: Int[Tensor, "B K 6"] | None = None,
+    last: Int[Tensor, " B"] | None = None,
 ) -> Trace:
     """Return where each token stands.
 
@@ -54,17 +55,21 @@ def trace_tags(
         tokens: ids.
         opening: id of each kind's opening tag.
         closing: id of each kind's closing tag.
-        begins: index of the first token of each token's document; None: all are one document.
-        carried: what the piece of text before this one left; None at the start of a text.
+        begins: index of the first token of each token's document, below 0 where it began in a piece
+            before; None: all are of the document that the state is of.
+        state: what the piece of text before this one left; None at the start of a text.
+        last: the index of each row's last token, −1 where it has none; None: the last one.
     """
     batch, length = tokens.shape
     at = torch.arange(length, device=tokens.device)
-    first = torch.zeros_like(at) if begins is None else begins[:, None]
-    if carried is None:
-        carried = tokens.new_zeros(batch, opening.shape[0], 6)
-    was_inside, was_opened, was_named, was_name, was_sum, was_since = (
-        each.unsqueeze(-1) for each in carried.unbind(-1)
-    )
+    first = torch.zeros_like(at) if begins is None else begins[:, None].clamp(min=0)
+    if state is None:
+        state = tokens.new_zeros(batch, opening.shape[0], 6)
+    before_all = [each.unsqueeze(-1) for each in state.unbind(-1)]
+    if begins is not None:  # a document that begins here knows nothing of the one before
+        continues = (begins < 0)[:, None]
+        before_all = [each.where(continues, 0) for each in before_all]
+    was_inside, was_opened, was_named, was_name, was_sum, was_since = before_all
     opens = tokens[:, None] == opening[:, None]
     closes = tokens[:, None] == closing[:, None]
 
@@ -84,13 +89,17 @@ def trace_tags(
     start = running.gather(-1, last_open.clamp(min=0)).where(here, -was_sum)
     partial = (running - start) % _PRIME
 
-    was_open = torch.cat((was_inside > 0, inside[..., :-1]), -1)
+    was_open = torch.cat((was_inside[..., :1] > 0, inside[..., :-1]), -1)
     was_open = torch.where(at == first, (was_inside > 0) & (at == 0), was_open)
     ended = _latest(closes & was_open, at)
     ends_here = ended >= first
     name = partial.gather(-1, ended.clamp(min=0)).where(ends_here, was_name)
     named = ends_here | (was_named > 0)
-    state = torch.stack((inside, opened, named, name, partial, since), -1)[:, :, -1]
+    states = torch.stack((inside, opened, named, name, partial, since), -1)
+    if last is None:
+        return Trace(inside, opened, named, name, states[:, :, -1])
+    at_last = last.clamp(min=0)[:, None, None, None].expand(-1, states.shape[1], 1, 6)
+    state = states.gather(2, at_last)[:, :, 0].where((last >= 0)[:, None, None], state)
     return Trace(inside, opened, named, name, state)
 
 

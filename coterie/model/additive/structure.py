@@ -3,7 +3,7 @@
 For each kind of structure (who speaks, which scene, a stage direction) a token has a state, and
 each state a vector that is added to the token's own, as BERT adds segment vectors (Devlin et al.
 2018, arXiv:1810.04805). A state depends on the tokens up to the token itself alone: generation
-carries it along in the cache, and it begins anew with each document.
+hands it on in the cache, and it begins anew with each document.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import Settings
+from coterie.model.additive.interface import AdditivePart, AdditiveSettings
+from coterie.model.additive.tags import Trace, mix, trace_tags
 from coterie.model.costs import Count, lookup
-from coterie.model.embedding.tags import Trace, mix, trace_tags
-from coterie.model.part import Part
+from coterie.model.position import Span
 
 
 class TagSettings(Settings):
@@ -57,8 +58,10 @@ class TagSettings(Settings):
         return {"inside": 2, "count": 2 * (self.bound + 1), "name": self.bound + 2}[self.follow]
 
 
-class StructureSettings(Settings):
-    """Settings of the structure embeddings."""
+class StructureEmbedding(AdditiveSettings):
+    """Settings of the structure embedding."""
+
+    kind: Literal["structure"] = "structure"
 
     kinds: dict[str, TagSettings] = Field(
         min_length=1, description="kinds of structure by name, such as speaker, scene and stage"
@@ -67,12 +70,12 @@ class StructureSettings(Settings):
     def tags(self) -> dict[str, str]:
         """Return every tag by the name of its setting, such as `speaker.opening`."""
         return {
-            f"{name}.{side}": tag
+            f"kinds.{name}.{side}": tag
             for name, kind in self.kinds.items()
             for side, tag in (("opening", kind.opening), ("closing", kind.closing))
         }
 
-    def with_ids(self, ids: Mapping[str, int]) -> StructureSettings:
+    def with_ids(self, ids: Mapping[str, int]) -> StructureEmbedding:
         """Return the settings with every tag's token filled in from a mapping of tags."""
         kinds = {
             name: kind.model_copy(
@@ -92,53 +95,52 @@ class StructureSettings(Settings):
         return lookup("structure", rows, width)
 
 
-class StructurePart(Part):
+class StructurePart(AdditivePart):
     """One table for the states of all kinds, one kind after the other."""
 
     roles = {"weight": "embedding"}
 
-    def __init__(self, settings: StructureSettings, width: int) -> None:
+    def __init__(self, settings: StructureEmbedding, width: int) -> None:
         super().__init__()
         self.kinds = tuple(settings.kinds.values())
         self.weight = nn.Parameter(torch.empty(sum(kind.states for kind in self.kinds), width))
         self.ids = [(kind.opening_id, kind.closing_id) for kind in self.kinds]
 
-    def forward(
+    def vectors(
         self,
         tokens: Int[Tensor, "B T"],
-        begins: Int[Tensor, "B T"] | None = None,
-        carried: Int[Tensor, "B K 6"] | None = None,
+        span: Span,
+        state: Int[Tensor, "B K 6"] | None = None,
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B K 6"]]:
-        """Return the sum of the vectors of each token's states, and what the next piece needs.
-
-        Args:
-            tokens: ids.
-            begins: index of the first token of each token's document; None: all are one document.
-            carried: what the piece of text before this one left; None at the start of a text.
+        """Return the sum of the vectors of each token's states, and what the next call needs.
 
         Raises:
             SettingsError: the tags' tokens are not known.
         """
-        states, carried = self.states(tokens, begins, carried)
-        return F.embedding(states, self.weight).sum(-2), carried
+        states, state = self.states(tokens, span.begins, state, span.last)
+        return F.embedding(states, self.weight).sum(-2), state
 
     def states(
-        self, tokens: Tensor, begins: Tensor | None = None, carried: Tensor | None = None
+        self,
+        tokens: Tensor,
+        begins: Tensor | None = None,
+        state: Tensor | None = None,
+        last: Tensor | None = None,
     ) -> tuple[Int[Tensor, "B T K"], Int[Tensor, "B K 6"]]:
         """Return the row of each token's state of each kind, and what the next piece needs."""
         opening, closing = self._ids(tokens.device).unbind(-1)
-        trace = trace_tags(tokens, opening, closing, begins, carried)
+        trace = trace_tags(tokens, opening, closing, begins, state, last)
         rows, before = [], 0
         for number, kind in enumerate(self.kinds):
             rows.append(before + _state(kind, trace, number))
             before += kind.states
-        return torch.stack(rows, -1), trace.carried
+        return torch.stack(rows, -1), trace.state
 
     def _ids(self, device: torch.device) -> Int[Tensor, "K 2"]:
         if any(None in pair for pair in self.ids):
             raise SettingsError(
                 "The tokens of the model's structure tags are not known.",
-                hint="Set opening_id and closing_id of each kind in model.structure, or build the "
+                hint="Set opening_id and closing_id of each kind in model.additive, or build the "
                 "model together with its tokenizer.",
             )
         return torch.tensor(self.ids, device=device)
