@@ -225,6 +225,7 @@ def describe(store: Store) -> dict[str, Any]:
         "skipped": manifest.skipped,
         "problems": list(manifest.problems),
         "notes": list(manifest.notes),
+        "clean": list(manifest.clean),
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from coterie.data.prepare import write_store
 from coterie.data.settings import DataSettings
 from coterie.data.sources import Sources, texts_of
-from coterie.data.split import Progress
+from coterie.data.split import OnProgress
 from coterie.data.store import Store, is_store, open_store
 from coterie.foundation.errors import StoreError
 from coterie.foundation.locks import own
@@ -25,7 +25,7 @@ def store_for(
     data: DataSettings,
     tokenizer: TokenizerSettings,
     cache_root: Path,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     notify: Callable[[str], None] = lambda message: None,
 ) -> Store:
     """Return the store of a run's data, preparing it into the cache if it is not there yet.

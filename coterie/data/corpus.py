@@ -65,7 +65,7 @@ def shakespeare(folder: Path | str = SHIPPED) -> list[Document]:
                 f" the checksum of {MANIFEST}.",
                 hint=_REPAIR,
             )
-        documents.append(Document(entry.name, text))
+        documents.append(Document(entry.name, text, source="shakespeare", language="en"))
     if start != len(texts):
         raise DataError(
             f"The shipped corpus is damaged: {folder / TEXTS} holds {len(texts):,} characters,"

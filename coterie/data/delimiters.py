@@ -163,7 +163,7 @@ def _choose(path: Path, trials: Sequence[_Trial], wanted: str | None, usual: str
         believed = wanted is None or [name.strip() for name in default.header] == [wanted]
         _refuse_hidden_fields(path, default, trials, believed=believed)
         return default
-    named = [trial for trial in several if wanted in map(str.strip, trial.header)]
+    named = [trial for trial in several if wanted in [*map(str.strip, trial.header)]]
     candidates = named or several
     if len(candidates) == 1 and (named or candidates[0].mostly_fits):
         return candidates[0]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from coterie.data.split import Piece
+from coterie.data.documents import Document, joined
+from coterie.data.split import Piece, Split
 from coterie.foundation.errors import TokenizerError
 from coterie.tokenizer.cuts import CUT_REACH
 from coterie.tokenizer.interface import Tokenizer
@@ -31,7 +32,7 @@ class Encoded:
     With a `problem` it stands for the document `name`, which cannot be encoded.
     """
 
-    split: str
+    split: Split
     starts: bool
     tokens: np.ndarray
     characters: int
@@ -76,28 +77,29 @@ def cut_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[Piece]
 
     A document that has no place to be cut for too long gives a piece with a problem.
     """
-    now, rest = Piece("", "", True), ""
+    held = Piece("train", Document("", ""))
     for piece in pieces:
-        if piece.starts or piece.split != now.split:
-            if rest:
-                yield replace(now, text=rest)
-            now, rest = piece, piece.text
-        elif now.problem:
+        if piece.starts or piece.split != held.split:
+            if held.text:
+                yield held
+            held = piece
+        elif held.problem:
             continue
         else:
-            rest += piece.text
-        begun = 0
-        for end in [*_cuts(rest, tokenizer), None]:
-            if len(rest[begun:end]) > tokenizer.longest_word:
-                now, rest = replace(now, text="", problem=_too_long(tokenizer)), ""
-                yield now
+            held = replace(held, document=joined([held.document, piece.document]))
+        begun, whole = 0, held.document
+        for end in [*_cuts(whole.text, tokenizer), None]:
+            if len(whole.text[begun:end]) > tokenizer.longest_word:
+                held = Piece(held.split, replace(whole, text="", spans=()), _too_long(tokenizer))
+                yield held
                 break
             if end is not None:
-                yield replace(now, text=rest[begun:end])
-                begun, now = end, replace(now, starts=False)
-        rest = rest[begun:]
-    if rest:
-        yield replace(now, text=rest)
+                yield replace(held, document=whole.cut(begun, end))
+                begun = end
+        else:
+            held = replace(held, document=whole.cut(begun))
+    if held.text:
+        yield held
 
 
 def _cuts(text: str, tokenizer: Tokenizer) -> Iterator[int]:
@@ -158,6 +160,6 @@ def _encode(piece: Piece, tokenizer: Tokenizer) -> Encoded:
         characters=len(piece.text),
         bytes=len(piece.text.encode("utf-8", "surrogatepass")),
         unknown=0 if unknown is None else int(np.count_nonzero(tokens == unknown)),
-        name=piece.name,
+        name=piece.document.name,
         problem=problem,
     )

@@ -40,7 +40,7 @@ def read_jsonl(path: Path, reading: Reading, tell: Tell) -> Rows:
         if chosen is None:
             wanted = reading.column or DEFAULT_COLUMN
             chosen = wanted if wanted in fields else _column_of_all(path, reading, wanted, tell)
-        yield from document_of(place, fields, chosen)
+        yield from document_of(path, place, fields, chosen)
 
 
 def _column_of_all(path: Path, reading: Reading, wanted: str, tell: Tell) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from coterie.data.split import SPLITS, tail_cut
+from coterie.data.split import SPLITS, Split, tail_cut
 from coterie.foundation.errors import StoreError
 from coterie.foundation.files import write_json_atomic
 from coterie.foundation.printable import printable
@@ -26,7 +26,6 @@ from coterie.foundation.settings import Settings
 FILE_NAME = "manifest.json"
 FORMAT = "coterie.store/1"
 
-Split = Literal["train", "valid"]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(ge=1, lt=1 << 63)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -100,16 +99,21 @@ class Manifest(_Record):
         default=(), strict=False, description="what was chosen that nobody asked for"
     )
 
+    clean: tuple[dict[str, Any], ...] = Field(
+        default=(), strict=False, description="how documents were cleaned before"
+    )
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the tokens: equal data, equal fingerprint."""
-        unhashed = {"skipped", "problems", "notes", "split"}
+        unhashed = {"skipped", "problems", "notes", "split", "clean"}
         return digest(self.model_dump(mode="json", exclude=unhashed))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, which makes a folder a store, with the checksum of itself."""
-    content = manifest.model_dump(mode="json")
+    unnamed = None if manifest.clean else {"clean"}  # a store as it was before there was cleaning
+    content = manifest.model_dump(mode="json", exclude=unnamed)
     write_json_atomic(folder / FILE_NAME, content | {"sha256": digest(content)})
 
 

@@ -10,7 +10,14 @@ from pyarrow import parquet, types
 
 from coterie.data.kinds import kind_of
 from coterie.data.reading import Reading, Tell
-from coterie.data.tables import BadRow, ColumnError, Rows, choose_column, document_of
+from coterie.data.tables import (
+    LANGUAGE_COLUMN,
+    BadRow,
+    ColumnError,
+    Rows,
+    choose_column,
+    document_of,
+)
 from coterie.foundation.errors import DataError, nearest
 
 _BATCH_ROWS = 256
@@ -57,16 +64,22 @@ def _column(path: Path, reading: Reading, schema: pyarrow.Schema, tell: Tell) ->
 def _group(path: Path, file: parquet.ParquetFile, group: int, column: str, first: int) -> Rows:
     """Yield the documents of one row group, whose first row has the number `first`."""
     number = first
+    columns = [column]
+    fields = [field for field in file.schema_arrow if field.name == LANGUAGE_COLUMN != column]
+    if len(fields) == 1 and _is_text(fields[0].type):
+        columns.append(LANGUAGE_COLUMN)
     try:
-        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
-            for value in _values(batch.column(0)):
+        for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+            given = [_values(batch.column(name)) for name in columns]
+            for value, *language in zip(*given, strict=True):
                 place = f"{path}#{number}"
                 number += 1
                 if isinstance(value, UnicodeDecodeError):
                     byte = value.object[value.start]
                     yield BadRow(place, f"not UTF-8: byte 0x{byte:02X}")
                 else:
-                    yield from document_of(place, {column: value}, column)
+                    row = dict(zip(columns, [value, *language], strict=True))
+                    yield from document_of(path, place, row, column)
     except (pyarrow.ArrowException, OSError) as error:
         last = first + file.metadata.row_group(group).num_rows - 1
         yield BadRow(f"{path}#{number}", f"damaged from here to row {last}: {error}")

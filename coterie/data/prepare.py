@@ -12,15 +12,22 @@ from typing import Any
 
 from coterie.data.documents import Document
 from coterie.data.encode import Encoded, encode_pieces
-from coterie.data.manifest import Manifest, SplitChoice, TokenizerRecord, write_manifest
+from coterie.data.manifest import (
+    Manifest,
+    SplitChoice,
+    SplitRecord,
+    TokenizerRecord,
+    write_manifest,
+)
 from coterie.data.sources import HOW_TO_SKIP, Sources
 from coterie.data.split import (
     SPLITS,
-    Plan,
-    Progress,
+    OnProgress,
+    Split,
     SplitKind,
-    plan_split,
+    SplitRule,
     split_pieces,
+    split_rule,
     survey,
 )
 from coterie.data.store import Store, is_store
@@ -44,7 +51,7 @@ def prepare(
     valid_fraction: float = 0.1,
     split: SplitKind = "documents",
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     replace: bool = False,
@@ -89,7 +96,7 @@ def write_store(
     valid_fraction: float,
     split: SplitKind,
     seed: int,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     workers: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     replace: bool,
@@ -102,11 +109,15 @@ def write_store(
         while True:
             keys = folder / "keys.partial"
             found = survey(wanted, seed, keys, progress)
-            plan = plan_split(found, split, valid_fraction)
-            writers = {name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS}
-            pieces = encode_pieces(split_pieces(wanted, found, plan), tokenizer, workers)
+            rule = split_rule(found, split, valid_fraction)
+            writers: dict[Split, SplitWriter] = {
+                name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS
+            }
+            pieces = encode_pieces(split_pieces(wanted, found, rule), tokenizer, workers)
             failures = _write(pieces, writers, found.characters, progress)
-            splits = {name: writer.finish() for name, writer in writers.items()}
+            splits: dict[Split, SplitRecord] = {
+                name: writer.finish() for name, writer in writers.items()
+            }
             if not failures:
                 break
             wanted.leave_out(failures)  # and begin anew: something of them is written already
@@ -118,9 +129,9 @@ def write_store(
             dtype=dtype_for(tokenizer),
             shard_tokens=int(shard_tokens),
             tokenizer=_record(tokenizer),
-            split=_choice(split, plan, valid_fraction, seed),
+            split=_choice(split, rule, valid_fraction, seed),
             splits=splits,
-            **wanted.left_out(),
+            **wanted.reading(),
         )
         write_manifest(folder, manifest)
     return Store(Path(out), manifest, tokenizer)
@@ -149,8 +160,8 @@ class _Encodable:
             raise TokenizerError(f"{name}: {problem}.", hint=hint)
         self._unusable |= failures
 
-    def left_out(self) -> dict[str, Any]:
-        """Return what could not be used and what was chosen, for the manifest."""
+    def reading(self) -> dict[str, Any]:
+        """Return for the manifest how the text was cleaned, what was left out and chosen."""
         if not isinstance(self._documents, Sources):
             return {}
         report = self._documents.report
@@ -160,14 +171,15 @@ class _Encodable:
             "skipped": report.skipped,
             "problems": tuple(report.problems),
             "notes": tuple(report.notes),
+            "clean": tuple(each.model_dump(mode="json") for each in self._documents.clean),
         }
 
 
 def _write(
     pieces: Iterable[Encoded],
-    writers: dict[str, SplitWriter],
+    writers: dict[Split, SplitWriter],
     characters: int,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> dict[str, str]:
     """Hand each encoded piece to the writer of its split; return what fails, by document."""
     done, failures = 0, {}
@@ -181,13 +193,13 @@ def _write(
     return failures
 
 
-def _choice(asked: SplitKind, plan: Plan, valid_fraction: float, seed: int) -> SplitChoice:
+def _choice(asked: SplitKind, rule: SplitRule, valid_fraction: float, seed: int) -> SplitChoice:
     return SplitChoice(
         asked=asked,
-        used=plan.kind,
+        used=rule.kind,
         valid_fraction=float(valid_fraction),
         seed=int(seed),
-        note=plan.note,
+        note=rule.note,
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from coterie.data.documents import Document
 from coterie.data.encode import encode_pieces
 from coterie.data.manifest import FileRecord, Manifest
-from coterie.data.split import Piece, Progress, plan_split, survey
+from coterie.data.split import OnProgress, Piece, Split, split_rule, survey
 from coterie.data.store import OFFSETS_DTYPE
 from coterie.foundation.errors import DataError, StoreError
 from coterie.tokenizer.interface import Tokenizer
@@ -37,7 +37,7 @@ def read_numbers(file: Path, dtype: np.dtype, digest: Any = None) -> Iterator[np
 
 
 def recount_problems(
-    path: Path, manifest: Manifest, tokenizer: Tokenizer, progress: Progress | None = None
+    path: Path, manifest: Manifest, tokenizer: Tokenizer, progress: OnProgress | None = None
 ) -> list[str]:
     """Return what the text of a store contradicts; its numbers must have been checked before.
 
@@ -65,10 +65,10 @@ def recount_problems(
 class _SplitText:
     """The text of one split."""
 
-    def __init__(self, path: Path, name: str, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    def __init__(self, path: Path, name: Split, manifest: Manifest, tokenizer: Tokenizer) -> None:
         self.record = manifest.splits[name]
         self.tokens = sum(shard.count for shard in self.record.shards)
-        self._name = name
+        self._name: Split = name
         self._path = path
         self._dtype = np.dtype(manifest.dtype).newbyteorder("<")
         self._tokenizer = tokenizer
@@ -119,7 +119,7 @@ class _SplitText:
 
     def _encoded(self) -> Iterator[tuple[int, int]]:
         """Yield (characters, bytes) of each piece after comparing its tokens."""
-        pieces = (Piece(self._name, d.text, not d.continued) for d in self.documents())
+        pieces = (Piece(self._name, document) for document in self.documents())
         stored = _Row(self._tokens())
         for piece in encode_pieces(pieces, self._tokenizer):
             if piece.problem:
@@ -204,7 +204,7 @@ def _split_problems(splits: list[_SplitText], manifest: Manifest) -> Iterator[st
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "keys"
         try:
-            plan = plan_split(
+            rule = split_rule(
                 survey(documents, choice.seed, file), "documents", choice.valid_fraction
             )
         except DataError as error:
@@ -213,8 +213,8 @@ def _split_problems(splits: list[_SplitText], manifest: Manifest) -> Iterator[st
         keys = np.fromfile(file, dtype="<u8")
     sizes = [split.record.offsets.count if split.record.offsets else 0 for split in splits]
     held_out = np.repeat([name == "valid" for name in manifest.splits], sizes)
-    wrong = np.flatnonzero((keys < np.uint64(plan.threshold)) != held_out)
-    if plan.kind != "documents" or len(wrong):
+    wrong = np.flatnonzero((keys < np.uint64(rule.threshold)) != held_out)
+    if rule.kind != "documents" or len(wrong):
         yield (
             f"{len(wrong):,} of {len(keys):,} documents are on the wrong side of a split with seed "
             f"{choice.seed} and valid_fraction {choice.valid_fraction}"

@@ -78,7 +78,8 @@ def read_separated(path: Path, reading: Reading, tell: Tell) -> Rows:
             what = "the header has" if reading.header else "the first row has"
             yield BadRow(place, f"{_count(len(fields))} where {what} {wanted}")
             continue
-        yield from document_of(place, dict(zip(layout.names, fields, strict=True)), layout.column)
+        record = dict(zip(layout.names, fields, strict=True))
+        yield from document_of(path, place, record, layout.column)
 
 
 def _records(

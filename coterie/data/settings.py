@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from coterie.data.clean import Clean
 from coterie.data.mix import Mix, Single
 from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
@@ -36,6 +37,9 @@ class DataSettings(Settings):
         default=MAX_EXPANSION,
         ge=1,
         description="how many times its size a compressed file may unpack to",
+    )
+    clean: tuple[Clean, ...] = Field(
+        default=(), description="what documents go through before they are divided and tokenized"
     )
     valid_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="share of the characters held out for validation"
@@ -70,6 +74,7 @@ class DataSettings(Settings):
             delimiter=self.delimiter,
             header=self.header,
             max_expansion=self.max_expansion,
+            clean=self.clean,
         )
 
     @property

@@ -46,7 +46,7 @@ class ShardFile:
         Raises:
             StoreError: the file has become shorter.
         """
-        view, offset = memoryview(out).cast("B"), place * self._dtype.itemsize
+        view, offset = out.data.cast("B"), place * self._dtype.itemsize
         while len(view):
             count = os.preadv(self._file, [view], offset)
             if count == 0:

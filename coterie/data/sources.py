@@ -7,12 +7,15 @@ corpus that is shipped. Text files are one document each; JSONL, CSV and Parquet
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coterie.data.clean import Clean, cleaned
 from coterie.data.corpus import shakespeare
 from coterie.data.documents import Document
 from coterie.data.jsonl import read_jsonl
@@ -63,14 +66,16 @@ class Sources:
         delimiter: str | None = None,
         header: bool = True,
         max_expansion: int = MAX_EXPANSION,
+        clean: Sequence[Clean] = (),
     ) -> None:
-        """Find the files; see `Reading` for all that is not named here.
+        """Find the files.
 
         Args:
             inputs: files, folders, or names of shipped corpora.
             column: which column of tables holds the text; by default `text` or the only one.
             on_error: whether a row or file that cannot be used stops the reading or is left out.
             delimiter, header, max_expansion: see `Reading`.
+            clean: what documents go through as they are read, in this order.
 
         Raises:
             DataError: an input does not exist, a folder holds no files, or something below one
@@ -81,6 +86,8 @@ class Sources:
         if not inputs:
             raise DataError("No input was named.", hint="Name files, folders or “shakespeare”.")
         self.reading = Reading(column, on_error, delimiter, header, max_expansion)
+        self.clean = tuple(clean)
+        self._cleaners = [each.build() for each in self.clean]
         self._inputs: list[_Input] = []
         self._found: list[Found] = []
         for name in inputs:
@@ -96,10 +103,12 @@ class Sources:
                 fingerprint was taken, or there is no text.
         """
         self.report = report = self._begin_report()
-        for item in self._inputs:
-            for document in self._read(item):
-                report.documents += not document.continued
-                yield document
+        documents = itertools.chain.from_iterable(self._read(item) for item in self._inputs)
+        if self._cleaners:
+            documents = cleaned(documents, self._cleaners, self._note_left_out)
+        for document in documents:
+            report.documents += not document.continued
+            yield document
         if not report.documents:
             left_out = f" ({report.skipped} rows or files were left out)" if report.skipped else ""
             first = f" The first problem: {report.problems[0]}" if report.problems else ""
@@ -114,6 +123,9 @@ class Sources:
             DataError: a file cannot be read, and `on_error` is `stop`.
         """
         digest = hashlib.sha256(f"2\0{self.reading.identity}\0".encode("utf-8", "surrogatepass"))
+        for each in self.clean:
+            settings = json.dumps(each.model_dump(mode="json"), sort_keys=True)
+            digest.update(f"clean\0{settings}\0".encode())
         for item in self._inputs:
             if item.path is None:
                 for document in SHIPPED[item.name]():
@@ -128,6 +140,9 @@ class Sources:
                 content = "unreadable"
             digest.update(f"{kind_of(item.path)}\0{content}\0".encode())
         return digest.hexdigest()
+
+    def _note_left_out(self, document: Document) -> None:
+        self.report.note("holds documents that cleaning left out", document.source)
 
     def _begin_report(self) -> ReadingReport:
         report = ReadingReport()
@@ -209,7 +224,7 @@ class Sources:
                 for _ in read_text(path, reading.max_expansion):
                     pass  # a fault at the end must not leave half a document
             for number, piece in enumerate(read_text(path, reading.max_expansion)):
-                yield Document(str(path), piece, continued=number > 0)
+                yield Document(str(path), piece, continued=number > 0, source=str(path))
             return
         for row in reader(path, reading, lambda note: self.report.note(note, path)):
             if isinstance(row, Document):

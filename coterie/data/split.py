@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,10 @@ from coterie.data.documents import Document
 from coterie.foundation.errors import DataError
 
 SplitKind = Literal["documents", "tail"]
-SPLITS = ("train", "valid")
-Progress = Callable[[str, int, int | None], None]  # stage, characters done, characters in all
+Split = Literal["train", "valid"]
+SPLITS: tuple[Split, ...] = ("train", "valid")
+OnProgress = Callable[[str, int, int | None], None]
+"""Called with the stage, what is done, and how much there is where that is known."""
 
 _BUCKET_BITS = 20  # documents are told apart up to a millionth of the range of hashes
 _SHIFT = np.uint64(64 - _BUCKET_BITS)
@@ -29,16 +31,23 @@ _SHIFT = np.uint64(64 - _BUCKET_BITS)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text that goes into one split; `starts` marks the beginning of a document.
+    """A document, or a piece of one, that goes into one split.
 
-    `name` is the document's. With a `problem` the piece stands for a document that cannot be used.
+    With a `problem` it stands for a document that cannot be used.
     """
 
-    split: str
-    text: str
-    starts: bool
-    name: str = ""
+    split: Split
+    document: Document
     problem: str = ""
+
+    @property
+    def text(self) -> str:
+        return self.document.text
+
+    @property
+    def starts(self) -> bool:
+        """Whether a document begins here."""
+        return not self.document.continued
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitRule:
     """How the split is made.
 
     Attributes:
@@ -77,7 +86,7 @@ class Plan:
 
 
 def survey(
-    documents: Iterable[Document], seed: int, keys: Path, progress: Progress | None = None
+    documents: Iterable[Document], seed: int, keys: Path, progress: OnProgress | None = None
 ) -> Survey:
     """Read all documents once; write their hashes, 8 bytes each, to the file `keys`.
 
@@ -98,7 +107,7 @@ def survey(
 
 
 def _hashed(
-    documents: Iterable[Document], seed: int, progress: Progress | None
+    documents: Iterable[Document], seed: int, progress: OnProgress | None
 ) -> Iterator[tuple[bytes, int]]:
     """Yield the hash (8 bytes) and the length of each document, its pieces taken together."""
     digest, length, done = None, 0, 0
@@ -123,7 +132,7 @@ def _digest(seed: int) -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=8, salt=salt)
 
 
-def plan_split(found: Survey, kind: SplitKind, valid_fraction: float) -> Plan:
+def split_rule(found: Survey, kind: SplitKind, valid_fraction: float) -> SplitRule:
     """Decide what is held out.
 
     Raises:
@@ -142,7 +151,7 @@ def plan_split(found: Survey, kind: SplitKind, valid_fraction: float) -> Plan:
     held = np.cumsum(found.buckets[filled])[:-1]
     last = int(np.argmin(np.abs(held - valid_fraction * found.characters)))
     threshold = (int(filled[last]) + 1) << int(_SHIFT)
-    return Plan("documents", threshold=threshold)
+    return SplitRule("documents", threshold=threshold)
 
 
 def tail_cut(characters: int, valid_fraction: float) -> int:
@@ -150,7 +159,7 @@ def tail_cut(characters: int, valid_fraction: float) -> int:
     return int(characters * (1 - valid_fraction))
 
 
-def _tail(found: Survey, valid_fraction: float, note: str) -> Plan:
+def _tail(found: Survey, valid_fraction: float, note: str) -> SplitRule:
     cut = tail_cut(found.characters, valid_fraction)
     if cut == 0:
         raise DataError(
@@ -158,10 +167,10 @@ def _tail(found: Survey, valid_fraction: float, note: str) -> Plan:
             f"{valid_fraction} nothing is left to train on.",
             hint="Give more text.",
         )
-    return Plan("tail", cut=cut, note=note)
+    return SplitRule("tail", cut=cut, note=note)
 
 
-def split_pieces(documents: Iterable[Document], found: Survey, plan: Plan) -> Iterator[Piece]:
+def split_pieces(documents: Iterable[Document], found: Survey, rule: SplitRule) -> Iterator[Piece]:
     """Yield the text of documents with the split that each stretch goes into, in order.
 
     Raises:
@@ -169,10 +178,10 @@ def split_pieces(documents: Iterable[Document], found: Survey, plan: Plan) -> It
     """
     keys = np.memmap(found.keys, dtype="<u8", mode="r")
     same = _unchanged(documents, keys, found.seed)
-    if plan.kind == "tail":
-        yield from _tail_pieces(same, plan.cut)
+    if rule.kind == "tail":
+        yield from _tail_pieces(same, rule.cut)
     else:
-        yield from _document_pieces(same, keys, plan.threshold)
+        yield from _document_pieces(same, keys, rule.threshold)
 
 
 def _unchanged(documents: Iterable[Document], keys: np.ndarray, seed: int) -> Iterator[Document]:
@@ -201,27 +210,28 @@ def _tail_pieces(documents: Iterable[Document], cut: int) -> Iterator[Piece]:
     position = 0
     for document in documents:
         room = max(cut - position, 0)
-        before, after = document.text[:room], document.text[room:]
-        if before:
-            yield Piece("train", before, not document.continued, document.name)
-        if after:
+        length = len(document.text)
+        if room and length:
+            yield Piece("train", document.cut(0, room))
+        if room < length:
             # The held-out part begins a document of its own where it cuts one in two.
-            starts = not document.continued or position <= cut
-            yield Piece("valid", after, starts, document.name)
-        position += len(document.text)
+            continued = document.continued and position > cut
+            yield Piece("valid", replace(document.cut(room), continued=continued))
+        position += length
 
 
 def _document_pieces(
     documents: Iterable[Document], keys: np.ndarray, threshold: int
 ) -> Iterator[Piece]:
-    number, split = -1, "train"
+    number = -1
+    split: Split = "train"
     for document in documents:
         if not document.continued:
             number += 1
             held_out = number < len(keys) and int(keys[number]) < threshold
             split = "valid" if held_out else "train"
         if document.text:
-            yield Piece(split, document.text, not document.continued, document.name)
+            yield Piece(split, document)
 
 
 def _changed(name: str) -> DataError:

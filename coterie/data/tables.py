@@ -17,6 +17,7 @@ from coterie.data.text import read_text
 from coterie.foundation.errors import DataError, nearest
 
 DEFAULT_COLUMN = "text"
+LANGUAGE_COLUMN = "language"
 MAX_ROW = 1 << 25  # characters of one row; longer ones are reported instead of held in memory
 _TYPES = {"NoneType": "null", "str": "text", "bool": "true or false", "dict": "an object"}
 
@@ -70,8 +71,11 @@ def choose_column(
     )
 
 
-def document_of(place: str, row: dict[str, Any], column: str) -> Rows:
-    """Yield the document of a row, a bad row, or nothing for an empty text."""
+def document_of(path: Path, place: str, row: dict[str, Any], column: str) -> Rows:
+    """Yield the document of a row, a bad row, or nothing for an empty text.
+
+    The row's `language` becomes the document's, if it is a text.
+    """
     if column not in row:
         yield BadRow(place, f"no field “{column}”")
         return
@@ -86,7 +90,9 @@ def document_of(place: str, row: dict[str, Any], column: str) -> Rows:
         yield BadRow(place, f"the field “{column}” holds half of a surrogate pair")
         return
     if text:
-        yield Document(place, text)
+        language = row.get(LANGUAGE_COLUMN)
+        named = language if isinstance(language, str) and column != LANGUAGE_COLUMN else None
+        yield Document(place, text, source=str(path), language=named or None)
 
 
 def read_lines(path: Path, reading: Reading) -> Iterator[str | None]:

@@ -19,7 +19,7 @@ from coterie.data.manifest import (
     read_manifest,
 )
 from coterie.data.recount import read_numbers, recount_problems
-from coterie.data.split import Progress
+from coterie.data.split import OnProgress
 from coterie.data.store import (
     OFFSETS_DTYPE,
     file_problem,
@@ -40,7 +40,7 @@ _OF_A_STORE = re.compile("(train|valid)-([0-9]{5,12}|documents)[.]bin")
 
 
 def verify_store(
-    path: Path | str, *, texts: bool = True, progress: Progress | None = None
+    path: Path | str, *, texts: bool = True, progress: OnProgress | None = None
 ) -> list[str]:
     """Return every problem of a store; none means that it is sound.
 
@@ -129,7 +129,7 @@ def _number_problems(
     wrong = offset_problem(starts, record)
     if wrong:
         yield f"{name}-documents.bin: {wrong}"
-    check = _TokenCheck(name, manifest, [] if wrong else starts, tokenizer)
+    check = _TokenCheck(name, manifest, starts[:0] if wrong else starts, tokenizer)
     for shard in record.shards:
         dtype = np.dtype(manifest.dtype).newbyteorder("<")
         yield from _read(path, shard, dtype, check.add)

@@ -49,6 +49,17 @@ def test_everything_as_json(folder, capsys):
     assert json.loads(capsys.readouterr().out) == {"store": {"sound": True, "problems": []}}
 
 
+def test_texts_are_cleaned_first(folder, places, capsys):
+    (places / folder / "one.txt").write_text(f"one  \r\n\n\n{TEXT}" * 5, newline="")
+    assert prepared(folder, "--json", "--clean", "whitespace") == 0
+    assert json.loads(capsys.readouterr().out)["clean"] == [
+        {"kind": "whitespace", "blank_lines": 1}
+    ]
+    assert coterie(["data", "verify", "store"]) == 0
+    assert prepared(folder, "--replace", "--clean", "whitspace") == 2
+    assert "did you mean “whitespace”" in capsys.readouterr().err
+
+
 def test_verify_lists_every_problem_and_exits_with_2(folder, places, capsys):
     prepared(folder)
     (places / "store" / "train-00000.bin").write_bytes(b"xy")

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from coterie.data import Document, Sources, encode, open_store, prepare
+from coterie.data.documents import Span
 from coterie.data.encode import cut_pieces, encode_pieces
 from coterie.data.split import Piece
 from coterie.foundation.errors import TokenizerError
@@ -33,18 +34,30 @@ def in_pieces(text, size=100):
 def test_a_line_without_end_is_cut_and_keeps_its_tokens(tmp_path, name):
     text = LINE * 60
     tokenizer = parse_tokenizer(name).build([text])
-    pieces = list(cut_pieces([Piece("train", text, True, "d")], tokenizer))
+    pieces = list(cut_pieces([Piece("train", Document("d", text))], tokenizer))
     assert max(len(piece.text) for piece in pieces) <= 200
-    assert all(piece.name == "d" for piece in pieces)
+    assert all(piece.document.name == "d" for piece in pieces)
     store = prepare(in_pieces(text), tmp_path / "s", tokenizer, valid_fraction=0)
     assert store.tokens("train")[:].tolist() == tokenizer.encode(text)
+
+
+def test_what_is_known_of_a_document_comes_with_each_piece(limited):
+    text = LINE * 9
+    spans = tuple(Span("word", at, at + 4) for at in range(0, len(text) - 4, 37))
+    whole = Document("d", text, source="file", language="en", spans=spans)
+    documents = [whole.cut(at, at + 50) for at in range(0, len(text), 50)]
+    pieces = [each.document for each in cut_pieces([Piece("train", d) for d in documents], limited)]
+    assert len(pieces) > 2
+    assert {(each.source, each.language) for each in pieces} == {("file", "en")}
+    labelled = "".join(each.text[s.start : s.end] for each in pieces for s in each.spans)
+    assert labelled == "".join(text[span.start : span.end] for span in spans)
 
 
 def test_a_place_between_the_looked_at_ones_is_found(monkeypatch):
     # One blank, far from every multiple of CUT_AT: found by looking on without a gap.
     text = "x" * 170 + " " + "y" * 100
     tokenizer = parse_tokenizer("gpt2").build()
-    assert [piece.text for piece in cut_pieces([Piece("t", text, True)], tokenizer)] == [
+    assert [piece.text for piece in cut_pieces([Piece("t", Document("d", text))], tokenizer)] == [
         "x" * 170, " " + "y" * 100,
     ]  # fmt: skip
 
@@ -108,9 +121,9 @@ def test_a_failing_document_is_told_beside_good_ones(limited, monkeypatch):
 
     monkeypatch.setattr(type(limited), "encode_array", refuse)
     pieces = [
-        Piece("t", "good", True, "a"),
-        Piece("t", "bad", True, "b"),
-        Piece("t", "ok", True, "c"),
+        Piece("t", Document("a", "good")),
+        Piece("t", Document("b", "bad")),
+        Piece("t", Document("c", "ok")),
     ]
     for workers in (1, 3):
         found = list(encode_pieces(pieces, limited, workers))

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from coterie.data import Document, Sources, read_documents
 from coterie.data import text as text_module
+from coterie.data.clean import Whitespace
 from coterie.data.documents import whole_documents
 from coterie.data.sources import texts_of
 from coterie.foundation.errors import DataError
@@ -198,6 +199,36 @@ def test_big_files_come_in_pieces_of_one_document(tmp_path, monkeypatch):
     assert [d.text for d in whole_documents(documents)] == ["one long document", "two"]
     assert sources.report.documents == 2
     assert list(whole_documents([])) == []
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_documents_know_their_source_and_their_language(tmp_path, name):
+    rows = [{"text": "Guten Tag", "language": "de"}, {"text": "Hello", "language": ""}]
+    path = tmp_path / name
+    write_rows(path, rows)
+    found = [(d.text, d.source, d.language) for d in Sources([path])]
+    assert found == [("Guten Tag", str(path), "de"), ("Hello", str(path), None)]
+    assert [d.language for d in Sources([path], column="language")] == [None]
+    (tmp_path / "a.txt").write_text("plain")
+    (plain,) = Sources([tmp_path / "a.txt"])
+    assert (plain.source, plain.language) == (str(tmp_path / "a.txt"), None)
+
+
+def test_cleaning_goes_with_the_reading(tmp_path, monkeypatch):
+    monkeypatch.setattr("coterie.data.text.PIECE", 4)
+    (tmp_path / "a.txt").write_text("one  \n\n\n\ntwo")
+    (tmp_path / "b.txt").write_text(" \n ")
+    plain, sources = Sources([tmp_path]), Sources([tmp_path], clean=[Whitespace()])
+    for _ in range(2):
+        assert [(d.text, d.continued) for d in sources] == [("one\n\ntwo", False)]
+    assert sources.report.documents == 1
+    assert sources.report.notes == [f"{tmp_path / 'b.txt'}: holds documents that cleaning left out"]
+    others = [Sources([tmp_path], clean=[Whitespace(blank_lines=n)]) for n in (1, 2)]
+    assert sources.fingerprint() == others[0].fingerprint()
+    different = {each.fingerprint() for each in (plain, sources, others[1])}
+    assert len(different) == 3
+    with pytest.raises(DataError, match="no text"):
+        list(Sources([tmp_path / "b.txt"], clean=[Whitespace()]))
 
 
 def test_texts_can_be_read_again_and_again(tmp_path):

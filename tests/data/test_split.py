@@ -7,23 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.data.documents import Document
-from coterie.data.split import plan_split, split_pieces, survey
+from coterie.data.split import split_pieces, split_rule, survey
 from coterie.foundation.errors import DataError
 
 
 def divide(documents, keys, kind="documents", fraction=0.1, seed=0):
-    """Return the documents' texts per split as [(split, text)], and the plan."""
+    """Return the documents' texts per split as [(split, text)], and the rule."""
     found = survey(documents, seed, keys)
-    plan = plan_split(found, kind, fraction)
+    rule = split_rule(found, kind, fraction)
     parts: list[tuple[str, str]] = []
-    for piece in split_pieces(documents, found, plan):
+    for piece in split_pieces(documents, found, rule):
         if piece.starts:
             parts.append((piece.split, piece.text))
         else:
             split, text = parts[-1]
             assert split == piece.split
             parts[-1] = (split, text + piece.text)
-    return parts, plan
+    return parts, rule
 
 
 def of(split, parts):
@@ -54,19 +54,19 @@ def test_the_tail_is_the_last_fraction_of_all_characters(tmp_path_factory, lengt
         with pytest.raises(DataError, match="nothing is left to train on"):
             divide(documents, keys, "tail", fraction)
         return
-    parts, plan = divide(documents, keys, "tail", fraction)
+    parts, rule = divide(documents, keys, "tail", fraction)
     assert "".join(of("train", parts)) == everything[:expected]
     assert "".join(of("valid", parts)) == everything[expected:]
-    assert plan.cut == expected
+    assert rule.cut == expected
     # Documents stay apart: no part holds two of them.
     assert all(len(set(text)) == 1 for _, text in parts)
 
 
 def test_whole_documents_are_held_out_near_the_wished_share(tmp_path):
     documents = books(200)
-    parts, plan = divide(documents, tmp_path / "keys", fraction=0.1)
+    parts, rule = divide(documents, tmp_path / "keys", fraction=0.1)
     held = of("valid", parts)
-    assert plan.kind == "documents"
+    assert rule.kind == "documents"
     assert 18 <= len(held) <= 22
     assert set(held) | set(of("train", parts)) == {document.text for document in documents}
     assert not set(held) & set(of("train", parts))
@@ -110,17 +110,17 @@ def test_at_least_one_document_on_each_side(tmp_path, fraction):
     [([Document("a", "x" * 100)], "only one document"), (books(1) * 3, "documents are equal")],
 )
 def test_where_documents_cannot_be_divided_the_tail_is(tmp_path, documents, why):
-    parts, plan = divide(documents, tmp_path / "keys")
-    assert plan.kind == "tail"
-    assert why in plan.note
+    parts, rule = divide(documents, tmp_path / "keys")
+    assert rule.kind == "tail"
+    assert why in rule.note
     total = sum(len(document.text) for document in documents)
     assert sum(map(len, of("train", parts))) == int(total * 0.9)
 
 
 def test_nothing_may_be_held_out(tmp_path):
-    parts, plan = divide(books(3), tmp_path / "keys", fraction=0)
+    parts, rule = divide(books(3), tmp_path / "keys", fraction=0)
     assert of("valid", parts) == []
-    assert plan.note == ""
+    assert rule.note == ""
 
 
 def test_wrong_fractions_and_empty_input_are_refused(tmp_path):
@@ -135,7 +135,7 @@ def test_wrong_fractions_and_empty_input_are_refused(tmp_path):
 def test_input_that_changes_while_it_is_read_is_noticed(tmp_path, kind):
     documents = books(9)
     found = survey(documents, 0, tmp_path / "keys")
-    plan = plan_split(found, kind, 0.2)
+    rule = split_rule(found, kind, 0.2)
     swapped = Document(documents[4].name, documents[4].text[::-1])  # as many characters
     for other in (
         documents[:-1],
@@ -144,4 +144,4 @@ def test_input_that_changes_while_it_is_read_is_noticed(tmp_path, kind):
         [*documents[:4], documents[5], documents[4], *documents[6:]],
     ):
         with pytest.raises(DataError, match="changed while it was read"):
-            list(split_pieces(other, found, plan))
+            list(split_pieces(other, found, rule))

@@ -92,7 +92,9 @@ def test_cutting_long_documents_changes_no_token(tmp_path, monkeypatch, name):
 
 def test_long_documents_are_cut_at_all(monkeypatch):
     monkeypatch.setattr(encode_module, "CUT_AT", 64)
-    cut = list(encode_module.cut_pieces([encode_module.Piece("train", LINES * 40, True)], BYTES))
+    cut = list(
+        encode_module.cut_pieces([encode_module.Piece("train", Document("d", LINES * 40))], BYTES)
+    )
     assert len(cut) > 20
     assert [piece.starts for piece in cut] == [True] + [False] * (len(cut) - 1)
 
