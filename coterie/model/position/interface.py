@@ -49,7 +49,7 @@ class Span:
         return torch.arange(self.length, device=self.device) - self.at
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rotation:
     """How queries and keys are turned in one pass.
 
