@@ -37,7 +37,7 @@ NORMED = {**GROUPED, "query_key_norm": "rms"}
 LATENT = {"kind": "mla", "heads": 2, "kv_rank": 16, "nope_dim": 16, "rope_dim": 8, "value_dim": 16}
 EXPERTS = {
     "kind": "moe",
-    "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 32}}],
+    "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 32}}],
     "experts_per_token": 2,
 }
 V3 = {
@@ -47,7 +47,7 @@ V3 = {
         "kind": "group_limited", "groups": 2, "groups_per_token": 1, "group_score": "top_two_sum",
     },
 }  # fmt: skip
-SHARED_64 = {"shared_experts": 1, "shared_body": {"kind": "swiglu", "width": 64}}
+SHARED_64 = {"shared_experts": 1, "shared_mlp": {"kind": "gated", "width": 64}}
 SHARPER = (0.1 * math.log(4.0) + 1.0) ** 2  # as DeepSeek's mscale_all_dim of 1 asks for
 YARN = {"kind": "yarn", "factor": 4.0, "original_context": 16}
 
@@ -87,7 +87,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "attention": {"kind": "grouped", "heads": 4, "bias": True}, "position": "learned",
         "norm": "layer", "head": {"tied": True},
         "feedforward": {"kind": "dense",
-                        "body": {"kind": "gelu", "bias": True, "approximate": "tanh"}},
+                        "mlp": {"kind": "mlp", "activation": "gelu_tanh", "bias": True}},
     },
     "deepseek-v2": {
         "attention": LATENT, "feedforward": {**EXPERTS, **SHARED_64},

@@ -36,7 +36,7 @@ def build_ours(layers: int, context: int) -> Decoder:
         "attention": {"kind": "grouped", "heads": 8, "kv_heads": 4},
         "feedforward": {
             "kind": "moe", "experts_per_token": 2,
-            "experts": [{"count": 8, "body": {"kind": "swiglu", "width": 768}}],
+            "experts": [{"count": 8, "mlp": {"kind": "gated", "width": 768}}],
         },
         "norm": {"kind": "rms", "epsilon": 1e-5}, "head": {"tied": False},
     })  # fmt: skip

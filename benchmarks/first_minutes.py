@@ -47,7 +47,7 @@ BASELINE = {
         "position": {"kind": "learned"},
         "norm": {"kind": "layer", "epsilon": 1e-5, "bias": False},
         "attention": {"kind": "grouped", "heads": 4, "bias": False},
-        "feedforward": {"kind": "dense", "body": {"kind": "gelu", "width": 512, "bias": False}},
+        "feedforward": {"kind": "dense", "mlp": {"kind": "mlp", "width": 512, "bias": False}},
         "head": {"tied": True, "bias": False},
         "initial": {"std": 0.02, "outputs": "scaled"},
     },

@@ -3,7 +3,7 @@
     python benchmarks/routing.py balance     [--preset s15era --scale tiny] [key=value …]
     python benchmarks/routing.py dynamic     [key=value …]
     python benchmarks/routing.py utilisation [--preset yinghub --scale tiny --seeds 3] [key=value …]
-    python benchmarks/routing.py compute     [--rounds 20]
+    python benchmarks/routing.py kernels     [--rounds 20]
 
 `balance` trains with a selection bias and no auxiliary loss, and prints max/mean − 1 of each
 layer's load over windows of 100 steps in the last half of training, and how many pairs were
@@ -12,7 +12,7 @@ dropped.
 of the validation text use, by what they are and by how hard the model itself finds them.
 `utilisation` trains two routers on the same unequal experts, data and seeds (the preset's noisy
 dynamic top-2 with its balance, and plain top-2 without any) and compares exp(entropy of load) / E
-on the validation text, mean over layers. `compute` times the expert computations on this machine.
+on the validation text, mean over layers. `kernels` times the expert kernels on this machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ CHARACTERS = {
         "layers": 3, "width": 96, "context": 96,
         "attention": {"kind": "grouped", "heads": 3},
         "feedforward": {
-            "kind": "moe", "experts": [{"count": 8, "body": {"kind": "gelu", "width": 96}}],
+            "kind": "moe", "experts": [{"count": 8, "mlp": {"kind": "mlp", "width": 96}}],
             "experts_per_token": 4,
             "router": {"select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.01}},
             "balance": {"kind": "auxiliary", "coefficient": 0.01, "scope": "global"},
@@ -69,7 +69,8 @@ CHARACTERS = {
 }  # fmt: skip
 
 PLAIN = ["model.feedforward.router={select: {kind: top_k}, noise: {kind: none}}",
-         "model.feedforward.balance={kind: none}", "model.feedforward.capacity=null"]  # fmt: skip
+         "model.feedforward.balance={kind: none}",
+         "model.feedforward.capacity_factor=null"]  # fmt: skip
 
 
 def layers_of(arguments: argparse.Namespace) -> list[Layer]:
@@ -236,8 +237,8 @@ def utilisation(arguments: argparse.Namespace, folder: Path) -> None:
           f"mean {statistics.mean(gains):+.1%} (claimed +15 %)")  # fmt: skip
 
 
-def compute(arguments: argparse.Namespace, folder: Path) -> None:
-    """Print the time of each expert computation for a few shapes."""
+def kernels(arguments: argparse.Namespace, folder: Path) -> None:
+    """Print the time of each expert kernel for a few shapes."""
     names = ("loop", "grouped", "padded", "gather", "auto", "measured")
     print("ms per layer; f forward without gradients, fb forward and backward")
     print(f"{'experts':<9}{'width':<7}{'tokens':<8}{'':<4}" + "".join(f"{n:>10}" for n in names))
@@ -256,9 +257,9 @@ def timed(
     name: str, experts: int, width: int, tokens: int, backward: bool, rounds: int
 ) -> float:  # fmt: skip
     """Return the median seconds of one layer with two experts per token."""
-    body = {"kind": "swiglu", "width": width}
+    mlp = {"kind": "gated", "width": width}
     layer = MixtureOfExperts.model_validate({
-        "experts": [{"body": body, "count": experts}], "experts_per_token": 2, "compute": name,
+        "experts": [{"mlp": mlp, "count": experts}], "experts_per_token": 2, "kernel": name,
     }).build(width, layer=0)  # fmt: skip
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -276,7 +277,7 @@ def timed(
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     verbs = {"balance": balance, "dynamic": dynamic, "utilisation": utilisation,
-             "compute": compute}  # fmt: skip
+             "kernels": kernels}  # fmt: skip
     parser.add_argument("what", choices=verbs)
     parser.add_argument("words", nargs="*", help="key=value changes of the settings")
     parser.add_argument("--preset", help="train this preset instead")

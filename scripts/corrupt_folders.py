@@ -29,7 +29,7 @@ from coterie.tokenizer.settings import parse_tokenizer
 from coterie.tokenizer.subword import SubwordTokenizer
 
 SECONDS, MEMORY = 30, 12 << 30
-EXPERTS = {"count": 4, "body": {"kind": "swiglu", "width": 16}}
+EXPERTS = {"count": 4, "mlp": {"kind": "gated", "width": 16}}
 MODELS = {
     "llama": {"position": {"kind": "rotary", "scaling": {
         "kind": "llama3", "factor": 8.0, "original_context": 16}}},
@@ -42,7 +42,7 @@ MODELS = {
     },
     "gpt2": {"position": {"kind": "learned"}, "norm": {"kind": "layer"},
              "attention": {"kind": "grouped", "heads": 4, "bias": True},
-             "feedforward": {"kind": "dense", "body": {"kind": "gelu", "width": 64}}},
+             "feedforward": {"kind": "dense", "mlp": {"kind": "mlp", "width": 64}}},
 }  # fmt: skip
 
 

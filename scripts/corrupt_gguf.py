@@ -35,7 +35,7 @@ MODELS = {
     "qwen3moe": {
         "attention": {"kind": "grouped", "heads": 2, "kv_heads": 1, "query_key_norm": "rms"},
         "feedforward": {"kind": "moe", "experts_per_token": 2,
-                        "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 32}}]},
+                        "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 32}}]},
     },
     "deepseek2": {
         "attention": {"kind": "mla", "heads": 2, "kv_rank": 16, "nope_dim": 8, "rope_dim": 8,

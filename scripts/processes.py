@@ -57,7 +57,7 @@ model:
   width: 16
   context: 16
   attention: {kind: grouped, heads: 2}
-  feedforward: {kind: dense, body: {kind: swiglu, width: 16}}
+  feedforward: {kind: dense, mlp: {kind: gated, width: 16}}
 train: {steps: 8, batch_size: 4, evaluate_every: 4, checkpoint_every: 2, keep: 2, sample_every: 0}
 """
 TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the fool.\n" for n in range(60))

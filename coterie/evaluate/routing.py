@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from coterie.model import LayerRouting
+from coterie.model import RouterStats
 
 DEAD_SHARE = 0.01
 """An expert counts as dead when it receives less than this share of an even load."""
@@ -82,7 +82,7 @@ class LoadCounter:
         self._dropped: dict[int, Tensor | int] = {}
         self._tokens: dict[int, Tensor | int] = {}
 
-    def add(self, routing: Sequence[LayerRouting]) -> None:
+    def add(self, routing: Sequence[RouterStats]) -> None:
         """Count one batch."""
         for each in routing:
             before = self._loads.get(each.layer)

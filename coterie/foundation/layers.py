@@ -251,6 +251,9 @@ def _describe(tree: Tree, key: Key, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return "missing, and it has no default"
     if problem["type"] == "extra_forbidden":
+        now = tree.schema.renamed(key)
+        if now is not None:
+            return f"is now {'.'.join((*key[:-1], now))}"
         return f"unknown key; {nearest(key[-1], tree.schema.names(key[:-1]), _keys(tree, key[-1]))}"
     place = tree.schema.at(key)
     if problem["type"] == "literal_error" and place is not None and place.shape.choices:

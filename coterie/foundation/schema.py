@@ -185,6 +185,12 @@ class Schema:
         model = None if place is None else model_at(place, self.kinds.get(key))
         return [] if model is None else list(model.model_fields)
 
+    def renamed(self, key: Key) -> str | None:
+        """Return what a key of earlier versions is called now; None where it never was one."""
+        place = self.at(key[:-1])
+        model = None if place is None else model_at(place, self.kinds.get(key[:-1]))
+        return None if model is None else model.renamed.get(key[-1])
+
     def paths(self, listed: Iterable[Key] = ()) -> Iterator[Key]:
         """Yield the key of every field.
 

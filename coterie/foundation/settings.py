@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, core_schema
@@ -24,7 +24,12 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys forbidden, defaults validated.
 
     A settings class holds no behaviour beyond validation and building what it configures.
+
+    Attributes:
+        renamed: keys of earlier versions and what they are called now; errors say so.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         frozen=True,
@@ -63,11 +68,18 @@ class union:  # noqa: N801 - reads as a word in annotations
     validated by the member that its `kind` names. A `kind` with a colon is an import path to a
     `Settings` class from outside the package.
 
-    Raises (through pydantic): an unknown `kind` is answered with the nearest valid one.
+    Args:
+        members: the classes.
+        renamed: kinds of earlier versions, each with the values that stand for it now.
+
+    Raises (through pydantic): an unknown `kind` is refused with the nearest valid one.
     """
 
-    def __init__(self, *members: type[Settings]) -> None:
+    def __init__(
+        self, *members: type[Settings], renamed: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
         self.members = {kind_of(member): member for member in members}
+        self.renamed = renamed or {}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
@@ -107,6 +119,11 @@ class union:  # noqa: N801 - reads as a word in annotations
             )  # fmt: skip
         if isinstance(kind, str) and ":" in kind:
             return _import_member(kind)
+        if isinstance(kind, str) and kind in self.renamed:
+            now = " ".join(f"{name}={value}" for name, value in self.renamed[kind].items())
+            raise PydanticCustomError(
+                "union_kind_renamed", "kind “{kind}” is now {now}", {"kind": kind, "now": now}
+            )
         if not isinstance(kind, str) or kind not in self.members:
             raise PydanticCustomError(
                 "union_kind",

@@ -73,16 +73,17 @@ _TABLE = {
     "model.head.tied": "tie_word_embeddings tie_embeddings tie_weights weight_tying "
     "tied_embeddings",
     "model.initial.std": "initializer_range init_std std init_scale",
-    f"{_FEED}.body.width": "intermediate_size d_ff ffn_dim n_inner ffn_hidden_size ff_dim mlp_dim "
+    f"{_FEED}.mlp.width": "intermediate_size d_ff ffn_dim n_inner ffn_hidden_size ff_dim mlp_dim "
     "feedforward_dim dim_feedforward",
-    f"{_FEED}.body": "activation hidden_act act_fn activation_function hidden_activation mlp",
+    f"{_FEED}.mlp.activation": "hidden_act act_fn activation_function hidden_activation",
+    f"{_FEED}.mlp": "ffn feed_forward",
     f"{_PACK}.count": "num_experts n_experts num_local_experts n_routed_experts experts_count "
     "moe_num_experts",
-    f"{_PACK}.body.width": "moe_intermediate_size expert_width expert_dim ffn_dim",
+    f"{_PACK}.mlp.width": "moe_intermediate_size expert_width expert_dim ffn_dim",
     f"{_FEED}.experts_per_token": "num_experts_per_tok num_experts_per_token top_k_experts "
     "moe_top_k router_top_k n_activated_experts experts_per_tok active_experts moe_k",
     f"{_FEED}.shared_experts": "n_shared_experts num_shared_experts",
-    f"{_FEED}.capacity": "capacity_factor moe_capacity_factor expert_capacity",
+    f"{_FEED}.capacity_factor": "moe_capacity_factor expert_capacity",
     f"{_FEED}.balance.coefficient": "aux_loss_coef router_aux_loss_coef aux_loss_weight "
     "load_balancing_loss_weight moe_aux_loss_coeff aux_loss",
     f"{_FEED}.router.z_loss": "router_z_loss_coef z_loss_weight z_loss_coef",
@@ -125,8 +126,9 @@ _TABLE = {
     "grouped": "mha gqa mqa multihead multi_head self_attention attention",
     "mla": "latent multi_head_latent",
     "moe": "mixture mixture_of_experts sparse",
-    "squared_relu": "relu2 relu_squared relusquared",
-    "swiglu": "silu swish",
+    "gated": "glu reglu",
+    "relu_squared": "relu2",
+    "silu": "swish",
     "wsd": "warmup_stable_decay trapezoidal",
     "cosine": "cos cosine_annealing cosine_with_warmup",
     "float16": "fp16 half f16",

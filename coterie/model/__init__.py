@@ -12,8 +12,10 @@ from coterie.model.count import Counts, TreeRow, count
 from coterie.model.decoder import Decoder, DecoderSettings
 from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
-from coterie.model.experts import Balance, Body, Compute, ExpertPack, LayerRouting, RouterSettings
-from coterie.model.feedforward import Dense, FeedForward
+from coterie.model.experts import Balance, ExpertPack, Kernel, RouterSettings, RouterStats
+from coterie.model.feedforward import MLP
+from coterie.model.feedforward.dense import Dense
+from coterie.model.feedforward.layer import FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
     AheadSettings,
@@ -29,6 +31,7 @@ from coterie.model.position import Position
 from coterie.model.routed import routed_layers, selection_biases, update_balance
 
 __all__ = [
+    "MLP",
     "AheadSettings",
     "Attention",
     "AttentionCache",
@@ -36,9 +39,7 @@ __all__ = [
     "Block",
     "BlockLayout",
     "BlockSettings",
-    "Body",
     "CacheSpec",
-    "Compute",
     "Counts",
     "Decoder",
     "DecoderCache",
@@ -50,7 +51,7 @@ __all__ = [
     "FeedForward",
     "HeadSettings",
     "InitialSettings",
-    "LayerRouting",
+    "Kernel",
     "Norm",
     "Output",
     "Part",
@@ -58,6 +59,7 @@ __all__ = [
     "Position",
     "Role",
     "RouterSettings",
+    "RouterStats",
     "StructureEmbedding",
     "SummaryCache",
     "TreeRow",

@@ -18,8 +18,8 @@ from coterie.model.block_layout import BlockLayout, Branches, Sequential
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count
 from coterie.model.dropout import Dropout, StochasticDepth
-from coterie.model.experts import LayerRouting
-from coterie.model.feedforward import FeedForward
+from coterie.model.experts import RouterStats
+from coterie.model.feedforward.layer import FeedForward
 from coterie.model.norm import Norm
 
 
@@ -93,13 +93,13 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Compute the layer on the residual stream x; return it and the router's statistics."""
 
         def attend(normal: Tensor) -> Tensor:
             return self.depth(self.dropout(self.attention(normal, context)))
 
-        def feed(normal: Tensor) -> tuple[Tensor, LayerRouting | None]:
+        def feed(normal: Tensor) -> tuple[Tensor, RouterStats | None]:
             update, account = self.feedforward(normal, context)
             return self.depth(self.dropout(update)), account
 

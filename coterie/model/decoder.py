@@ -25,8 +25,9 @@ from coterie.model.blocks import Block, BlockPlan, BlockSettings
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
-from coterie.model.experts import LayerRouting
-from coterie.model.feedforward import Dense, FeedForward
+from coterie.model.experts import RouterStats
+from coterie.model.feedforward.dense import Dense
+from coterie.model.feedforward.layer import FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
     AheadModule,
@@ -284,7 +285,7 @@ class Decoder(nn.Module):
 
     def _through_blocks(
         self, hidden: Tensor, context: ForwardContext
-    ) -> tuple[Tensor, tuple[LayerRouting, ...]]:
+    ) -> tuple[Tensor, tuple[RouterStats, ...]]:
         """Send the stream through all blocks; return it and the routers' statistics."""
         cache = context.cache
         again = self.recompute and cache is None
@@ -305,7 +306,7 @@ class Decoder(nn.Module):
         hidden: Tensor,
         context: ForwardContext,
         valids: Sequence[Tensor | None],
-    ) -> Iterator[tuple[Tensor, LayerRouting | None]]:
+    ) -> Iterator[tuple[Tensor, RouterStats | None]]:
         """Yield the final states and the account of each depth of multi-token prediction.
 
         Args:
@@ -323,7 +324,7 @@ class Decoder(nn.Module):
 
     def _ahead_losses(
         self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext
-    ) -> tuple[tuple[Tensor, ...], tuple[LayerRouting, ...]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[RouterStats, ...]]:
         """Return the losses of each depth that the text is long enough for, and the accounts."""
         depths = range(1, min(len(self.ahead), targets.shape[1] - 1) + 1)
         goals = [ahead_targets(targets, depth, context.documents) for depth in depths]
@@ -348,7 +349,7 @@ class Decoder(nn.Module):
 
 def _through(
     module: nn.Module, again: bool, *inputs: Tensor, context: ForwardContext
-) -> tuple[Tensor, LayerRouting | None]:
+) -> tuple[Tensor, RouterStats | None]:
     """Send a stream through a block, which is computed again in the backward pass if so asked."""
     if again and torch.is_grad_enabled():
         context = context.but(replay=RoutingReplay())

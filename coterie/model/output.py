@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.model.experts import LayerRouting
+from coterie.model.experts import RouterStats
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Output:
 
     logits: Float[Tensor, "B T V"] | None
     losses: Float[Tensor, "B T"] | None
-    routing: tuple[LayerRouting, ...]
+    routing: tuple[RouterStats, ...]
     ahead: tuple[Float[Tensor, "B _"], ...] = ()
     values: Float[Tensor, "B T"] | None = None
     embedding: Float[Tensor, "B E"] | None = None

@@ -15,9 +15,9 @@ class RoutingReplay:
 
     Attributes:
         indices: the experts of each token; None: there was no pass yet.
-        observed: the load that the balance's loss went by.
+        balance_load: the load that the load balancing loss went by.
     """
 
     def __init__(self) -> None:
         self.indices: Int[Tensor, "N k"] | None = None
-        self.observed: Int[Tensor, " E"] | None = None
+        self.balance_load: Int[Tensor, " E"] | None = None

@@ -35,7 +35,7 @@ def experts(bench: Bench) -> dict[str, Any]:
         for compute in ("auto", "grouped", "padded", "loop"):
             with cases(f"{shape} {compute}"):
                 model, windows = shapes(bench)[shape]
-                model = model | {"feedforward": model["feedforward"] | {"compute": compute}}
+                model = model | {"feedforward": model["feedforward"] | {"kernel": compute}}
                 session = session_of(bench, model, windows)
                 seconds = timed_steps(bench, session, 1 if bench.tiny else 5, warm=2)
                 cases.figures[f"{shape} {compute}"] = {"ms": round(1e3 * seconds, 2)}

@@ -170,7 +170,7 @@ def with_experts(experts: str, compute: str, **changes: Any) -> Decoder:
 
     Its attention writes zeros, for a rounded input would send near-ties to other experts.
     """
-    feedforward = EXPERTS[experts] | {"compute": compute} | changes
+    feedforward = EXPERTS[experts] | {"kernel": compute} | changes
     decoder = names.build(names.decoder_settings(layers=1, feedforward=feedforward))
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
@@ -298,7 +298,7 @@ def repeats(bench: Bench) -> dict[str, Any]:
         for precision in bench.some(("float32", "bfloat16")):
             with cases(f"{compute} {precision}"):
                 decoder = names.build(names.decoder_settings(
-                    feedforward=EXPERTS["swiglu"] | {"compute": compute}))  # fmt: skip
+                    feedforward=EXPERTS["swiglu"] | {"kernel": compute}))  # fmt: skip
                 runs = [passes(decoder, bench.device, precision, tokens) for _ in range(3)]
                 unequal = sorted({
                     name for _, gradients in runs[1:] for name, g in gradients.items()

@@ -39,7 +39,7 @@ def trained(
                 "attention": {"kind": "grouped", "heads": 2},
                 "feedforward": {
                     "kind": "moe",
-                    "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+                    "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
                     "experts_per_token": 1,
                     "router": {"score": "sigmoid"},
                     **routing,
@@ -84,7 +84,7 @@ def test_bias_balancing_evens_the_load_while_no_auxiliary_loss_is_at_work(tmp_pa
 
 EVERYTHING = {
     "experts_per_token": 2,
-    "capacity": 0.8,
+    "capacity_factor": 0.8,
     "expert_dropout": 0.1,
     "router": {"noise": "learned", "select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.05}},
     "balance": {"kind": "auxiliary", "coefficient": 0.02, "scope": "global"},

@@ -51,7 +51,7 @@ def make_settings(folder: Path, text: str = TEXT, **train_changes: object) -> Ru
                 "attention": {"kind": "grouped", "heads": 2},
                 "feedforward": {
                     "kind": "moe",
-                    "experts": [{"body": {"kind": "swiglu", "width": 16}, "count": 4}],
+                    "experts": [{"mlp": {"kind": "gated", "width": 16}, "count": 4}],
                     "experts_per_token": 2,
                     "balance": {"kind": "bias"},
                 },

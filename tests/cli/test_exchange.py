@@ -103,8 +103,8 @@ def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
     run = find_run("tiny")
     for file in run.path.rglob("config.yaml"):
         text = file.read_text()
-        assert "kind: swiglu" in text
-        file.write_text(text.replace("kind: swiglu", "kind: geglu"))
+        assert "activation: silu" in text
+        file.write_text(text.replace("activation: silu", "activation: gelu"))
     for manifest in run.path.rglob("manifest.json"):
         config = manifest.parent / "config.yaml"
         record = FileRecord(bytes=config.stat().st_size, sha256=sha256_file(config))
@@ -112,7 +112,7 @@ def test_a_model_without_a_home_writes_nothing(tiny_run, capsys, places):
         files = {**known.files, "config.yaml": record}
         write_manifest(manifest.parent, known.model_copy(update={"files": files}))
     assert coterie(["model", "export", "tiny", "--out", "out"]) == 2
-    assert "its geglu experts" in capsys.readouterr().err
+    assert "the gelu activation of its experts" in capsys.readouterr().err
     assert not Path("out").exists()
 
 

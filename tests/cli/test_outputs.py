@@ -43,7 +43,7 @@ def recorded(tiny_run):
     model = DecoderSettings.model_validate({
         "layers": 1, "width": 16, "context": 16, "vocab_size": 260,
         "attention": {"kind": "grouped", "heads": 2},
-        "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 12}},
+        "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "width": 12}},
     })  # fmt: skip
     write_model_run(model.build(), Bytes().build(()), name="guest", description="", origin={})
 

@@ -17,7 +17,7 @@ SETTINGS = {
     "layers": 2, "width": 16, "context": 8, "vocab_size": 11,
     "attention": {"kind": "grouped", "heads": 2},
     "feedforward": {
-        "kind": "moe", "experts": [{"count": 3, "body": {"kind": "swiglu", "width": 8}}],
+        "kind": "moe", "experts": [{"count": 3, "mlp": {"kind": "gated", "width": 8}}],
         "experts_per_token": 2,
     },
 }  # fmt: skip

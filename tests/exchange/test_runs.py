@@ -30,7 +30,7 @@ def decoder() -> Decoder:
     settings = DecoderSettings.model_validate({
         "layers": 2, "width": 16, "context": 16, "vocab_size": 260,
         "attention": {"kind": "grouped", "heads": 2}, "initial": {"std": 0.3},
-        "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 12}},
+        "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "width": 12}},
     })  # fmt: skip
     return settings.build(torch.Generator().manual_seed(1))
 

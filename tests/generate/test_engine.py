@@ -21,7 +21,7 @@ WINDOWED = {"attention": {"kind": "grouped", "heads": 2, "window": 5}}
 MOE = {
     "feedforward": {
         "kind": "moe", "experts_per_token": 2,
-        "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+        "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 8}}],
     }
 }  # fmt: skip
 MLA = {"kind": "mla", "heads": 2, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}

@@ -106,7 +106,7 @@ def make_settings() -> Callable[..., DecoderSettings]:
             "context": 12,
             "vocab_size": VOCAB,
             "attention": {"kind": "grouped", "heads": 2},
-            "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 12}},
+            "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "width": 12}},
             "initial": {"std": 0.2, "outputs": "plain"},
         }
         return DecoderSettings.model_validate(base | changes)

@@ -11,7 +11,7 @@ from coterie.model import DecoderSettings, count
 from coterie.model.dropout import IndependentDropout, StructuredDropout, depth_rate
 
 MOE = {
-    "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+    "kind": "moe", "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 8}}],
     "experts_per_token": 2, "balance": {"kind": "auxiliary", "coefficient": 0.1},
 }  # fmt: skip
 

@@ -20,14 +20,14 @@ from safetensors.torch import load, save
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model import (
+    MLP,
     Attention,
     Balance,
     BlockLayout,
-    Body,
-    Compute,
     Dropout,
     Embedding,
     FeedForward,
+    Kernel,
     Norm,
     Position,
     count,
@@ -47,7 +47,7 @@ def each(name: str, annotation: Any, place) -> list[Any]:
     found = []
     for member in members(annotation):
         kind = kind_of(member)
-        needs = {} if name == "compute" else NEEDS.get(kind, {})
+        needs = {} if name == "kernel" else NEEDS.get(kind, {})
         found.append(pytest.param(place({"kind": kind} | needs), id=f"{name}-{kind}"))
     return found
 
@@ -63,13 +63,13 @@ VARIANTS = [
     *each("embedding", Embedding, lambda value: {"embedding": value}),
     *each("feedforward", FeedForward, lambda value: {"feedforward": value}),
     *each("block_layout", BlockLayout, lambda value: {"block_layout": value}),
-    *each("body", Body, lambda v: {"feedforward": {"kind": "dense", "body": v | {"bias": True}}}),
-    *each("expert", Body, lambda v: moe(experts=[{"body": v | {"bias": True}, "count": 4}])),
+    *each("mlp", MLP, lambda v: {"feedforward": {"kind": "dense", "mlp": v | {"bias": True}}}),
+    *each("expert", MLP, lambda v: moe(experts=[{"mlp": v | {"bias": True}, "count": 4}])),
     *each("score", Score, lambda value: moe(router={"score": value, "z_loss": 0.1})),
     *each("select", Select, lambda value: moe(router={"select": value})),
     *each("noise", Noise, lambda value: moe(router={"noise": value})),
     *each("balance", Balance, lambda value: moe(balance=value)),
-    *each("compute", Compute, lambda value: moe(compute=value)),
+    *each("kernel", Kernel, lambda value: moe(kernel=value)),
     *(
         pytest.param(changes, id=name)
         for file in FILES
@@ -220,10 +220,10 @@ def pick(annotation: Any, number: int) -> dict[str, Any]:
 def covering_case(number: int) -> dict[str, Any]:
     """Return settings with one member of every union: so many cases as the longest has hold all."""
     routed = MOE | {
-        "experts": [{"body": pick(Body, number + 1), "count": 4}],
+        "experts": [{"mlp": pick(MLP, number + 1), "count": 4}],
         "router": {axis: pick(union, number) for axis, union in ROUTER.items()},
         "balance": pick(Balance, number),
-        "compute": {"kind": kind_of(members(Compute)[number % len(members(Compute))])},
+        "kernel": {"kind": kind_of(members(Kernel)[number % len(members(Kernel))])},
     }
     return {
         "layers": 2,
@@ -234,7 +234,7 @@ def covering_case(number: int) -> dict[str, Any]:
         "block_layout": pick(BlockLayout, number // 2),
         "dropout": pick(Dropout, number) | {"rate": 0.2},
         "blocks": {
-            "dense": {"feedforward": {"kind": "dense", "body": pick(Body, number)}},
+            "dense": {"feedforward": {"kind": "dense", "mlp": pick(MLP, number)}},
             "routed": {"feedforward": routed},
         },
         "pattern": ["dense", "routed"],
@@ -245,7 +245,7 @@ def covering_case(number: int) -> dict[str, Any]:
 def test_compiled_equals_plain(half, make_settings):
     lines = [
         json.dumps([str(number), make_settings(**covering_case(number)).model_dump(mode="json")])
-        for number in range(half, len(members(Body)), 2)
+        for number in range(half, len(members(MLP)), 2)
     ]
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("compiled.py")],

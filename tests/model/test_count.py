@@ -53,7 +53,7 @@ def plainly(model: DecoderSettings) -> DecoderSettings:
             return [changed(each) for each in values]
         if not isinstance(values, dict):
             return values
-        replaced = {"backend": {"kind": "dense"}, "compute": {"kind": "loop"}}
+        replaced = {"backend": {"kind": "dense"}, "kernel": {"kind": "loop"}}
         return {key: replaced.get(key, changed(value)) for key, value in values.items()}
 
     return DecoderSettings.model_validate(changed(model.model_dump()))

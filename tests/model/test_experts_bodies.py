@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from coterie.foundation.settings import kind_of, members
-from coterie.model.experts import Compute, MixtureOfExperts
-from coterie.model.experts.bodies import Deep, Hybrid, Null, Wide
+from coterie.model.experts import Kernel, MixtureOfExperts
+from coterie.model.feedforward import DeepMLP, HybridMLP, NullMLP, PlainMLP, WideMLP
 
 WIDTH = 6
-COMPUTES = [kind_of(member) for member in members(Compute)]
+COMPUTES = [kind_of(member) for member in members(Kernel)]
 
 
 def fill(module, seed=0):
@@ -32,7 +32,7 @@ def affine(x, body, name):
 
 
 def test_deep_is_two_hidden_layers_in_sequence():
-    body = fill(Deep(width=5, bias=True).build(WIDTH))
+    body = fill(DeepMLP(width=5, bias=True).build(WIDTH))
     x = draw(3)
     hidden = F.gelu(affine(F.gelu(affine(x, body, "up")), body, "middle"))
     torch.testing.assert_close(body(x), affine(hidden, body, "down"), rtol=0, atol=1e-12)
@@ -43,15 +43,15 @@ def test_wide_is_one_hidden_layer_with_the_activation_asked_for():
     for name, function in {
         "gelu": F.gelu, "relu": torch.relu, "silu": F.silu,
         "gelu_tanh": lambda t: F.gelu(t, approximate="tanh"),
-        "squared_relu": lambda t: torch.relu(t) ** 2,
+        "relu_squared": lambda t: torch.relu(t) ** 2,
     }.items():  # fmt: skip
-        body = fill(Wide(width=9, bias=True, activation=name).build(WIDTH))
+        body = fill(PlainMLP(width=9, bias=True, activation=name).build(WIDTH))
         expected = affine(function(affine(x, body, "up")), body, "down")
         torch.testing.assert_close(body(x), expected, rtol=0, atol=1e-12)
 
 
 def test_hybrid_adds_a_deep_and_a_wide_path():
-    body = fill(Hybrid(width=10, deep_width=3, bias=True, activation="silu").build(WIDTH))
+    body = fill(HybridMLP(width=10, deep_width=3, bias=True, activation="silu").build(WIDTH))
     x = draw(3)
     hidden = F.silu(affine(F.silu(affine(x, body, "deep_up")), body, "deep_middle"))
     wide = affine(F.silu(affine(x, body, "wide_up")), body, "wide_down")
@@ -60,24 +60,24 @@ def test_hybrid_adds_a_deep_and_a_wide_path():
 
 
 def test_deep_and_wide_are_of_one_size_by_default():
-    sizes = {kind.counts("", 32).parameters for kind in (Deep(), Wide())}
+    sizes = {kind.counts("", 32).parameters for kind in (DeepMLP(), WideMLP(), PlainMLP())}
     assert sizes == {8 * 32 * 32}
-    assert Hybrid().counts("", 32).parameters == 7 * 32 * 32
+    assert HybridMLP().counts("", 32).parameters == 7 * 32 * 32
 
 
 def test_null_answers_zero_or_its_input_and_weighs_nothing():
     x = draw(3)
-    assert torch.equal(Null().build(WIDTH)(x), torch.zeros_like(x))
-    assert torch.equal(Null(answer="copy").build(WIDTH)(x), x)
-    assert Null().counts("", WIDTH).parameters == 0
+    assert torch.equal(NullMLP().build(WIDTH)(x), torch.zeros_like(x))
+    assert torch.equal(NullMLP(output="copy").build(WIDTH)(x), x)
+    assert NullMLP().counts("", WIDTH).parameters == 0
 
 
 def mixture(answer="zero", **changes):
     packs = [
-        {"body": {"kind": "null", "answer": answer}, "count": 2},
-        {"body": {"kind": "deep", "width": 8}, "count": 1},
-        {"body": {"kind": "wide", "width": 12}, "count": 1},
-        {"body": {"kind": "hybrid", "width": 8}, "count": 2},
+        {"mlp": {"kind": "null", "output": answer}, "count": 2},
+        {"mlp": {"kind": "deep", "width": 8}, "count": 1},
+        {"mlp": {"kind": "wide", "width": 12}, "count": 1},
+        {"mlp": {"kind": "hybrid", "width": 8}, "count": 2},
     ]
     return MixtureOfExperts.model_validate({"experts": packs, "experts_per_token": 2} | changes)
 
@@ -85,7 +85,7 @@ def mixture(answer="zero", **changes):
 @pytest.mark.parametrize("compute", COMPUTES)
 @pytest.mark.parametrize("answer", ["zero", "copy"])
 def test_unequal_experts_work_under_one_router(compute, answer):
-    settings = mixture(answer, compute=compute, shared_experts=1)
+    settings = mixture(answer, kernel=compute, shared_experts=1)
     settings.check(WIDTH)
     part = fill(settings.build(WIDTH, layer=0))
     x = draw(2, 9)
@@ -114,7 +114,7 @@ def test_null_experts_lower_the_active_count_and_cannot_stand_alone():
     assert packs[0] == 0
     assert with_nulls.parameters == sum(packs) + router
     assert with_nulls.active == sum(round(size * 2 / 6) for size in packs) + router
-    alone = {"experts": [{"body": "null", "count": 4}], "experts_per_token": 2}
+    alone = {"experts": [{"mlp": "null", "count": 4}], "experts_per_token": 2}
     with pytest.raises(ValueError, match="must compute something"):
         MixtureOfExperts.model_validate(alone).check(WIDTH)
 
@@ -122,4 +122,4 @@ def test_null_experts_lower_the_active_count_and_cannot_stand_alone():
 def test_a_shared_expert_is_never_null():
     assert mixture(shared_experts=1).shared().kind == "deep"
     with pytest.raises(ValueError, match="null"):
-        mixture(shared_experts=1, shared_body={"kind": "null"})
+        mixture(shared_experts=1, shared_mlp={"kind": "null"})

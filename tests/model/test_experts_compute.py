@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from coterie.foundation.settings import kind_of, members
-from coterie.model.experts import Compute, MixtureOfExperts, measurements
-from coterie.model.experts.compute import gather, measured
-from coterie.model.experts.dispatch import combine, plan_dispatch, spread
+from coterie.model.experts import Kernel, MixtureOfExperts, measurements
+from coterie.model.experts.dispatch import LocalDispatcher
+from coterie.model.experts.kernel import gather, measured
 
 WIDTH = 8
-OTHERS = sorted({kind_of(member) for member in members(Compute)} - {"loop"})
+OTHERS = sorted({kind_of(member) for member in members(Kernel)} - {"loop"})
 PACKS = [
-    {"body": {"kind": "swiglu", "width": 12, "bias": True}, "count": 3},
-    {"body": "null", "count": 1},
-    {"body": {"kind": "deep", "width": 4}, "count": 2},
+    {"mlp": {"kind": "gated", "width": 12, "bias": True}, "count": 3},
+    {"mlp": "null", "count": 1},
+    {"mlp": {"kind": "deep", "width": 4}, "count": 2},
 ]
 NONE = 6  # the number of experts stands for no expert
 
@@ -36,7 +36,7 @@ SELECTIONS = {
 
 def build(compute, packs=PACKS):
     settings = MixtureOfExperts.model_validate(
-        {"experts": packs, "experts_per_token": 2, "compute": compute}
+        {"experts": packs, "experts_per_token": 2, "kernel": compute}
     )
     part = settings.build(WIDTH, layer=0).double()
     generator = torch.Generator().manual_seed(0)
@@ -44,6 +44,12 @@ def build(compute, packs=PACKS):
         for parameter in part.parameters():
             parameter.normal_(0, 0.5, generator=generator)
     return part
+
+
+def mix(part, x, indices, gates):
+    packs = list(part.experts)
+    kernel = part.kernel.chosen(packs, x, indices, part.dispatcher)
+    return kernel.mix(packs, x, indices, gates, part.dispatcher, partial=True)
 
 
 def run(compute, selection, packs=PACKS):
@@ -56,7 +62,7 @@ def run(compute, selection, packs=PACKS):
     )
     gates.masked_fill_(indices == NONE, 0.0)
     leaves = [x.requires_grad_(), gates.requires_grad_(), *part.experts.parameters()]
-    out = part.compute.mix(part.experts, part.sizes, x, indices, gates, partial=True)
+    out = mix(part, x, indices, gates)
     wanted = torch.randn(out.shape, generator=generator, dtype=torch.float64)
     gradients = torch.autograd.grad(out, leaves, wanted, allow_unused=True)
     gradients = [torch.zeros_like(leaf) if each is None else each
@@ -111,10 +117,7 @@ def test_idle_packs_get_gradients_of_zeros(compute, selection):
     part = build(compute, PACKS)
     x = torch.randn(len(selection), WIDTH, dtype=torch.float64, requires_grad=True)
     gates = torch.ones(len(selection), 2, dtype=torch.float64)
-    mixed = part.compute.mix(
-        part.experts, part.sizes, x, torch.tensor(selection), gates, partial=True
-    )
-    mixed.sum().backward()
+    mix(part, x, torch.tensor(selection), gates).sum().backward()
     assert all(each.grad is not None for each in part.experts.parameters())
 
 
@@ -142,11 +145,12 @@ def test_computations_agree_without_gradients_in_float32(compute):
 
 def test_dispatch_and_combine_have_the_right_derivatives():
     indices = torch.tensor([[0, 2], [3, 1], [3, 3], [2, 0]])
-    dispatch = plan_dispatch(indices, 3, partial=True)
-    assert dispatch.counts.tolist() == [2, 1, 2]
+    dispatcher = LocalDispatcher(3)
 
     def there_and_back(x, gates):
-        return combine(spread(x, dispatch).tanh(), gates, dispatch)
+        rows, counts, route = dispatcher.dispatch(x, indices, partial=True)
+        assert counts.tolist() == [2, 1, 2]
+        return dispatcher.combine(rows.tanh(), gates, route)
 
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     gates = torch.rand(4, 2, dtype=torch.float64).masked_fill(indices == 3, 0).requires_grad_()
@@ -183,7 +187,7 @@ def test_measuring_leaves_no_trace_in_gradients_or_recomputation(monkeypatch, ma
 
     def gradients(compute):
         decoder = make_decoder(**changes | {"feedforward": changes["feedforward"] | {
-            "compute": compute}}).train()  # fmt: skip
+            "kernel": compute}}).train()  # fmt: skip
         decoder.recompute = True
         decoder(tokens, tokens).losses.sum().backward()
         return [p.grad for p in decoder.parameters() if p.grad is not None]
@@ -200,8 +204,8 @@ from coterie.model import DecoderSettings
 for compute in ("grouped", "loop", "padded", "gather"):
     decoder = DecoderSettings.model_validate({
         "layers": 1, "width": 16, "context": 12, "vocab_size": 23,
-        "feedforward": {"kind": "moe", "experts_per_token": 2, "compute": compute,
-                        "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}]},
+        "feedforward": {"kind": "moe", "experts_per_token": 2, "kernel": compute,
+                        "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}]},
     }).build(torch.Generator().manual_seed(0))
     tokens = torch.arange(24).view(2, 12) % 23
     expected = decoder(tokens, tokens).losses.sum()

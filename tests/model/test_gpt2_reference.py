@@ -18,7 +18,7 @@ def gpt2(layers: int, width: int, heads: int, context: int, vocab_size: int) -> 
         "position": "learned",
         "norm": {"kind": "layer", "epsilon": 1e-5},
         "attention": {"kind": "grouped", "heads": heads, "bias": True},
-        "feedforward": {"kind": "dense", "body": {"kind": "gelu", "approximate": "tanh",
+        "feedforward": {"kind": "dense", "mlp": {"kind": "mlp", "activation": "gelu_tanh",
                                                   "bias": True}},
         "head": {"tied": True},
     })  # fmt: skip
@@ -44,8 +44,8 @@ def copy_weights(source: dict[str, Tensor], decoder: Decoder) -> None:
             state[f"{here}.attention.{name}_bias"] = bias
         for name, ours in (
             ("attn.c_proj", "attention.output"),
-            ("mlp.c_fc", "feedforward.body.up"),
-            ("mlp.c_proj", "feedforward.body.down"),
+            ("mlp.c_fc", "feedforward.mlp.up"),
+            ("mlp.c_proj", "feedforward.mlp.down"),
         ):
             state[f"{here}.{ours}"] = source[f"{there}.{name}.weight"].T
             state[f"{here}.{ours}_bias"] = source[f"{there}.{name}.bias"]

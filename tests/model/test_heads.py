@@ -12,7 +12,7 @@ from coterie.model.heads import PooledSettings, ahead_targets
 from coterie.model.position import Span
 
 MOE = {
-    "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+    "kind": "moe", "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 8}}],
     "experts_per_token": 2, "balance": {"kind": "bias", "rate": 0.1},
 }  # fmt: skip
 ROUTED = {

@@ -75,7 +75,7 @@ def ours(theirs, query_rank: int | None, bias: bool):
         "layers": 2, "width": 32, "context": 64, "vocab_size": 29,
         "attention": SIZES | {"query_rank": query_rank, "bias": bias},
         "position": {"kind": "rotary", "layout": "interleaved"},
-        "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 24}},
+        "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "width": 24}},
         "head": {"tied": False},
     }).build().double().eval()  # fmt: skip
     names = {
@@ -92,9 +92,9 @@ def ours(theirs, query_rank: int | None, bias: bool):
         "self_attn.o_proj.bias": "attention.output_bias",
         "input_layernorm.weight": "attention_norm.weight",
         "post_attention_layernorm.weight": "feedforward_norm.weight",
-        "mlp.gate_proj.weight": "feedforward.body.gate",
-        "mlp.up_proj.weight": "feedforward.body.up",
-        "mlp.down_proj.weight": "feedforward.body.down",
+        "mlp.gate_proj.weight": "feedforward.mlp.gate",
+        "mlp.up_proj.weight": "feedforward.mlp.up",
+        "mlp.down_proj.weight": "feedforward.mlp.down",
     }
     state = {}
     for name, value in theirs.state_dict().items():

@@ -155,10 +155,10 @@ def copy_llama(model: nn.Module, decoder: Decoder) -> None:
             names[f"{ours}attention.{name}"] = f"{other}self_attn.{name[0]}_proj.weight"
         names[f"{ours}attention_norm.weight"] = f"{other}input_layernorm.weight"
         names[f"{ours}feedforward_norm.weight"] = f"{other}post_attention_layernorm.weight"
-        names[f"{ours}feedforward.body.down"] = f"{other}mlp.down_proj.weight"
+        names[f"{ours}feedforward.mlp.down"] = f"{other}mlp.down_proj.weight"
     with torch.no_grad():
         for name, parameter in decoder.named_parameters():
-            if name.endswith(("body.gate", "body.up")):
+            if name.endswith(("mlp.gate", "mlp.up")):
                 layer, part = name.split(".")[1], name.rsplit(".", 1)[1]
                 parameter.copy_(theirs[f"model.layers.{layer}.mlp.{part}_proj.weight"])
             else:
@@ -170,7 +170,7 @@ def like_llama(kind: str) -> Decoder:
         "layers": 2, "width": 32, "context": CONTEXT, "vocab_size": 23,
         "position": rotary(kind).model_dump(), "norm": {"kind": "rms", "epsilon": 1e-6},
         "attention": {"kind": "grouped", "heads": 2},
-        "feedforward": {"kind": "dense", "body": {"kind": "swiglu", "width": 24}},
+        "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "width": 24}},
     }).build().eval()  # fmt: skip
 
 

@@ -41,7 +41,7 @@ NUMBERS: dict[str, list[Any]] = {
     "stride": [2, 3], "size": [2], "query_rank": [None, 5], "value_dim": [None, 3],
     "fraction": [1.0, 0.5], "theta": [100.0, 1e4], "factor": [2.0], "original_context": [12],
     "logit_factor": [None, 1.5], "std": [0.3], "epsilon": [1e-3],
-    "shared_experts": [0, 1], "capacity": [None, 1.1], "expert_dropout": [0.0, 0.1],
+    "shared_experts": [0, 1], "capacity_factor": [None, 1.1], "expert_dropout": [0.0, 0.1],
     "z_loss": [0.0, 0.1], "scale": [1.0, 2.5], "coefficient": [0.01], "sequence": [0.1],
     "entropy": [0.1], "stochastic_depth": [0.0, 0.2], "rate": [0.1], "dim": [None, 4],
     "depth": [1, 2],

@@ -9,7 +9,7 @@ from coterie.model.context import ForwardContext
 
 MOE = {
     "feedforward": {
-        "kind": "moe", "experts": [{"count": 4, "body": {"kind": "swiglu", "width": 8}}],
+        "kind": "moe", "experts": [{"count": 4, "mlp": {"kind": "gated", "width": 8}}],
         "experts_per_token": 2, "balance": {"kind": "auxiliary", "coefficient": 0.1},
         "router": {"z_loss": 0.01},
     }

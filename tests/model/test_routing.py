@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model.context import ForwardContext
-from coterie.model.experts import Compute, MixtureOfExperts
+from coterie.model.experts import Kernel, MixtureOfExperts
 
 WIDTH = 8
 
 
-def pack(kind="swiglu", width=12, count=4, bias=True):
-    return {"body": {"kind": kind, "width": width, "bias": bias}, "count": count}
+def pack(kind="gated", width=12, count=4, bias=True):
+    return {"mlp": {"kind": kind, "width": width, "bias": bias}, "count": count}
 
 
 def build(**changes):
@@ -60,9 +60,9 @@ def naive(settings, part, x):
             gates = [gate / sum(gates) for gate in gates]
         answer = torch.zeros_like(token)
         for e, gate in zip(best, gates, strict=True):
-            first = part.sizes[0]
+            first = part.experts[0].count
             body, index = (part.experts[0], e) if e < first else (part.experts[1], e - first)
-            function = gelu if type(body).__name__.startswith("GELU") else swiglu
+            function = gelu if type(body).__name__.startswith("Plain") else swiglu
             answer = answer + router.scale * gate * function(token, body, index)
         for shared in part.shared:
             answer = answer + shared(token[None])[0]
@@ -79,15 +79,15 @@ CASES = {
     "sigmoid": {"router": {"score": "sigmoid"}},
     "sigmoid plain": {"router": {"score": "sigmoid", "renormalise": False}, "shared_experts": 2},
     "bias": {"balance": "bias"},
-    "two packs": {"experts": [pack(), pack("gelu", 20, 3)]},
-    "shared body": {"shared_experts": 1, "shared_body": {"kind": "gelu", "width": 5}},
+    "two packs": {"experts": [pack(), pack("mlp", 20, 3)]},
+    "shared body": {"shared_experts": 1, "shared_mlp": {"kind": "mlp", "width": 5}},
 }
 
 
-@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Compute)])
+@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Kernel)])
 @pytest.mark.parametrize("name", CASES)
 def test_layer_equals_the_naive_one_with_its_gradients(name, compute):
-    settings, part = build(**CASES[name] | {"compute": compute})
+    settings, part = build(**CASES[name] | {"kernel": compute})
     if part.balance.selection_bias is not None:
         part.balance.selection_bias.copy_(torch.tensor([0.5, -0.5, 0.2, -0.2]))
     x = draw().requires_grad_()
@@ -105,11 +105,11 @@ def test_layer_equals_the_naive_one_with_its_gradients(name, compute):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Compute)])
+@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Kernel)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_computations_agree_in_the_types_of_training(compute, dtype):
     def run(kind):
-        _, part = build(compute=kind, experts=[pack(width=16)])
+        _, part = build(kernel=kind, experts=[pack(width=16)])
         part = part.to(dtype)
         x = draw().to(dtype).requires_grad_()
         out, _ = part(x)
@@ -121,9 +121,9 @@ def test_computations_agree_in_the_types_of_training(compute, dtype):
         torch.testing.assert_close(one, other, **tolerance)
 
 
-@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Compute)])
+@pytest.mark.parametrize("compute", [kind_of(member) for member in members(Kernel)])
 def test_experts_without_tokens_get_zero_gradients(compute):
-    _, part = build(compute=compute, balance="bias", experts=[pack(), pack(count=2)])
+    _, part = build(kernel=compute, balance="bias", experts=[pack(), pack(count=2)])
     part.balance.selection_bias.copy_(torch.tensor([9.0, 9.0, 0, 0, 0, 0]))
     out, account = part(draw())
     out.sum().backward()
@@ -268,9 +268,9 @@ def test_the_automatic_computation_follows_its_stated_rule(experts, width, group
         return original(*inputs, **options)
 
     monkeypatch.setattr(F, "grouped_mm", spy)
-    body = {"kind": "gelu", "width": 8}
+    body = {"kind": "mlp", "width": 8}
     settings = MixtureOfExperts.model_validate(
-        {"experts": [{"body": body, "count": experts}], "experts_per_token": 1}
+        {"experts": [{"mlp": body, "count": experts}], "experts_per_token": 1}
     )
     part = settings.build(width, layer=0)
     for parameter in part.parameters():

@@ -16,7 +16,7 @@ WIDTH, EXPERTS = 8, 4
 
 
 def build(balance, **changes):
-    pack = {"body": {"kind": "gelu", "width": 4}, "count": EXPERTS}
+    pack = {"mlp": {"kind": "mlp", "width": 4}, "count": EXPERTS}
     base = {"experts": [pack], "experts_per_token": 2, "balance": balance}
     part = MixtureOfExperts.model_validate(base | changes).build(WIDTH, layer=0).double()
     generator = torch.Generator().manual_seed(0)
@@ -135,7 +135,7 @@ def decoder_with(balance):
         "layers": 2, "width": WIDTH, "context": 8, "vocab_size": 11,
         "attention": {"kind": "grouped", "heads": 2}, "initial": {"std": 0.3},
         "feedforward": {"kind": "moe", "experts_per_token": 2, "balance": balance,
-                        "experts": [{"body": {"kind": "gelu", "width": 4}, "count": EXPERTS}]},
+                        "experts": [{"mlp": {"kind": "mlp", "width": 4}, "count": EXPERTS}]},
     }).build(torch.Generator().manual_seed(0))  # fmt: skip
     return decoder.double().train()
 

@@ -9,10 +9,10 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model.context import ForwardContext
-from coterie.model.experts import Compute, MixtureOfExperts
-from coterie.model.experts.capacity import find_crowded
+from coterie.model.experts import Kernel, MixtureOfExperts
+from coterie.model.experts.capacity import overflow_mask
 
-COMPUTES = [kind_of(member) for member in members(Compute)]
+COMPUTES = [kind_of(member) for member in members(Kernel)]
 
 
 def naive(indices, valid, experts, factor):
@@ -39,13 +39,13 @@ def test_room_is_given_by_position_then_by_row(factor, masked):
     for _ in range(20):
         indices = torch.rand(3, 7, 6, generator=generator).argsort(-1)[..., :2]  # 5: no expert
         valid = torch.rand(3, 7, generator=generator) < 0.7 if masked else None
-        crowded = find_crowded(indices, valid, 5, factor)
+        crowded = overflow_mask(indices, valid, 5, factor)
         assert torch.equal(crowded, naive(indices, valid, 5, factor))
 
 
 def test_room_is_not_rounded_up_by_floating_point():
     indices = torch.zeros(1, 50, 1, dtype=torch.int64)  # 1.1 · 50 / 5 = 11.000000000000002
-    assert int((~find_crowded(indices, None, 5, 1.1)).sum()) == 11
+    assert int((~overflow_mask(indices, None, 5, 1.1)).sum()) == 11
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_room_is_the_exact_product_rounded_up(factor, tokens, room):
     # In float32 1.2 · 25 is 30.000001: a place too many.
     indices = torch.zeros(1, tokens, 1, dtype=torch.int64)
     for valid in (None, torch.ones(1, tokens, dtype=torch.bool)):
-        assert int((~find_crowded(indices, valid, 5, factor)).sum()) == room
+        assert int((~overflow_mask(indices, valid, 5, factor)).sum()) == room
 
 
 def build(**changes):
-    pack = {"body": {"kind": "gelu", "width": 4}, "count": 4}
-    base = {"experts": [pack], "experts_per_token": 2, "capacity": 0.6}
+    pack = {"mlp": {"kind": "mlp", "width": 4}, "count": 4}
+    base = {"experts": [pack], "experts_per_token": 2, "capacity_factor": 0.6}
     part = MixtureOfExperts.model_validate(base | changes).build(8, layer=0).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -76,7 +76,7 @@ def draw(batch=3, length=8):
 
 @pytest.mark.parametrize("compute", COMPUTES)
 def test_dropped_pairs_contribute_nothing_and_are_counted(compute):
-    part, x = build(compute=compute), draw()
+    part, x = build(kernel=compute), draw()
     out, account = part(x)
     routing = part.router(x.flatten(0, 1))
     crowded = naive(routing.indices.view(3, 8, 2), None, 4, 0.6).flatten(0, 1)
@@ -95,7 +95,7 @@ def test_dropped_pairs_contribute_nothing_and_are_counted(compute):
 
 def test_nothing_is_dropped_outside_training_or_without_a_capacity():
     part, x = build(), draw()
-    free = build(capacity=None)
+    free = build(capacity_factor=None)
     assert int(free(x)[1].dropped) == 0
     out, account = part.eval()(x)
     assert int(account.dropped) == 0
@@ -103,9 +103,9 @@ def test_nothing_is_dropped_outside_training_or_without_a_capacity():
 
 
 def test_ample_room_changes_nothing():
-    out, account = build(capacity=4.0)(draw())
+    out, account = build(capacity_factor=4.0)(draw())
     assert int(account.dropped) == 0
-    torch.testing.assert_close(out, build(capacity=None)(draw())[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(out, build(capacity_factor=None)(draw())[0], rtol=0, atol=1e-12)
 
 
 def test_padding_takes_no_room_and_does_not_change_who_finds_some():
@@ -121,8 +121,8 @@ def test_padding_takes_no_room_and_does_not_change_who_finds_some():
 
 
 def test_no_text_sees_its_own_or_anothers_future_while_training(make_decoder, draw_tokens):
-    moe = {"kind": "moe", "experts": [{"body": {"kind": "gelu", "width": 4}, "count": 4}],
-           "experts_per_token": 2, "capacity": 0.7}  # fmt: skip
+    moe = {"kind": "moe", "experts": [{"mlp": {"kind": "mlp", "width": 4}, "count": 4}],
+           "experts_per_token": 2, "capacity_factor": 0.7}  # fmt: skip
     decoder, tokens = make_decoder(feedforward=moe).train(), draw_tokens(3, 11)
     before = decoder(tokens)
     assert sum(int(each.dropped) for each in before.routing) > 0

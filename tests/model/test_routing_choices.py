@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from coterie.model.context import ForwardContext
 from coterie.model.experts import MixtureOfExperts
-from coterie.model.experts.dropout import draw_left_out
+from coterie.model.experts.dropout import draw_excluded
 
 WIDTH, EXPERTS = 8, 6
 
 
 def build(**changes):
-    pack = {"body": {"kind": "gelu", "width": 4}, "count": EXPERTS}
+    pack = {"mlp": {"kind": "mlp", "width": 4}, "count": EXPERTS}
     settings = MixtureOfExperts.model_validate(
         {"experts": [pack], "experts_per_token": 2} | changes
     )
@@ -178,12 +178,12 @@ def test_bounds_that_disagree_are_refused():
 
 def test_expert_dropout_leaves_out_whole_experts_but_never_too_many():
     torch.manual_seed(0)
-    drawn = torch.stack([draw_left_out(6, 2, 0.5, torch.device("cpu")) for _ in range(2000)])
+    drawn = torch.stack([draw_excluded(6, 2, 0.5, torch.device("cpu")) for _ in range(2000)])
     remaining = (~drawn).sum(-1)
     assert int(remaining.min()) == 2
     usual = drawn[remaining > 2].double().mean(0)
     assert (usual.max() - usual.min()) < 0.08, "no expert is left out more than another"
-    rare = torch.stack([draw_left_out(6, 2, 0.1, torch.device("cpu")) for _ in range(4000)])
+    rare = torch.stack([draw_excluded(6, 2, 0.1, torch.device("cpu")) for _ in range(4000)])
     assert float(rare.double().mean()) == pytest.approx(0.1, abs=0.01)
 
 
@@ -196,20 +196,20 @@ SELECTS = {
 
 @pytest.mark.parametrize("name", SELECTS)
 @pytest.mark.parametrize("balance", ["none", "bias"])
-def test_no_token_goes_to_an_expert_that_is_left_out(name, balance):
+def test_no_token_goes_to_an_expert_that_is_excluded(name, balance):
     part = build(expert_dropout=0.4, router={"select": SELECTS[name]}, balance=balance)
     x = draw(120)
     seen = set()
     for seed in range(8):
         torch.manual_seed(seed)
-        left_out = draw_left_out(EXPERTS, 2, 0.4, x.device)
+        excluded = draw_excluded(EXPERTS, 2, 0.4, x.device)
         torch.manual_seed(seed)
         out, account = part.train()(x[None])
-        assert account.load[left_out].sum() == 0
+        assert account.load[excluded].sum() == 0
         assert torch.isfinite(out).all()
         total = int(account.load.sum())
         assert total == 240 if name != "group_limited" else 120 <= total <= 240
-        seen.add(tuple(left_out.tolist()))
+        seen.add(tuple(excluded.tolist()))
     assert len(seen) > 2
     assert (part.eval()(x[None])[1].load > 0).all(), "evaluation uses all experts"
 
@@ -217,9 +217,9 @@ def test_no_token_goes_to_an_expert_that_is_left_out(name, balance):
 @pytest.mark.parametrize("name", SELECTS)
 def test_a_bias_still_steers_when_experts_sit_out(name):
     part, x = build(router={"score": "sigmoid", "select": SELECTS[name]}, balance="bias"), draw()
-    left_out = torch.tensor([False, True, False, False, True, False])
+    excluded = torch.tensor([False, True, False, False, True, False])
     bias = torch.tensor([0.0, 20.0, 0.0, 10.0, 0.0, 0.0])
-    routing = part.router(x, bias, left_out=left_out)
+    routing = part.router(x, bias, excluded_experts=excluded)
     assert (routing.indices[:, 0] == 3).all(), "present and preferred"
     assert not torch.isin(routing.indices, torch.tensor([1, 4])).any()
     gates = torch.sigmoid(x @ part.router.weight[3])
@@ -234,8 +234,8 @@ def test_a_bias_still_steers_when_experts_sit_out(name):
 @pytest.mark.parametrize("name", ["top_k", "dynamic"])
 def test_where_too_few_are_left_a_place_stays_empty(name):
     part, x = build(router={"select": SELECTS[name], "renormalise": False}), draw()
-    left_out = torch.tensor([True, True, False, True, True, True])
-    routing = part.router(x, left_out=left_out)
+    excluded = torch.tensor([True, True, False, True, True, True])
+    routing = part.router(x, excluded_experts=excluded)
     assert (routing.indices == torch.tensor([2, EXPERTS])).all()
     assert (routing.gates[:, 1] == 0).all()
     torch.testing.assert_close(routing.gates[:, 0], routing.scores[:, 2])
@@ -243,9 +243,9 @@ def test_where_too_few_are_left_a_place_stays_empty(name):
 
 def test_a_selection_made_before_is_taken_as_it_is():
     part, x = build(expert_dropout=0.4, balance="bias"), draw()
-    left_out = torch.tensor([True, False, False, False, False, True])
-    first = part.router(x, left_out=left_out)
-    again = part.router(x, torch.tensor([9.0, 0, 0, 0, 0, 0]), first.indices, ~left_out)
+    excluded = torch.tensor([True, False, False, False, False, True])
+    first = part.router(x, excluded_experts=excluded)
+    again = part.router(x, torch.tensor([9.0, 0, 0, 0, 0, 0]), first.indices, ~excluded)
     assert torch.equal(again.indices, first.indices)
     torch.testing.assert_close(again.gates, first.gates)
 
@@ -267,11 +267,11 @@ RECOMPUTED = {
     "jitter": {"router": {"noise": {"kind": "jitter", "epsilon": 0.5}}},
     "dynamic": {"router": {"select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.1}}},
     "dropout": {"expert_dropout": 0.5},
-    "capacity": {"capacity": 0.8},
+    "capacity_factor": {"capacity_factor": 0.8},
     "global": {"balance": {"kind": "auxiliary", "coefficient": 0.5, "scope": "global"}},
     "all": {
         "router": {"noise": "gaussian", "select": {"kind": "dynamic", "mass": 0.6}},
-        "expert_dropout": 0.3, "capacity": 0.9,
+        "expert_dropout": 0.3, "capacity_factor": 0.9,
         "balance": {"kind": "auxiliary", "coefficient": 0.5, "scope": "global"},
     },
 }  # fmt: skip
@@ -279,7 +279,7 @@ RECOMPUTED = {
 
 @pytest.mark.parametrize("name", RECOMPUTED)
 def test_recomputing_repeats_chance_and_gives_the_same_gradients(name, make_decoder, draw_tokens):
-    moe = {"kind": "moe", "experts": [{"body": {"kind": "gelu", "width": 4}, "count": 4}],
+    moe = {"kind": "moe", "experts": [{"mlp": {"kind": "mlp", "width": 4}, "count": 4}],
            "experts_per_token": 2}  # fmt: skip
     changes = {"feedforward": moe | RECOMPUTED[name], "dropout": 0.2}
     tokens = draw_tokens(3, 12)

@@ -52,7 +52,7 @@ CASES = {
             ("qwen3_moe", ("Qwen3MoeConfig", "Qwen3MoeSparseMoeBlock"), {}),
             ("qwen2_moe", ("Qwen2MoeConfig", "Qwen2MoeSparseMoeBlock"),
              {"shared_experts": 1, "shared_gate": True,
-              "shared_body": {"kind": "swiglu", "width": 20}}),
+              "shared_mlp": {"kind": "gated", "width": 20}}),
         )
     },
     "deepseek_v2 greedy": Case(
@@ -119,8 +119,8 @@ def copy_weights(theirs, part):
 def ours(case, **changes):
     shared = {"shared_experts": 2} if case.config.get("n_shared_experts") else {}
     settings = MixtureOfExperts.model_validate({
-        "experts": [{"body": {"kind": "swiglu", "width": HIDDEN}, "count": EXPERTS}],
-        "experts_per_token": TOP, "compute": "loop",
+        "experts": [{"mlp": {"kind": "gated", "width": HIDDEN}, "count": EXPERTS}],
+        "experts_per_token": TOP, "kernel": "loop",
     } | shared | case.ours | changes)  # fmt: skip
     settings.check(WIDTH)
     return settings.build(WIDTH, layer=0).eval()

@@ -11,7 +11,7 @@ from coterie.generate.reading import cache_specs
 from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.model.attention import GroupedAttention, LatentAttention, LatentVectorAttention
-from coterie.model.feedforward import Dense
+from coterie.model.feedforward.dense import Dense
 from coterie.presets import preset_departures, preset_layers, preset_names
 from coterie.train import RunSettings
 from coterie.train.precision import resolve_precision
@@ -41,10 +41,10 @@ def test_yinghub():
     assert model.attention.heads == 6
     assert model.position.kind == "learned"
     assert (model.embedding.kind, model.embedding.rank) == ("factorised", 64)
-    assert [(pack.count, pack.body.kind) for pack in moe.experts] == [
+    assert [(pack.count, pack.mlp.kind) for pack in moe.experts] == [
         (2, "deep"), (2, "wide"), (2, "hybrid"),
     ]  # fmt: skip
-    assert (moe.experts_per_token, moe.capacity) == (2, 1.5)
+    assert (moe.experts_per_token, moe.capacity_factor) == (2, 1.5)
     assert moe.router.select.kind == "dynamic"
     assert (moe.router.noise.kind, moe.router.noise.std) == ("gaussian", 0.1)
     assert set(model.additive[0].kinds) == {"speaker", "scene", "stage"}
@@ -65,8 +65,8 @@ def test_yinggem():
     assert (model.attention.heads, model.attention.kv_heads or 12) == (12, 12)
     assert (model.attention.window, model.attention.bias) == (512, True)
     assert isinstance(model.feedforward, Dense)
-    body = model.feedforward.body
-    assert (body.kind, body.width, body.bias) == ("geglu", 1024, True)
+    mlp = model.feedforward.mlp
+    assert (mlp.kind, mlp.activation, mlp.width, mlp.bias) == ("gated", "gelu", 1024, True)
     assert (model.norm.kind, model.norm.epsilon) == ("rms", 1e-6)
     assert (model.position.kind, model.position.theta) == ("rotary", 10_000)
     assert (model.head.tied, model.head.bias) == (False, True)
@@ -123,7 +123,7 @@ def test_s15era():
     assert attention.heads == 8
     assert attention.kv_rank == 512 // 8
     assert attention.nope_dim == attention.rope_dim == 512 // 8 // 2
-    assert [(pack.count, pack.body.width) for pack in moe.experts] == [(7, 768)]
+    assert [(pack.count, pack.mlp.width) for pack in moe.experts] == [(7, 768)]
     assert moe.shared_experts == 1
     assert (moe.experts_per_token, moe.router.score.kind) == (2, "sigmoid")
     assert (moe.balance.kind, moe.balance.sequence) == ("bias", 0.0)
@@ -153,10 +153,10 @@ def test_mymoe():
     assert isinstance(model.attention, LatentVectorAttention)
     assert (model.attention.heads, model.attention.kv_heads) == (4, 2)
     assert model.attention.latents == 16
-    assert [(pack.count, pack.body.kind) for pack in moe.experts] == [(2, "swiglu")]
+    assert [(pack.count, pack.mlp.kind) for pack in moe.experts] == [(2, "gated")]
     assert (model.norm.kind, model.position.kind) == ("rms", "rotary")
     assert run.tokenizer.kind == "bpe"
-    assert moe.capacity is not None
+    assert moe.capacity_factor is not None
     assert moe.router.noise.kind == "gaussian"
     assert (moe.balance.kind, moe.balance.coefficient) == ("auxiliary", 0.01)
     assert run.train.activation_checkpointing
@@ -169,7 +169,7 @@ def test_gpt2():
     assert (model.attention.heads, model.attention.bias) == (12, True)
     assert model.position.kind == "learned"
     assert (model.norm.kind, model.norm.epsilon) == ("layer", 1e-5)
-    assert model.feedforward.body.kind == "gelu"
+    assert (model.feedforward.mlp.kind, model.feedforward.mlp.activation) == ("mlp", "gelu_tanh")
     assert model.head.tied
     assert run.tokenizer.build().vocab_size == 50_257
     assert parameters("gpt2", 50_257) == 124_439_808

@@ -41,7 +41,7 @@ def tiny(tmp_path) -> Callable[..., RunSettings]:
                 "attention": {"kind": "grouped", "heads": 2},
                 "feedforward": {
                     "kind": "moe",
-                    "experts": [{"body": {"kind": "swiglu", "width": 16}, "count": 4}],
+                    "experts": [{"mlp": {"kind": "gated", "width": 16}, "count": 4}],
                     "experts_per_token": 2,
                     "balance": {"kind": "bias"},
                 },

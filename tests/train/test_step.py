@@ -29,7 +29,7 @@ def make_decoder(balance: dict[str, object], z_loss: float = 0.0):
             "attention": {"kind": "grouped", "heads": 2},
             "feedforward": {
                 "kind": "moe",
-                "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+                "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
                 "experts_per_token": 2,
                 "balance": balance,
                 "router": {"z_loss": z_loss},

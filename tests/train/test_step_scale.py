@@ -25,7 +25,7 @@ SCALES = (8, 8, 8, 16, 8, 8, 8, 4, 4, 4, 8)  # good steps that the scale doubles
 def make_decoder(dtype=torch.float64, balance: str = "none"):
     torch.manual_seed(0)
     moe = {
-        "kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+        "kind": "moe", "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
         "experts_per_token": 2, "balance": balance, "router": {"z_loss": 0.01},
     }  # fmt: skip
     settings = {

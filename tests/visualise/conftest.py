@@ -51,7 +51,7 @@ model:
   feedforward:
     kind: moe
     experts:
-      - body: {{kind: swiglu, width: 192}}
+      - mlp: {{kind: gated, width: 192}}
         count: {experts}
     experts_per_token: 2
     balance: {{kind: bias, rate: 0.001}}

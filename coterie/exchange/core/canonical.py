@@ -15,9 +15,9 @@ from coterie.model.attention import GroupedAttention
 from coterie.model.attention.mla import LatentAttention
 from coterie.model.blocks import BlockPlan
 from coterie.model.experts import MixtureOfExperts
-from coterie.model.experts.bodies import GELU, ExpertBody, GeGLU, SquaredReLU, SwiGLU
 from coterie.model.experts.select import GroupLimited, TopK
-from coterie.model.feedforward import Dense
+from coterie.model.feedforward import ExpertMLP, GatedMLP, PlainMLP
+from coterie.model.feedforward.dense import Dense
 from coterie.model.norm import LayerNorm, RMSNorm
 from coterie.model.position import Position, RotaryPosition
 from coterie.model.position.scaling import NoScaling, NTKScaling, YarnScaling
@@ -87,25 +87,23 @@ class Canonical:
     @property
     def dense_width(self) -> int | None:
         """Hidden channels of the widest dense layer; None where there is none."""
-        bodies = [x.feedforward.body for x in self.plans if isinstance(x.feedforward, Dense)]
-        return max((body.hidden(self.settings.width) for body in bodies), default=None)
+        mlps = [x.feedforward.mlp for x in self.plans if isinstance(x.feedforward, Dense)]
+        return max((mlp.hidden(self.settings.width) for mlp in mlps), default=None)
 
     @property
     def dense_bias(self) -> bool:
         """Whether any dense layer or shared expert has biases."""
         layers = [plan.feedforward for plan in self.plans]
-        bodies = [x.body for x in layers if isinstance(x, Dense)]
-        bodies += [
-            x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts
-        ]
-        return any(getattr(body, "bias", False) for body in bodies)
+        mlps = [x.mlp for x in layers if isinstance(x, Dense)]
+        mlps += [x.shared() for x in layers if isinstance(x, MixtureOfExperts) and x.shared_experts]
+        return any(getattr(mlp, "bias", False) for mlp in mlps)
 
     @property
     def expert_width(self) -> int:
         """Hidden channels of the widest routed expert."""
         width = self.settings.width
         found = [
-            pack.body.hidden(width) or 0
+            pack.mlp.hidden(width) or 0
             for plan in self.plans
             if isinstance(plan.feedforward, MixtureOfExperts)
             for pack in plan.feedforward.experts
@@ -168,7 +166,7 @@ def _canonical_plan(plan: BlockPlan, width: int) -> BlockPlan:
     elif isinstance(attention, LatentAttention):
         attention = attention.model_copy(update={"value_dim": attention.value_channels})
     if isinstance(layer, Dense):
-        layer = layer.model_copy(update={"body": _sized(layer.body, layer.body.hidden(width))})
+        layer = layer.model_copy(update={"mlp": _sized(layer.mlp, layer.mlp.hidden(width))})
     elif isinstance(layer, MixtureOfExperts):
         layer = _canonical_mixture(layer, width)
     return replace(plan, attention=attention, feedforward=layer)
@@ -188,7 +186,7 @@ def _canonical_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
         update={
             "experts": _joined_packs(layer.experts, width),
             "shared_experts": min(layer.shared_experts, 1),
-            "shared_body": _sized(shared, together) if together else None,
+            "shared_mlp": _sized(shared, together) if together else None,
             "router": layer.router.model_copy(update=router),
         }
     )
@@ -196,14 +194,14 @@ def _canonical_mixture(layer: MixtureOfExperts, width: int) -> MixtureOfExperts:
 
 def _joined_packs(packs: tuple[ExpertPack, ...], width: int) -> tuple[ExpertPack, ...]:
     """Return a single pack of all experts if they differ in width alone, else the packs."""
-    widest = max(pack.body.hidden(width) or 0 for pack in packs)
-    bodies = [_sized(pack.body, widest) for pack in packs]
-    if all(body == bodies[0] for body in bodies):
-        return (ExpertPack(body=bodies[0], count=sum(pack.count for pack in packs)),)
+    widest = max(pack.mlp.hidden(width) or 0 for pack in packs)
+    mlps = [_sized(pack.mlp, widest) for pack in packs]
+    if all(mlp == mlps[0] for mlp in mlps):
+        return (ExpertPack(mlp=mlps[0], count=sum(pack.count for pack in packs)),)
     return packs
 
 
-def _sized(body: ExpertBody, hidden: int) -> ExpertBody:
-    """Return a body of another hidden width; kinds whose width means something else are kept."""
-    known = isinstance(body, SwiGLU | GeGLU | GELU | SquaredReLU)
-    return body.model_copy(update={"width": hidden}) if known else body
+def _sized(mlp: ExpertMLP, hidden: int) -> ExpertMLP:
+    """Return an MLP of another hidden width; kinds whose width means something else are kept."""
+    known = isinstance(mlp, GatedMLP | PlainMLP)
+    return mlp.model_copy(update={"width": hidden}) if known else mlp

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coterie.model.experts.bodies import SwiGLU
+from coterie.model.feedforward import GatedMLP
 
 Values = dict[str, Any]
 
 
 def dense(hidden: int, *, bias: bool = False) -> Values:
     """Return the settings of a dense SwiGLU layer."""
-    return {"kind": "dense", "body": _swiglu(hidden, bias)}
+    return {"kind": "dense", "mlp": _swiglu(hidden, bias)}
 
 
 def routed(
@@ -40,7 +40,7 @@ def routed(
     """
     values: Values = {
         "kind": "moe",
-        "experts": [{"count": experts, "body": _swiglu(hidden)}],
+        "experts": [{"count": experts, "mlp": _swiglu(hidden)}],
         "experts_per_token": experts_per_token,
         "router": router,
         "balance": balance,
@@ -50,7 +50,7 @@ def routed(
     return values | {
         "shared_experts": 1,
         "shared_gate": shared_gate,
-        "shared_body": _swiglu(shared, shared_bias),
+        "shared_mlp": _swiglu(shared, shared_bias),
     }
 
 
@@ -72,4 +72,4 @@ def block_pattern(labels: Sequence[str], blocks: Mapping[str, Values]) -> Values
 
 
 def _swiglu(hidden: int, bias: bool = False) -> Values:
-    return SwiGLU(width=hidden, bias=bias).model_dump()
+    return GatedMLP(width=hidden, bias=bias).model_dump()

@@ -26,8 +26,8 @@ F = TypeVar("F", bound=Family[Any])
 
 _TRAINING = frozenset({  # and how things are computed
     "absorb", "stochastic_depth",
-    "backend", "balance", "capacity", "compute", "dropout", "expert_dropout", "initial", "noise",
-    "std", "z_loss",
+    "backend", "balance", "capacity_factor", "dropout", "expert_dropout", "initial", "kernel",
+    "noise", "std", "z_loss",
 })  # fmt: skip
 _RESOLVED = frozenset(
     {"block_layout", "attention", "blocks", "feedforward", "layers", "opening", "pattern"}
@@ -59,11 +59,14 @@ _PHRASES = {
     "attention.query_key_norm.kind": "the {} normalisation of its queries and keys",
     "attention.query_key_norm": "the normalisation of its queries and keys",
     "feedforward.kind": "its {} feed-forward layers",
-    "feedforward.body.kind": "its {} bodies",
-    "feedforward.body.bias": "the biases of its bodies",
+    "feedforward.mlp.kind": "its {} MLPs",
+    "feedforward.mlp.bias": "the biases of its MLPs",
+    "feedforward.mlp.activation": "the {} activation of its MLPs",
     "feedforward.experts": "its experts of unequal kinds",
-    "feedforward.experts.0.body.kind": "its {} experts",
-    "feedforward.experts.0.body.bias": "the biases of its experts",
+    "feedforward.experts.0.mlp.kind": "its {} experts",
+    "feedforward.experts.0.mlp.bias": "the biases of its experts",
+    "feedforward.experts.0.mlp.activation": "the {} activation of its experts",
+    "feedforward.shared_mlp.activation": "the {} activation of its shared experts",
     "feedforward.shared_experts": "its shared experts",
     "feedforward.shared_gate": "the gate of its shared experts",
     "feedforward.router.score.kind": "its {} scores of experts",
@@ -214,5 +217,5 @@ def _reparametrisable(path: str, ours: Any, theirs: Any) -> bool:
         return not ours or (ours == "qkv" and theirs is True)
     if path == "position.layout":
         return True
-    is_body = name == "width" and path.rpartition(".")[0].endswith(("body", "shared_body"))
-    return is_body and ours is not None and theirs is not None and ours <= theirs
+    is_hidden = name == "width" and path.rpartition(".")[0].endswith("mlp")
+    return is_hidden and ours is not None and theirs is not None and ours <= theirs

@@ -69,12 +69,12 @@ class Reparametrised:
 
     def _joint_shared(self, layer: str, part: str) -> Tensor | None:
         """Return shared experts side by side: their sum is one expert of their joint width."""
-        bodies = self._listed(f"{layer}.shared", part)
-        if len(bodies) < 2:
-            return bodies[0] if bodies else None
+        matrices = self._listed(f"{layer}.shared", part)
+        if len(matrices) < 2:
+            return matrices[0] if matrices else None
         if part == "down_bias":
-            return torch.stack(bodies).sum(0)
-        return torch.cat(bodies, dim=1 if part == "down" else 0)
+            return torch.stack(matrices).sum(0)
+        return torch.cat(matrices, dim=1 if part == "down" else 0)
 
     def _listed(self, where: str, part: str) -> list[Tensor]:
         names = (f"{where}.{number}.{part}" for number in count())

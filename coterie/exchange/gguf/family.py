@@ -57,7 +57,7 @@ def _present(model: Canonical) -> dict[str, tuple[int, ...]]:
         names.append("blk.0.attn_output.bias")
     if attention.query_key_norm is not None:
         names.append("blk.0.attn_q_norm.weight")
-    if getattr(getattr(first, "body", None), "bias", False):
+    if getattr(getattr(first, "mlp", None), "bias", False):
         names.append("blk.0.ffn_gate.bias")
     if any(model.biased):
         names += [f"blk.{layer}.exp_probs_b.bias" for layer in range(len(model.plans))]

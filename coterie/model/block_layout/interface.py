@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.model.experts import LayerRouting
+from coterie.model.experts import RouterStats
 from coterie.model.part import Part
 
 Norm = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ class Branches:
     attention_norm: Norm
     attention: Callable[[Tensor], Tensor]
     feedforward_norm: Norm | None
-    feedforward: Callable[[Tensor], tuple[Tensor, LayerRouting | None]]
+    feedforward: Callable[[Tensor], tuple[Tensor, RouterStats | None]]
 
 
 class BlockLayoutPart(Part, ABC):
@@ -38,6 +38,6 @@ class BlockLayoutPart(Part, ABC):
     @abstractmethod
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Return the stream after the block, and the account of its feed-forward branch."""
         ...

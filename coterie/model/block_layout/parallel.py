@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from coterie.foundation.settings import Settings
 from coterie.model.block_layout.interface import BlockLayoutPart, Branches
 from coterie.model.costs import Count, linear
-from coterie.model.experts import LayerRouting
+from coterie.model.experts import RouterStats
 
 
 class Parallel(Settings):
@@ -69,7 +69,7 @@ class ParallelPart(BlockLayoutPart):
 
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Add both branches."""
         normal = branches.attention_norm(x)
         own = branches.feedforward_norm

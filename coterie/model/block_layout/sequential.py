@@ -13,7 +13,7 @@ from torch import Tensor
 from coterie.foundation.settings import Settings
 from coterie.model.block_layout.interface import BlockLayoutPart, Branches
 from coterie.model.costs import Count
-from coterie.model.experts import LayerRouting
+from coterie.model.experts import RouterStats
 
 
 class Sequential(Settings):
@@ -40,7 +40,7 @@ class SequentialPart(BlockLayoutPart):
 
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Add both branches, one after the other."""
         assert branches.feedforward_norm is not None
         x = x + branches.attention(branches.attention_norm(x))

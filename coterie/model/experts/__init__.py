@@ -1,30 +1,31 @@
-"""Routed experts. Read in the order of a token's way: router (noise → score → select), capacity,
-dispatch, compute over the bodies, combine, account; `layer` joins them, `balance` keeps experts
-evenly used.
+"""Routed experts, in the order in which a token meets them: router (noise → score → select),
+capacity, dispatch, kernel over the experts' MLPs, combine, router statistics; `layer` joins them,
+`balance` keeps experts evenly used.
 """
 
-from coterie.model.experts.account import LayerRouting
 from coterie.model.experts.balance import Balance
-from coterie.model.experts.bodies import Body, ExpertBody
-from coterie.model.experts.compute import Compute, measurements
+from coterie.model.experts.dispatch import Dispatched, Dispatcher
+from coterie.model.experts.kernel import ExpertKernel, Kernel, measurements
 from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart
 from coterie.model.experts.noise import Noise
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings
+from coterie.model.experts.router_stats import RouterStats
 from coterie.model.experts.score import Score
 from coterie.model.experts.select import Select
 
 __all__ = [
     "Balance",
-    "Body",
-    "Compute",
-    "ExpertBody",
+    "Dispatched",
+    "Dispatcher",
+    "ExpertKernel",
     "ExpertPack",
-    "LayerRouting",
+    "Kernel",
     "MixtureOfExperts",
     "MixtureOfExpertsPart",
     "Noise",
     "RouterSettings",
+    "RouterStats",
     "Score",
     "Select",
     "measurements",

@@ -1,10 +1,10 @@
-"""Capacity: every expert has room for so many tokens; those that come later find none.
+"""Capacity: every expert has room for a limited number of tokens; pairs beyond it overflow.
 
 Lepikhin et al. 2020 (GShard), arXiv:2006.16668; Fedus, Zoph & Shazeer 2021 (Switch),
-arXiv:2101.03961, equation 3: room = ⌈factor · N·k / E⌉. Room is given in order of position first
-and row second, so whether a token finds room never depends on what follows it in its own or in
-another text. Tokens that do not count (padding) take no room, are not counted in N and are never
-turned away: texts are treated alike however they are padded.
+arXiv:2101.03961, equation 3: capacity = ⌈capacity_factor · N·k / E⌉. Room is given in order of
+position first and row second, so whether a token finds room never depends on what follows it in its
+own row or in another. Tokens that do not count (padding) take no room, are not counted in N and
+never overflow: a row is treated alike however it is padded.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _ROUNDING = 1e-6  # relative; keeps 1.1 · 10 from becoming 12 places
 
 
 @torch.no_grad()
-def find_crowded(
+def overflow_mask(
     indices: Int[Tensor, "B T k"],
     valid: Bool[Tensor, "B T"] | None,
     experts: int,
-    factor: float,
+    capacity_factor: float,
 ) -> Bool[Tensor, "B T k"]:
     """Return the pairs that find no room.
 
@@ -29,7 +29,7 @@ def find_crowded(
         indices: experts of each token; `experts` stands for none.
         valid: which tokens count; None: all.
         experts: how many there are, E.
-        factor: room over an even load.
+        capacity_factor: room over an even load.
     """
     batch, length, per_token = indices.shape
     queue = indices if valid is None else indices.masked_fill(~valid[..., None], experts)
@@ -41,7 +41,7 @@ def find_crowded(
     rank = places - (sizes.cumsum(0) - sizes)[sorted_queue]
     tokens = batch * length if valid is None else valid.sum()
     even = torch.as_tensor(tokens, device=queue.device, dtype=torch.float32) * per_token / experts
-    room = (factor * even * (1 - _ROUNDING)).ceil()
-    crowded = (rank >= room) & (sorted_queue < experts)
-    crowded = torch.empty_like(crowded).scatter_(0, order, crowded)
-    return crowded.view(length, batch, per_token).transpose(0, 1)
+    capacity = (capacity_factor * even * (1 - _ROUNDING)).ceil()
+    overflow = (rank >= capacity) & (sorted_queue < experts)
+    overflow = torch.empty_like(overflow).scatter_(0, order, overflow)
+    return overflow.view(length, batch, per_token).transpose(0, 1)

@@ -4,54 +4,116 @@ Every (token, expert) pair is a row. Rows are sorted by expert, stably, so that 
 are one slice; pairs without an expert become no rows at all. Both ways are pure permutations with
 written derivatives: gathering by the inverse permutation, reshaping and summing gives the same bits
 every time, where scattered additions do not.
+
+A layer's `dispatcher` may be replaced from outside by one that sends rows to other devices.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class Dispatch(NamedTuple):
-    """Where each row goes.
+class Dispatched(NamedTuple):
+    """Rows on their way through the experts.
 
     Attributes:
-        order: row of the [N·k] pairs at each place of the sorted rows.
+        rows: sorted by expert, [rows, D].
+        counts: rows of each expert that is here, [E].
+        route: how the rows go back; known to their dispatcher alone.
+    """
+
+    rows: Tensor
+    counts: Tensor
+    route: Any
+
+
+@runtime_checkable
+class Dispatcher(Protocol):
+    """Brings tokens to their experts and the experts' outputs back to the tokens.
+
+    Attributes:
+        local: whether every expert is on this device, so that a kernel may do without dispatch.
+    """
+
+    local: bool
+
+    def dispatch(
+        self, x: Float[Tensor, "N D"], indices: Int[Tensor, "N k"], *, partial: bool
+    ) -> Dispatched:
+        """Return the rows that the experts on this device compute.
+
+        Args:
+            x: the tokens.
+            indices: the experts of each; the number of experts stands for none.
+            partial: whether indices may name none.
+        """
+        ...
+
+    def combine(
+        self, outputs: Float[Tensor, "rows D"], gates: Float[Tensor, "N k"], route: Any
+    ) -> Float[Tensor, "N D"]:
+        """Return each token's sum of its experts' outputs, each multiplied by its gate."""
+        ...
+
+
+class LocalDispatcher:
+    """Sorts tokens on one device that holds all experts."""
+
+    local = True
+
+    def __init__(self, num_experts: int) -> None:
+        self.num_experts = num_experts
+
+    def dispatch(
+        self, x: Float[Tensor, "N D"], indices: Int[Tensor, "N k"], *, partial: bool
+    ) -> Dispatched:
+        """Return all pairs as rows sorted by expert."""
+        permutation, counts = sort_pairs(indices, self.num_experts, partial=partial)
+        rows = _Permute.apply(x, *permutation, indices.shape[1])
+        return Dispatched(rows, counts, permutation)  # type: ignore[arg-type]
+
+    def combine(
+        self, outputs: Float[Tensor, "rows D"], gates: Float[Tensor, "N k"], route: Permutation
+    ) -> Float[Tensor, "N D"]:
+        """Return each token's weighted sum."""
+        if outputs.shape[0] == 0:  # no token found an expert
+            empty = outputs.new_zeros(gates.shape[0], outputs.shape[1])
+            return empty + 0.0 * (outputs.sum() + gates.sum())
+        return _Combine.apply(outputs, gates.to(outputs.dtype), *route)  # type: ignore[no-any-return]
+
+
+class Permutation(NamedTuple):
+    """Where each row comes from and goes to.
+
+    Attributes:
+        order: which of the [N·k] pairs stands at each place of the sorted rows.
         inverse: place of each pair among the sorted rows.
-        counts: rows of each expert, [E].
-        per_token: pairs of each token, k.
         missing: which pairs have no expert, [N·k]; None: each has one.
     """
 
     order: Tensor
     inverse: Tensor
-    counts: Tensor
-    per_token: int
     missing: Tensor | None
 
 
-def plan_dispatch(indices: Int[Tensor, "N k"], experts: int, *, partial: bool = False) -> Dispatch:
-    """Return how rows are sorted by expert.
-
-    Args:
-        indices: the experts of each token.
-        experts: how many there are, E.
-        partial: whether indices may hold E, which stands for no expert.
-    """
+def sort_pairs(
+    indices: Int[Tensor, "N k"], experts: int, *, partial: bool
+) -> tuple[Permutation, Int[Tensor, " E"]]:
+    """Return how pairs are sorted by expert, and how many go to each."""
     pairs = indices.reshape(-1)
     order = pairs.argsort(stable=True)
     places = torch.arange(pairs.shape[0], device=pairs.device)
     inverse = torch.empty_like(order).scatter_(0, order, places)
     counts = count_pairs(indices, experts)
     if not partial:
-        return Dispatch(order, inverse, counts, indices.shape[1], None)
+        return Permutation(order, inverse, None), counts
     rows = int(counts.sum())
     missing = pairs == experts  # sorted behind all others
-    inverse = inverse.masked_fill(missing, 0)
-    return Dispatch(order[:rows], inverse, counts, indices.shape[1], missing)
+    return Permutation(order[:rows], inverse.masked_fill(missing, 0), missing), counts
 
 
 def count_pairs(
@@ -66,29 +128,11 @@ def count_pairs(
     return pairs.new_zeros(experts + 1).scatter_add_(0, pairs, ones)[:experts]
 
 
-def spread(x: Float[Tensor, "N D"], dispatch: Dispatch) -> Float[Tensor, "rows D"]:
-    """Return the tokens as rows sorted by expert."""
-    return _Spread.apply(  # type: ignore[no-any-return]
-        x, dispatch.order, dispatch.inverse, dispatch.missing, dispatch.per_token
-    )
-
-
-def combine(
-    rows: Float[Tensor, "rows D"], gates: Float[Tensor, "N k"], dispatch: Dispatch
-) -> Float[Tensor, "N D"]:
-    """Return each token's sum of its experts' outputs, each multiplied by its gate."""
-    if rows.shape[0] == 0:  # no token found an expert
-        return rows.new_zeros(gates.shape[0], rows.shape[1]) + 0.0 * (rows.sum() + gates.sum())
-    return _Combine.apply(  # type: ignore[no-any-return]
-        rows, gates.to(rows.dtype), dispatch.order, dispatch.inverse, dispatch.missing
-    )
-
-
 def _tokens_of(pairs: Tensor, per_token: int) -> Tensor:
     return pairs if per_token == 1 else pairs // per_token
 
 
-def _back(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
+def _unsort(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
     """Return rows [R, ...] as pairs [N·k, ...], zero where there is no expert."""
     picked = rows.index_select(0, inverse)
     if missing is not None:
@@ -96,7 +140,7 @@ def _back(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
     return picked
 
 
-class _Spread(torch.autograd.Function):
+class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -116,7 +160,7 @@ class _Spread(torch.autograd.Function):
         (rows,), (tokens, per_token) = gradients, ctx.shape
         if rows.shape[0] == 0:
             return rows.new_zeros(tokens, rows.shape[1]), None, None, None, None
-        gradient = _back(rows, inverse, missing).view(tokens, per_token, -1)
+        gradient = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
         gradient = gradient[:, 0] if per_token == 1 else gradient.sum(1)
         return gradient, None, None, None, None
 
@@ -133,7 +177,7 @@ class _Combine(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(rows, gates, order, inverse, missing)
         tokens, per_token = gates.shape
-        picked = _back(rows, inverse, missing).view(tokens, per_token, -1)
+        picked = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
         picked.mul_(gates[..., None])
         return picked[:, 0] if per_token == 1 else picked.sum(1)
 
@@ -141,7 +185,7 @@ class _Combine(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         rows, gates, order, inverse, missing = ctx.saved_tensors
         per_token = gates.shape[1]
-        spread_out = gradients[0].index_select(0, _tokens_of(order, per_token))
-        grad_gates = _back(torch.linalg.vecdot(rows, spread_out), inverse, missing)
+        sorted_gradient = gradients[0].index_select(0, _tokens_of(order, per_token))
+        grad_gates = _unsort(torch.linalg.vecdot(rows, sorted_gradient), inverse, missing)
         weights = gates.reshape(-1).index_select(0, order)
-        return spread_out.mul_(weights[:, None]), grad_gates.view_as(gates), None, None, None
+        return sorted_gradient.mul_(weights[:, None]), grad_gates.view_as(gates), None, None, None

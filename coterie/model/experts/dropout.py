@@ -1,7 +1,7 @@
-"""Expert dropout: in training, each expert is left out of a batch's selection now and then.
+"""Expert dropout: in training, each expert is excluded from a batch's selection now and then.
 
 The others must learn to do without it. After Srivastava et al. 2014 (dropout), jmlr.org/papers/v15,
-with whole experts for units; so many always remain that a token can go to as many as usual.
+with whole experts for units; enough always remain for a token to go to as many as usual.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 
-def draw_left_out(
+def draw_excluded(
     experts: int, remaining: int, probability: float, device: torch.device
 ) -> Bool[Tensor, " E"]:
-    """Return which experts are left out, each with the given probability.
+    """Return which experts are excluded, each with the given probability.
 
     Args:
         experts: how many there are, E.
-        remaining: so many stay at least: those whose draw was highest.
-        probability: of being left out.
-        device: whose global generator chance comes from.
+        remaining: how many stay at least: those whose draw was highest.
+        probability: of being excluded.
+        device: whose global generator is drawn from.
     """
     draw = torch.rand(experts, device=device)
     lowest_that_stays = draw.topk(remaining).values[-1]

@@ -1,12 +1,12 @@
-"""The mixture of experts: score → select → dispatch → compute → combine → account.
+"""The mixture of experts: score → select → dispatch → kernel → combine → statistics.
 
 Each step is a file of its own in this package; here they meet.
 
 Layers of published models, in these settings (see `router` for their routers): Qwen2-MoE has
-`shared_experts: 1` with `shared_gate: true` and a `shared_body` of its own width; the one shared
-body of DeepSeek-V2/V3 and Glm4-MoE, n times as wide as a routed one, is `shared_experts: 1` with
-that width, or `shared_experts: n` with the routed width, which is the same function. All their
-experts are `swiglu` without biases.
+`shared_experts: 1` with `shared_gate: true` and a `shared_mlp` of its own width; the one shared MLP
+of DeepSeek-V2/V3 and Glm4-MoE, n times as wide as a routed one, is `shared_experts: 1` with that
+width, or `shared_experts: n` with the routed width, which is the same function. All their experts
+are `gated` (SwiGLU) without biases.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from torch.nn import functional as F
 from coterie.foundation.settings import Settings
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
-from coterie.model.experts.account import LayerRouting, keep_account
 from coterie.model.experts.balance import Balance, NoBalance
-from coterie.model.experts.bodies import Body, ExpertBody
-from coterie.model.experts.capacity import find_crowded
-from coterie.model.experts.compute import AutoCompute, Compute
-from coterie.model.experts.dropout import draw_left_out
+from coterie.model.experts.capacity import overflow_mask
+from coterie.model.experts.dispatch import Dispatcher, LocalDispatcher
+from coterie.model.experts.dropout import draw_excluded
+from coterie.model.experts.kernel import AutoKernel, ExpertKernel, Kernel
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings, Routing
+from coterie.model.experts.router_stats import RouterStats, measure_routing
+from coterie.model.feedforward import MLP, ExpertMLP, MLPPart
 from coterie.model.part import Part
-from coterie.model.replay import RoutingReplay
+from coterie.model.uncompiled import uncompiled
 
 
 class MixtureOfExperts(Settings):
     """Settings of a routed feed-forward layer."""
+
+    renamed = {"shared_body": "shared_mlp", "capacity": "capacity_factor", "compute": "kernel"}
 
     kind: Literal["moe"] = "moe"
     experts: tuple[ExpertPack, ...] = Field(
@@ -44,24 +47,27 @@ class MixtureOfExperts(Settings):
     shared_experts: int = Field(
         default=0, ge=0, le=1024, description="experts that every token goes through"
     )
-    shared_body: Body | None = Field(
+    shared_mlp: MLP | None = Field(
         default=None, description="what a shared expert computes; None: as the first pack's"
     )
     shared_gate: bool = Field(
-        default=False, description="weigh the shared experts' sum by a sigmoid of the token"
+        default=False, description="multiply the shared experts' sum by a sigmoid of the token"
     )
     experts_per_token: int = Field(ge=1, description="routed experts that a token goes to, at most")
     router: RouterSettings = Field(default=RouterSettings(), description="who goes where")
     balance: Balance = Field(default=NoBalance(), description="what keeps experts evenly used")
-    capacity: float | None = Field(
+    capacity_factor: float | None = Field(
         default=None,
         gt=0,
-        description="an expert's room while training, over an even load; None: room for all",
+        description="an expert's room in training, relative to an even load; None: unlimited",
     )
     expert_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="chance of an expert to sit out a training batch"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="probability that an expert is excluded from a training batch",
     )
-    compute: Compute = Field(default=AutoCompute(), description="how experts are computed")
+    kernel: Kernel = Field(default=AutoKernel(), description="how experts are computed")
 
     @property
     def num_experts(self) -> int:
@@ -69,7 +75,7 @@ class MixtureOfExperts(Settings):
         return sum(pack.count for pack in self.experts)
 
     def check(self, width: int) -> None:
-        """Make sure that there are experts enough and that the router can learn.
+        """Make sure that there are enough experts and that the router can learn.
 
         Raises:
             ValueError: not so.
@@ -102,7 +108,7 @@ class MixtureOfExperts(Settings):
             parts.append(
                 Count(
                     whole.name,
-                    f"{pack.count} × {pack.body.kind} {pack.body.hidden(width) or ''}".rstrip(),
+                    f"{pack.count} × {pack.mlp.label} {pack.mlp.hidden(width) or ''}".rstrip(),
                     whole.parameters,
                     round(whole.active * share),
                     whole.flops * share,
@@ -117,81 +123,103 @@ class MixtureOfExperts(Settings):
         detail += f" + {self.shared_experts} shared" if self.shared_experts else ""
         return Count.of("feedforward", detail, parts)
 
-    def shared(self) -> ExpertBody:
+    def shared(self) -> ExpertMLP:
         """Return what a shared expert computes."""
-        computing = (pack.body for pack in self.experts if pack.computes)
-        return next(computing) if self.shared_body is None else self.shared_body
+        computing = (pack.mlp for pack in self.experts if pack.computes)
+        return next(computing) if self.shared_mlp is None else self.shared_mlp
 
 
 class MixtureOfExpertsPart(Part):
-    """Routes each token to some experts and adds up what they answer."""
+    """Routes each token to some experts and adds up what they return.
+
+    Attributes:
+        dispatcher: brings tokens to their experts; may be replaced from outside.
+    """
 
     def __init__(self, settings: MixtureOfExperts, width: int, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.num_experts = settings.num_experts
         self.z_loss = settings.router.z_loss
-        self.capacity = settings.capacity
+        self.capacity_factor = settings.capacity_factor
         self.expert_dropout = settings.expert_dropout
         self.router = settings.router.build(width, self.num_experts, settings.experts_per_token)
         self.balance = settings.balance.build(self.num_experts)
         self.experts = nn.ModuleList(pack.build(width) for pack in settings.experts)
-        self.sizes = [pack.count for pack in settings.experts]
         self.shared = nn.ModuleList(
             settings.shared().build(width) for _ in range(settings.shared_experts)
         )
         self.shared_gate = SharedGate(width) if settings.shared_gate else None
-        self.compute = settings.compute.build()
+        self.dispatcher: Dispatcher = LocalDispatcher(self.num_experts)
+        self.kernel: ExpertKernel = settings.kernel.build()
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting]:
-        """Compute the layer."""
-        memory = RoutingReplay() if context.replay is None else context.replay
-        valid, flat = context.valid, x.flatten(0, 1)
-        bias = self.balance.selection_bias
-        routing = self.router(flat, bias, memory.indices, self._left_out(x.device))
-        memory.indices = routing.indices
-        indices, gates, dropped = self._give_room(routing, x.shape, valid)
-        partial = routing.partial or dropped is not None
-        mixed = self.compute.mix(self.experts, self.sizes, flat, indices, gates, partial=partial)
-        if self.shared:
-            mixed = mixed + self._share(flat)
-        account, memory.observed = keep_account(
-            self, routing, (x.shape[0], x.shape[1]), valid, memory.observed, dropped
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats]:
+        """Compute the layer; load, capacity and losses count `context.valid` tokens alone."""
+        valid, replay, flat = context.valid, context.replay, x.flatten(0, 1)
+        routing = self.router(
+            flat,
+            self.balance.selection_bias,
+            None if replay is None else replay.indices,
+            self._draw_excluded(x.device),
         )
-        return mixed.view(x.shape), account
+        indices, gates, dropped = self._drop_overflow(routing, x.shape, valid)
+        mix = _mix_uncompiled if torch.compiler.is_compiling() else _mix
+        partial = routing.partial or dropped is not None
+        mixed = mix(self, flat, indices, gates, partial)
+        if self.shared:
+            mixed = mixed + self._shared(flat)
+        stats, balance_load = measure_routing(
+            self, routing, (x.shape[0], x.shape[1]), valid,
+            None if replay is None else replay.balance_load, dropped,
+        )  # fmt: skip
+        if replay is not None:
+            replay.indices, replay.balance_load = routing.indices, balance_load
+        return mixed.view(x.shape), stats
 
-    def _left_out(self, device: torch.device) -> Tensor | None:
-        """Draw who sits out; a second pass draws too, so that all chance after it is the same."""
+    def _draw_excluded(self, device: torch.device) -> Tensor | None:
+        """Draw the excluded experts; a second pass draws too, so that all later draws agree."""
         if not self.training or not self.expert_dropout:
             return None
-        enough = self.router.selector.experts_per_token
-        return draw_left_out(self.num_experts, enough, self.expert_dropout, device)
+        remaining = self.router.selector.experts_per_token
+        return draw_excluded(self.num_experts, remaining, self.expert_dropout, device)
 
-    def _give_room(
+    def _drop_overflow(
         self, routing: Routing, shape: torch.Size, valid: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return experts and gates of the pairs that found room, and how many found none."""
-        if not self.training or self.capacity is None:
+        if not self.training or self.capacity_factor is None:
             return routing.indices, routing.gates, None
-        texts = routing.indices.unflatten(0, (shape[0], shape[1]))
-        crowded = find_crowded(texts, valid, self.num_experts, self.capacity).flatten(0, 1)
+        rows = routing.indices.unflatten(0, (shape[0], shape[1]))
+        overflow = overflow_mask(rows, valid, self.num_experts, self.capacity_factor).flatten(0, 1)
         return (
-            routing.indices.masked_fill(crowded, self.num_experts),
-            routing.gates.masked_fill(crowded, 0.0),
-            crowded.sum(),
+            routing.indices.masked_fill(overflow, self.num_experts),
+            routing.gates.masked_fill(overflow, 0.0),
+            overflow.sum(),
         )
 
-    def _share(self, flat: Tensor) -> Tensor:
-        """Return the shared experts' sum."""
+    def _shared(self, flat: Tensor) -> Tensor:
         first, *others = self.shared
         out = first(flat)
         for expert in others:
             out = out + expert(flat)
         return out if self.shared_gate is None else out * self.shared_gate(flat)
+
+
+def _mix(
+    part: MixtureOfExpertsPart, x: Tensor, indices: Tensor, gates: Tensor, partial: bool
+) -> Tensor:
+    packs: list[MLPPart] = list(part.experts)  # pyright: ignore[reportAssignmentType]
+    kernel = part.kernel.chosen(packs, x, indices, part.dispatcher)
+    return kernel.mix(packs, x, indices, gates, part.dispatcher, partial=partial)
+
+
+# What runs here depends on what was selected, so a compiler would recompile for every batch;
+# besides, torch's grouped product in float32 is unknown to it. It stays outside the graph.
+_mix_uncompiled = uncompiled(_mix)
 
 
 class SharedGate(Part):

@@ -1,4 +1,4 @@
-"""The router: scores every expert for every token, selects some and says how much each counts.
+"""The router: scores every expert for every token, selects some and weighs them.
 
 Computed in at least float32 whatever the model computes in: small differences decide selections.
 
@@ -38,7 +38,7 @@ class RouterSettings(Settings):
 
     score: Score = Field(default=SoftmaxScore(), description="how logits become scores")
     select: Select = Field(default=TopK(), description="which experts a token goes to")
-    noise: Noise = Field(default=NoNoise(), description="chance in the router while training")
+    noise: Noise = Field(default=NoNoise(), description="random noise in the router while training")
     renormalise: bool | None = Field(
         default=None,
         description="divide the selected scores by their sum; None: where every token goes to two "
@@ -112,17 +112,17 @@ class Router(Part):
     def forward(
         self,
         x: Float[Tensor, "N D"],
-        bias: Float[Tensor, " E"] | None = None,
+        selection_bias: Float[Tensor, " E"] | None = None,
         indices: Int[Tensor, "N k"] | None = None,
-        left_out: Bool[Tensor, " E"] | None = None,
+        excluded_experts: Bool[Tensor, " E"] | None = None,
     ) -> Routing:
         """Route N tokens.
 
         Args:
             x: the tokens.
-            bias: added to scores when selecting, and nowhere else.
+            selection_bias: added to scores when selecting, and nowhere else.
             indices: the selection made before, when these tokens are computed a second time.
-            left_out: experts that may not be selected.
+            excluded_experts: may not be selected.
         """
         with torch.autocast(x.device.type, enabled=False):
             x = x if x.dtype == torch.float64 else x.float()
@@ -130,21 +130,22 @@ class Router(Part):
             logits = self.noise.logits(logits, x)
             scores = self.scorer.scores(logits)
             if indices is None:
-                indices = self._select(scores.detach(), bias, left_out)
-            partial = left_out is not None or not self.selector.fixed
+                indices = self._select(scores.detach(), selection_bias, excluded_experts)
+            partial = excluded_experts is not None or not self.selector.fixed
             gates = _gather(scores, indices) if partial else scores.gather(-1, indices)
             if self.renormalise:
                 gates = gates / (gates.sum(-1, keepdim=True) + _EPSILON)
             return Routing(logits, scores, indices, gates * self.scale, partial)
 
-    def _select(self, scores: Tensor, bias: Tensor | None, left_out: Tensor | None) -> Tensor:
-        """Return the selected experts, without a gradient."""
-        if left_out is None:
-            return self.selector(scores, bias, self.scorer.probabilities)
-        barred = scores.new_zeros(left_out.shape).masked_fill(left_out, -torch.inf)
-        steering = barred if bias is None else barred + bias
-        indices = self.selector(scores, steering, self.scorer.probabilities)
-        return indices.masked_fill(F.pad(left_out, (0, 1))[indices], scores.shape[-1])
+    def _select(
+        self, scores: Tensor, selection_bias: Tensor | None, excluded: Tensor | None
+    ) -> Tensor:
+        if excluded is None:
+            return self.selector(scores, selection_bias, self.scorer.probabilities)
+        bias = scores.new_zeros(excluded.shape).masked_fill(excluded, -torch.inf)
+        bias = bias if selection_bias is None else bias + selection_bias
+        indices = self.selector(scores, bias, self.scorer.probabilities)
+        return indices.masked_fill(F.pad(excluded, (0, 1))[indices], scores.shape[-1])
 
 
 def _gather(scores: Float[Tensor, "N E"], indices: Int[Tensor, "N k"]) -> Float[Tensor, "N k"]:

@@ -27,7 +27,7 @@ from coterie.model.blocks import Block, BlockPlan
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
 from coterie.model.dropout import Dropout
-from coterie.model.experts import LayerRouting
+from coterie.model.experts import RouterStats
 from coterie.model.norm import Norm
 from coterie.model.part import Part
 
@@ -84,7 +84,7 @@ class AheadModule(Part):
         hidden: Float[Tensor, "B T D"],
         later: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
-    ) -> tuple[Float[Tensor, "B T D"], LayerRouting | None]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Return the hidden states of this depth, and its block's account.
 
         Args:

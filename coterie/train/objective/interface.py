@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.batch import TokenBatch
-from coterie.model import LayerRouting, Output
+from coterie.model import Output, RouterStats
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Terms:
     """
 
     terms: tuple[Term, ...]
-    routing: tuple[LayerRouting, ...] = ()
+    routing: tuple[RouterStats, ...] = ()
 
 
 class Objective(Protocol):

@@ -13,18 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from coterie.model import LayerRouting
+from coterie.model import RouterStats
 from coterie.train.objective.interface import Term
 
 
-def router_terms(routing: Sequence[LayerRouting], count_of: Callable[[int], str]) -> Iterator[Term]:
+def router_terms(routing: Sequence[RouterStats], count_of: Callable[[int], str]) -> Iterator[Term]:
     """Yield the terms `balance`, `z` and `entropy` of a micro-batch, none without routed layers.
 
     Args:
         routing: of each routed layer.
         count_of: returns the name of the count of a layer's valid tokens, by its index.
     """
-    alike: dict[str, list[LayerRouting]] = defaultdict(list)
+    alike: dict[str, list[RouterStats]] = defaultdict(list)
     for layer in routing:
         alike[count_of(layer.layer)].append(layer)
     for count, layers in alike.items():

@@ -14,13 +14,13 @@ from coterie.exchange.huggingface.writing import match_family
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation.settings import kind_of, members
 from coterie.model import (
+    MLP,
     Attention,
     Balance,
-    Body,
-    Compute,
     Decoder,
     DecoderSettings,
     Embedding,
+    Kernel,
     Norm,
     Position,
 )
@@ -44,12 +44,12 @@ PLACES = {
     "norm": (Norm, lambda x: {"norm": x}),
     "embedding": (Embedding, lambda x: {"embedding": x}),
     "block_layout": (BlockLayout, lambda x: {"block_layout": x}),
-    "body": (Body, lambda x: {"feedforward": {"kind": "dense", "body": x}}),
-    "expert": (Body, lambda x: moe(experts=[{"body": x, "count": 4}])),
+    "mlp": (MLP, lambda x: {"feedforward": {"kind": "dense", "mlp": x}}),
+    "expert": (MLP, lambda x: moe(experts=[{"mlp": x, "count": 4}])),
     "score": (Score, lambda x: moe(router={"score": x})),
     "select": (Select, lambda x: moe(router={"select": x})),
     "balance": (Balance, lambda x: moe(balance=x)),
-    "compute": (Compute, lambda x: moe(compute={"kind": x["kind"]})),
+    "kernel": (Kernel, lambda x: moe(kernel={"kind": x["kind"]})),
 }
 CASES = {
     f"{name}-{kind_of(each)}": place({"kind": kind_of(each)} | NEEDS.get(kind_of(each), {}))

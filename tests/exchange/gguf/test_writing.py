@@ -23,10 +23,10 @@ INTERLEAVED = {"kind": "rotary", "layout": "interleaved"}
 
 def routed(**changes):
     """Return the settings of a routed layer."""
-    body = {"kind": "swiglu", "width": 32}
+    mlp = {"kind": "gated", "width": 32}
     return {
         "kind": "moe",
-        "experts": [{"count": 4, "body": body}],
+        "experts": [{"count": 4, "mlp": mlp}],
         "experts_per_token": 2,
         **changes,
     }
@@ -69,7 +69,7 @@ EXACT = {
         "qwen2moe",
         {"attention": {**GROUPED, "bias": "qkv"},
          "feedforward": routed(router={"renormalise": False}, shared_experts=1, shared_gate=True,
-                               shared_body={"kind": "swiglu", "width": 64})},
+                               shared_mlp={"kind": "gated", "width": 64})},
     ),
     "olmoe": (
         "olmoe",
@@ -81,7 +81,7 @@ EXACT = {
         {"attention": {"kind": "grouped", "heads": 4, "bias": True}, "position": "learned",
          "norm": "layer", "head": {"tied": True},
          "feedforward": {"kind": "dense",
-                         "body": {"kind": "gelu", "bias": True, "approximate": "tanh"}}},
+                         "mlp": {"kind": "mlp", "activation": "gelu_tanh", "bias": True}}},
     ),
     "deepseek-v3": (
         "deepseek2",
@@ -102,8 +102,8 @@ OTHER_FORM = {
     "unequal widths": (
         "llama",
         {"attention": GROUPED,
-         "feedforward": routed(experts=[{"count": 2, "body": {"kind": "swiglu", "width": 16}},
-                                        {"count": 2, "body": {"kind": "swiglu", "width": 32}}])},
+         "feedforward": routed(experts=[{"count": 2, "mlp": {"kind": "gated", "width": 16}},
+                                        {"count": 2, "mlp": {"kind": "gated", "width": 32}}])},
     ),
     "halves pair up in a latent": (
         "deepseek2", {"attention": LATENT, "feedforward": routed(shared_experts=2)},
@@ -112,7 +112,8 @@ OTHER_FORM = {
 HOMELESS = {
     "its sliding window of 8": {"attention": {**GROUPED, "window": 8}},
     "rotary positions on 0.5 of each head": {"position": {"kind": "rotary", "fraction": 0.5}},
-    "its geglu bodies": {"feedforward": {"kind": "dense", "body": "geglu"}},
+    "the gelu activation of its MLPs": {
+        "feedforward": {"kind": "dense", "mlp": {"kind": "gated", "activation": "gelu"}}},
     "the bias of its head": {"head": {"bias": True}},
     "the selection bias that balances its experts": {"feedforward": routed(balance="bias")},
     "routed layers without a shared expert": {
@@ -194,7 +195,7 @@ def test_types_of_matrices(dtype, error, tmp_path, tokens):
 
 def test_rows_too_short_for_blocks_are_halves(tmp_path):
     decoder = made({"attention": GROUPED, "feedforward": {
-        "kind": "dense", "body": {"kind": "swiglu", "width": 40}}})  # fmt: skip
+        "kind": "dense", "mlp": {"kind": "gated", "width": 40}}})  # fmt: skip
     header = read_header(export_file(decoder, None, tmp_path / "model.gguf", dtype="q8_0"))
     assert header.tensors["blk.0.ffn_down.weight"].kind == gguf.GGMLQuantizationType.F16
     assert header.tensors["blk.0.ffn_up.weight"].kind == gguf.GGMLQuantizationType.Q8_0

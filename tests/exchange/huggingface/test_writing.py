@@ -16,13 +16,13 @@ from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.raw_bytes import ByteTokenizer
 from coterie.tokenizer.special import END_OF_TEXT, UNKNOWN
 
-SWIGLU = {"kind": "swiglu", "width": 24}
+SWIGLU = {"kind": "gated", "width": 24}
 LLAMA = {
     "layers": 2, "width": 32, "context": 24, "vocab_size": 61,
     "attention": {"kind": "grouped", "heads": 4, "kv_heads": 2},
-    "feedforward": {"kind": "dense", "body": SWIGLU},
+    "feedforward": {"kind": "dense", "mlp": SWIGLU},
 }  # fmt: skip
-MOE = {"kind": "moe", "experts": [{"count": 4, "body": SWIGLU}], "experts_per_token": 2}
+MOE = {"kind": "moe", "experts": [{"count": 4, "mlp": SWIGLU}], "experts_per_token": 2}
 MLA = {"kind": "mla", "heads": 4, "kv_rank": 16, "nope_dim": 8, "rope_dim": 6, "value_dim": 10}
 SIGMOID = {"score": "sigmoid", "scale": 1.5}
 BIASED = MOE | {"router": SIGMOID, "balance": {"kind": "bias"}}
@@ -53,12 +53,12 @@ EXPRESSED = {
         "attention": {"kind": "grouped", "heads": 4, "kv_heads": 2, "bias": True}}),
     "norms without a scale": ("llama", {"norm": {"kind": "rms", "scale": False}}),
     "unequal dense widths": ("llama", {
-        "blocks": {"a": {}, "b": {"feedforward": {"kind": "dense", "body": SWIGLU | {"width": 8}}}},
+        "blocks": {"a": {}, "b": {"feedforward": {"kind": "dense", "mlp": SWIGLU | {"width": 8}}}},
         "pattern": ("a", "b")}),
     "gpt2 without biases": ("gpt2", {
         "position": "learned", "norm": {"kind": "layer", "bias": False},
         "attention": {"kind": "grouped", "heads": 4},
-        "feedforward": {"kind": "dense", "body": {"kind": "gelu", "approximate": "tanh"}}}),
+        "feedforward": {"kind": "dense", "mlp": {"kind": "mlp", "activation": "gelu_tanh"}}}),
     "a dense window": ("mistral", {
         "attention": {"kind": "grouped", "heads": 4, "kv_heads": 2, "window": 5}}),
     "heads wider than the model": ("mistral", {
@@ -66,7 +66,7 @@ EXPRESSED = {
     "window": ("mixtral", moe() | {
         "attention": {"kind": "grouped", "heads": 4, "window": 5}}),
     "experts of unequal width": ("mixtral", moe(experts=[
-        {"count": 3, "body": SWIGLU}, {"count": 2, "body": SWIGLU | {"width": 40}}])),
+        {"count": 3, "mlp": SWIGLU}, {"count": 2, "mlp": SWIGLU | {"width": 40}}])),
     "norms of whole queries": ("olmoe", moe() | {"attention": {
         "kind": "grouped", "heads": 4, "query_key_norm": True, "query_key_norm_over": "all"}}),
     "norms of heads, interleaved": ("qwen3_moe", moe(router={"renormalise": False}) | {
@@ -78,7 +78,7 @@ EXPRESSED = {
         shared_experts=2, shared_gate=True, router={"renormalise": False})),
     "selection bias": ("glm4_moe", {"feedforward": BIASED}),
     "a shared expert of its own width": ("glm4_moe", {"feedforward": BIASED | {
-        "shared_experts": 1, "shared_body": SWIGLU | {"width": 30}}}),
+        "shared_experts": 1, "shared_mlp": SWIGLU | {"width": 30}}}),
     "part of each head, interleaved": ("glm4_moe", {"feedforward": BIASED, "position": {
         "kind": "rotary", "layout": "interleaved", "fraction": 0.5}}),
     "latent attention, halves": ("deepseek_v2", moe(router={"renormalise": False}) | {
@@ -86,7 +86,7 @@ EXPRESSED = {
     "latent attention and selection bias": ("deepseek_v3", {
         "attention": MLA, "feedforward": BIASED | {"shared_experts": 2}}),
     "what acts in training alone": ("mixtral", moe(
-        capacity=1.0, expert_dropout=0.1, balance={"kind": "auxiliary"}) | {
+        capacity_factor=1.0, expert_dropout=0.1, balance={"kind": "auxiliary"}) | {
         "dropout": 0.1, "stochastic_depth": 0.1}),
 }  # fmt: skip
 
@@ -115,8 +115,9 @@ REFUSED = {
         "kind": "grouped", "heads": 4, "window": 5, "query_key_norm": True,
         "query_key_norm_over": "all"}},
     "Mixtral.*experts of unequal kinds": moe(experts=[
-        {"count": 2, "body": SWIGLU}, {"count": 2, "body": {"kind": "geglu", "width": 24}}]),
-    "Mixtral.*geglu experts": moe(experts=[{"count": 2, "body": {"kind": "geglu"}}]),
+        {"count": 2, "mlp": SWIGLU}, {"count": 2, "mlp": SWIGLU | {"activation": "gelu"}}]),
+    "Mixtral.*gelu activation of its experts": moe(
+        experts=[{"count": 2, "mlp": SWIGLU | {"activation": "gelu"}}]),
     "Llama.*ngram embedding": {"embedding": {"kind": "ngram", "rows": 64}},
     "Llama.*factorised embedding": {"embedding": {"kind": "factorised", "rank": 8}},
     "Llama.*bias of its head": {"head": {"bias": True}},
@@ -124,7 +125,7 @@ REFUSED = {
     "Mixtral.*selection bias": moe(balance={"kind": "bias"}),
     "Mistral.*attention sinks": {
         "attention": {"kind": "grouped", "heads": 4, "window": 5, "sinks": 2}},
-    "Llama.*parallel block_layout": {"block_layout": "parallel"},
+    "Llama.*parallel layout": {"block_layout": "parallel"},
     "Mixtral.*dynamic selection": moe(router={"select": {"kind": "dynamic", "mass": 0.5}}),
     "Mixtral.*factor 2.0 on": moe(router={"scale": 2.0}),
     "DeepSeek-V2.*rotary key per_head": moe(router={"renormalise": False}) | {

@@ -12,7 +12,7 @@ from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.objective import LanguageModel, Models
 
 MOE = {
-    "kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+    "kind": "moe", "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
     "experts_per_token": 2, "router": {"z_loss": 0.1}, "balance": "none",
 }  # fmt: skip
 

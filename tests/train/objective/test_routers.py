@@ -16,7 +16,7 @@ BATCH = TokenBatch(TOKENS, TOKENS.roll(-1, 1))
 def test_every_term_is_the_mean_over_layers_and_is_minimised():
     torch.manual_seed(0)
     router = {"z_loss": 0.1, "select": {"kind": "dynamic", "mass": 0.6, "entropy": 0.2}}
-    moe = {"kind": "moe", "experts": [{"body": {"kind": "swiglu", "width": 8}, "count": 4}],
+    moe = {"kind": "moe", "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
            "experts_per_token": 2, "router": router,
            "balance": {"kind": "auxiliary", "coefficient": 0.5}}  # fmt: skip
     decoder = DecoderSettings.model_validate(

@@ -31,11 +31,11 @@ def _reads(meta: Metadata) -> dict[str, Any]:
         "attention": {"kind": "grouped", "heads": heads, "bias": True},
         "feedforward": {
             "kind": "dense",
-            "body": {
-                "kind": "gelu",
+            "mlp": {
+                "kind": "mlp",
                 "width": meta.whole("feed_forward_length", 4 * width),
                 "bias": True,
-                "approximate": "tanh",
+                "activation": "gelu_tanh",
             },
         },
         "head": {"tied": not meta.has("output.weight")},
@@ -68,7 +68,7 @@ def _tensor_map(settings: DecoderSettings) -> list[Entry]:
 
 
 def _block(own: str, foreign: str) -> list[Entry]:
-    attention, body = f"{own}.attention", f"{own}.feedforward.body"
+    attention, mlp = f"{own}.attention", f"{own}.feedforward.mlp"
     entries = []
     for part in ("weight", "bias"):
         norm, ffn_norm = f"{foreign}.attn_norm.{part}", f"{foreign}.ffn_norm.{part}"
@@ -79,8 +79,8 @@ def _block(own: str, foreign: str) -> list[Entry]:
         entries.append(joined(inputs, f"{foreign}.attn_qkv.{part}"))
         for ours, theirs in (
             (f"{attention}.output", "attn_output"),
-            (f"{body}.up", "ffn_up"),
-            (f"{body}.down", "ffn_down"),
+            (f"{mlp}.up", "ffn_up"),
+            (f"{mlp}.down", "ffn_down"),
         ):
             entries.append(same(f"{ours}{end}", f"{foreign}.{theirs}.{part}", exact=exact))
     return entries

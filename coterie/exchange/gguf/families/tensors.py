@@ -51,8 +51,8 @@ def tensor_map(settings: DecoderSettings, *, interleaved: bool = False) -> list[
         if isinstance(feedforward, MixtureOfExperts):
             entries += _routed(own, foreign, feedforward)
         else:
-            bias = feedforward.body.bias
-            entries += _gated(f"{own}.body", f"{foreign}.ffn_{{}}", bias=bias)
+            bias = feedforward.mlp.bias
+            entries += _gated(f"{own}.mlp", f"{foreign}.ffn_{{}}", bias=bias)
     return entries
 
 

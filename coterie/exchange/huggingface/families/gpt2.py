@@ -12,7 +12,6 @@ from coterie.exchange.core.tensor_map import Entry, joined, same, transposed
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.family import Family
 from coterie.model import DecoderSettings
-from coterie.model.experts.bodies import GELU
 
 _DEFAULTS = {
     "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
@@ -20,7 +19,7 @@ _DEFAULTS = {
     "resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1, "scale_attn_weights": True,
     "tie_word_embeddings": True,
 }  # fmt: skip
-_ACTIVATIONS = {"gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "gelu": "none"}
+_ACTIVATIONS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu"}
 
 
 def _reads(config: Config) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def _reads(config: Config) -> dict[str, Any]:
     config.require("scale_attn_weights", True)
     if config.raw("embd_pdrop") != config.raw("resid_pdrop"):
         config.notes.append("embd_pdrop differs from resid_pdrop, which is used for both")
-    activation = _ACTIVATIONS.get(str(config.raw("activation_function")), "tanh")
+    activation = _ACTIVATIONS.get(str(config.raw("activation_function")), "gelu_tanh")
     return {
         "layers": config.whole("n_layer"),
         "width": width,
@@ -46,11 +45,11 @@ def _reads(config: Config) -> dict[str, Any]:
         },
         "feedforward": {
             "kind": "dense",
-            "body": {
-                "kind": "gelu",
+            "mlp": {
+                "kind": "mlp",
                 "width": config.whole("n_inner", 4 * width),
                 "bias": True,
-                "approximate": activation,
+                "activation": activation,
             },
         },
         "head": {"tied": config.flag("tie_word_embeddings")},
@@ -60,8 +59,8 @@ def _reads(config: Config) -> dict[str, Any]:
 
 def _writes(model: Canonical) -> dict[str, Any]:
     settings, attention = model.settings, model.grouped
-    body = getattr(model.plans[0].feedforward, "body", None)
-    exact = isinstance(body, GELU) and body.approximate == "none"
+    mlp = getattr(model.plans[0].feedforward, "mlp", None)
+    exact = getattr(mlp, "activation", None) == "gelu"
     return {
         "vocab_size": model.vocab_size,
         "n_positions": settings.context,
@@ -91,7 +90,7 @@ def _tensor_map(settings: DecoderSettings) -> list[Entry]:
 
 
 def _block(own: str, foreign: str) -> list[Entry]:
-    attention, body = f"{own}.attention", f"{own}.feedforward.body"
+    attention, mlp = f"{own}.attention", f"{own}.feedforward.mlp"
     inputs = [f"{attention}.{name}" for name in ("query", "key", "value")]
     return [
         same(f"{own}.attention_norm.weight", f"{foreign}.ln_1.weight"),
@@ -102,10 +101,10 @@ def _block(own: str, foreign: str) -> list[Entry]:
         joined([f"{each}_bias" for each in inputs], f"{foreign}.attn.c_attn.bias"),
         transposed(f"{attention}.output", f"{foreign}.attn.c_proj.weight"),
         same(f"{attention}.output_bias", f"{foreign}.attn.c_proj.bias"),
-        transposed(f"{body}.up", f"{foreign}.mlp.c_fc.weight"),
-        same(f"{body}.up_bias", f"{foreign}.mlp.c_fc.bias"),
-        transposed(f"{body}.down", f"{foreign}.mlp.c_proj.weight"),
-        same(f"{body}.down_bias", f"{foreign}.mlp.c_proj.bias"),
+        transposed(f"{mlp}.up", f"{foreign}.mlp.c_fc.weight"),
+        same(f"{mlp}.up_bias", f"{foreign}.mlp.c_fc.bias"),
+        transposed(f"{mlp}.down", f"{foreign}.mlp.c_proj.weight"),
+        same(f"{mlp}.down_bias", f"{foreign}.mlp.c_proj.bias"),
     ]
 
 

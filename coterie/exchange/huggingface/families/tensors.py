@@ -14,7 +14,7 @@ from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.attention.mla import LatentAttention
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.balance import BiasBalance
-from coterie.model.feedforward import Dense
+from coterie.model.feedforward.dense import Dense
 
 PER_EXPERT = ExpertNames(
     "experts.{e}.gate_proj.weight", "experts.{e}.up_proj.weight", "experts.{e}.down_proj.weight"
@@ -55,7 +55,7 @@ def tensor_map(settings: DecoderSettings, names: RoutedNames = RoutedNames()) ->
         ]
         own, feedforward = f"{own}.feedforward", plan.feedforward
         if isinstance(feedforward, Dense):
-            entries += _gated(f"{own}.body", f"{foreign}.mlp", bias=feedforward.body.bias)
+            entries += _gated(f"{own}.mlp", f"{foreign}.mlp", bias=feedforward.mlp.bias)
         else:
             assert isinstance(feedforward, MixtureOfExperts)
             entries += _routed(own, foreign, feedforward, names, settings.width)

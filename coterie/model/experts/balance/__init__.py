@@ -1,9 +1,9 @@
 """Balance: what keeps experts evenly used, a closed union.
 
-A balance module may hold a `selection_bias`, which the router adds to scores when it selects; it
-may answer a `loss` for what the router did, having `observe`d the load of each micro-batch; and it
-may `update` itself from the loads of a whole optimizer step. The last is called from outside, once
-per step, never in a forward pass.
+A balance may hold a `selection_bias`, which the router adds to scores when it selects; it may
+return a load balancing `loss` for what the router did, having `observe`d the load of each
+micro-batch; and it may `update` itself from the loads of a whole optimizer step. The last is called
+from outside, once per step, never in a forward pass.
 """
 
 from typing import Annotated
@@ -11,11 +11,18 @@ from typing import Annotated
 from coterie.foundation.settings import union
 from coterie.model.experts.balance.auxiliary import AuxiliaryBalance
 from coterie.model.experts.balance.bias import BiasBalance
-from coterie.model.experts.balance.interface import BalancePart, Routed
+from coterie.model.experts.balance.interface import BalanceInputs, BalancePart
 from coterie.model.experts.balance.none import NoBalance
 
 Balance = Annotated[
     NoBalance | AuxiliaryBalance | BiasBalance, union(NoBalance, AuxiliaryBalance, BiasBalance)
 ]
 
-__all__ = ["AuxiliaryBalance", "Balance", "BalancePart", "BiasBalance", "NoBalance", "Routed"]
+__all__ = [
+    "AuxiliaryBalance",
+    "Balance",
+    "BalanceInputs",
+    "BalancePart",
+    "BiasBalance",
+    "NoBalance",
+]

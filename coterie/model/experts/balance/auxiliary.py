@@ -1,13 +1,13 @@
-"""The auxiliary loss: coefficient · E · Σ f_e·P_e over experts, so that even routing costs least.
+"""The load balancing loss: coefficient · E · Σ f_e·P_e over experts; even routing costs least.
 
 Fedus, Zoph & Shazeer 2021 (Switch), arXiv:2101.03961, equation 4. Uniform routing gives the
 coefficient itself. It is taken per layer over valid tokens; whoever trains averages it over layers.
 The load behind f_e is that of
 
 - the micro-batch (`micro_batch`),
-- each text by itself, then averaged (`sequence`): DeepSeek-V3, arXiv:2412.19437, eq. 17–20,
+- each sequence by itself, then averaged (`sequence`): DeepSeek-V3, arXiv:2412.19437, eq. 17–20,
 - all micro-batches of the optimizer step so far (`global`): Qiu et al. 2025, arXiv:2501.11873,
-  section 3, where experts may specialise by text as long as the whole batch is spread evenly.
+  section 3, where experts may specialise by sequence as long as the whole batch is spread evenly.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.balance.formulas import batch_product, sequence_product
-from coterie.model.experts.balance.interface import BalancePart, Routed
+from coterie.model.experts.balance.interface import BalanceInputs, BalancePart
 
 Scope = Literal["micro_batch", "sequence", "global"]
-PRODUCTS: dict[Scope, Callable[[Routed], Tensor]] = {
+PRODUCTS: dict[Scope, Callable[[BalanceInputs], Tensor]] = {
     "micro_batch": batch_product,
     "sequence": sequence_product,
     "global": batch_product,
@@ -37,9 +37,9 @@ class AuxiliaryBalance(Settings):
 
     kind: Literal["auxiliary"] = "auxiliary"
     coefficient: float = Field(
-        default=0.01, ge=0, description="its weight beside the loss of the text"
+        default=0.01, ge=0, description="its weight beside the language model's loss"
     )
-    scope: Scope = Field(default="micro_batch", description="over what load is to be even")
+    scope: Scope = Field(default="micro_batch", description="over what the load is to be even")
 
     def build(self, experts: int) -> AuxiliaryBalancePart:
         """Return the module."""
@@ -69,9 +69,9 @@ class AuxiliaryBalancePart(BalancePart):
         self.observed += load
         return self.observed.clone()
 
-    def loss(self, routed: Routed) -> Float[Tensor, ""]:
+    def loss(self, inputs: BalanceInputs) -> Float[Tensor, ""]:
         """Return the term of one layer."""
-        return self.coefficient * self.product(routed)
+        return self.coefficient * self.product(inputs)
 
     def update(self, load: Int[Tensor, " E"]) -> None:
         """Begin a new optimizer step."""

@@ -1,9 +1,9 @@
-"""Balance without a loss: a bias per expert that steers selection, moved after every step.
+"""Balance without a loss: a bias per expert, added when selecting, moved after every step.
 
 Wang et al. 2024, arXiv:2408.15664; DeepSeek-V3, arXiv:2412.19437, section 2.1.2. After each
 optimizer step b_e moves by rate · sign(mean load − load_e), or in proportion to the lack:
 rate · (mean − load_e) / mean. The bias is mean-centred, for only differences select. Beside it
-DeepSeek-V3 (eq. 17–20, coefficient 0.0001) has a small loss that keeps single texts from extremes.
+DeepSeek-V3 (eq. 17–20, coefficient 0.0001) has a small loss on the balance of each sequence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.balance.formulas import sequence_product
-from coterie.model.experts.balance.interface import BalancePart, Routed
+from coterie.model.experts.balance.interface import BalanceInputs, BalancePart
 
 
 class BiasBalance(Settings):
@@ -27,10 +27,10 @@ class BiasBalance(Settings):
     kind: Literal["bias"] = "bias"
     rate: float = Field(default=0.001, gt=0, description="how far the bias moves in a step")
     rule: Literal["sign", "proportional"] = Field(
-        default="sign", description="by direction, or by lack"
+        default="sign", description="by its direction alone, or in proportion to the lack"
     )
     sequence: float = Field(
-        default=0.0, ge=0, description="coefficient of a loss on each text's own balance"
+        default=0.0, ge=0, description="coefficient of a loss on each sequence's own balance"
     )
 
     def build(self, experts: int) -> BiasBalancePart:
@@ -47,9 +47,9 @@ class BiasBalancePart(BalancePart):
         self.uses_loss = settings.sequence > 0
         self.selection_bias = torch.zeros(experts, dtype=torch.float32)
 
-    def loss(self, routed: Routed) -> Float[Tensor, ""]:
-        """Return the loss on each text's own balance."""
-        return self.settings.sequence * sequence_product(routed)
+    def loss(self, inputs: BalanceInputs) -> Float[Tensor, ""]:
+        """Return the loss on each sequence's own balance."""
+        return self.settings.sequence * sequence_product(inputs)
 
     @torch.no_grad()
     def update(self, load: Int[Tensor, " E"]) -> None:

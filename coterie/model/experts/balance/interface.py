@@ -10,8 +10,8 @@ from torch import Tensor
 from coterie.model.part import Part
 
 
-class Routed(NamedTuple):
-    """What a router did with a batch of texts, as a balance judges it.
+class BalanceInputs(NamedTuple):
+    """What a router did with a batch, as a balance judges it.
 
     Attributes:
         probabilities: the router's shares of each token, differentiable, [B, T, E].
@@ -44,9 +44,9 @@ class BalancePart(Part):
         """
         return load
 
-    def loss(self, routed: Routed) -> Tensor:
+    def loss(self, inputs: BalanceInputs) -> Tensor:
         """Return a differentiable term [], coefficient included."""
-        return routed.probabilities.new_zeros(())
+        return inputs.probabilities.new_zeros(())
 
     def update(self, load: Int[Tensor, " E"]) -> None:
         """Learn from the loads of a whole optimizer step."""

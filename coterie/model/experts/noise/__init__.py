@@ -1,4 +1,4 @@
-"""Noise: chance in the router while training, so that other experts get a try; a closed union.
+"""Router noise: random in training, so that other experts get a try; a closed union.
 
 A noise may change what the router reads (`inputs`) or its logits (`logits`), in training mode
 alone. Chance comes from torch's global generator of the device, which recomputation winds back, so

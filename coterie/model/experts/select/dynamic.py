@@ -3,7 +3,7 @@
 Huang et al. 2024, "Harder tasks need more experts", arXiv:2403.07652, equations 3–5 and 7: experts
 are taken by descending probability until their sum reaches `mass`; at least one, and here at most
 `most`, so that a batch's cost has a bound. Its regulariser, the entropy of the probabilities, keeps
-the router from answering evenly, which would always take all experts.
+the router from even shares, which would always take all experts.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class DynamicSelector(Selector):
     def __call__(
         self,
         scores: Float[Tensor, "N E"],
-        steering: Float[Tensor, " E"] | None,
+        selection_bias: Float[Tensor, " E"] | None,
         shares: Shares,
     ) -> Int[Tensor, "N k"]:
         """Return the selected experts, best first; the number of experts stands for none."""
-        ranked = scores if steering is None else scores + steering
+        ranked = scores if selection_bias is None else scores + selection_bias
         indices = highest(ranked, self.experts_per_token)
         gathered = shares(scores).gather(-1, indices).cumsum(-1)
         enough = gathered[:, :-1] >= self.mass  # already before this place

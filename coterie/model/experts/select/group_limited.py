@@ -18,7 +18,7 @@ from coterie.foundation.settings import Settings
 from coterie.model.experts.select.interface import Selector, Shares
 from coterie.model.experts.select.top_k import highest
 
-_LEFT_OUT = -1e4  # far below every score, yet finite
+_EXCLUDED = -1e4  # far below every score, yet finite
 
 
 class GroupLimited(Settings):
@@ -70,20 +70,20 @@ class GroupLimitedSelector(Selector):
     def __call__(
         self,
         scores: Float[Tensor, "N E"],
-        steering: Float[Tensor, " E"] | None,
+        selection_bias: Float[Tensor, " E"] | None,
         shares: Shares,
     ) -> Int[Tensor, "N k"]:
         """Return the selected experts of each token, best first."""
-        ranked = scores if steering is None else scores + steering
+        ranked = scores if selection_bias is None else scores + selection_bias
         grouped = ranked.unflatten(-1, (self.groups, -1))
-        # An expert that is left out must not take its whole group with it.
-        judged = grouped if steering is None else grouped.clamp(min=_LEFT_OUT)
+        # An excluded expert must not take its whole group with it.
+        judged = grouped if selection_bias is None else grouped.clamp(min=_EXCLUDED)
         best = highest(judged.topk(self.counted, dim=-1).values.sum(-1), self.groups_per_token)
         closed = torch.ones_like(grouped[..., 0], dtype=torch.bool).scatter_(-1, best, False)
         open_only = grouped.masked_fill(closed[..., None], -torch.inf).flatten(-2)
         indices = highest(open_only, self.experts_per_token)
-        if steering is None:
+        if selection_bias is None:
             return indices
-        # So many experts may be left out that the best groups hold fewer than are asked for.
+        # With experts excluded, the best groups may hold fewer than are asked for.
         missing = open_only.gather(-1, indices).isneginf()
         return indices.masked_fill(missing, scores.shape[-1])

@@ -1,6 +1,6 @@
 """What a router asks of its selection.
 
-A selector answers [N, k] experts. Where a token goes to fewer than k, the places left over hold the
+A selector returns [N, k] experts. Where a token goes to fewer than k, the places left over hold the
 number of experts, which is no expert: nothing is computed there and the gate is zero.
 """
 
@@ -20,7 +20,7 @@ class Selector(ABC):
     """Chooses experts.
 
     Attributes:
-        experts_per_token: at most so many for a token, k.
+        experts_per_token: at most how many for a token, k.
         fixed: whether every token goes to exactly k.
         entropy: coefficient of the mean entropy of the router's shares in what is minimised.
     """
@@ -35,15 +35,15 @@ class Selector(ABC):
     def __call__(
         self,
         scores: Float[Tensor, "N E"],
-        steering: Float[Tensor, " E"] | None,
+        selection_bias: Float[Tensor, " E"] | None,
         shares: Shares,
     ) -> Int[Tensor, "N k"]:
         """Return the selected experts of each token, best first, without a gradient.
 
         Args:
             scores: of every expert.
-            steering: added to the scores for the choice alone, never to what an expert's output is
-                multiplied with: a balance bias; −∞ for an expert that is left out.
+            selection_bias: added to the scores for the choice alone, never to the gates; −∞ for an
+                excluded expert.
             shares: how scores become shares of one.
         """
         ...

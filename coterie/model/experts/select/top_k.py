@@ -30,17 +30,19 @@ class TopK(Settings):
 
 
 class TopKSelector(Selector):
-    """The k highest scores, steering added first."""
+    """The k highest scores, the selection bias added first."""
 
     @torch.no_grad()
     def __call__(
         self,
         scores: Float[Tensor, "N E"],
-        steering: Float[Tensor, " E"] | None,
+        selection_bias: Float[Tensor, " E"] | None,
         shares: Shares,
     ) -> Int[Tensor, "N k"]:
         """Return the selected experts of each token, best first."""
-        return highest(scores if steering is None else scores + steering, self.experts_per_token)
+        return highest(
+            scores if selection_bias is None else scores + selection_bias, self.experts_per_token
+        )
 
 
 def highest(ranked: Float[Tensor, "N E"], number: int) -> Int[Tensor, "N number"]:

@@ -14,25 +14,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.bodies import BodyPart
-from coterie.model.experts.compute.interface import Computation
+from coterie.model.experts.kernel.interface import ExpertKernel
+from coterie.model.feedforward import MLPPart
 
 
-class LoopCompute(Settings):
+class LoopKernel(Settings):
     """Settings of the loop."""
 
     kind: Literal["loop"] = "loop"
 
-    def build(self) -> LoopComputation:
-        """Return the function."""
-        return LoopComputation()
+    def build(self) -> Loop:
+        """Return the kernel."""
+        return Loop()
 
 
-class LoopComputation(Computation):
+class Loop(ExpertKernel):
     """Calls each expert that has rows; the others get a zero gradient."""
 
     def rows(
-        self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
+        self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
         sizes = counts.tolist()

@@ -1,4 +1,4 @@
-"""The account of a routed layer: who got how many tokens, and the router's own losses.
+"""Router statistics of a layer: the load of each expert, and the router's own losses.
 
 Padding and ignored tokens are neither counted nor averaged over.
 """
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from coterie.model.experts.balance import BalancePart, Routed
+from coterie.model.experts.balance import BalanceInputs, BalancePart
 from coterie.model.experts.dispatch import count_pairs
 from coterie.model.experts.means import mean_over
 from coterie.model.experts.router import Router, Routing
@@ -21,8 +21,8 @@ _TINY = 1e-30  # the logarithm's slope stays finite where a probability has unde
 
 
 @runtime_checkable
-class Accountable(Protocol):
-    """What the account asks of a layer."""
+class RoutedLayer(Protocol):
+    """What the statistics ask of a layer."""
 
     layer: int
     num_experts: int
@@ -33,16 +33,16 @@ class Accountable(Protocol):
 
 
 @dataclass(frozen=True)
-class LayerRouting:
+class RouterStats:
     """What one routed layer did in one forward pass.
 
     Attributes:
         layer: its index in the decoder.
-        load: valid (token, expert) pairs selected of each expert, before any drop, detached.
-        dropped: how many of those found no room.
+        load: valid (token, expert) pairs selected for each expert, before any drop, detached.
+        dropped: how many of those exceeded an expert's capacity.
         tokens: how many valid tokens there were.
-        auxiliary: the balance's loss, coefficient included, differentiable; zero where it has none.
-        z: the z-loss, likewise.
+        auxiliary: the load balancing loss, coefficient included, differentiable; zero if none.
+        z: the router z-loss, likewise.
         entropy_term: the selection's entropy regulariser, likewise.
         probabilities: the router's share of each expert for each token, detached.
         indices: the experts selected for each token, before any drop; E where there is none.
@@ -78,38 +78,38 @@ def mean_entropy(
     return mean_over(torch.special.entr(probabilities.clamp(min=_TINY)).sum(-1), valid)
 
 
-def keep_account(
-    part: Accountable,
+def measure_routing(
+    part: RoutedLayer,
     routing: Routing,
     shape: tuple[int, int],
     valid: Bool[Tensor, "B T"] | None,
-    observed: Int[Tensor, " E"] | None,
+    balance_load: Int[Tensor, " E"] | None,
     dropped: Int[Tensor, ""] | None,
-) -> tuple[LayerRouting, Int[Tensor, " E"]]:
-    """Return what a layer did, and the load that its balance's loss went by.
+) -> tuple[RouterStats, Int[Tensor, " E"]]:
+    """Return what a layer did, and the load that its load balancing loss went by.
 
     Args:
         part: the layer.
         routing: the router's decisions on N = B·T tokens.
         shape: B and T.
         valid: which tokens count; None: all.
-        observed: the load that the loss went by in an earlier pass over the same tokens.
-        dropped: valid pairs that found no room; None: none.
+        balance_load: the load that the loss went by in an earlier pass over the same tokens.
+        dropped: valid pairs that exceeded the capacity; None: none.
     """
     counted = None if valid is None else valid.flatten()
     load = count_pairs(routing.indices, part.num_experts, counted)
     probabilities = part.router.scorer.probabilities(routing.scores)
     zero = probabilities.new_zeros(())
-    if observed is None:
-        observed = part.balance.observe(load) if part.training else load
+    if balance_load is None:
+        balance_load = part.balance.observe(load) if part.training else load
     auxiliary = zero
     if part.balance.uses_loss:
-        texts, chosen = probabilities.unflatten(0, shape), routing.indices.unflatten(0, shape)
-        auxiliary = part.balance.loss(Routed(texts, chosen, valid, observed))
+        shares, chosen = probabilities.unflatten(0, shape), routing.indices.unflatten(0, shape)
+        auxiliary = part.balance.loss(BalanceInputs(shares, chosen, valid, balance_load))
     # Zoph et al. 2022, arXiv:2202.08906, equation 5
     squares = routing.logits.logsumexp(-1).square() if part.z_loss else None
     entropy = part.router.selector.entropy
-    return LayerRouting(
+    return RouterStats(
         layer=part.layer,
         load=load,
         dropped=load.new_zeros(()) if dropped is None else dropped,
@@ -120,4 +120,4 @@ def keep_account(
         probabilities=probabilities.detach(),
         indices=routing.indices,
         valid=counted,
-    ), observed
+    ), balance_load

@@ -8,7 +8,6 @@ multiplied in batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -17,53 +16,57 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.bodies import BodyPart, Weights
-from coterie.model.experts.compute.interface import Computation
-from coterie.model.experts.compute.padded import batched_linear
+from coterie.model.experts.dispatch import Dispatcher
+from coterie.model.experts.kernel.interface import ExpertKernel, Packs
+from coterie.model.experts.kernel.padded import batched_linear
+from coterie.model.feedforward import MLPPart, Weights
 
 
-class GatherCompute(Settings):
+class GatherKernel(Settings):
     """Settings of the gather path."""
 
     kind: Literal["gather"] = "gather"
 
-    def build(self) -> GatherComputation:
-        """Return the function."""
-        return GatherComputation()
+    def build(self) -> Gather:
+        """Return the kernel."""
+        return Gather()
 
 
-class GatherComputation(Computation):
+class Gather(ExpertKernel):
     """Takes experts to tokens instead of tokens to experts."""
 
-    def _mix(
+    def mix(
         self,
-        packs: Sequence[BodyPart],
-        sizes: Sequence[int],
-        x: Tensor,
-        indices: Tensor,
-        gates: Tensor,
+        packs: Packs,
+        x: Float[Tensor, "N D"],
+        indices: Int[Tensor, "N k"],
+        gates: Float[Tensor, "N k"],
+        dispatcher: Dispatcher,
         *,
         partial: bool,
-    ) -> Tensor:
-        """Compute all pairs without sorting them."""
+    ) -> Float[Tensor, "N D"]:
+        """Compute all pairs without sorting them, where every expert is on this device."""
+        if not dispatcher.local:
+            return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
         if indices.numel() == 0:
-            return x + 0.0 * gates.sum()  # no token, no answer
+            return x + 0.0 * gates.sum()  # no tokens, nothing to add
         call = call_needed if x.device.type == "cpu" else call_gathered
-        return call(packs, sizes, x, indices, gates)
+        return call(packs, x, indices, gates)
 
     def rows(
-        self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
+        self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows that were sorted already: each is a token with one expert."""
+        if rows.shape[0] == 0:
+            return rows
         experts = torch.arange(counts.shape[0], device=counts.device)
         indices = experts.repeat_interleave(counts, output_size=rows.shape[0])[:, None]
-        ones = rows.new_ones(rows.shape[0], 1)
-        return self._mix([pack], [counts.shape[0]], rows, indices, ones, partial=False)
+        call = call_needed if rows.device.type == "cpu" else call_gathered
+        return call([pack], rows, indices, rows.new_ones(rows.shape[0], 1))
 
 
 def call_needed(
-    packs: Sequence[BodyPart],
-    sizes: Sequence[int],
+    packs: Packs,
     x: Float[Tensor, "N D"],
     indices: Int[Tensor, "N k"],
     gates: Float[Tensor, "N k"],
@@ -72,31 +75,30 @@ def call_needed(
     wanted: dict[int, list[int]] = {}
     for pair, expert in enumerate(indices.flatten().tolist()):
         wanted.setdefault(expert, []).append(pair)
-    wanted.pop(sum(sizes), None)  # no expert
     per_token = indices.shape[1]
-    outputs, first = [], 0
-    for pack, size in zip(packs, sizes, strict=True):
-        needed = sorted(expert for expert in wanted if first <= expert < first + size)
+    outputs, pairs, first = [], [], 0
+    for pack in packs:
+        needed = sorted(expert for expert in wanted if first <= expert < first + pack.count)
         weights = _weights_of(pack, [expert - first for expert in needed])
         for expert, own in zip(needed, weights, strict=True):
+            pairs += wanted[expert]
             tokens = [pair // per_token for pair in wanted[expert]]
             mine = x if x.shape[0] == 1 else x[tokens]
             outputs.append(pack.run(mine, own, F.linear))
         if not needed and torch.is_grad_enabled():  # an idle pack gets a gradient of zeros
             (own,) = _weights_of(pack, [0])
             outputs.append(pack.run(x[:0], own, F.linear))
-        first += size
+        first += pack.count
     if not outputs:
         return torch.zeros_like(x) + 0.0 * (x.sum() + gates.sum())
-    pairs = [pair for expert in sorted(wanted) for pair in wanted[expert]]
     return _sum_up(torch.cat(outputs), pairs, gates)
 
 
 def _sum_up(rows: Tensor, pairs: list[int], gates: Tensor) -> Tensor:
-    """Return each token's weighed sum of rows that answer the given pairs."""
+    """Return each token's weighted sum of the rows of the given pairs."""
     tokens, per_token = gates.shape
     weights = gates.flatten().to(rows.dtype)
-    if len(pairs) < tokens * per_token:  # pairs without an expert are answered by a row of zeros
+    if len(pairs) < tokens * per_token:  # pairs without an expert get a row of zeros
         rows = torch.cat((rows, rows.new_zeros(1, rows.shape[1])))
     place = [len(pairs)] * (tokens * per_token)
     for row, pair in enumerate(pairs):
@@ -104,7 +106,7 @@ def _sum_up(rows: Tensor, pairs: list[int], gates: Tensor) -> Tensor:
     return (rows[place] * weights[:, None]).unflatten(0, (tokens, per_token)).sum(1)
 
 
-def _weights_of(pack: BodyPart, experts: list[int]) -> list[Weights]:
+def _weights_of(pack: MLPPart, experts: list[int]) -> list[Weights]:
     """Return the weights of some experts of a pack.
 
     Where gradients are wanted the pack is unbound once: indexing it expert by expert would give
@@ -120,8 +122,7 @@ def _weights_of(pack: BodyPart, experts: list[int]) -> list[Weights]:
 
 
 def call_gathered(
-    packs: Sequence[BodyPart],
-    sizes: Sequence[int],
+    packs: Packs,
     x: Float[Tensor, "N D"],
     indices: Int[Tensor, "N k"],
     gates: Float[Tensor, "N k"],
@@ -131,13 +132,13 @@ def call_gathered(
     pairs, weights = indices.flatten(), gates.flatten()[:, None]
     rows = x.repeat_interleave(per_token, dim=0)[:, None]
     total, first = None, 0
-    for pack, size in zip(packs, sizes, strict=True):
-        own = (pairs >= first) & (pairs < first + size)
+    for pack in packs:
+        own = (pairs >= first) & (pairs < first + pack.count)
         local = (pairs - first).masked_fill(~own, 0)
         gathered = tuple(None if w is None else w.index_select(0, local) for w in pack.weights())
         out = pack.run(rows, gathered, batched_linear)[:, 0]
         out = (out * weights.to(out.dtype)).masked_fill(~own[:, None], 0.0)
         total = out if total is None else total + out
-        first += size
+        first += pack.count
     assert total is not None
     return total.unflatten(0, (x.shape[0], per_token)).sum(1)

@@ -12,25 +12,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.bodies import BodyPart
-from coterie.model.experts.compute.interface import Computation
+from coterie.model.experts.kernel.interface import ExpertKernel
+from coterie.model.feedforward import MLPPart
 
 
-class PaddedCompute(Settings):
+class PaddedKernel(Settings):
     """Settings of padded batches."""
 
     kind: Literal["padded"] = "padded"
 
-    def build(self) -> PaddedComputation:
-        """Return the function."""
-        return PaddedComputation()
+    def build(self) -> Padded:
+        """Return the kernel."""
+        return Padded()
 
 
-class PaddedComputation(Computation):
-    """One batched product per matrix of the body."""
+class Padded(ExpertKernel):
+    """One batched product per matrix of the MLP."""
 
     def rows(
-        self, pack: BodyPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
+        self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
         experts, number = counts.shape[0], rows.shape[0]

@@ -1,0 +1,59 @@
+"""Grouped products: all experts of a pack in one product over the sorted rows.
+
+`torch.nn.functional.grouped_mm` takes float32 and bfloat16 whose rows are multiples of 16 bytes;
+anything else is computed by the loop, which gives the same result.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from coterie.foundation.settings import Settings
+from coterie.model.experts.kernel.interface import ExpertKernel
+from coterie.model.experts.kernel.loop import Loop
+from coterie.model.feedforward import MLPPart
+
+_ALIGNMENT = 16  # bytes
+_DTYPES = frozenset({torch.float32, torch.bfloat16})
+
+
+class GroupedKernel(Settings):
+    """Settings of grouped products."""
+
+    kind: Literal["grouped"] = "grouped"
+
+    def build(self) -> Grouped:
+        """Return the kernel."""
+        return Grouped()
+
+
+class Grouped(ExpertKernel):
+    """One grouped product per matrix of the MLP."""
+
+    def __init__(self) -> None:
+        self._loop = Loop()
+
+    def rows(
+        self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
+    ) -> Float[Tensor, "N D"]:
+        """Compute rows sorted by expert."""
+        device, dtype, number = rows.device.type, rows.dtype, rows.shape[0]
+        if torch.is_autocast_enabled(device):  # which does not know grouped products
+            dtype = torch.get_autocast_dtype(device)
+        aligned = pack.alignment * dtype.itemsize % _ALIGNMENT == 0
+        if not aligned or dtype not in _DTYPES or number == 0:
+            return self._loop.rows(pack, rows, counts)
+        ends = counts.cumsum(0).to(torch.int32)
+
+        def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            product = F.grouped_mm(x.to(dtype), weight.to(dtype).mT, offs=ends)
+            if bias is None:
+                return product
+            return product + bias.to(dtype).repeat_interleave(counts, dim=0, output_size=number)
+
+        return pack.run(rows, pack.weights(), linear)

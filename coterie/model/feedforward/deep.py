@@ -1,0 +1,56 @@
+"""Deep: two hidden layers in sequence, narrower than a wide MLP's one.
+
+By default each has twice the width's channels, so that the matrices hold as many values as those of
+a wide MLP: D·2D + 2D·2D + 2D·D = 8D² = 2·D·4D.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from coterie.model.feedforward.interface import (
+    Linear,
+    Matrices,
+    MLPPart,
+    MLPSettings,
+    Weights,
+    roles_of,
+)
+
+
+class DeepMLP(MLPSettings):
+    """Settings of the deep MLP; `width` is that of each hidden layer."""
+
+    kind: Literal["deep"] = "deep"
+
+    def hidden(self, width: int) -> int:
+        """Return the channels of each hidden layer: by default twice the width."""
+        return self.width or 2 * width
+
+    def matrices(self, width: int) -> Matrices:
+        """Return the shapes of up, middle and down."""
+        hidden = self.hidden(width)
+        return ("up", width, hidden), ("middle", hidden, hidden), ("down", hidden, width)
+
+    def build(self, width: int, experts: int | None = None) -> DeepMLPPart:
+        """Return one MLP, or a pack of `experts` of them."""
+        return DeepMLPPart(self, width, experts)
+
+
+class DeepMLPPart(MLPPart):
+    """down(activation(middle(activation(up(x)))))."""
+
+    names = ("up", "up_bias", "middle", "middle_bias", "down", "down_bias")
+    roles = roles_of("up", "middle", "down")
+
+    def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
+        """Compute the deep MLP."""
+        up, up_bias, middle, middle_bias, down, down_bias = weights
+        assert up is not None
+        assert middle is not None
+        assert down is not None
+        hidden = self.activate(linear(x, up, up_bias))
+        hidden = self.activate(linear(hidden, middle, middle_bias))
+        return linear(hidden, down, down_bias)

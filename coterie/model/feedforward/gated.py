@@ -1,0 +1,57 @@
+"""Gated MLPs: three matrices, one of them gating. Shazeer 2020, arXiv:2002.05202.
+
+SwiGLU is the default, `activation: silu`; GeGLU is `gelu`, ReGLU `relu`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from coterie.model.feedforward.activation import Activation
+from coterie.model.feedforward.interface import (
+    Linear,
+    Matrices,
+    MLPPart,
+    MLPSettings,
+    Weights,
+    roles_of,
+)
+
+
+class GatedMLP(MLPSettings):
+    """Settings of a gated MLP."""
+
+    kind: Literal["gated"] = "gated"
+    activation: Activation = Field(default="silu", description="of the gate")
+
+    def hidden(self, width: int) -> int:
+        """Return the hidden channels: by default 8/3 of the width, so that the size is as usual."""
+        return self.width or -(-8 * width // 24) * 8
+
+    def matrices(self, width: int) -> Matrices:
+        """Return the shapes of gate, up and down."""
+        hidden = self.hidden(width)
+        return ("gate", width, hidden), ("up", width, hidden), ("down", hidden, width)
+
+    def build(self, width: int, experts: int | None = None) -> GatedMLPPart:
+        """Return one MLP, or a pack of `experts` of them."""
+        return GatedMLPPart(self, width, experts)
+
+
+class GatedMLPPart(MLPPart):
+    """down(activation(gate(x)) ∘ up(x))."""
+
+    names = ("gate", "gate_bias", "up", "up_bias", "down", "down_bias")
+    roles = roles_of("gate", "up", "down")
+
+    def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
+        """Compute the gated MLP."""
+        gate, gate_bias, up, up_bias, down, down_bias = weights
+        assert gate is not None
+        assert up is not None
+        assert down is not None
+        hidden = self.activate(linear(x, gate, gate_bias)) * linear(x, up, up_bias)
+        return linear(hidden, down, down_bias)

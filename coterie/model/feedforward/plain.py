@@ -1,0 +1,52 @@
+"""The plain MLP: one hidden layer. Vaswani et al. 2017, arXiv:1706.03762, section 3.3.
+
+GPT-2 has `activation: gelu_tanh` with biases.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from coterie.model.feedforward.interface import (
+    Linear,
+    Matrices,
+    MLPPart,
+    MLPSettings,
+    Weights,
+    roles_of,
+)
+
+
+class PlainMLP(MLPSettings):
+    """Settings of a plain MLP."""
+
+    kind: Literal["mlp"] = "mlp"
+
+    def hidden(self, width: int) -> int:
+        """Return the hidden channels: by default four times the width."""
+        return self.width or 4 * width
+
+    def matrices(self, width: int) -> Matrices:
+        """Return the shapes of up and down."""
+        hidden = self.hidden(width)
+        return ("up", width, hidden), ("down", hidden, width)
+
+    def build(self, width: int, experts: int | None = None) -> PlainMLPPart:
+        """Return one MLP, or a pack of `experts` of them."""
+        return PlainMLPPart(self, width, experts)
+
+
+class PlainMLPPart(MLPPart):
+    """down(activation(up(x)))."""
+
+    names = ("up", "up_bias", "down", "down_bias")
+    roles = roles_of("up", "down")
+
+    def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
+        """Compute the plain MLP."""
+        up, up_bias, down, down_bias = weights
+        assert up is not None
+        assert down is not None
+        return linear(self.activate(linear(x, up, up_bias)), down, down_bias)
