@@ -1,9 +1,4 @@
-"""Where the tool speaks: results on standard output, everything else on standard error.
-
-Both consoles are the gate for foreign text (names, notes, samples, messages): no square bracket in
-it is taken for markup, no `:word:` for an emoji, and nothing that a terminal would obey gets
-through. Colour and live displays appear only on a terminal; `NO_COLOR` is respected.
-"""
+"""Where the tool speaks: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -14,44 +9,18 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
-from rich.theme import Theme
 
-from coterie.foundation.printable import printable
+from coterie.visualise.console import SafeConsole, console, note, stderr
 
-_THEME = Theme(
-    {"hint": "cyan", "problem": "bold red", "dim": "dim", "good": "green", "heading": "bold"}
-)
+__all__ = ["SafeConsole", "console", "emit_json", "facts", "next_step", "note",
+           "prepare_streams", "stderr"]  # fmt: skip
+
 # What our own pages use, for encodings that lack it: a Windows console of cp1252, say.
 _PLAIN = str.maketrans("−–—─…×·✓✗“”‘’→≥≤▁▂▃▄▅▆▇█", "---- x.vx\"\"''>><12345678")
 # JSON escapes C0 by itself; these a terminal obeys as well, or UTF-8 cannot hold.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
-
-
-class SafeConsole(Console):
-    """A console of rich that takes text as text and prints nothing a terminal would obey."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(theme=_THEME, highlight=False, markup=False, emoji=False, **options)
-
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
-        """Return a text for layout, made harmless while its width can still be counted."""
-        return super().render_str(printable(text), **options)
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        """Yield the segments of a renderable, foreign text made harmless."""
-        for segment in super().render(renderable, options):
-            text, style, control = segment
-            yield segment if control else Segment(printable(text), style)
-
-
-console = SafeConsole()
-stderr = SafeConsole(stderr=True)
 
 
 def prepare_streams() -> None:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from coterie.api.data import prepare as prepare_store
+from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.reading import ReadingFlags, tell_reading
 from coterie.data.cache import settings_of
-from coterie.data.prepare import prepare as prepare_store
-from coterie.data.sources import texts_of
 from coterie.data.split import SplitKind
-from coterie.data.store import Store, is_store, open_store
+from coterie.data.store import Store, open_store
 from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
-from coterie.foundation.locks import own
-from coterie.foundation.swap import recover
-from coterie.language.drama.tags import DRAMA_TAGS
-from coterie.tokenizer.settings import parse_tokenizer
 
 _SAMPLE_TOKENS = 80
 _AS_IT_IS = ReadingFlags()
-_STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing",
-           "checking": "Checking the text"}  # fmt: skip
 
 
 def prepare(
@@ -77,16 +61,10 @@ def prepare(
         Print JSON.
     """
     started = time.perf_counter()
-    with own(out, "preparing a store"), progress_bar() as tell:
-        _refuse_existing(out, replace)
-        sources = reading.sources(inputs)
-        chosen = parse_tokenizer(tokenizer, special_tokens(special))
-        tell("training", 0, None)
-        built = chosen.build(texts_of(sources))
-        store = prepare_store(
-            sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
-            progress=tell, replace=replace,
-        )  # fmt: skip
+    store = prepare_store(
+        inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
+        split=split, seed=seed, replace=replace, **reading.options(),
+    )  # fmt: skip
     if json:
         emit_json(describe(store))
         return
@@ -140,7 +118,7 @@ def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
         raise UserError("Which store? None was named.", hint="coterie data verify STORE...")
     found = {}
     for store in stores:
-        with progress_bar() as tell:
+        with stage_bar() as tell:
             found[str(store)] = verify_store(store, texts=not quick, progress=tell)
     if json:
         emit_json({name: {"sound": not problems, "problems": problems}
@@ -149,56 +127,6 @@ def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
         for name, problems in found.items():
             _show_verdict(name, problems)
     return 2 if any(found.values()) else 0
-
-
-def _refuse_existing(out: Path, replace: bool) -> None:
-    """Refuse to write where something stands, but for a store that may be replaced.
-
-    Raises:
-        UserError: something stands there.
-    """
-    recover(Path(os.path.realpath(out)))
-    if os.path.lexists(os.path.realpath(out)) and not (replace and is_store(out)):
-        kind = "a store" if is_store(out) else "something that is no store"
-        raise UserError(
-            f"{out} exists already: {kind}.",
-            hint="Choose another --out, or --replace an old store.",
-        )
-
-
-def special_tokens(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the special tokens that words on the command line mean, none twice."""
-    tokens = [tag for word in words for tag in (DRAMA_TAGS if word == "drama" else (word,))]
-    return tuple(dict.fromkeys(tokens))
-
-
-@contextmanager
-def progress_bar():
-    """Yield a callback (stage, characters done, in all) that draws on a terminal only."""
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TimeRemainingColumn(),
-        console=stderr,
-        transient=True,
-        disable=not stderr.is_terminal,
-    )
-    tasks: dict[str, Any] = {}
-    with bar:
-
-        def tell(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                for earlier in tasks.values():
-                    bar.remove_task(earlier)
-                tasks.clear()
-                tasks[stage] = bar.add_task(_STAGES.get(stage, stage), total=None, figures="")
-            figures = f"{done / 1e6:,.1f} M characters" if done else ""
-            bar.update(tasks[stage], completed=done, total=total, figures=figures)
-
-        yield tell
 
 
 def describe(store: Store) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.panel import Panel
 from rich.text import Text
 
+from coterie.api.training import make_run, run_training
 from coterie.cli.console import console, next_step, stderr
-from coterie.cli.train import make_run, resolve, run_training
+from coterie.cli.train import resolve_words
 from coterie.cli.words import read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.event_log import read_events
@@ -36,7 +37,7 @@ def demo(*words: str, name: str | None = None) -> None:
             f"The demo trains the preset “quickstart”; it takes no target “{parsed.targets[0]}”.",
             hint="Train something else: coterie train PRESET data.source=FILE",
         )
-    resolved = resolve("quickstart", parsed)
+    resolved = resolve_words("quickstart", parsed)
     run = make_run(name, "demo")
     result = run_training(resolved.settings, run, preset="quickstart")
     _show_samples(run)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.progress import Progress
 from rich.table import Table
 
+from coterie.api.model import tell_damaged
+from coterie.api.progress import count_bar
 from coterie.checkpoint import LoadedModel, load_model, read_state
 from coterie.checkpoint.layout import CONFIG
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
-from coterie.cli.generate import tell_damaged
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.cli.words import read_words
 from coterie.data import Document, evaluation_batches, store_for
@@ -100,7 +99,7 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
             hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
         )
     tokens = store.tokens("valid")
-    with _progress("Reading the validation part", max(len(tokens) - 1, 0)) as advance:
+    with count_bar("Reading the validation part", max(len(tokens) - 1, 0)) as advance:
         batches = evaluation_batches(
             tokens,
             loaded.decoder.settings.context,
@@ -139,7 +138,7 @@ def _tell_texts(
     tell_reading(report.skipped, report.problems, report.notes, "--json lists them")
     scores: list[TextScore] = []
     loads, done = LoadCounter(), 0
-    with _progress("Reading", sum(len(text) for text in documents)) as advance:
+    with count_bar("Reading", sum(len(text) for text in documents)) as advance:
         for text in documents:
             scores.append(score_text(loaded.decoder, loaded.tokenizer, text, stride, loads))
             done += len(text)
@@ -240,11 +239,3 @@ def _bars(load: Sequence[int], most: int = 32) -> str:
         load = sorted(load, reverse=True)[:: -(-len(load) // most)]
     top = max(max(load), 1)
     return "".join("▁▂▃▄▅▆▇█"[min(int(8 * count / top), 7)] for count in load)
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on standard error while the block runs, if that is a terminal."""
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)

@@ -5,26 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from coterie.checkpoint import LoadedModel, load_model
+from coterie.api.model import Model, Text, load
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.flags import unknown_flag
 from coterie.cli.words import Words, read_words
 from coterie.foundation.errors import UserError
-from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.printable import printable
-from coterie.generate import Engine, Generation, SamplingSettings
-from coterie.train.precision import resolve_device
+from coterie.generate import SamplingSettings
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
-_HINT = (
-    "Run: coterie generate --help  to see the keys. A prompt that looks like key=value comes "
-    "through standard input: echo PROMPT | coterie generate RUN -"
-)
 _FLAG = re.compile(r"--?[A-Za-z]")
 _FLAGS = ("--json", "--samples", "--step", "--device")
 _ENDS = {
@@ -63,20 +56,16 @@ def generate(
     """
     said = read_words(words)
     target, prompt = _target_and_prompt(said)
-    loaded = load_model(target, step=step, on_damaged=tell_damaged)
-    own = Layer("the run's sample settings", loaded.settings.get("sample") or {})
-    sampling = load_settings(SamplingSettings, [own, *said.layers()], _HINT).settings
-    decoder = loaded.decoder.to(resolve_device(device))
-    engine = Engine(decoder, loaded.tokenizer, notify=_notice)
+    model = load(target, step=step, device=device)
+    sampling = model.sampling(*said.layers())
     if json:
-        made = engine.generate_samples(prompt, samples, sampling)
-        emit_json(_as_json(loaded, sampling, made))
+        emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
         return
     if samples == 1:
-        _show_stream(engine, prompt, sampling)
+        _show_stream(model, prompt, sampling)
     else:
-        _show_samples(engine.generate_samples(prompt, samples, sampling))
-    next_step(f"coterie evaluate {target}  # how well it foretells its own data or any file")
+        _show_samples(model.generate_with(prompt, sampling, samples))
+    next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
 
 
 def _target_and_prompt(said: Words) -> tuple[str, str]:
@@ -106,14 +95,14 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     return said.targets[0], prompt
 
 
-def _show_stream(engine: Engine, prompt: str, sampling: SamplingSettings) -> None:
+def _show_stream(model: Model, prompt: str, sampling: SamplingSettings) -> None:
     """Print one text as it comes and then, on standard error, how fast it came."""
     if console.is_terminal:
         console.print(prompt, style="dim", end="", soft_wrap=True)
     times = [time.perf_counter()]
     reason = None
-    for piece in engine.stream(prompt, sampling):
-        _write(piece.text)
+    for piece in model.stream_with(prompt, sampling):
+        _write(piece)
         times.append(time.perf_counter())
         reason = piece.finish_reason
     _write("\n")
@@ -131,7 +120,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _show_samples(made: list[Generation]) -> None:
+def _show_samples(made: list[Text]) -> None:
     """Print several texts, one after the other."""
     for number, each in enumerate(made, start=1):
         stderr.print(
@@ -142,13 +131,11 @@ def _show_samples(made: list[Generation]) -> None:
     stderr.print(f"{count} tokens, {count / made[0].seconds:,.1f} tokens/s in all", style="dim")
 
 
-def _as_json(
-    loaded: LoadedModel, sampling: SamplingSettings, made: list[Generation]
-) -> dict[str, Any]:
-    decode = loaded.tokenizer.decode
+def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict[str, Any]:
+    decode = model.tokenizer.decode
     return {
-        "checkpoint": str(loaded.path),
-        "step": loaded.step,
+        "checkpoint": str(model.path),
+        "step": model.step,
         "sampling": sampling.model_dump(mode="json"),
         "prompt": made[0].prompt,
         "samples": [
@@ -165,12 +152,3 @@ def _as_json(
             for each in made
         ],
     }
-
-
-def _notice(sentence: str) -> None:
-    stderr.print(f"Note: {sentence}", style="hint", soft_wrap=True)
-
-
-def tell_damaged(path: Path, problem: str) -> None:
-    """Say that a checkpoint was passed over because it is damaged."""
-    _notice(f"the checkpoint {path.name} is damaged ({problem}); using the one before it.")

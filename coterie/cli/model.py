@@ -105,8 +105,8 @@ def extend(
     json
         Print JSON.
     """
+    from coterie.api.model import tell_damaged
     from coterie.checkpoint import load_model
-    from coterie.cli.generate import tell_damaged
     from coterie.exchange.extend import extend as extend_model
 
     target, length, method = _wish(read_words(words))
@@ -163,6 +163,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
     Raises:
         UserError: it means nothing; settings or checkpoint cannot be used.
     """
+    from coterie.api.model import tell_damaged
     from coterie.checkpoint import (
         is_checkpoint,
         list_checkpoints,
@@ -170,7 +171,6 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
         read_settings,
     )
     from coterie.checkpoint.check import model_settings
-    from coterie.cli.generate import tell_damaged
     from coterie.foundation.layers import read_settings_file
     from coterie.foundation.runs import find_run, list_runs
     from coterie.presets import preset_names
@@ -197,10 +197,10 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
 def _preset(name: str, words: Words) -> _Target:
     """Return what a preset or settings file means, its vocabulary taken from its tokenizer."""
     from coterie.cli.plan import vocabulary
-    from coterie.cli.train import resolve
+    from coterie.cli.train import resolve_words
     from coterie.train.session import fill_vocabulary_size
 
-    settings = resolve(name, words).settings
+    settings = resolve_words(name, words).settings
     settings = fill_vocabulary_size(settings, vocabulary(settings))
     return _Target(settings.description, settings.model, None)
 
@@ -290,7 +290,7 @@ def _before_and_after(old: DecoderSettings, new: DecoderSettings) -> list[tuple[
     both = (old, new)
     rows.append(("context", *(f"{each.context:,}" for each in both)))
     rows.append(("position", *(each.position.counts(1, 1).detail for each in both)))
-    scalings = [getattr(each.position, "scaling", None) for each in both]
+    scalings: list[Any] = [getattr(each.position, "scaling", None) for each in both]
     if scalings[1] is not None:
         rows.append(("on cosines and sines", *(f"{each.turn_scale:.4f}" for each in scalings)))
         rows.append(("on all logits", *(f"{each.logit_scale:.4f}" for each in scalings)))

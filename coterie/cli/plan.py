@@ -13,6 +13,7 @@ from coterie.foundation.layers import Resolved, leaves
 
 if TYPE_CHECKING:
     from coterie.tokenizer.interface import Tokenizer
+    from coterie.tokenizer.settings import BPE
     from coterie.train.plan import Plan
     from coterie.train.settings import RunSettings
 
@@ -23,13 +24,15 @@ def make_plan(settings: RunSettings) -> Plan:
     Raises:
         UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
     """
+    from coterie.tokenizer.interface import Tokenizer
     from coterie.train.plan import plan
     from coterie.train.session import fill_tag_ids
 
     tokenizer = _tokenizer(settings)
-    if tokenizer is None:
-        return plan(settings, vocab_size=vocabulary(settings))
-    return plan(fill_tag_ids(settings, tokenizer), vocab_size=tokenizer.vocab_size)
+    if isinstance(tokenizer, Tokenizer):
+        settings = fill_tag_ids(settings, tokenizer)
+        return plan(settings, vocab_size=tokenizer.vocab_size)
+    return plan(settings, vocab_size=settings.model.vocab_size or tokenizer.vocab_size)
 
 
 def vocabulary(settings: RunSettings) -> int:
@@ -38,24 +41,21 @@ def vocabulary(settings: RunSettings) -> int:
     Raises:
         UserError: the data cannot be read, or are a store that the run would refuse.
     """
-    if settings.model.vocab_size is not None:
-        return settings.model.vocab_size
-    tokenizer = _tokenizer(settings)
-    return settings.tokenizer.vocab_size if tokenizer is None else tokenizer.vocab_size
+    return settings.model.vocab_size or _tokenizer(settings).vocab_size
 
 
-def _tokenizer(settings: RunSettings) -> Tokenizer | None:
-    """Return the run's tokenizer, or `None` where it would have to be trained first."""
+def _tokenizer(settings: RunSettings) -> Tokenizer | BPE:
+    """Return the run's tokenizer, or its settings where it would have to be trained first."""
     from coterie.data.cache import ready_store
     from coterie.data.sources import texts_of
-    from coterie.tokenizer.bpe import BPE
+    from coterie.tokenizer.settings import BPE
 
     ready = ready_store(settings.data, settings.tokenizer)
     if ready is not None:
         return ready.tokenizer
     sources = settings.data.sources()  # refuses what is not there
     if isinstance(settings.tokenizer, BPE):
-        return None
+        return settings.tokenizer
     return settings.tokenizer.build(texts_of(sources))
 
 

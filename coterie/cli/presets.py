@@ -70,13 +70,13 @@ def show(*words: str, json: bool = False) -> None:
     """
     from coterie.cli.counting import cost_rows, counts_as_json, print_tree
     from coterie.cli.plan import make_plan, plan_as_json, plan_rows
-    from coterie.cli.train import resolve
+    from coterie.cli.train import resolve_words
     from coterie.model import count
     from coterie.train.session import fill_vocabulary_size
 
     parsed = read_words(words)
     target = one_target(parsed, "preset", _USAGE)
-    resolved = resolve(target, parsed)
+    resolved = resolve_words(target, parsed)
     plan = make_plan(resolved.settings)
     settings = fill_vocabulary_size(resolved.settings, plan.vocab_size)
     counts = count(settings.model)

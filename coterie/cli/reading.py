@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
-from pydantic import ValidationError
 
+from coterie.api.data import ReadingOptions, sources_of
 from coterie.cli.console import stderr
-from coterie.data.clean import Clean
 from coterie.data.reading import OnError
 from coterie.data.report import ReadingReport, were
-from coterie.data.settings import DataSettings
 from coterie.data.sources import Sources
 from coterie.data.unpack import MAX_EXPANSION
-from coterie.foundation.errors import UserError
 
 _SHOWN = 100  # problems on a terminal
 
@@ -55,6 +52,10 @@ class ReadingFlags:
         Parameter(help="How texts are cleaned first: whitespace, or an import path."),
     ] = ()
 
+    def options(self) -> ReadingOptions:
+        """Return the flags as the options of `coterie.prepare`."""
+        return ReadingOptions(**asdict(self))
+
     def sources(self, inputs: tuple[str, ...]) -> Sources:
         """Return the documents of some inputs.
 
@@ -62,15 +63,7 @@ class ReadingFlags:
             DataError: an input does not exist or cannot be read.
             UserError: there is no such way to clean.
         """
-        flags: dict[str, Any] = asdict(self) | {"clean": _parsed(self.clean)}
-        return Sources(inputs, **flags)
-
-
-def _parsed(clean: tuple[str, ...]) -> tuple[Clean, ...]:
-    try:
-        return DataSettings(clean=clean).clean  # type: ignore[arg-type]
-    except ValidationError as error:
-        raise UserError(f"--clean: {error.errors()[0]['msg']}") from error
+        return sources_of(inputs, **self.options())
 
 
 def tell_reading(skipped: int, problems: list[str], notes: list[str], everything: str) -> None:

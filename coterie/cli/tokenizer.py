@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from coterie.api.data import special_tokens
+from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.data import progress_bar, special_tokens
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.data.sources import Sources, texts_of
 from coterie.foundation.errors import TokenizerError
@@ -59,7 +60,7 @@ def train(
     """
     settings = _settings(vocab_size, min_frequency, special)
     started = time.perf_counter()
-    with own_file(out, "training a tokenizer", replace=replace), progress_bar() as tell:
+    with own_file(out, "training a tokenizer", replace=replace), stage_bar() as tell:
         sources = reading.sources(inputs)
         tell("training", 0, None)
         tokenizer = settings.build(texts_of(sources))

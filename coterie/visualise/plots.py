@@ -6,6 +6,7 @@ even. Lines carry their names themselves; colours are those of the report.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,18 +103,40 @@ def write_plots(run: RunDirectory, folder: Path | str) -> list[Path]:
     return written
 
 
-def loss_figure(series: Series) -> Figure:
+class Picture(Figure):
+    """A figure that belongs to no window and shows itself in a notebook."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            self.savefig(content, format="png", dpi=120)
+        return content.getvalue()
+
+
+def run_figure(series: Series) -> Picture:
+    """Return a run in one picture, as `overview.png` shows it.
+
+    Raises:
+        UserError: the run has recorded no step yet.
+    """
+    if not len(series.step):
+        raise UserError(f"The run {series.name} has recorded no step yet, so nothing can be drawn.")
+    with matplotlib.rc_context(_STYLE):
+        return overview_figure(series)
+
+
+def loss_figure(series: Series) -> Picture:
     """Return the loss curves."""
-    figure = Figure(figsize=(7.6, 4.2), layout="constrained")
+    figure = Picture(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     draw_loss(axes, series)
     axes.set_title(f"{printable(series.name)}: loss", **_TITLE)
     return figure
 
 
-def rate_figure(series: Series) -> Figure:
+def rate_figure(series: Series) -> Picture:
     """Return the learning rate over the steps."""
-    figure = Figure(figsize=(7.6, 3.0), layout="constrained")
+    figure = Picture(figsize=(7.6, 3.0), layout="constrained")
     axes = figure.subplots()
     rate, alone = series[Steps].curves["learning_rate"], "o" if len(series.step) == 1 else None
     axes.plot(series.step, rate, color=BLUE, lw=1.8, marker=alone, clip_on=False)
@@ -124,10 +147,10 @@ def rate_figure(series: Series) -> Figure:
     return figure
 
 
-def load_figure(series: Series) -> Figure:
+def load_figure(series: Series) -> Picture:
     """Return the load per expert over time, a strip per layer, beside its busiest expert."""
     amount = len(series.layers)
-    figure = Figure(figsize=(7.6, min(16.0, 1.5 + 0.85 * amount)), layout="constrained")
+    figure = Picture(figsize=(7.6, min(16.0, 1.5 + 0.85 * amount)), layout="constrained")
     strips = figure.subplots(amount, 1, sharex=True, squeeze=False)[:, 0]
     mesh = draw_load(list(strips), series)
     strips[0].set_title(f"{printable(series.name)}: load per expert", **_TITLE)
@@ -135,12 +158,12 @@ def load_figure(series: Series) -> Figure:
     return figure
 
 
-def overview_figure(series: Series) -> Figure:
+def overview_figure(series: Series) -> Picture:
     """Return the loss and, where there are experts, their load over time, side by side."""
     start, amount = series.start, len(series.layers)
     shown = min(amount, 12)
     engine = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)
-    figure = Figure(figsize=(11.5 if amount else 7.6, 4.5), layout=engine)
+    figure = Picture(figsize=(11.5 if amount else 7.6, 4.5), layout=engine)
     halves: Any = figure.subfigures(1, 2, width_ratios=(1.08, 1)) if amount else [figure, None]
     left, right = halves[0], halves[1]
     axes = left.subplots()

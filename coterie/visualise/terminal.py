@@ -1,4 +1,4 @@
-"""A training run in the terminal: a live panel, or plain lines where there is no terminal.
+"""A training run as it goes: a live panel in a terminal or notebook, elsewhere plain lines.
 
 `Display` is an observer: it is called with events and never asks the trainer anything. The panel is
 drawn twice a second at most, whatever the pace of events; lines appear at evaluations and
@@ -11,7 +11,7 @@ import threading
 import time
 from types import TracebackType
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -28,6 +28,7 @@ from coterie.visualise.figures import (
     significant,
     split_name,
 )
+from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
 from coterie.visualise.reducers.loads import Loads
 from coterie.visualise.reducers.steps import Pace
@@ -35,13 +36,14 @@ from coterie.visualise.series import Series
 
 REFRESHES_PER_SECOND = 2  # one drawing takes 6 ms: half a per cent of two cores
 _SAMPLE_LINES = 6
+_NOTEBOOK = ConsoleDimensions(100, 30)
 
 
 class Display:
     """Shows a run's events on a console. Use it as a context manager and call it with events.
 
     Args:
-        console: where to; a live panel if it is a terminal that can move its cursor.
+        console: where to; a live panel if it is a notebook or a terminal that can move its cursor.
         every_seconds: least time between two plain lines about steps.
     """
 
@@ -52,10 +54,16 @@ class Display:
         self._told = 0.0  # time of the last plain line about a step
         self._began = time.time()
         self._lock = threading.Lock()  # the panel is drawn by rich's own thread
-        able = console.is_terminal and not console.is_dumb_terminal
-        self._live = self._make_live() if able and not console.options.ascii_only else None
+        self._in_notebook = in_notebook(console)
+        self._live = self._make_live()
 
-    def _make_live(self) -> Live:
+    def _make_live(self) -> Live | NotebookCell | None:
+        console = self.console
+        if self._in_notebook:
+            return NotebookCell(self._draw, _NOTEBOOK.width, 1 / REFRESHES_PER_SECOND)
+        able = console.is_terminal and not console.is_dumb_terminal
+        if not able or console.options.ascii_only:
+            return None
         return Live(
             console=self.console,
             get_renderable=self._draw,
@@ -88,6 +96,8 @@ class Display:
             self.series.update(event)
             if isinstance(event, RunStarted):
                 self._began = event.time
+        if isinstance(self._live, NotebookCell):
+            self._live.tick()
         if self._live:
             self._tell_above(event)
         else:
@@ -97,11 +107,11 @@ class Display:
         with self._lock:
             ended = self.series.ended
             elapsed = ended.seconds if ended else max(0.0, time.time() - self._began)
-            size = self.console.size
+            size = _NOTEBOOK if self._in_notebook else self.console.size
             return panel(self.series, elapsed, size.width, size.height)
 
     def _tell_above(self, event: Event) -> None:
-        """Write what shall stay on the screen above the panel: evaluations and warnings."""
+        """Write what shall stay beside the panel: evaluations and warnings."""
         if isinstance(event, Evaluated):
             self.console.print(Text(self._evaluation(event), style="dim"), soft_wrap=True)
         elif isinstance(event, Notice) and event.level == "warning":

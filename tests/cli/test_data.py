@@ -142,9 +142,9 @@ def test_an_old_store_is_replaced_only_on_request(folder, places, capsys):
 def test_a_progress_bar_appears_on_a_terminal_only(folder, capsys, monkeypatch):
     assert prepared(folder) == 0
     assert "\x1b" not in capsys.readouterr().err
-    from coterie.cli import data
+    from coterie.api.progress import stage_bar
 
-    with data.progress_bar() as tell:
+    with stage_bar() as tell:
         tell("reading", 10, None)
         tell("tokenizing", 10, 20)
         tell("tokenizing", 20, 20)

@@ -1,0 +1,122 @@
+"""Token stores from Python: texts in, a folder out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from pydantic import ValidationError
+
+from coterie.api.progress import stage_bar
+from coterie.data import Sources, Store
+from coterie.data.prepare import prepare as prepare_store
+from coterie.data.reading import OnError
+from coterie.data.settings import DataSettings
+from coterie.data.sources import texts_of
+from coterie.data.split import SplitKind
+from coterie.data.store import is_store
+from coterie.foundation.errors import UserError, nearest
+from coterie.foundation.locks import own
+from coterie.foundation.swap import recover
+from coterie.language.drama.tags import DRAMA_TAGS
+from coterie.tokenizer.settings import parse_tokenizer
+
+
+class ReadingOptions(TypedDict, total=False):
+    """How texts are read; see `data.reading.Reading`."""
+
+    column: str | None
+    on_error: OnError
+    delimiter: str | None
+    header: bool
+    max_expansion: int
+    clean: Sequence[Any]
+
+
+def prepare(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    tokenizer: str | Path = "gpt2",
+    special: Iterable[str] = (),
+    valid_fraction: float = 0.1,
+    split: SplitKind = "documents",
+    seed: int = 0,
+    replace: bool = False,
+    **reading: Unpack[ReadingOptions],
+) -> Store:
+    """Tokenize texts into a store and return it.
+
+        coterie.prepare("books/", "store", tokenizer="bpe:4096")
+
+    Args:
+        inputs: files (text, Markdown, JSONL, CSV, Parquet; also compressed), folders of them, or
+            `shakespeare`.
+        out: the folder to make; it appears only when it is complete.
+        tokenizer: gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained
+            here), or the path of one.
+        special: texts that become one token each; `drama` means all tags of plays.
+        valid_fraction: share of the characters held out for validation.
+        split: hold out whole `documents`, or the `tail` of the whole text.
+        seed: of the choice of documents held out.
+        replace: replace a store that stands at `out`.
+        reading: `column` of tables that holds the text; `on_error="skip"` leaves out and records
+            rows and files that cannot be used; `delimiter` and `header` of CSV and TSV;
+            `max_expansion` of compressed files; `clean`, the steps that texts go through first.
+
+    Raises:
+        DataError: an input cannot be read, or the documents are too few to split.
+        TokenizerError: there is no such tokenizer, or it cannot encode the text.
+        UserError: `out` exists, is being written, or cannot be written.
+    """
+    out = Path(out)
+    with own(out, "preparing a store"), stage_bar() as tell:
+        _refuse_existing(out, replace)
+        sources = sources_of(inputs, **reading)
+        chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
+        tell("training", 0, None)
+        built = chosen.build(texts_of(sources))
+        return prepare_store(
+            sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
+            progress=tell, replace=replace,
+        )  # fmt: skip
+
+
+def sources_of(
+    inputs: str | Path | Iterable[str | Path], **reading: Unpack[ReadingOptions]
+) -> Sources:
+    """Return the documents of some inputs; see `prepare`.
+
+    Raises:
+        DataError: an input does not exist or cannot be read.
+        UserError: there is no such option, or no such way to clean.
+    """
+    known = ReadingOptions.__annotations__
+    if odd := [name for name in reading if name not in known]:
+        raise UserError(f"There is no option “{odd[0]}” here; {nearest(odd[0], known)}")
+    options: dict[str, Any] = {**reading}
+    try:
+        options["clean"] = DataSettings(clean=tuple(options.get("clean", ()))).clean
+    except ValidationError as error:
+        raise UserError(f"clean: {error.errors()[0]['msg']}") from error
+    several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    return Sources([str(each) for each in several], **options)
+
+
+def _refuse_existing(out: Path, replace: bool) -> None:
+    """Refuse to write where something stands, but for a store that may be replaced."""
+    recover(Path(os.path.realpath(out)))
+    if os.path.lexists(os.path.realpath(out)) and not (replace and is_store(out)):
+        kind = "a store" if is_store(out) else "something that is no store"
+        raise UserError(
+            f"{out} exists already: {kind}.",
+            hint="Choose another --out, or --replace an old store.",
+        )
+
+
+def special_tokens(words: Iterable[str]) -> tuple[str, ...]:
+    """Return the special tokens that words mean, none twice; `drama` means all tags of plays."""
+    tokens = [tag for word in words for tag in (DRAMA_TAGS if word == "drama" else (word,))]
+    return tuple(dict.fromkeys(tokens))

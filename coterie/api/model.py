@@ -1,0 +1,290 @@
+"""A trained model from Python: it writes, streams and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack, overload
+
+from coterie.api.given import layer_of
+from coterie.checkpoint import LoadedModel, is_checkpoint, load_model
+from coterie.checkpoint.layout import CONFIG
+from coterie.evaluate import Perplexity, perplexity_of, score_text
+from coterie.foundation.errors import CheckpointError, UserError
+from coterie.foundation.layers import Layer, load_settings
+from coterie.foundation.records import validated
+from coterie.generate import Engine, FinishReason, Generation, Piece, SamplingSettings
+from coterie.model import Decoder, count
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.stream import pieces_of
+from coterie.train import RunSettings
+from coterie.train.precision import resolve_device
+from coterie.visualise.console import note
+from coterie.visualise.notebook import facts_html
+
+_HINT = (
+    "Run: coterie settings sample  to see the keys. On the command line a prompt that looks like "
+    "key=value comes through standard input: echo PROMPT | coterie generate RUN -"
+)
+_TEXT = '<div style="white-space:pre-wrap">{}</div>'
+
+
+class Sampling(TypedDict, total=False):
+    """How a text is drawn: the keys of a run's `sample` settings."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float
+    repetition_penalty: float
+    repetition_window: int
+    seed: int
+    max_tokens: int
+    stop: str | tuple[str, ...] | list[str]
+    cache: Any
+
+
+@dataclass(frozen=True)
+class Text(Generation):
+    """A generated text; `str(text)` is the text without its prompt."""
+
+    @classmethod
+    def of(cls, made: Generation) -> Self:
+        return cls(**vars(made))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        dim = f'<span style="opacity:.55">{escape(self.prompt)}</span>'
+        return _TEXT.format(dim + escape(self.text))
+
+
+class StreamedText(str):
+    """What one token added to a text; empty while a character is unfinished.
+
+    Attributes:
+        token: the token.
+        logprob: its log-probability in nats, before temperature and truncation.
+        finish_reason: why the text ended; None but for its last piece.
+    """
+
+    token: int
+    logprob: float
+    finish_reason: FinishReason | None
+
+    def __new__(cls, piece: Piece) -> Self:
+        text = super().__new__(cls, piece.text)
+        text.token, text.logprob, text.finish_reason = (
+            piece.token,
+            piece.logprob,
+            piece.finish_reason,
+        )
+        return text
+
+
+@dataclass(frozen=True)
+class Score(Perplexity):
+    """How well a model predicts a text: perplexity, nats per token, bits per byte, every token.
+
+    Attributes:
+        token_logprobs: what each token adds to the text, and its log-probability in nats.
+    """
+
+    token_logprobs: tuple[tuple[str, float], ...] = ()
+
+    def __float__(self) -> float:
+        return self.perplexity
+
+    def __repr__(self) -> str:
+        return (
+            f"<Score perplexity {self.perplexity:.4g}, {self.nats_per_token:.4f} nats per token, "
+            f"{self.bits_per_byte:.4f} bits per byte, {self.tokens:,} tokens>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return the text, each token the redder the less it was expected."""
+        spans = "".join(
+            f'<span title="{logprob:.3f}" style="background:rgba(194,84,13,'
+            f'{min(-logprob / 10, 0.9):.2f})">{escape(text)}</span>'
+            for text, logprob in self.token_logprobs
+        )
+        return f"<p>{escape(repr(self)[1:-1])}</p>" + _TEXT.format(spans)
+
+
+class Model:
+    """A trained model, ready to write.
+
+    Attributes:
+        decoder: the network, a `torch.nn.Module` in evaluation mode.
+        path: the checkpoint that it came from.
+        step: optimizer steps that it was trained for.
+    """
+
+    def __init__(self, loaded: LoadedModel, device: str = "auto") -> None:
+        self._loaded = loaded
+        self.path, self.step = loaded.path, loaded.step
+        self.decoder: Decoder = loaded.decoder.to(resolve_device(device))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with.
+
+        Raises:
+            TokenizerError: the model came without one.
+        """
+        return self._loaded.tokenizer
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The settings of the model's run.
+
+        Raises:
+            CheckpointError: they are not those of this version.
+        """
+        where = str(self.path / CONFIG)
+        return validated(RunSettings, self._loaded.settings, where, CheckpointError)
+
+    @overload
+    def generate(
+        self, prompt: str = "", *, samples: None = None, **sampling: Unpack[Sampling]
+    ) -> Text: ...
+    @overload
+    def generate(
+        self, prompt: str = "", *, samples: int, **sampling: Unpack[Sampling]
+    ) -> list[Text]: ...
+    def generate(
+        self, prompt: str = "", *, samples: int | None = None, **sampling: Unpack[Sampling]
+    ) -> Text | list[Text]:
+        """Return a continuation of a prompt; `print` shows it.
+
+            model.generate("ROMEO:", max_tokens=40, temperature=0)
+
+        Args:
+            prompt: what the text goes on from; empty: a new text begins.
+            samples: return a list of so many, drawn side by side; their seeds count up from `seed`.
+            sampling: keys of the run's own `sample` settings, laid over them.
+
+        Raises:
+            SettingsError: a key does not exist or a value does not fit.
+            UserError: `samples` is less than 1.
+        """
+        made = self.generate_with(
+            prompt, self.sampling(layer_of(sampling)), 1 if samples is None else samples
+        )
+        return made[0] if samples is None else made
+
+    def stream(self, prompt: str = "", **sampling: Unpack[Sampling]) -> Iterator[StreamedText]:
+        """Yield a continuation piece by piece; joined, they are what `generate` returns.
+
+        Raises:
+            SettingsError: a key does not exist or a value does not fit.
+        """
+        return self.stream_with(prompt, self.sampling(layer_of(sampling)))
+
+    def score(self, text: str, *, stride: int | None = None) -> Score:
+        """Return how well the model predicts a text.
+
+        Args:
+            text: any text.
+            stride: tokens between windows; smaller than the context gives each token more past,
+                and more work.
+
+        Raises:
+            DataError: the text is empty.
+            UserError: the stride lies outside 1 … context.
+        """
+        scored = score_text(self.decoder, self.tokenizer, text, stride)
+        pieces = pieces_of(self.tokenizer, scored.tokens)
+        logprobs = tuple(zip(pieces, scored.logprobs.tolist(), strict=True))
+        return Score(**vars(perplexity_of([scored], self.tokenizer)), token_logprobs=logprobs)
+
+    def sampling(self, *layers: Layer) -> SamplingSettings:
+        """Return the run's own sampling settings with layers laid over them.
+
+        Raises:
+            SettingsError: a key does not exist or a value does not fit.
+        """
+        own = Layer("the run's sample settings", self._loaded.settings.get("sample") or {})
+        return load_settings(SamplingSettings, [own, *layers], _HINT).settings
+
+    def generate_with(self, prompt: str, sampling: SamplingSettings, samples: int) -> list[Text]:
+        """Return what `generate` does, from settings that are resolved."""
+        made = self._engine.generate_samples(prompt, samples, sampling)
+        return [Text.of(each) for each in made]
+
+    def stream_with(self, prompt: str, sampling: SamplingSettings) -> Iterator[StreamedText]:
+        """Yield what `stream` does, from settings that are resolved."""
+        return map(StreamedText, self._engine.stream(prompt, sampling))
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return Engine(self.decoder, self.tokenizer, notify=note)
+
+    def _facts(self) -> dict[str, str]:
+        counts = count(self.decoder.settings)
+        known = self._loaded.own_tokenizer
+        return {
+            "checkpoint": str(self.path),
+            "step": f"{self.step:,}",
+            "parameters": f"{counts.parameters:,}",
+            "active per token": f"{counts.active_parameters:,}",
+            "context": f"{self.decoder.settings.context:,}",
+            "tokenizer": "none" if known is None else f"{known.kind}, {known.vocab_size:,} tokens",
+            "device": str(next(self.decoder.parameters()).device),
+        }
+
+    @property
+    def name(self) -> str:
+        """The run's name, or the checkpoint's where it lies in no run."""
+        absolute = self.path.absolute()
+        inside = absolute.parent.name == "checkpoints"
+        return (absolute.parents[1] if inside else absolute).name
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return (
+            f"<Model {self.name}, step {facts['step']}: {facts['parameters']} parameters, "
+            f"{facts['active per token']} active, on {facts['device']}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"Model {self.name}", self._facts().items())
+
+
+def load(target: str | Path = "latest", *, step: int | None = None, device: str = "auto") -> Model:
+    """Load a trained model.
+
+        model = coterie.load("demo")
+
+    Args:
+        target: a run's name, `latest`, or the path of a run or checkpoint.
+        step: one of the run's checkpoints; None: the newest sound one.
+        device: auto, cpu, cuda, cuda:1, mps.
+
+    Raises:
+        RunError: there is no such run; the message names the nearest.
+        CheckpointError: there is no sound checkpoint.
+        UserError: the target is a model of another format, or the device cannot be used.
+    """
+    _refuse_foreign(Path(target))
+    return Model(load_model(target, step=step, on_damaged=tell_damaged), device)
+
+
+def tell_damaged(path: Path, problem: str) -> None:
+    """Say that a checkpoint was passed over because it is damaged."""
+    note(f"the checkpoint {path.name} is damaged ({problem}); using the one before it.")
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a model in another format, with the command that makes a run of it."""
+    folder = (path / "config.json").is_file() and not (path / CONFIG).is_file()
+    file = path.suffix.lower() == ".gguf" and path.is_file()
+    if file or (folder and not is_checkpoint(path)):
+        kind = "a GGUF file" if file else "a folder of Hugging Face"
+        raise UserError(
+            f"{path} is {kind}, which is imported before it is used.",
+            hint=f"Make a run of it: coterie model import {path} --name {path.resolve().stem}",
+        )
