@@ -1,9 +1,10 @@
-"""Floor 3: sources → documents → split → tokens → store → windows → batches.
+"""Floor 3: sources → clean → split → tokens → store → rows → mix → augment → batches.
 
 In reading order: `documents`, `text` and `tables` (readers), `sources` (what the user names),
-`split` (what is held out), `encode` (text to tokens), `writer` and `prepare` (the store is made),
-`manifest`, `tokens` and `store` (it is read), `verify`, `windows` (what a step reads), `batches`,
-`settings` and `cache` (a run's data, found or made). `corpus` is the text that is shipped.
+`clean`, `split` (what is held out), `encode` (text to tokens), `writer` and `prepare` (the store is
+made), `manifest`, `tokens` and `store` (it is read), `verify`, `packing` (documents become rows;
+`windows` is their order), `mix`, `augment`, `batches`, `settings` and `cache` (a run's data, found
+or made). `corpus` is the text that is shipped.
 """
 
 from coterie.data.batches import BatchLoader, evaluation_batches

@@ -11,6 +11,7 @@ from types import TracebackType
 import torch
 
 from coterie.batch import TokenBatch
+from coterie.data.augment import Augmentation
 from coterie.data.mix import Mix, Single
 from coterie.data.packing import Packing, Stream
 from coterie.data.tokens import TokenArray
@@ -37,6 +38,7 @@ class BatchLoader:
         prefetch: int = 2,
         packing: Packing = _STREAM,
         mix: Mix = _SINGLE,
+        augment: Sequence[Augmentation] = (),
     ) -> None:
         """Prepare for batches of `batch_size` rows over all ranks.
 
@@ -51,6 +53,7 @@ class BatchLoader:
             prefetch: batches kept ready by `iterate`.
             packing: how documents become rows.
             mix: which source each row comes from.
+            augment: what rows go through, in this order.
 
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
@@ -59,6 +62,7 @@ class BatchLoader:
         self._rows = [packing.build(tokens, context, seed) for tokens in splits]
         self._mixer = mix.build([rows.count for rows in self._rows], seed)
         self._share = (batch_size, rank, world)
+        self._augment = tuple(augment)
         self._device = torch.device(device)
         self._prefetch = max(prefetch, 1)
         self._running: set[_Ahead] = set()
@@ -72,6 +76,9 @@ class BatchLoader:
         if len(self._rows) > 1:
             numbers = [torch.full((share.count,), share.source) for share in shares]
             batch = replace(TokenBatch.concatenate(parts), sources=torch.cat(numbers))
+        batch_size, rank, world = self._share
+        for augment in self._augment:
+            batch = augment(batch, index, rank * (batch_size // world))
         if self._device.type == "cpu":
             return batch
         if self._device.type == "cuda":

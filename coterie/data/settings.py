@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from coterie.data.augment import Augment
 from coterie.data.clean import Clean
 from coterie.data.mix import Mix, Single
 from coterie.data.packing import Packing, Stream
@@ -55,6 +56,9 @@ class DataSettings(Settings):
     )
     packing: Packing = Field(
         default=Stream(), description="how documents become rows of model.context tokens"
+    )
+    augment: tuple[Augment, ...] = Field(
+        default=(), description="what the rows of a training batch go through"
     )
     mix: Mix = Field(default=Single(), description="which source each row comes from")
     store: UserPath | None = Field(

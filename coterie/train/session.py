@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from coterie.data import BatchLoader, Store, store_for
+from coterie.data.augment import augmentations
 from coterie.data.report import were
 from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.runs import RunDirectory, cache_root
@@ -57,6 +58,7 @@ class Session:
             device=self.precision.device,
             packing=self.settings.data.packing,
             mix=self.settings.data.mix,
+            augment=augmentations(self.settings.data.augment, self.tokenizer, self.settings.seed),
         )
 
     def engine(self) -> Engine:
