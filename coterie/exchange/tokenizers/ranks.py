@@ -36,13 +36,17 @@ def _parts(ranks: Mapping[Piece, int], token: Piece) -> list[Piece]:
     """Return the pieces of a token before its last merge."""
     parts = [token[i : i + 1] for i in range(len(token))]
     nothing = 1 << 62
+    pairs = [ranks.get(token[i : i + 2], nothing) for i in range(len(token) - 1)]
     while len(parts) > 2:
-        found = [ranks.get(parts[i] + parts[i + 1], nothing) for i in range(len(parts) - 1)]
-        lowest = min(found)
+        lowest = min(pairs)
         if lowest == nothing:
             break
-        at = found.index(lowest)
+        at = pairs.index(lowest)
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        del pairs[at]
+        for left in (at - 1, at):
+            if 0 <= left < len(pairs):
+                pairs[left] = ranks.get(parts[left] + parts[left + 1], nothing)
     return parts
 
 

@@ -9,6 +9,7 @@ from coterie.exchange.huggingface import FAMILIES, export_folder, import_folder
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
 from coterie.generate.reading import cache_specs
 from coterie.model.context import ForwardContext
+from tests.exchange.huggingface.conftest import make_foreign
 
 MODELS = {
     "gpt2": {},
@@ -73,19 +74,33 @@ def cached(decoder, tokens, settings, cut):
     )
 
 
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """Make a foreign model and import it, once for all tests that only read them."""
+    made = {}
+
+    def make(kind, changes):
+        key = repr((kind, changes))
+        if key not in made:
+            model, folder = make_foreign(kind, **changes), tmp_path_factory.mktemp(kind)
+            model.save_pretrained(folder)
+            made[key] = model, import_folder(folder)
+        return made[key]
+
+    return make
+
+
 def test_every_family_is_tried():
     assert {name.split()[0] for name in MODELS} == set(FAMILIES)
 
 
 @every_model
 @torch.no_grad()
-def test_logits_are_those_of_transformers(kind, changes, foreign, tokens, tmp_path):
-    theirs = foreign(kind, **changes)
-    theirs.save_pretrained(tmp_path)
-    imported = import_folder(tmp_path)
-    ours = imported.decoder
-    assert imported.architecture == kind
-    assert imported.notes == ()
+def test_logits_are_those_of_transformers(kind, changes, imported, tokens):
+    theirs, found = imported(kind, changes)
+    ours = found.decoder
+    assert found.architecture == kind
+    assert found.notes == ()
     for batch, length in ((1, 1), (3, 7), (2, 24)):
         x = tokens(batch, length)
         expected, found = theirs(x).logits, ours(x).logits
@@ -112,10 +127,9 @@ def test_logits_are_the_same_numbers_in_float64(kind, changes, foreign, double, 
 
 @every_model
 @torch.no_grad()
-def test_export_is_loaded_by_transformers(kind, changes, foreign, load, tokens, tmp_path):
-    model = foreign(kind, **changes)
-    model.save_pretrained(tmp_path / "theirs")
-    ours = import_folder(tmp_path / "theirs").decoder
+def test_export_is_loaded_by_transformers(kind, changes, imported, load, tokens, tmp_path):
+    model, found = imported(kind, changes)
+    ours = found.decoder
     export_folder(ours, None, tmp_path / "ours")
     x = tokens(2, 24)
     assert difference(load(tmp_path / "ours")(x).logits, model(x).logits) <= 2e-5
