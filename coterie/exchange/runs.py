@@ -136,7 +136,7 @@ def _settings(
     kept = {} if base is None else {"data": base.data, "sample": base.sample, "seed": base.seed}
     return RunSettings(
         description=description,
-        tokenizer=TokenizerFile(path=Path(FILE_NAME)),  # the run's own, wherever it lies
+        tokenizer=TokenizerFile(path=Path(FILE_NAME)),  # relative to the run
         model=decoder.settings,
         train=TrainSettings(
             steps=200,
@@ -151,7 +151,6 @@ def _settings(
 
 
 def _state(settings: RunSettings) -> dict[str, Any]:
-    """Return the state of training before its first step."""
     with set_aside():
         seed_all(settings.seed)
         random = random_state()

@@ -41,7 +41,6 @@ class Canonical:
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding."""
         return self.settings.known_vocab_size()
 
     @property
@@ -81,7 +80,6 @@ class Canonical:
 
     @property
     def is_routed(self) -> tuple[bool, ...]:
-        """For each layer, whether it is routed."""
         return tuple(isinstance(x.feedforward, MixtureOfExperts) for x in self.plans)
 
     @property

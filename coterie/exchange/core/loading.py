@@ -22,9 +22,7 @@ class Source(Protocol):
         """The shape of every tensor that must find its place in the decoder."""
         ...
 
-    def read(self, name: str) -> Tensor:
-        """Return one tensor."""
-        ...
+    def read(self, name: str) -> Tensor: ...
 
 
 def load_decoder(

@@ -43,7 +43,7 @@ _PHRASES = {
     "position.scaling.logit_factor": "the factor {} of its positions on all logits",
     "additive": "its additive embeddings",
     "block_layout.kind": "its {} layout of attention and feed-forward part",
-    "ahead": "its heads for further tokens",
+    "ahead": "its MTP modules",
     "value": "its value head",
     "pooled": "its pooled head",
     "norm.kind": "its {} normalisation",
@@ -176,7 +176,6 @@ def _top(model: Canonical) -> dict[str, Any]:
 
 
 def _layer(model: Canonical, layer: int) -> dict[str, Any]:
-    """Return what a layer computes, as plain values."""
     plan = model.plans[layer]
     values = {each.name: _dump(getattr(plan, each.name)) for each in fields(plan)}
     values["feedforward"]["selection_bias"] = model.biased[layer]

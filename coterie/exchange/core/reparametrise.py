@@ -47,7 +47,7 @@ class Reparametrised:
         if found is None:
             if name in self._scales:
                 return torch.ones(shape, dtype=self._dtype)
-            assert name.endswith("bias"), f"nothing stands for {name}"
+            assert name.endswith("bias"), f"nothing becomes {name}"
             return torch.zeros(shape, dtype=self._dtype)
         return self._reordered(name, _padded(found, shape))
 

@@ -102,7 +102,6 @@ class ExpertNames:
     down: str
 
     def under(self, prefix: str) -> ExpertNames:
-        """Return the same names after a prefix."""
         return ExpertNames(prefix + self.gate, prefix + self.up, prefix + self.down)
 
 

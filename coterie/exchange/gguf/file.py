@@ -45,7 +45,7 @@ class GGUFFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Read the header and check that every tensor lies within the file.
+        """Read the header and check that every tensor is within the file.
 
         Raises:
             ExchangeError: there is no such file, or it cannot be read.
@@ -156,9 +156,7 @@ class GGUFFile:
         ordered = sorted((first, size, name) for name, (first, size) in self._places.items())
         for (first, size, name), (second, _, other) in itertools.pairwise(ordered):
             if first + size > second:
-                raise ExchangeError(
-                    f"{self.path} is damaged: {name} and {other} lie in the same place."
-                )
+                raise ExchangeError(f"{self.path} is damaged: {name} and {other} overlap.")
 
 
 def _shown(value: Any) -> str:

@@ -30,7 +30,7 @@ _DEEPEST = 4  # nested arrays
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where a tensor lies.
+    """A tensor's shape, type and place.
 
     Attributes:
         shape: as in torch; the file has it reversed.
@@ -114,14 +114,14 @@ class _Cursor:
         for _ in range(values):
             name = self._string()
             if name in found:
-                raise _DamageError(f"the value {name} stands there twice")
+                raise _DamageError(f"the value {name} is there twice")
             found[name] = self._value(self._number("I"))
         self._expect(tensors, 8 + 4 + 4 + 8, "tensors")
         places: dict[str, TensorPlace] = {}
         for _ in range(tensors):
             name = self._string()
             if name in places:
-                raise _DamageError(f"the tensor {name} stands there twice")
+                raise _DamageError(f"the tensor {name} is there twice")
             places[name] = self._place(name)
         return Header(found, places, self._at)
 

@@ -74,7 +74,6 @@ class Metadata(ForeignValues):
         return self.number(name) if self.raw(name) not in (None, 0) else 0.0
 
     def has(self, tensor: str) -> bool:
-        """Whether the file holds a tensor."""
         return tensor in self.shapes
 
     def wrong(self, name: str, value: Any, expected: str) -> None:

@@ -56,7 +56,6 @@ class Config(ForeignValues):
         self._read = {*defaults}
 
     def raw(self, name: str) -> Any:
-        """Return a value unchecked, or its default; None where there is neither."""
         self._read.add(name)
         return self._values.get(name, self._defaults.get(name))
 

@@ -37,7 +37,6 @@ class Family(core.Family[Config]):
     head: tuple[str, str] = ("lm_head.weight", "model.embed_tokens.weight")
 
     def write(self, model: Canonical) -> core.Written[Config]:
-        """See `core.Family.write`."""
         values = self.writes(model)
         return core.Written(values, Config(values, self.defaults))
 

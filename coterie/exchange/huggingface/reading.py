@@ -172,7 +172,6 @@ class _Source:
 
 
 def _tokenizer(folder: Path, known: int) -> Tokenizer | None:
-    """Return the tokenizer that lies in the folder, if there is one."""
     if not any((folder / name).exists() for name in _TOKENIZERS):
         return None
     tokenizer = from_huggingface(folder)

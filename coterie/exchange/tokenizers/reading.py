@@ -73,7 +73,7 @@ def fitted(tokenizer: Tokenizer, rows: int) -> Tokenizer:
     need often has no row.
 
     Raises:
-        TokenizerError: tokens of ordinary text lie beyond.
+        TokenizerError: tokens of ordinary text are beyond them.
     """
     if tokenizer.vocab_size <= rows:
         return tokenizer
@@ -182,7 +182,6 @@ def _conventions(rules: tokenizers.Tokenizer, beside: Beside, file: Path) -> Con
 
 
 def unique(tokens: Iterable[str]) -> tuple[str, ...]:
-    """Return the tokens without repetition, in order."""
     return tuple(dict.fromkeys(tokens))
 
 

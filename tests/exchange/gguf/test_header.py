@@ -103,7 +103,7 @@ DEEP = struct.pack("<IQ", 9, 1)
         (header(tensors=1 << 60), "claims to hold 1,152,921,504,606,846,976 tensors"),
         (header(array(4, 3)), "ends where 3 numbers should follow"),
         (header(text("a") + struct.pack("<I", 99)), "unknown kind 99"),
-        (header(*[text("a") + struct.pack("<II", 4, 1)] * 2), "a stands there twice"),
+        (header(*[text("a") + struct.pack("<II", 4, 1)] * 2), "a is there twice"),
     ],
 )  # fmt: skip
 def test_headers_that_claim_too_much_are_refused_before_anything_is_made(content, words, tmp_path):

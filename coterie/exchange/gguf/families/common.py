@@ -58,7 +58,6 @@ def read_grouped(meta: Metadata, **changes: Any) -> dict[str, Any]:
 
 
 def read_dense(meta: Metadata) -> dict[str, Any]:
-    """Return the settings of a dense layer."""
     return dense(meta.whole("feed_forward_length"), bias=meta.has("blk.0.ffn_gate.bias"))
 
 

@@ -133,7 +133,6 @@ def _write_mixture(model: Canonical) -> dict[str, Any]:
 
 
 def _leading(routed: Sequence[bool]) -> int:
-    """Return the number of layers before the first routed one."""
     return next((layer for layer, has in enumerate(routed) if has), len(routed))
 
 

@@ -1,4 +1,4 @@
-"""Where tensors stand in the architectures after Llama: one map for all of them."""
+"""Tensor names of the architectures after Llama: one map for all of them."""
 
 from __future__ import annotations
 

@@ -89,7 +89,6 @@ class _Said(BaseModel):
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a file says of its tokenizer."""
     said = {name.removeprefix(PREFIX): each for name, each in values.items() if PREFIX in name}
     checked = validated(_Said, said, "What the file says of its tokenizer", TokenizerError)
     return {name: each for name, each in checked if each is not None}

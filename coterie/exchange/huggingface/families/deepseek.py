@@ -74,7 +74,7 @@ def read_groups(config: Config, score: str) -> Any:
 
 
 def write_sigmoid_router() -> dict[str, Any]:
-    """Return what other programs need to be told of `read_sigmoid_router`: they assume softmax."""
+    """Return what config.json says of that router; where it is silent, vLLM assumes softmax."""
     return {
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
@@ -111,7 +111,6 @@ def pairs_needed(model: Canonical) -> list[str]:
 
 
 def read_latent(config: Config) -> dict[str, Any]:
-    """Return the settings of multi-head latent attention."""
     heads = config.whole("num_attention_heads")
     config.require("num_key_value_heads", heads, None)
     rank = config.raw("q_lora_rank")
@@ -130,7 +129,6 @@ def read_latent(config: Config) -> dict[str, Any]:
 
 
 def write_latent(model: Canonical) -> dict[str, Any]:
-    """Return what config.json says of multi-head latent attention."""
     attention = model.latent
     return {
         "num_attention_heads": attention.heads,

@@ -1,6 +1,6 @@
-"""Where tensors stand in the families after Llama: one map for all of them.
+"""Tensor names of the families after Llama: one map for all of them.
 
-A family with other names for the tensors of its experts says so by `RoutedNames`.
+A family whose experts have other names says so by `RoutedNames`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FUSED = ExpertNames("experts.gate_up_proj", "experts.gate_up_proj", "experts.dow
 
 @dataclass(frozen=True)
 class RoutedNames:
-    """Where a routed layer's tensors stand in `model.layers.N`.
+    """Names of a routed layer's tensors in `model.layers.N`.
 
     Attributes:
         router: the router's tensor, under its possible names.
