@@ -87,7 +87,8 @@ _TABLE = {
     f"{_FEED}.balance.coefficient": "aux_loss_coef router_aux_loss_coef aux_loss_weight "
     "load_balancing_loss_weight moe_aux_loss_coeff aux_loss",
     f"{_FEED}.router.z_loss": "router_z_loss_coef z_loss_weight z_loss_coef",
-    "model.ahead.depth": "num_nextn_predict_layers mtp mtp_depth multi_token",
+    "model.mtp": "ahead multi_token_prediction multi_token",
+    "model.mtp.depth": "num_nextn_predict_layers mtp_depth n_future_tokens",
     f"{_SAMPLE}.seed": "random_seed rng_seed",
     f"{_SAMPLE}.temperature": "temp t",
     f"{_SAMPLE}.top_k": "k topk",

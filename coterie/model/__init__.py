@@ -18,10 +18,10 @@ from coterie.model.feedforward.dense import Dense
 from coterie.model.feedforward.layer import FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
-    AheadSettings,
+    MTPSettings,
     PooledSettings,
     ValueSettings,
-    ahead_targets,
+    mtp_targets,
 )
 from coterie.model.initialise import InitialSettings
 from coterie.model.norm import Norm
@@ -32,7 +32,6 @@ from coterie.model.routed import routed_layers, selection_biases, update_balance
 
 __all__ = [
     "MLP",
-    "AheadSettings",
     "Attention",
     "AttentionCache",
     "Balance",
@@ -52,6 +51,7 @@ __all__ = [
     "HeadSettings",
     "InitialSettings",
     "Kernel",
+    "MTPSettings",
     "Norm",
     "Output",
     "Part",
@@ -64,8 +64,8 @@ __all__ = [
     "SummaryCache",
     "TreeRow",
     "ValueSettings",
-    "ahead_targets",
     "count",
+    "mtp_targets",
     "parameter_roles",
     "routed_layers",
     "selection_biases",

@@ -54,10 +54,10 @@ class Counts:
         """Return the operations that training costs per token of texts of `context` tokens.
 
         Three forward passes' worth: one forward, one backward to the inputs, one to the weights;
-        with what predicts further tokens ahead, which training alone computes.
+        with the modules of multi-token prediction, which training alone computes.
         """
         context = context or self.settings.context
-        return 3 * (self.flops_per_token(context) + _ahead_flops(self.settings, context))
+        return 3 * (self.flops_per_token(context) + _mtp_flops(self.settings, context))
 
     def decoding_flops(self, position: int | None = None) -> float:
         """Return the operations of the token at a position, counted from 1, all before it cached.
@@ -111,20 +111,20 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
         layer += number
     parts.append(settings.norm.counts("norm", width))
     parts.append(settings.head.counts(settings.embedding, vocab_size, width))
-    if settings.ahead is not None:
-        parts += settings.ahead.counts(settings.ahead_plan(), settings.norm, width)
+    if settings.mtp is not None:
+        parts += settings.mtp.counts(settings.mtp_plan(), settings.norm, width)
     parts += [part.counts(width) for part in (settings.value, settings.pooled) if part is not None]
     return Count.of("decoder", f"{settings.layers} layers of {width}", parts)
 
 
-def _ahead_flops(settings: DecoderSettings, context: int) -> float:
+def _mtp_flops(settings: DecoderSettings, context: int) -> float:
     """Return the operations per token of predicting further tokens; depth k reads T − k of T."""
-    if settings.ahead is None:
+    if settings.mtp is None:
         return 0.0
-    width, plan = settings.width, settings.ahead_plan()
+    width, plan = settings.width, settings.mtp_plan()
     head = settings.head.counts(settings.embedding, settings.known_vocab_size(), width).flops
     total = 0.0
-    for depth in range(1, min(settings.ahead.depth, context - 1) + 1):
+    for depth in range(1, min(settings.mtp.depth, context - 1) + 1):
         tokens = context - depth
         block = plan.counts("block", width, tokens).flops
         total += tokens * (linear("projection", 2 * width, width).flops + block + head)

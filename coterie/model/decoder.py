@@ -30,11 +30,11 @@ from coterie.model.feedforward.dense import Dense
 from coterie.model.feedforward.layer import FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
-    AheadModule,
-    AheadSettings,
+    MTPModule,
+    MTPSettings,
     PooledSettings,
     ValueSettings,
-    ahead_targets,
+    mtp_targets,
 )
 from coterie.model.initialise import InitialSettings, initialise
 from coterie.model.loss import cross_entropy
@@ -80,7 +80,7 @@ class DecoderSettings(Settings):
         default=(), description="variations cycled over the other layers"
     )
     head: HeadSettings = Field(default=HeadSettings(), description="from hidden states to logits")
-    ahead: AheadSettings | None = Field(
+    mtp: MTPSettings | None = Field(
         default=None, description="further tokens predicted while training"
     )
     value: ValueSettings | None = Field(default=None, description="one number per position")
@@ -95,7 +95,7 @@ class DecoderSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DecoderSettings:
-        further = self.ahead.block if self.ahead else None
+        further = self.mtp.block if self.mtp else None
         named = {*self.opening, *self.pattern, *([further] if further else [])}
         for name in sorted(named):
             if name not in self.blocks:
@@ -105,14 +105,14 @@ class DecoderSettings(Settings):
         unused = set(self.blocks) - named
         if unused:
             raise ValueError(f"neither opening nor pattern names block “{min(unused)}”")
-        if self.ahead and self.ahead.depth >= self.context:
+        if self.mtp and self.mtp.depth >= self.context:
             raise ValueError(
-                f"ahead.depth={self.ahead.depth} leaves nothing to predict in a context of "
+                f"mtp.depth={self.mtp.depth} leaves nothing to predict in a context of "
                 f"{self.context} tokens"
             )
         self.embedding.check(self.width)
         self.dropout.check(self.width)
-        for plan in dict.fromkeys((*self._kinds_of_plans(), self.ahead_plan())):
+        for plan in dict.fromkeys((*self._kinds_of_plans(), self.mtp_plan())):
             plan.check(self.width)
             self.position.check(plan.attention.channels(self.width))
         return self
@@ -131,9 +131,9 @@ class DecoderSettings(Settings):
         ]
         return tuple(self._plan(name) for name in (*self.opening, *cycle))
 
-    def ahead_plan(self) -> BlockPlan:
+    def mtp_plan(self) -> BlockPlan:
         """Return the block of each module of multi-token prediction."""
-        name = None if self.ahead is None else self.ahead.block
+        name = None if self.mtp is None else self.mtp.block
         return self.plans()[-1] if name is None else self._plan(name)
 
     def _plan(self, name: str | None) -> BlockPlan:
@@ -177,16 +177,16 @@ class Decoder(nn.Module):
 
     Attributes:
         settings: what it was built from.
-        recompute: whether blocks keep only their inputs for the backward pass and are computed
-            again there (Chen et al. 2016, arXiv:1604.06174). The second pass repeats the first
-            one's routing, whatever rounding does, and enters no account.
+        activation_checkpointing: whether blocks keep only their inputs for the backward pass and
+            are recomputed there (Chen et al. 2016, arXiv:1604.06174). The second pass repeats the
+            first one's routing, whatever rounding does, and enters no statistics.
     """
 
     def __init__(self, settings: DecoderSettings) -> None:
         super().__init__()
         vocab_size, width = settings.known_vocab_size(), settings.width
         self.settings = settings
-        self.recompute = False
+        self.activation_checkpointing = False
         self.embedding = settings.embedding.build(vocab_size, width)
         self.embedding_norm = settings.norm.build(width) if settings.embedding_norm else None
         self.position = settings.position.build(width, settings.context)
@@ -199,10 +199,9 @@ class Decoder(nn.Module):
         )
         self.norm = settings.norm.build(width)
         self.head = settings.head.build(vocab_size, width)
-        further = range(settings.ahead.depth if settings.ahead else 0)
-        self.ahead = nn.ModuleList(
-            AheadModule(settings.ahead_plan(), settings.norm, width, layers + k, drop)
-            for k in further
+        further = range(settings.mtp.depth if settings.mtp else 0)
+        self.mtp = nn.ModuleList(
+            MTPModule(settings.mtp_plan(), settings.norm, width, layers + k, drop) for k in further
         )
         self.value = settings.value.build(width) if settings.value else None
         self.pooled = settings.pooled.build(width) if settings.pooled else None
@@ -247,12 +246,12 @@ class Decoder(nn.Module):
         if targets is None:
             return Output(self._logits(final), None, routing, (), values, pooled)
         losses = self._losses(final, targets)
-        ahead, further = (), ()
-        if self.training and len(self.ahead):
-            ahead, further = self._ahead_losses(embedded, hidden, targets, context)
-        return Output(None, losses, routing + further, ahead, values, pooled)
+        mtp, further = (), ()
+        if self.training and len(self.mtp):
+            mtp, further = self._mtp_losses(embedded, hidden, targets, context)
+        return Output(None, losses, routing + further, mtp, values, pooled)
 
-    def predict_ahead(
+    def predict_mtp(
         self, tokens: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
     ) -> tuple[Float[Tensor, "B n V"], ...]:
         """Return the logits of multi-token prediction, for each depth k those of T − k positions.
@@ -262,7 +261,7 @@ class Decoder(nn.Module):
         context, span = placed(ForwardContext(documents=documents), tokens, self.position)
         embedded = self._embed(tokens, context, span)
         hidden, _ = self._through_blocks(embedded, context)
-        nothing = [None] * min(len(self.ahead), tokens.shape[1] - 1)
+        nothing = [None] * min(len(self.mtp), tokens.shape[1] - 1)
         chain = self._chain(embedded, hidden, context, nothing)
         return tuple(self._logits(final) for final, _ in chain)
 
@@ -288,7 +287,7 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, tuple[RouterStats, ...]]:
         """Send the stream through all blocks; return it and the routers' statistics."""
         cache = context.cache
-        again = self.recompute and cache is None
+        again = self.activation_checkpointing and cache is None
         accounts = []
         for layer, block in enumerate(self.blocks):
             if cache is not None:
@@ -315,19 +314,21 @@ class Decoder(nn.Module):
             context: of all tokens.
             valids: for each depth to go to, which of its positions count in the account.
         """
-        for depth, (module, valid) in enumerate(zip(self.ahead, valids, strict=False), start=1):
+        for depth, (module, valid) in enumerate(zip(self.mtp, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
             own, _ = placed(_shortened(context, later.shape[1], valid), later, self.position)
-            hidden, account = _through(module, self.recompute, hidden, later, context=own)
-            assert isinstance(module, AheadModule)
+            hidden, account = _through(
+                module, self.activation_checkpointing, hidden, later, context=own
+            )
+            assert isinstance(module, MTPModule)
             yield module.norm(hidden), account
 
-    def _ahead_losses(
+    def _mtp_losses(
         self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext
     ) -> tuple[tuple[Tensor, ...], tuple[RouterStats, ...]]:
         """Return the losses of each depth that the text is long enough for, and the accounts."""
-        depths = range(1, min(len(self.ahead), targets.shape[1] - 1) + 1)
-        goals = [ahead_targets(targets, depth, context.documents) for depth in depths]
+        depths = range(1, min(len(self.mtp), targets.shape[1] - 1) + 1)
+        goals = [mtp_targets(targets, depth, context.documents) for depth in depths]
         chain = self._chain(embedded, hidden, context, [goal != IGNORE for goal in goals])
         losses, accounts = [], []
         for goal, (final, account) in zip(goals, chain, strict=True):

@@ -19,7 +19,7 @@ class Output:
         losses: [B, T], the cross-entropy of each target, in nats and at least float32, 0 where it
             is `IGNORE`; None without targets.
         routing: the account of each routed layer, from the bottom up.
-        ahead: [B, T − k] for each depth k of multi-token prediction that the text is long enough
+        mtp: [B, T − k] for each depth k of multi-token prediction that the text is long enough
             for: the losses of the targets k tokens further on. Only in training, with targets.
         values: [B, T], a number for each position that logits or the loss are of; None without a
             value head.
@@ -30,6 +30,6 @@ class Output:
     logits: Float[Tensor, "B T V"] | None
     losses: Float[Tensor, "B T"] | None
     routing: tuple[RouterStats, ...]
-    ahead: tuple[Float[Tensor, "B _"], ...] = ()
+    mtp: tuple[Float[Tensor, "B _"], ...] = ()
     values: Float[Tensor, "B T"] | None = None
     embedding: Float[Tensor, "B E"] | None = None

@@ -16,7 +16,7 @@ def routed_layers(decoder: Decoder) -> dict[int, MixtureOfExpertsPart]:
 
     The blocks of multi-token prediction come after the decoder's own.
     """
-    blocks = [*decoder.blocks, *(module.block for module in decoder.ahead)]
+    blocks = [*decoder.blocks, *(module.block for module in decoder.mtp)]
     parts = ((layer, block.feedforward) for layer, block in enumerate(blocks))
     return {layer: part for layer, part in parts if isinstance(part, MixtureOfExpertsPart)}
 

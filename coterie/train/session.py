@@ -89,7 +89,7 @@ def open_session(
     require_memory(settings, precision)
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
-    decoder.recompute = train.activation_checkpointing
+    decoder.activation_checkpointing = train.activation_checkpointing
     forward = torch.compile(decoder) if train.compile else decoder
     optimizer = train.optimizer.build(role_parameters(decoder))
     objective = train.objective.build(settings.model)

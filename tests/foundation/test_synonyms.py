@@ -46,6 +46,7 @@ def refuse(word: str) -> str:
         ("gradient_accumulation_steps=4", "train.gradient_accumulation"),
         ("train.accumulation=4", "gradient_accumulation"),
         ("train.recompute=true", "activation_checkpointing"),
+        ("model.ahead.depth=2", "mtp"),
         ("train.optimizer.weight-decay=1", "weight_decay"),
         ("learning_rte=1", "train.optimizer.learning_rate"),
         ("model.norm=layernorm", "layer"),

@@ -23,7 +23,7 @@ def run(settings: DecoderSettings, *, compiled: bool) -> list[torch.Tensor]:
     tokens = torch.randint(23, (4, 12), generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     output = forward(tokens, tokens.roll(-1, 1))
-    total = output.losses.sum() + sum(part.sum() for part in output.ahead)
+    total = output.losses.sum() + sum(part.sum() for part in output.mtp)
     for layer in output.routing:
         total = total + layer.auxiliary + layer.z + layer.entropy_term
     for further in (output.values, output.embedding):

@@ -174,7 +174,7 @@ def test_nothing_is_dropped_in_evaluation_and_something_in_training(
 
 @pytest.mark.parametrize("changes", [
     *(drop | {"feedforward": MOE} for drop in DROPS),
-    {"feedforward": MOE, "ahead": {"depth": 2}, "dropout": 0.2},
+    {"feedforward": MOE, "mtp": {"depth": 2}, "dropout": 0.2},
     {"block_layout": {"kind": "parallel", "gate": "channel", "norms": "own"}, "feedforward": MOE},
 ])  # fmt: skip
 def test_recomputing_repeats_every_draw(changes, make_decoder, draw_tokens):
@@ -182,10 +182,10 @@ def test_recomputing_repeats_every_draw(changes, make_decoder, draw_tokens):
     results = []
     for recompute in (False, True):
         decoder = make_decoder(torch.float32, **changes).train()
-        decoder.recompute = recompute
+        decoder.activation_checkpointing = recompute
         torch.manual_seed(3)
         output = decoder(tokens, tokens.roll(-1, 1))
-        terms = [each.auxiliary for each in output.routing] + [each.sum() for each in output.ahead]
+        terms = [each.auxiliary for each in output.routing] + [each.sum() for each in output.mtp]
         loss = output.losses.sum() + sum(terms)
         loss.backward()
         results.append((loss, [each.load for each in output.routing],

@@ -83,7 +83,7 @@ every_variant = pytest.mark.parametrize("changes", VARIANTS)
 def everything(output):
     """Return a number that all parts of the output add to."""
     terms = [each.auxiliary + each.z + each.entropy_term for each in output.routing]
-    terms += [each.sum() for each in output.ahead]
+    terms += [each.sum() for each in output.mtp]
     terms += [each.square().sum() for each in (output.values, output.embedding) if each is not None]
     return output.losses.sum() + sum(terms)
 

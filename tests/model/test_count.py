@@ -171,19 +171,19 @@ def test_the_token_at_a_position_costs_what_decoding_it_does(name):
     assert differences == pytest.approx([0.0] * len(differences), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["window", "ahead", "ahead-moe-tied"])
-def test_training_costs_three_forward_passes_and_what_looks_further_ahead(name, make_settings):
+@pytest.mark.parametrize("name", ["window", "mtp", "mtp-moe-tied"])
+def test_training_costs_three_forward_passes_and_those_of_mtp(name, make_settings):
     model = plainly(make_settings(**VARIANTS[name]))
     decoder, tokens = model.build().train(), torch.randint(23, (1, 12))
     flops, _ = measured(decoder, tokens, tokens.roll(-1, 1))
     hidden, width = hidden_pairs(model, 12), 16
-    for depth in range(1, model.ahead.depth + 1 if model.ahead else 1):
+    for depth in range(1, model.mtp.depth + 1 if model.mtp else 1):
         pairs = (12 - depth) * (12 - depth - 1) / 2  # of a block that reads so many tokens fewer
         hidden += 4 * width * pairs
     counts = count(model)
     assert flops == pytest.approx(counts.training_flops_per_token(12) * 12 / 3 + hidden)
     further = counts.training_flops_per_token(12) - 3 * counts.flops_per_token(12)
-    assert (further > 1e-6) == (model.ahead is not None)
+    assert (further > 1e-6) == (model.mtp is not None)
 
 
 def test_a_step_backwards_costs_twice_the_step_forwards(make_settings):

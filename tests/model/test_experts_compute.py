@@ -188,7 +188,7 @@ def test_measuring_leaves_no_trace_in_gradients_or_recomputation(monkeypatch, ma
     def gradients(compute):
         decoder = make_decoder(**changes | {"feedforward": changes["feedforward"] | {
             "kernel": compute}}).train()  # fmt: skip
-        decoder.recompute = True
+        decoder.activation_checkpointing = True
         decoder(tokens, tokens).losses.sum().backward()
         return [p.grad for p in decoder.parameters() if p.grad is not None]
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from coterie.model import count, routed_layers, selection_biases, update_balance
 from coterie.model.context import ForwardContext
-from coterie.model.heads import PooledSettings, ahead_targets
+from coterie.model.heads import PooledSettings, mtp_targets
 from coterie.model.position import Span
 
 MOE = {
@@ -17,7 +17,7 @@ MOE = {
 }  # fmt: skip
 ROUTED = {
     "blocks": {"plain": {}, "moe": {"feedforward": MOE}}, "pattern": ["moe", "plain"],
-    "ahead": {"depth": 2, "block": "moe"},
+    "mtp": {"depth": 2, "block": "moe"},
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def slow_chain(decoder, tokens):
         stream, _ = block(stream, placed(len(tokens)))
     states = list(stream[0])
     found = []
-    for depth, module in enumerate(decoder.ahead, start=1):
+    for depth, module in enumerate(decoder.mtp, start=1):
         joined = []
         for i in range(len(tokens) - depth):
             left = rms(states[i], module.hidden_norm.weight)
@@ -53,10 +53,10 @@ def slow_chain(decoder, tokens):
     return found
 
 
-@pytest.mark.parametrize("changes", [{"ahead": {"depth": 3}}, ROUTED])
+@pytest.mark.parametrize("changes", [{"mtp": {"depth": 3}}, ROUTED])
 def test_the_chain_is_that_of_deepseek_position_by_position(changes, make_decoder, draw_tokens):
     decoder, tokens = make_decoder(**changes), draw_tokens(2, 9)
-    logits = decoder.predict_ahead(tokens)
+    logits = decoder.predict_mtp(tokens)
     assert [each.shape[1] for each in logits] == [8, 7, 6][: len(logits)]
     for row in range(2):
         for depth, expected in enumerate(slow_chain(decoder, tokens[row])):
@@ -64,14 +64,14 @@ def test_the_chain_is_that_of_deepseek_position_by_position(changes, make_decode
 
 
 def test_each_depth_has_its_own_loss_over_its_own_valid_targets(make_decoder, draw_tokens):
-    decoder = make_decoder(ahead={"depth": 2}).train()
+    decoder = make_decoder(mtp={"depth": 2}).train()
     tokens = draw_tokens(3, 9)
     targets = tokens.roll(-1, 1)
     targets[:, -1] = -100
     targets[0, 3:6] = -100
     output = decoder(tokens, targets)
     for depth, (part, logits) in enumerate(
-        zip(output.ahead, decoder.predict_ahead(tokens), strict=True), start=1
+        zip(output.mtp, decoder.predict_mtp(tokens), strict=True), start=1
     ):
         assert part.shape == (3, 9 - depth)
         for row in range(3):
@@ -83,15 +83,15 @@ def test_each_depth_has_its_own_loss_over_its_own_valid_targets(make_decoder, dr
                 torch.testing.assert_close(part[row, i], expected)
 
 
-@pytest.mark.parametrize("changes", [{"ahead": {"depth": 2}}, ROUTED])
+@pytest.mark.parametrize("changes", [{"mtp": {"depth": 2}}, ROUTED])
 def test_a_depth_sees_exactly_as_far_as_it_may(changes, make_decoder, draw_tokens):
     decoder, tokens = make_decoder(**changes), draw_tokens(1, 10)
-    before = decoder.predict_ahead(tokens)
+    before = decoder.predict_mtp(tokens)
     for at in (2, 5, 9):
         changed = tokens.clone()
         changed[:, at] = (changed[:, at] + 5) % 23
         for depth, (old, new) in enumerate(
-            zip(before, decoder.predict_ahead(changed), strict=True), start=1
+            zip(before, decoder.predict_mtp(changed), strict=True), start=1
         ):
             moved = (old - new).abs().amax(-1)[0] > 1e-9
             assert not moved[: at - depth].any(), "position i knows tokens up to i + depth"
@@ -102,40 +102,40 @@ def test_nothing_is_predicted_across_documents(make_decoder, draw_tokens):
     documents = torch.tensor([[4, 4, 4, 4, 7, 7, 7, 9, 9, 9]])
     targets = torch.arange(10)[None]
     expected = torch.tensor([[2, 3, -100, -100, 6, -100, -100, 9]])
-    assert torch.equal(ahead_targets(targets, 2, documents), expected)
-    decoder, tokens = make_decoder(ahead={"depth": 2}).train(), draw_tokens(1, 10)
+    assert torch.equal(mtp_targets(targets, 2, documents), expected)
+    decoder, tokens = make_decoder(mtp={"depth": 2}).train(), draw_tokens(1, 10)
     goals = tokens.roll(-1, 1)
     goals[0, [3, 6, 9]] = -100
     whole = decoder(tokens, goals, context=ForwardContext(documents=documents))
     alone = [decoder(tokens[:, a:b], goals[:, a:b]) for a, b in ((0, 4), (4, 7), (7, 10))]
     for depth in range(2):
-        parts = [each.ahead[depth].detach() for each in alone]
+        parts = [each.mtp[depth].detach() for each in alone]
         expected = torch.cat([part[part != 0] for part in parts])
-        found = whole.ahead[depth].detach()
+        found = whole.mtp[depth].detach()
         torch.testing.assert_close(found[found != 0], expected)
         assert len(expected) == (4, 1)[depth]
 
 
-def test_only_training_looks_ahead(make_decoder, draw_tokens):
+def test_mtp_is_for_training_only(make_decoder, draw_tokens):
     decoder, tokens = make_decoder(**ROUTED), draw_tokens()
-    assert decoder(tokens, tokens).ahead == ()
+    assert decoder(tokens, tokens).mtp == ()
     assert len(decoder(tokens, tokens).routing) == 1
     decoder.train()
-    assert decoder(tokens).ahead == ()
-    assert len(decoder(tokens, tokens).ahead) == 2
-    plain = make_decoder(**(ROUTED | {"ahead": None})).state_dict()
+    assert decoder(tokens).mtp == ()
+    assert len(decoder(tokens, tokens).mtp) == 2
+    plain = make_decoder(**(ROUTED | {"mtp": None})).state_dict()
     decoder.load_state_dict(plain, strict=False)
     torch.testing.assert_close(
-        decoder(tokens).logits, make_decoder(**(ROUTED | {"ahead": None}))(tokens).logits
+        decoder(tokens).logits, make_decoder(**(ROUTED | {"mtp": None}))(tokens).logits
     )
 
 
 def test_a_text_too_short_for_a_depth_goes_without_it(make_decoder, draw_tokens):
-    decoder = make_decoder(ahead={"depth": 3}).train()
+    decoder = make_decoder(mtp={"depth": 3}).train()
     for length, depths in ((1, 0), (2, 1), (4, 3)):
         tokens = draw_tokens(2, length)
-        assert len(decoder(tokens, tokens).ahead) == depths
-        assert len(decoder.predict_ahead(tokens)) == depths
+        assert len(decoder(tokens, tokens).mtp) == depths
+        assert len(decoder.predict_mtp(tokens)) == depths
 
 
 def test_routed_modules_enter_the_accounts_after_the_decoder_s_layers(make_decoder, draw_tokens):
@@ -155,10 +155,10 @@ def test_routed_modules_enter_the_accounts_after_the_decoder_s_layers(make_decod
         assert not torch.equal(bias, before[layer])
 
 
-def test_ahead_modules_cost_parameters_and_nothing_per_token_written(make_settings):
-    plain, more = (count(make_settings(**ROUTED | {"ahead": ahead})) for ahead in (
+def test_mtp_modules_cost_parameters_and_nothing_per_token_written(make_settings):
+    plain, more = (count(make_settings(**ROUTED | {"mtp": mtp})) for mtp in (
         None, {"depth": 2, "block": "plain"}))  # fmt: skip
-    rows = [row for row in more.tree if row.name == "ahead"]
+    rows = [row for row in more.tree if row.name == "mtp"]
     assert len(rows) == 2
     assert more.parameters - plain.parameters == sum(row.parameters for row in rows)
     assert rows[0].parameters == 3 * 16 + 2 * 16 * 16 + (2 * 16 + 4 * 16 * 16 + 3 * 16 * 12)
@@ -169,11 +169,11 @@ def test_ahead_modules_cost_parameters_and_nothing_per_token_written(make_settin
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ahead": {"depth": 12}}, "leaves nothing to predict in a context of 12"),
-        ({"ahead": {"depth": 1, "block": "moe"}}, "there is no block “moe”"),
+        ({"mtp": {"depth": 12}}, "leaves nothing to predict in a context of 12"),
+        ({"mtp": {"depth": 1, "block": "moe"}}, "there is no block “moe”"),
     ],
 )
-def test_settings_of_ahead_that_do_not_fit_are_refused(changes, message, make_settings):
+def test_settings_of_mtp_that_do_not_fit_are_refused(changes, message, make_settings):
     with pytest.raises(ValueError, match=message):
         make_settings(**changes)
 

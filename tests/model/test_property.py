@@ -173,7 +173,7 @@ def check_gradients(decoder: Decoder, tokens: torch.Tensor) -> None:
     decoder.train()
     output = decoder(tokens, tokens.roll(-1, 1))
     terms = [each.auxiliary + each.z + each.entropy_term for each in output.routing]
-    terms += [each.sum() for each in output.ahead]
+    terms += [each.sum() for each in output.mtp]
     terms += [each.square().sum() for each in (output.values, output.embedding) if each is not None]
     (output.losses.sum() + sum(terms)).backward()
     for name, parameter in decoder.named_parameters():

@@ -28,7 +28,7 @@ def train_once(decoder, tokens):
 def test_recomputing_changes_neither_loss_nor_gradients(changes, make_decoder, draw_tokens):
     tokens = draw_tokens(4, 12)
     plain, again = (make_decoder(torch.float32, **changes).train() for _ in range(2))
-    again.recompute = True
+    again.activation_checkpointing = True
     expected, expected_gradients = train_once(plain, tokens)
     output, gradients = train_once(again, tokens)
     assert torch.equal(output.losses.sum(), expected.losses.sum())
@@ -40,7 +40,7 @@ def test_recomputing_changes_neither_loss_nor_gradients(changes, make_decoder, d
 
 def test_the_second_pass_takes_the_routing_of_the_first(make_decoder, draw_tokens, monkeypatch):
     decoder, tokens = make_decoder(torch.float32, **MOE).train(), draw_tokens(4, 12)
-    decoder.recompute = True
+    decoder.activation_checkpointing = True
     output = decoder(tokens, tokens)
     calls = []
     for block in decoder.blocks:
@@ -55,7 +55,7 @@ def test_a_second_pass_is_not_observed_again(make_decoder, draw_tokens):
     tokens, observed = draw_tokens(4, 12), []
     for again in (False, True):
         decoder = make_decoder(torch.float32, feedforward=moe).train()
-        decoder.recompute = again
+        decoder.activation_checkpointing = again
         loads = []
         for _ in range(2):  # two micro-batches
             output, _ = train_once(decoder, tokens)
@@ -71,7 +71,7 @@ def test_a_second_pass_is_not_observed_again(make_decoder, draw_tokens):
 def test_evaluation_and_generation_do_not_recompute(make_decoder, draw_tokens, plain_cache):
     decoder, tokens = make_decoder(), draw_tokens()
     expected = decoder(tokens).logits
-    decoder.recompute = True
+    decoder.activation_checkpointing = True
     with torch.no_grad():
         assert torch.equal(decoder(tokens).logits, expected)
     cached = decoder(tokens, context=ForwardContext(cache=plain_cache(decoder))).logits

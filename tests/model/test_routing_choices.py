@@ -286,7 +286,7 @@ def test_recomputing_repeats_chance_and_gives_the_same_gradients(name, make_deco
 
     def run(again):
         decoder = make_decoder(**changes).train()
-        decoder.recompute = again
+        decoder.activation_checkpointing = again
         torch.manual_seed(7)
         loads = []
         for _ in range(2):  # two micro-batches

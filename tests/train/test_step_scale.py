@@ -29,7 +29,7 @@ def make_decoder(dtype=torch.float64, balance: str = "none"):
         "experts_per_token": 2, "balance": balance, "router": {"z_loss": 0.01},
     }  # fmt: skip
     settings = {
-        "layers": 1, "width": 8, "context": 8, "vocab_size": 11, "ahead": {"depth": 1},
+        "layers": 1, "width": 8, "context": 8, "vocab_size": 11, "mtp": {"depth": 1},
         "attention": {"kind": "grouped", "heads": 1}, "feedforward": moe,
     }  # fmt: skip
     return DecoderSettings.model_validate(settings).build().to(dtype).train()
@@ -173,7 +173,7 @@ def test_a_limit_holds_however_small_it_is(limit):
 
 def test_a_batch_without_a_target_teaches_no_limit():
     stepper = make_stepper(make_decoder(), AdaptiveClip(percentile=1))
-    for block in [*stepper.decoder.blocks, *(each.block for each in stepper.decoder.ahead)]:
+    for block in [*stepper.decoder.blocks, *(each.block for each in stepper.decoder.mtp)]:
         block.feedforward.z_loss = 0.0
     batch = make_batch(0)
     nothing = TokenBatch(batch.tokens, torch.full_like(batch.targets, IGNORE))

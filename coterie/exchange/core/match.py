@@ -43,7 +43,7 @@ _PHRASES = {
     "position.scaling.logit_factor": "the factor {} of its positions on all logits",
     "additive": "its additive embeddings",
     "block_layout.kind": "its {} layout of attention and feed-forward part",
-    "ahead": "its MTP modules",
+    "mtp": "its MTP modules",
     "value": "its value head",
     "pooled": "its pooled head",
     "norm.kind": "its {} normalisation",

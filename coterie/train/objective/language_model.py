@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coterie.batch import IGNORE, TokenBatch
 from coterie.foundation.settings import Settings
-from coterie.model import DecoderSettings, ahead_targets
+from coterie.model import DecoderSettings, mtp_targets
 from coterie.model.context import ForwardContext
 from coterie.train.objective.interface import Models, Term, Terms
 from coterie.train.objective.routers import router_terms
@@ -36,14 +36,14 @@ class LanguageModelObjective:
 
     def __init__(self, model: DecoderSettings) -> None:
         self._layers = model.layers
-        self._depth = model.ahead.depth if model.ahead else 0
-        self._coefficient = model.ahead.weight / model.ahead.depth if model.ahead else 0.0
+        self._depth = model.mtp.depth if model.mtp else 0
+        self._coefficient = model.mtp.weight / model.mtp.depth if model.mtp else 0.0
 
     def counts(self, batch: TokenBatch) -> Mapping[str, Tensor]:
         """Return the weight of the targets and the number of valid tokens, at each depth."""
         counts = {"targets": batch.total_weight(), "tokens": batch.valid.sum()}
         for depth in range(1, min(self._depth, batch.targets.shape[1] - 1) + 1):
-            targets = ahead_targets(batch.targets, depth, batch.documents)
+            targets = mtp_targets(batch.targets, depth, batch.documents)
             counts[f"targets {depth}"] = _total_weight(targets, _later(batch.weights, depth))
             counts[f"tokens {depth}"] = (targets != IGNORE).sum()
         return counts
@@ -53,9 +53,9 @@ class LanguageModelObjective:
         output = models.decoder(batch.tokens, batch.targets, ForwardContext.of(batch))
         assert output.losses is not None
         terms = [Term("loss", _weighted_sum(output.losses, batch.weights), "targets")]
-        for depth, losses in enumerate(output.ahead, start=1):
+        for depth, losses in enumerate(output.mtp, start=1):
             total = _weighted_sum(losses, _later(batch.weights, depth))
-            terms.append(Term("ahead", total, f"targets {depth}", self._coefficient))
+            terms.append(Term("mtp", total, f"targets {depth}", self._coefficient))
         terms += router_terms(output.routing, self._tokens_of)
         return Terms(tuple(terms), output.routing)
 

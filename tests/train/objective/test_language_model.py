@@ -22,7 +22,7 @@ def make_decoder(**changes):
     base = {
         "layers": 2, "width": 16, "context": 8, "vocab_size": 11,
         "attention": {"kind": "grouped", "heads": 2}, "feedforward": MOE,
-        "ahead": {"depth": 2, "weight": 0.6}, "initial": {"std": 0.2},
+        "mtp": {"depth": 2, "weight": 0.6}, "initial": {"std": 0.2},
     }  # fmt: skip
     return DecoderSettings.model_validate(base | changes).build().double().train()
 
@@ -56,7 +56,7 @@ def test_terms_loads_and_gradients_do_not_depend_on_the_cut(pieces, weighted):
     whole, gradients = take(decoder, batch)
     cut, cut_gradients = take(decoder, batch, pieces)
     torch.testing.assert_close(cut.loss, whole.loss)
-    assert set(cut.auxiliary) == {"ahead", "balance", "z", "entropy"}
+    assert set(cut.auxiliary) == {"mtp", "balance", "z", "entropy"}
     for name, term in whole.auxiliary.items():
         torch.testing.assert_close(cut.auxiliary[name], term)
     for name, gradient in gradients.items():
@@ -71,7 +71,7 @@ def test_terms_loads_and_gradients_do_not_depend_on_the_cut(pieces, weighted):
 def test_each_loss_is_the_weighted_mean_over_the_whole_batch(weighted):
     decoder, batch = make_decoder(), make_batch(weighted)
     weights = torch.ones(8, 8).double() if batch.weights is None else batch.weights
-    logits = [decoder(batch.tokens).logits, *decoder.predict_ahead(batch.tokens)]
+    logits = [decoder(batch.tokens).logits, *decoder.predict_mtp(batch.tokens)]
     means = []
     for depth, each in enumerate(logits):
         goals = batch.targets[:, depth:].flatten()
@@ -81,7 +81,7 @@ def test_each_loss_is_the_weighted_mean_over_the_whole_batch(weighted):
     found, _ = take(decoder, batch, 4)
     torch.testing.assert_close(found.loss, means[0].detach())
     expected = 0.6 * (means[1] + means[2]) / 2
-    torch.testing.assert_close(found.auxiliary["ahead"], expected.detach())
+    torch.testing.assert_close(found.auxiliary["mtp"], expected.detach())
 
 
 def test_a_weight_of_zero_is_as_no_target_to_the_loss():
@@ -93,7 +93,7 @@ def test_a_weight_of_zero_is_as_no_target_to_the_loss():
     found, gradients = take(decoder, TokenBatch(batch.tokens, batch.targets, weights))
     expected, expected_gradients = take(decoder, TokenBatch(batch.tokens, without))
     torch.testing.assert_close(found.loss, expected.loss)
-    torch.testing.assert_close(found.auxiliary["ahead"], expected.auxiliary["ahead"])
+    torch.testing.assert_close(found.auxiliary["mtp"], expected.auxiliary["mtp"])
     for name, gradient in expected_gradients.items():
         torch.testing.assert_close(gradients[name], gradient)
 
@@ -103,7 +103,7 @@ def test_a_depth_without_any_target_adds_nothing():
     targets = batch.targets.clone()
     targets[:, 1:] = IGNORE
     found, _ = take(decoder, TokenBatch(batch.tokens, targets))
-    assert float(found.auxiliary["ahead"]) == 0
+    assert float(found.auxiliary["mtp"]) == 0
     assert float(found.loss) > 0
 
 
@@ -111,7 +111,7 @@ def test_a_depth_without_any_target_adds_nothing():
 def test_texts_shorter_than_the_chain_are_trained_on(length):
     tokens = make_batch().tokens[:, :length]
     found, _ = take(make_decoder(), TokenBatch(tokens, tokens))
-    assert ("ahead" in found.auxiliary) == (length > 1)
+    assert ("mtp" in found.auxiliary) == (length > 1)
 
 
 def test_a_batch_without_targets_costs_nothing():

@@ -1,4 +1,4 @@
-"""Multi-token prediction: while training, each position also predicts tokens further ahead.
+"""Multi-token prediction: while training, each position also predicts tokens beyond the next.
 
 DeepSeek-V3, arXiv:2412.19437, section 2.2. Module k takes the hidden states of depth k − 1 (of the
 decoder's last block for k = 1) and the embedded tokens k places on, normalises both, projects them
@@ -32,7 +32,7 @@ from coterie.model.norm import Norm
 from coterie.model.part import Part
 
 
-class AheadSettings(Settings):
+class MTPSettings(Settings):
     """Settings of multi-token prediction."""
 
     depth: int = Field(default=1, ge=1, le=256, description="further tokens predicted")
@@ -52,11 +52,11 @@ class AheadSettings(Settings):
             plan.counts("block", width, 1),
             norm.counts("norm", width),
         )
-        module = Count.of("ahead", "in training", [_parameters_alone(part) for part in parts])
+        module = Count.of("mtp", "in training", [_parameters_alone(part) for part in parts])
         return (module,) * self.depth
 
 
-class AheadModule(Part):
+class MTPModule(Part):
     """One depth: joins hidden states with the embedding of later tokens, and a block.
 
     Args:
@@ -97,7 +97,7 @@ class AheadModule(Part):
         return self.block(joined, context)
 
 
-def ahead_targets(
+def mtp_targets(
     targets: Int[Tensor, "B T"], depth: int, documents: Int[Tensor, "B T"] | None = None
 ) -> Int[Tensor, "B n"]:
     """Return what the first n = T − depth positions predict `depth` tokens beyond the next one.

@@ -1,4 +1,4 @@
-"""Training what looks ahead: its own normalised loss; and tags that become tokens."""
+"""A session of a model with all its parts: it trains, resumes and writes; tags become tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tagged(tiny, tmp_path) -> RunSettings:
         data={"source": str(source)},
         tokenizer={"kind": "characters", "special_tokens": ["<S>", "</S>"]},
         model={
-            "additive": [{"kind": "structure", "kinds": TAGS}], "ahead": {"depth": 1},
+            "additive": [{"kind": "structure", "kinds": TAGS}], "mtp": {"depth": 1},
             "stochastic_depth": 0.2,
             "block_layout": {"kind": "parallel", "gate": "channel"},
             "dropout": {"kind": "structured", "rate": 0.1, "size": 4},
@@ -51,7 +51,7 @@ def steps_of(settings: RunSettings, run: RunDirectory, resume: bool = False) -> 
 def test_a_run_trains_resumes_and_writes_with_all_of_it(tagged, new_run):
     short = tagged.model_copy(update={"train": tagged.train.model_copy(update={"steps": 2})})
     expected = steps_of(tagged, new_run("whole"))
-    assert all(step.auxiliary["ahead"] > 0 for step in expected)
+    assert all(step.auxiliary["mtp"] > 0 for step in expected)
     run = new_run("parts")
     found = steps_of(short, run) + steps_of(tagged, run, resume=True)
     assert [step.loss for step in found] == [step.loss for step in expected]
