@@ -260,7 +260,7 @@ def timed(
     mlp = {"kind": "gated", "width": width}
     layer = MixtureOfExperts.model_validate({
         "experts": [{"mlp": mlp, "count": experts}], "experts_per_token": 2, "kernel": name,
-    }).build(width, layer=0)  # fmt: skip
+    }).build(width)  # fmt: skip
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     x, seconds = torch.randn(1, tokens, width, requires_grad=backward), []

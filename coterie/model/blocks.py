@@ -71,20 +71,19 @@ class Block(nn.Module):
     Args:
         plan: its parts.
         width: of the stream.
-        layer: its index in the decoder.
         dropout: on what each branch adds.
         depth_rate: how often each branch is left out of a row in training.
     """
 
     def __init__(
-        self, plan: BlockPlan, width: int, layer: int, dropout: Dropout, depth_rate: float = 0.0
+        self, plan: BlockPlan, width: int, dropout: Dropout, depth_rate: float = 0.0
     ) -> None:
         super().__init__()
         shared = plan.block_layout.shares_norm
         self.attention_norm = plan.norm.build(width)
         self.attention = plan.attention.build(width)
         self.feedforward_norm = None if shared else plan.norm.build(width)
-        self.feedforward = plan.feedforward.build(width, layer)
+        self.feedforward = plan.feedforward.build(width)
         self.block_layout = plan.block_layout.build(width)
         self.dropout = dropout.build()
         self.depth = StochasticDepth(depth_rate)

@@ -6,6 +6,7 @@ It knows nothing of optimizers, devices, precision, processes or files: those co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -194,14 +195,14 @@ class Decoder(nn.Module):
         self.dropout = settings.dropout.build()
         layers, drop, rate = settings.layers, settings.dropout, settings.stochastic_depth
         self.blocks = nn.ModuleList(
-            Block(plan, width, layer, drop, depth_rate(rate, layer, layers))
+            Block(plan, width, drop, depth_rate(rate, layer, layers))
             for layer, plan in enumerate(settings.plans())
         )
         self.norm = settings.norm.build(width)
         self.head = settings.head.build(vocab_size, width)
         further = range(settings.mtp.depth if settings.mtp else 0)
         self.mtp = nn.ModuleList(
-            MTPModule(settings.mtp_plan(), settings.norm, width, layers + k, drop) for k in further
+            MTPModule(settings.mtp_plan(), settings.norm, width, drop) for k in further
         )
         self.value = settings.value.build(width) if settings.value else None
         self.pooled = settings.pooled.build(width) if settings.pooled else None
@@ -294,7 +295,7 @@ class Decoder(nn.Module):
                 context = context.but(kv_cache=cache.layers[layer])
             hidden, account = _through(block, again, hidden, context=context)
             if account is not None:
-                accounts.append(account)
+                accounts.append(replace(account, layer=layer))
             for observer in context.observers:
                 observer.layer_done(layer, hidden)
         return hidden, tuple(accounts)
@@ -316,7 +317,7 @@ class Decoder(nn.Module):
         """
         for depth, (module, valid) in enumerate(zip(self.mtp, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
-            own, _ = placed(_shortened(context, later.shape[1], valid), later, self.position)
+            own, _ = placed(_shortened(context, depth, valid), later, self.position)
             hidden, account = _through(
                 module, self.activation_checkpointing, hidden, later, context=own
             )
@@ -332,9 +333,10 @@ class Decoder(nn.Module):
         chain = self._chain(embedded, hidden, context, [goal != IGNORE for goal in goals])
         losses, accounts = [], []
         for goal, (final, account) in zip(goals, chain, strict=True):
+            layer = self.settings.layers + len(losses)
             losses.append(self._losses(final, goal))
             if account is not None:
-                accounts.append(account)
+                accounts.append(replace(account, layer=layer))
         return tuple(losses), tuple(accounts)
 
     def _logits(self, final: Tensor) -> Tensor:
@@ -358,10 +360,11 @@ def _through(
     return module(*inputs, context)
 
 
-def _shortened(context: ForwardContext, length: int, valid: Tensor | None) -> ForwardContext:
-    """Return the context of the first tokens of each row."""
+def _shortened(context: ForwardContext, depth: int, valid: Tensor | None) -> ForwardContext:
+    """Return the context of all tokens of a row but the last `depth`."""
     documents, positions = (
-        None if each is None else each[:, :length]
+        None if each is None else each[:, :-depth]
         for each in (context.documents, context.positions)
     )
-    return ForwardContext(documents=documents, positions=positions, valid=valid)
+    lengths = context.lengths and tuple(max(each - depth, 0) for each in context.lengths)
+    return ForwardContext(documents, positions, lengths, valid)

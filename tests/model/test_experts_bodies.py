@@ -87,7 +87,7 @@ def mixture(answer="zero", **changes):
 def test_unequal_experts_work_under_one_router(compute, answer):
     settings = mixture(answer, kernel=compute, shared_experts=1)
     settings.check(WIDTH)
-    part = fill(settings.build(WIDTH, layer=0))
+    part = fill(settings.build(WIDTH))
     x = draw(2, 9)
     got, account = part(x)
     flat = x.flatten(0, 1)

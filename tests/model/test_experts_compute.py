@@ -38,7 +38,7 @@ def build(compute, packs=PACKS):
     settings = MixtureOfExperts.model_validate(
         {"experts": packs, "experts_per_token": 2, "kernel": compute}
     )
-    part = settings.build(WIDTH, layer=0).double()
+    part = settings.build(WIDTH).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in part.parameters():

@@ -23,7 +23,7 @@ def build(**changes):
     base = {"experts": [pack()], "experts_per_token": 2}
     settings = MixtureOfExperts.model_validate(base | changes)
     settings.check(WIDTH)
-    part = settings.build(WIDTH, layer=3).double()
+    part = settings.build(WIDTH).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in part.parameters():
@@ -96,7 +96,6 @@ def test_layer_equals_the_naive_one_with_its_gradients(name, compute):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-11)
     load = torch.bincount(torch.tensor(chosen).flatten(), minlength=settings.num_experts)
     assert torch.equal(account.load, load)
-    assert account.layer == 3
     wanted = [x, *(p for p in part.parameters() if p.requires_grad)]
     gradient = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     ours = torch.autograd.grad(got, wanted, gradient)
@@ -272,7 +271,7 @@ def test_the_automatic_computation_follows_its_stated_rule(experts, width, group
     settings = MixtureOfExperts.model_validate(
         {"experts": [{"mlp": body, "count": experts}], "experts_per_token": 1}
     )
-    part = settings.build(width, layer=0)
+    part = settings.build(width)
     for parameter in part.parameters():
         torch.nn.init.normal_(parameter)
     part(torch.randn(1, 2, width))

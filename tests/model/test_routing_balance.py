@@ -18,7 +18,7 @@ WIDTH, EXPERTS = 8, 4
 def build(balance, **changes):
     pack = {"mlp": {"kind": "mlp", "width": 4}, "count": EXPERTS}
     base = {"experts": [pack], "experts_per_token": 2, "balance": balance}
-    part = MixtureOfExperts.model_validate(base | changes).build(WIDTH, layer=0).double()
+    part = MixtureOfExperts.model_validate(base | changes).build(WIDTH).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in part.parameters():

@@ -61,7 +61,7 @@ def test_room_is_the_exact_product_rounded_up(factor, tokens, room):
 def build(**changes):
     pack = {"mlp": {"kind": "mlp", "width": 4}, "count": 4}
     base = {"experts": [pack], "experts_per_token": 2, "capacity_factor": 0.6}
-    part = MixtureOfExperts.model_validate(base | changes).build(8, layer=0).double()
+    part = MixtureOfExperts.model_validate(base | changes).build(8).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in part.parameters():

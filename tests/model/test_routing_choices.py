@@ -21,7 +21,7 @@ def build(**changes):
         {"experts": [pack], "experts_per_token": 2} | changes
     )
     settings.check(WIDTH)
-    part = settings.build(WIDTH, layer=0).double()
+    part = settings.build(WIDTH).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in part.parameters():

@@ -123,7 +123,7 @@ def ours(case, **changes):
         "experts_per_token": TOP, "kernel": "loop",
     } | shared | case.ours | changes)  # fmt: skip
     settings.check(WIDTH)
-    return settings.build(WIDTH, layer=0).eval()
+    return settings.build(WIDTH).eval()
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -179,13 +179,15 @@ class _Combine(torch.autograd.Function):
         tokens, per_token = gates.shape
         picked = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
         picked.mul_(gates[..., None])
-        return picked[:, 0] if per_token == 1 else picked.sum(1)
+        # Autocast on CUDA would sum in float32, and half the gradients would come back as such.
+        return picked[:, 0] if per_token == 1 else picked.sum(1, dtype=picked.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         rows, gates, order, inverse, missing = ctx.saved_tensors
         per_token = gates.shape[1]
-        sorted_gradient = gradients[0].index_select(0, _tokens_of(order, per_token))
+        gradient = gradients[0].to(rows.dtype)
+        sorted_gradient = gradient.index_select(0, _tokens_of(order, per_token))
         grad_gates = _unsort(torch.linalg.vecdot(rows, sorted_gradient), inverse, missing)
         weights = gates.reshape(-1).index_select(0, order)
         return sorted_gradient.mul_(weights[:, None]), grad_gates.view_as(gates), None, None, None

@@ -91,9 +91,9 @@ class MixtureOfExperts(Settings):
             raise ValueError("every expert is “null”; at least one pack must compute something")
         self.router.check(self.num_experts, self.experts_per_token)
 
-    def build(self, width: int, layer: int) -> MixtureOfExpertsPart:
-        """Return the module of layer number `layer`."""
-        return MixtureOfExpertsPart(self, width, layer)
+    def build(self, width: int) -> MixtureOfExpertsPart:
+        """Return the module."""
+        return MixtureOfExpertsPart(self, width)
 
     def counts(self, width: int) -> Count:
         """Return its count.
@@ -136,9 +136,8 @@ class MixtureOfExpertsPart(Part):
         dispatcher: brings tokens to their experts; may be replaced from outside.
     """
 
-    def __init__(self, settings: MixtureOfExperts, width: int, layer: int) -> None:
+    def __init__(self, settings: MixtureOfExperts, width: int) -> None:
         super().__init__()
-        self.layer = layer
         self.num_experts = settings.num_experts
         self.z_loss = settings.router.z_loss
         self.capacity_factor = settings.capacity_factor

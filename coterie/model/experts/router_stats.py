@@ -24,7 +24,6 @@ _TINY = 1e-30  # the logarithm's slope stays finite where a probability has unde
 class RoutedLayer(Protocol):
     """What the statistics ask of a layer."""
 
-    layer: int
     num_experts: int
     training: bool
     z_loss: float
@@ -37,7 +36,6 @@ class RouterStats:
     """What one routed layer did in one forward pass.
 
     Attributes:
-        layer: its index in the decoder.
         load: valid (token, expert) pairs selected for each expert, before any drop, detached.
         dropped: how many of those exceeded an expert's capacity.
         tokens: how many valid tokens there were.
@@ -47,9 +45,10 @@ class RouterStats:
         probabilities: the router's share of each expert for each token, detached.
         indices: the experts selected for each token, before any drop; E where there is none.
         valid: which tokens count; None: all.
+        layer: its index in the decoder, which fills it in: layers that know their number would be
+            compiled one by one.
     """
 
-    layer: int
     load: Int[Tensor, " E"]
     dropped: Int[Tensor, ""]
     tokens: Int[Tensor, ""]
@@ -59,6 +58,7 @@ class RouterStats:
     probabilities: Float[Tensor, "N E"] = field(repr=False)
     indices: Int[Tensor, "N k"] = field(repr=False)
     valid: Bool[Tensor, " N"] | None = field(default=None, repr=False)
+    layer: int = -1
 
     @property
     def entropy(self) -> Float[Tensor, ""]:
@@ -110,7 +110,6 @@ def measure_routing(
     squares = routing.logits.logsumexp(-1).square() if part.z_loss else None
     entropy = part.router.selector.entropy
     return RouterStats(
-        layer=part.layer,
         load=load,
         dropped=load.new_zeros(()) if dropped is None else dropped,
         tokens=load.new_tensor(shape[0] * shape[1]) if counted is None else counted.sum(),

@@ -26,7 +26,7 @@ class Dense(Settings):
     def check(self, width: int) -> None:
         """Accept every width."""
 
-    def build(self, width: int, layer: int) -> DensePart:
+    def build(self, width: int) -> DensePart:
         """Return the module."""
         return DensePart(self, width)
 

@@ -63,20 +63,17 @@ class MTPModule(Part):
         plan: of its block.
         norm: of its own norms.
         width: of the stream.
-        layer: its index among all layers, those of the decoder first.
         dropout: of its block.
     """
 
     roles = {"projection": "matrix"}
 
-    def __init__(
-        self, plan: BlockPlan, norm: Norm, width: int, layer: int, dropout: Dropout
-    ) -> None:
+    def __init__(self, plan: BlockPlan, norm: Norm, width: int, dropout: Dropout) -> None:
         super().__init__()
         self.hidden_norm = norm.build(width)
         self.token_norm = norm.build(width)
         self.projection = nn.Parameter(torch.empty(width, 2 * width))
-        self.block = Block(plan, width, layer, dropout)
+        self.block = Block(plan, width, dropout)
         self.norm = norm.build(width)
 
     def forward(
