@@ -110,5 +110,6 @@ def _scaling(present: ScalingSettings, method: str, original: int, context: int)
         member = next(each for each in members(Scaling) if kind_of(each) == method)
         sizes = {"factor": 1.0, "original_context": original}
         values = {name: sizes[name] for name in sizes if name in member.model_fields}
-        present = TypeAdapter(member).validate_python(values)
+        scalings: TypeAdapter[ScalingSettings] = TypeAdapter(Scaling)
+        present = scalings.validate_python({"kind": method, **values})
     return present.extended(original, context)

@@ -49,10 +49,10 @@ class StepMetrics:
             counts: of the whole batch.
         """
         loss = 0.0
-        for name, total, count, coefficient in found.terms:
-            part = total / counts[count]
-            part = part if coefficient == 1.0 else part * coefficient
-            self._report(name, part.detach())
+        for term in found.terms:
+            part = term.total / counts[term.count]
+            part = part if term.coefficient == 1.0 else part * term.coefficient
+            self._report(term.name, part.detach())
             if part.requires_grad:
                 loss = loss + part
         for layer in found.routing:

@@ -86,4 +86,4 @@ def _differences(new: Any, old: Any, key: str = "") -> Iterator[tuple[str, Any, 
             inner = f"{key}.{name}" if key else str(name)
             yield from _differences(new.get(name, _MISSING), old.get(name, _MISSING), inner)
     elif new != old:
-        yield key, *(None if each is _MISSING else each for each in (new, old))
+        yield key, None if new is _MISSING else new, None if old is _MISSING else old

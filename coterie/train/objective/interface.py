@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +32,8 @@ class Models:
     decoder: Callable[..., Output]
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """A summand of the loss.
 
     Attributes:
