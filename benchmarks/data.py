@@ -3,13 +3,15 @@
     python benchmarks/data.py FILE [--megabytes 8] [--pairs 7]
 
 Preparation, from a file to a finished store, beside the bare tokenizer on text in memory; batches
-beside nanoGPT's memory map and a Dataset with a DataLoader. Ours and the peer run in turns; printed
-are the medians and the median and range of the pairwise ratios (above 1: ours is faster).
+beside nanoGPT's memory map and a Dataset with a DataLoader, the other packings beside `stream`.
+Ours and the peer run in turns; printed are the medians and the median and range of the pairwise
+ratios (above 1: ours is faster).
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
@@ -21,7 +23,8 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from coterie.data import BatchLoader, Sources, Store, prepare
+from coterie.data import BatchLoader, Document, Sources, Store, prepare
+from coterie.data.packing import Isolated, Stream, Whole
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
@@ -106,15 +109,47 @@ def nanogpt_batch(path: Path, dtype: str, context: int, size: int) -> Way:
     return batch
 
 
+def memory_of(loader: BatchLoader) -> int:
+    """Return by how many bytes the process grows while 5,000 batches are read."""
+    loader.batch(0)
+    before = psutil.Process().memory_full_info().uss
+    for index in range(1, 5001):
+        loader.batch(index)
+    return psutil.Process().memory_full_info().uss - before
+
+
+def measure_packings(text: str, pairs: int, folder: Path) -> None:
+    """Measure batches of documents of 1 to 60 lines; the peer of each packing is `stream`."""
+    lines, documents, lengths = text.splitlines(keepends=True), [], random.Random(0)
+    while lines:
+        count = lengths.randint(1, 60)
+        documents.append(Document(f"{len(documents)}", "".join(lines[:count])))
+        del lines[:count]
+    store = prepare(documents, folder / "documents", parse_tokenizer("gpt2").build())
+    tokens = store.tokens("train")
+    print(f"\npackings, {store.manifest.splits['train'].documents:,} documents")
+    print(f"{'':28}{'µs':>10}{'stream µs':>10}{'ratio':>8}   range")
+    for size, context in ((32, 256), (8, 1024)):
+        for packing in (Isolated(), Whole()):
+            place = iter(range(10**9))
+            loaders = [
+                BatchLoader(tokens, context, size, seed=1, packing=each)
+                for each in (packing, Stream())
+            ]
+            ways = [lambda loader=loader: loader.batch(next(place)) for loader in loaders]  # noqa: B023
+            mine, theirs, ratios = in_turns(*ways, pairs, repeats=100)
+            print(
+                f"{f'{size} × {context}, {packing.kind}':28}{mine * 1e6:10.0f}{theirs * 1e6:10.0f}"
+                f"{statistics.median(ratios):8.2f}   {min(ratios):.2f}–{max(ratios):.2f}"
+            )
+            if size == 32:
+                print(f"{'':28}memory: {memory_of(loaders[0]) / 1e6:+.1f} MB over 5,000 batches")
+
+
 def measure_batches(store: Store, pairs: int) -> None:
     tokens, dtype = store.tokens("train"), store.manifest.dtype
     path = store.path / store.manifest.splits["train"].shards[0].file
-    loader = BatchLoader(tokens, 256, 32, seed=1)
-    loader.batch(0)
-    before = psutil.Process().memory_full_info().uss
-    for index in range(5000):
-        loader.batch(index)
-    grown = psutil.Process().memory_full_info().uss - before
+    grown = memory_of(BatchLoader(tokens, 256, 32, seed=1))
     print(f"\nmemory of the process grew by {grown / 1e6:.1f} MB over 5,000 batches of 32 × 256")
     print("\nbatches, prepared while one waits for them")
     print(f"{'':28}{'ours µs':>10}{'peer µs':>10}{'ratio':>8}   range")
@@ -164,6 +199,7 @@ def main() -> None:
         measure_preparation(file, text, options.pairs, folder)
         store = prepare(Sources([file]), folder / "gpt2", parse_tokenizer("gpt2").build())
         measure_batches(store, options.pairs)
+        measure_packings(text, options.pairs, folder)
 
 
 if __name__ == "__main__":
