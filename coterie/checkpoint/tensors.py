@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coterie.foundation.errors import CheckpointError
+from coterie.foundation.migration import tensor_name
 from coterie.foundation.printable import printable
 from coterie.model import Decoder, DecoderSettings
 
@@ -53,7 +54,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: it cannot be read.
     """
     try:
-        return load_file(path)
+        return {tensor_name(name): tensor for name, tensor in load_file(path).items()}
     except _READING as error:
         raise _unreadable(path, error) from error
 
@@ -80,7 +81,7 @@ def iterate_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - no mapping
-                yield name, file.get_tensor(name)
+                yield tensor_name(name), file.get_tensor(name)
     except _READING as error:
         raise _unreadable(path, error) from error
 

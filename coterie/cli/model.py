@@ -211,6 +211,7 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
     from safetensors import safe_open
 
     from coterie.checkpoint.layout import MODEL
+    from coterie.foundation.migration import tensor_name
     from coterie.model import Decoder, parameter_roles
 
     with torch.device("meta"):
@@ -223,7 +224,7 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
         }
     else:
         with safe_open(target.checkpoint / MODEL, "pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            slices = {tensor_name(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {
                 name: (part.get_shape(), _TYPES.get(part.get_dtype(), part.get_dtype()))
                 for name, part in slices.items()

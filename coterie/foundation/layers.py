@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from coterie.foundation.errors import SettingsError, UserError, nearest
 from coterie.foundation.merging import Mark, Tree, chosen_kinds, plain
+from coterie.foundation.migration import is_written_by_a_run, migrated_settings
 from coterie.foundation.paths import expand_home
 from coterie.foundation.printable import printable
 from coterie.foundation.reading import parse_or_text, read_word
@@ -99,6 +100,8 @@ def _read_mapping(path: Path | str, *, written: bool) -> dict[str, Any]:
             f"{path} holds {shown(plain(values))}, but settings are key: value.",
             hint="Write for example  train: {steps: 200}",
         )
+    if is_written_by_a_run(path.absolute()):
+        values = migrated_settings(values)
     _name_own_tokenizer(values, path.absolute())
     return values
 

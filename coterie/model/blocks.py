@@ -26,6 +26,8 @@ from coterie.model.norm import Norm
 class BlockSettings(Settings):
     """What one kind of layer does differently; None: as the model does."""
 
+    renamed = {"arrangement": "block_layout"}
+
     attention: Attention | None = Field(default=None, description="this layer's attention")
     feedforward: FeedForward | None = Field(
         default=None, description="this layer's feed-forward part"

@@ -53,6 +53,8 @@ class DecoderSettings(Settings):
     `opening` lists the variations of the first layers, `pattern` is cycled over the others.
     """
 
+    renamed = {"ahead": "mtp", "arrangement": "block_layout", "structure": "additive"}
+
     layers: int = Field(ge=1, le=1024, description="number of blocks")
     width: int = Field(ge=1, description="channels of the residual stream")
     context: int = Field(ge=1, le=1 << 24, description="tokens of a training window")

@@ -32,6 +32,8 @@ class TrainSettings(Settings):
     many micro-batches it is computed, so changing it changes memory and not the experiment.
     """
 
+    renamed = {"accumulation": "gradient_accumulation", "recompute": "activation_checkpointing"}
+
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
     batch_size: int = Field(default=32, ge=1, description="windows in one optimizer step")
     gradient_accumulation: int = Field(

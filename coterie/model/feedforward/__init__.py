@@ -8,6 +8,7 @@ expert may also be `null`, without weights. The union of dense and routed layers
 
 from typing import Annotated
 
+from coterie.foundation.migration import MLP_KINDS
 from coterie.foundation.settings import union
 from coterie.model.feedforward.deep import DeepMLP
 from coterie.model.feedforward.gated import GatedMLP
@@ -15,16 +16,15 @@ from coterie.model.feedforward.hybrid import HybridMLP
 from coterie.model.feedforward.interface import Linear, MLPPart, MLPSettings, Weights
 from coterie.model.feedforward.null import NullMLP
 from coterie.model.feedforward.plain import PlainMLP
-from coterie.model.feedforward.renamed import KINDS
 from coterie.model.feedforward.wide import WideMLP
 
 MLP = Annotated[
     GatedMLP | PlainMLP | DeepMLP | WideMLP | HybridMLP,
-    union(GatedMLP, PlainMLP, DeepMLP, WideMLP, HybridMLP, renamed=KINDS),
+    union(GatedMLP, PlainMLP, DeepMLP, WideMLP, HybridMLP, renamed=MLP_KINDS),
 ]
 ExpertMLP = Annotated[
     GatedMLP | PlainMLP | DeepMLP | WideMLP | HybridMLP | NullMLP,
-    union(GatedMLP, PlainMLP, DeepMLP, WideMLP, HybridMLP, NullMLP, renamed=KINDS),
+    union(GatedMLP, PlainMLP, DeepMLP, WideMLP, HybridMLP, NullMLP, renamed=MLP_KINDS),
 ]
 
 __all__ = [
