@@ -1,8 +1,15 @@
-"""What every test shares: shapes are checked, threads are few, places are temporary."""
+"""What every test shares: shapes are checked, threads are few, places are temporary.
+
+Ends a run with the CPU seconds each folder took, so that the budgets of CONTRIBUTING.md can be
+seen; `--slowest 20` names the costliest tests too.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
@@ -13,9 +20,13 @@ install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
 import hypothesis  # noqa: E402
 import torch  # noqa: E402
 
-# A busy machine draws examples slowly; that says nothing of what is tested.
+# A busy machine draws examples slowly; that says nothing of what is tested. What failed is printed
+# as a line to paste, for the examples are drawn anew in each run.
 hypothesis.settings.register_profile(
-    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "house",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("house")
 
@@ -38,3 +49,68 @@ def plain_terminal():
     os.environ["TERM"] = "dumb"
     os.environ.pop("FORCE_COLOR", None)
     os.environ["NO_COLOR"] = "1"
+
+
+def cpu_seconds() -> float:
+    """Return what this process and the processes it waited for have used, user and system."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+class Spending:
+    """CPU and wall-clock seconds by test, also of xdist's workers, and the table at the end."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.collecting = 0.0
+        self.cpu: defaultdict[str, float] = defaultdict(float)
+        self.wall: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_collection_finish(self, session):
+        self.before = cpu_seconds()
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput["collecting"] = self.before
+        else:
+            self.collecting += self.before
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        self.collecting += getattr(node, "workeroutput", {}).get("collecting", 0.0)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self):
+        report = yield
+        now = cpu_seconds()
+        report.cpu_seconds, self.before = now - self.before, now  # travels with the report
+        return report
+
+    def pytest_runtest_logreport(self, report):
+        self.cpu[report.nodeid] += getattr(report, "cpu_seconds", 0.0)
+        self.wall[report.nodeid] += report.duration
+
+    def pytest_terminal_summary(self, terminalreporter, config):
+        folders: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])
+        for test, seconds in self.cpu.items():
+            for slot, value in enumerate((seconds, self.wall[test], 1)):
+                folders[Path(test.split("::")[0]).parent.as_posix()][slot] += value
+        if len(folders) > 1:
+            terminalreporter.section("CPU and wall-clock seconds, tests")
+            for folder, (cpu, wall, count) in sorted(folders.items()):
+                terminalreporter.write_line(f"{cpu:8.1f} {wall:8.1f} {count:6d}  {folder}")
+            total, wall = sum(self.cpu.values()), sum(self.wall.values())
+            terminalreporter.write_line(f"{self.collecting:8.1f} {'':8} {'':6}  starting, collecting")
+            terminalreporter.write_line(
+                f"{total + self.collecting:8.1f} {wall:8.1f} {len(self.cpu):6d}  all"
+            )
+        for test in sorted(self.cpu, key=self.cpu.get, reverse=True)[: config.option.slowest]:
+            terminalreporter.write_line(f"{self.cpu[test]:8.2f}  {test}")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slowest", type=int, default=0, metavar="N", help="name the N tests that use most CPU"
+    )
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Spending(), "spending")
