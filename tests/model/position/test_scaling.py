@@ -1,4 +1,4 @@
-"""Positions: scalings against the formulas of transformers, packed texts, caches and compilers."""
+"""Scalings of rotary positions against transformers, in packed texts and compiled."""
 
 from __future__ import annotations
 
@@ -189,20 +189,6 @@ def test_whole_models_equal_transformers_beyond_the_original_context(kind, lengt
     assert theirs.abs().max() > 1
 
 
-def test_logit_factor_sharpens_the_whole_product(make_decoder, draw_tokens):
-    sharp = {"kind": "yarn", "factor": 4, "original_context": 6, "logit_factor": 2.25}
-    plain = sharp | {"logit_factor": None}
-    changed = make_decoder(position={"kind": "rotary", "scaling": sharp})
-    same = make_decoder(position={"kind": "rotary", "scaling": plain})
-    with torch.no_grad():  # as much on the queries alone
-        for block in same.blocks:
-            block.attention.query.mul_(2.25)
-    tokens = draw_tokens()
-    torch.testing.assert_close(
-        changed(tokens).logits, same(tokens).logits, rtol=0, atol=1e-12
-    )  # fmt: skip
-
-
 @every_scaling
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 def test_packed_documents_are_turned_as_if_alone(kind, layout):
@@ -220,23 +206,6 @@ def test_packed_documents_are_turned_as_if_alone(kind, layout):
             found = packed[row : row + 1, start : start + length]
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-6)
             start += length
-
-
-def test_lengths_of_documents():
-    at = torch.tensor([[0, 1, 2, 0, 0, 1], [3, 4, 0, 1, 2, 3]])
-    assert text_lengths(at, None).tolist() == [[3, 3, 3, 1, 2, 2], [5, 5, 4, 4, 4, 4]]
-
-
-@every_scaling
-def test_layouts_turn_the_same_pairs(kind):
-    half, interleaved = (
-        rotary(kind, layout=layout).build(32, CONTEXT) for layout in ("half", "interleaved")
-    )
-    x = torch.randn(1, 40, 2, 16, dtype=torch.float64)
-    span = Span(0, 40, x.device)
-    pairs = x.unflatten(-1, (8, 2)).transpose(-1, -2).flatten(-2)
-    expected = interleaved.rotation(span)(x).unflatten(-1, (8, 2)).transpose(-1, -2).flatten(-2)
-    torch.testing.assert_close(half.rotation(span)(pairs), expected, rtol=0, atol=1e-12)
 
 
 def test_dynamic_tables_do_not_pile_up_and_short_texts_stay_as_trained():
@@ -296,10 +265,3 @@ def test_compiles_within_and_beyond_the_original_context():
 def test_refuses_scalings_that_make_no_sense(scaling, says):
     with pytest.raises(ValidationError, match=says):
         RotaryPosition.model_validate({"scaling": scaling})
-
-
-@pytest.mark.parametrize("kind", ["ntk", "dynamic"])
-def test_a_single_pair_cannot_be_stretched(kind):
-    with pytest.raises(ValueError, match="at least 4 turned channels"):
-        rotary(kind).check(2)
-    rotary(kind).check(4)

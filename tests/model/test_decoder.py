@@ -1,0 +1,38 @@
+"""The decoder as a whole: what its settings refuse, the last positions alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coterie.foundation.errors import SettingsError
+
+
+def test_last_gives_the_logits_of_the_last_positions(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(), draw_tokens()
+    torch.testing.assert_close(decoder(tokens, last=2).logits, decoder(tokens).logits[:, -2:])
+
+
+def test_a_vocabulary_must_be_known_before_building(make_settings):
+    with pytest.raises(SettingsError, match="vocabulary size is not known"):
+        make_settings(vocab_size=None).build()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention": {"kind": "grouped", "heads": 3}}, "3 attention heads cannot share a width"),
+        ({"attention": {"kind": "grouped", "heads": 4, "kv_heads": 3}}, "not a multiple"),
+        ({"attention": {"kind": "grouped", "heads": 4, "head_dim": 5}}, "even and not 0"),
+        ({"pattern": ["moe"]}, "there is no block “moe”"),
+        ({"blocks": {"a": {}}}, "names block “a”"),
+        ({"blocks": {"a": {}}, "opening": ["a"] * 3}, "opening names 3 layers of 2"),
+        ({"embedding": {"kind": "ngram", "dim": 4, "combine": "add"}}, "as wide as the model"),
+        ({"embedding": {"kind": "ngram", "orders": [3, 2]}}, "ascending"),
+        ({"attention": {"kind": "group"}}, "did you mean “grouped”"),
+        ({"feedforward": {"kind": "moe", "experts": [], "experts_per_token": 1}}, "at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(changes, message, make_settings):
+    with pytest.raises(ValueError, match=message):
+        make_settings(**changes)
