@@ -98,7 +98,9 @@ class Spending:
             for folder, (cpu, wall, count) in sorted(folders.items()):
                 terminalreporter.write_line(f"{cpu:8.1f} {wall:8.1f} {count:6d}  {folder}")
             total, wall = sum(self.cpu.values()), sum(self.wall.values())
-            terminalreporter.write_line(f"{self.collecting:8.1f} {'':8} {'':6}  starting, collecting")
+            terminalreporter.write_line(
+                f"{self.collecting:8.1f} {'':8} {'':6}  starting, collecting"
+            )
             terminalreporter.write_line(
                 f"{total + self.collecting:8.1f} {wall:8.1f} {len(self.cpu):6d}  all"
             )
