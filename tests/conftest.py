@@ -89,21 +89,17 @@ class Spending:
         self.wall[report.nodeid] += report.duration
 
     def pytest_terminal_summary(self, terminalreporter, config):
-        folders: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])
+        folders: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])
         for test, seconds in self.cpu.items():
             for slot, value in enumerate((seconds, self.wall[test], 1)):
                 folders[Path(test.split("::")[0]).parent.as_posix()][slot] += value
         if len(folders) > 1:
             terminalreporter.section("CPU and wall-clock seconds, tests")
-            for folder, (cpu, wall, count) in sorted(folders.items()):
+            folders = dict(sorted(folders.items()))
+            folders["starting, collecting"] = [self.collecting, 0.0, 0]
+            folders["all"] = [sum(column) for column in zip(*folders.values(), strict=True)]
+            for folder, (cpu, wall, count) in folders.items():
                 terminalreporter.write_line(f"{cpu:8.1f} {wall:8.1f} {count:6d}  {folder}")
-            total, wall = sum(self.cpu.values()), sum(self.wall.values())
-            terminalreporter.write_line(
-                f"{self.collecting:8.1f} {'':8} {'':6}  starting, collecting"
-            )
-            terminalreporter.write_line(
-                f"{total + self.collecting:8.1f} {wall:8.1f} {len(self.cpu):6d}  all"
-            )
         for test in sorted(self.cpu, key=self.cpu.get, reverse=True)[: config.option.slowest]:
             terminalreporter.write_line(f"{self.cpu[test]:8.2f}  {test}")
 
