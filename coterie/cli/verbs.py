@@ -49,6 +49,14 @@ VERBS = {
         "Measure a run on its own data or any file.",
         ("coterie evaluate latest", "coterie evaluate mine other_book.txt --stride 64"),
     ),
+    "settings": Verb(
+        "coterie.cli.settings:settings",
+        "Explain any setting, its choices and who sets it.",
+        (
+            "coterie settings train.optimizer",
+            "coterie settings --json-schema coterie.schema.json",
+        ),
+    ),
     "report": Verb(
         "coterie.cli.report:report",
         "Make one page about one or several runs.",

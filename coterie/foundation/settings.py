@@ -11,7 +11,15 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from coterie.foundation.errors import nearest
@@ -86,6 +94,19 @@ class union:  # noqa: N801 - reads as a word in annotations
             self._validate,
             serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True),
         )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the schema for editors: a member, its kind alone, or an outsider's path."""
+        outside = {"type": "string", "pattern": ":"}
+        return {
+            "anyOf": [
+                *(handler(member.__pydantic_core_schema__) for member in self.members.values()),
+                {"enum": list(self.members)},
+                {"type": "object", "properties": {"kind": outside}, "required": ["kind"]},
+            ]
+        }
 
     def _validate(self, value: Any) -> Settings:
         if isinstance(value, Settings):

@@ -77,7 +77,9 @@ class AdaptiveClip(Settings):
     """
 
     kind: Literal["adaptive"] = "adaptive"
-    percentile: float = Field(default=90.0, gt=0, le=100)
+    percentile: float = Field(
+        default=90.0, gt=0, le=100, description="of the latest norms, which bounds the next"
+    )
     history: int = Field(default=1000, ge=1, description="how many of the latest norms count")
     max_norm: float | None = Field(default=None, gt=0, description="a limit that always holds")
 

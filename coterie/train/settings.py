@@ -42,9 +42,13 @@ class TrainSettings(Settings):
     objective: ObjectiveSettings = Field(
         default=LanguageModel(), description="what each step minimises"
     )
-    optimizer: OptimizerSettings = AdamW()
-    schedule: Schedule = Cosine()
-    clip: Clip = NormClip()
+    optimizer: OptimizerSettings = Field(
+        default=AdamW(), description="how gradients move the weights"
+    )
+    schedule: Schedule = Field(
+        default=Cosine(), description="the learning rate over the steps, warm-up included"
+    )
+    clip: Clip = Field(default=NormClip(), description="the bound on the gradient norm")
     precision: PrecisionName = Field(default="auto", description="auto chooses for the device")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     compile: bool = Field(default=False, description="compile the decoder with torch.compile")
@@ -97,10 +101,14 @@ class RunSettings(Settings):
     seed: int = Field(
         default=1337, ge=0, lt=1 << 63, description="of initial weights, data order and dropout"
     )
-    data: DataSettings = DataSettings()
-    tokenizer: TokenizerSettings = Characters()
-    model: DecoderSettings
-    train: TrainSettings = TrainSettings()
+    data: DataSettings = Field(
+        default=DataSettings(), description="where the text comes from and how it is divided"
+    )
+    tokenizer: TokenizerSettings = Field(
+        default=Characters(), description="how text becomes tokens"
+    )
+    model: DecoderSettings = Field(description="the decoder")
+    train: TrainSettings = Field(default=TrainSettings(), description="how the decoder is trained")
     sample: SamplingSettings = Field(
         default=SamplingSettings(), description="how samples and `generate` draw by default"
     )

@@ -42,7 +42,7 @@ class Adafactor(Settings):
     epsilon: float = Field(default=1e-16, ge=1.1e-19, description="the least root of a moment")
     min_scale: float = Field(default=1e-3, gt=0, description="the least RMS steps are relative to")
     clip_threshold: float = Field(default=1.0, ge=1, description="the largest RMS of U")
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled, times the rate")
     decayed: Decayed = ("matrix", "router", "head")
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdafactorOptimizer:

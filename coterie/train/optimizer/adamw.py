@@ -25,10 +25,10 @@ class AdamW(Settings):
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
     learning_rates: RoleRates = {}
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    epsilon: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="decay of the second moment")
+    epsilon: float = Field(default=1e-8, gt=0, description="added to the denominator")
+    weight_decay: float = Field(default=0.1, ge=0, description="decoupled, times the rate")
     decayed: Decayed = ("matrix", "router", "head")
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdamWOptimizer:

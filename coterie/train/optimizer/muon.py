@@ -40,14 +40,16 @@ class Muon(Settings):
 
     kind: Literal["muon"] = "muon"
     learning_rate: float = Field(default=0.02, gt=0, description="peak learning rate of matrices")
-    momentum: float = Field(default=0.95, ge=0, lt=1)
+    momentum: float = Field(default=0.95, ge=0, lt=1, description="Nesterov momentum")
     momentum_start: float = Field(default=0.85, ge=0, lt=1, description="momentum of step 0 ...")
     momentum_warmup: int = Field(
         default=0, ge=0, description="... if it rises linearly over so many steps"
     )
     weight_decay: float = Field(default=0.0, ge=0, description="of matrices")
     iterations: int = Field(default=5, ge=1, le=20, description="orthogonalising steps")
-    polynomial: Literal["polar_express", "newton_schulz"] = "polar_express"
+    polynomial: Literal["polar_express", "newton_schulz"] = Field(
+        default="polar_express", description="what each orthogonalising iteration applies"
+    )
     safety: float = Field(
         default=1.02, ge=1, description="what matrices are divided by, times their norm"
     )

@@ -19,7 +19,9 @@ class WeightsAndBiases(Settings):
 
     kind: Literal["wandb"] = "wandb"
     project: str = Field(default="coterie", description="project that runs are grouped under")
-    mode: Literal["online", "offline"] = "online"
+    mode: Literal["online", "offline"] = Field(
+        default="online", description="send as it goes, or keep it for `wandb sync`"
+    )
 
     def build(self, run: RunDirectory) -> WandbWriter:
         """Return an observer that sends numbers to Weights & Biases.
