@@ -164,7 +164,7 @@ class Model:
 
         Args:
             prompt: what the text goes on from; empty: a new text begins.
-            samples: return a list of so many, drawn side by side; their seeds count up from `seed`.
+            samples: return a list of this length, drawn together; their seeds count up from `seed`.
             sampling: keys of the run's own `sample` settings, laid over them.
 
         Raises:

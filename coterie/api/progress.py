@@ -68,7 +68,7 @@ def count_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def _shown(bar: Progress) -> Iterator[Callable[[], None]]:
-    """Show a bar while the block runs; yield what draws it anew where nothing does so by itself."""
+    """Show a bar while the block runs; yield what redraws it in a notebook."""
     if not in_notebook(stderr):
         with bar:
             yield lambda: None

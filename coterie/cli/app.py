@@ -1,4 +1,4 @@
-"""The command `coterie`: registers the verbs, runs one, and turns errors into words for people.
+"""The command `coterie`: registers the verbs, runs one, and prints errors for people.
 
 Verbs are registered by import path, so that `coterie --help` imports none of them.
 """

@@ -24,7 +24,7 @@ _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u2
 
 
 def prepare_streams() -> None:
-    """Let no character end the program: what an encoding lacks is spelt in what it has."""
+    """Replace what the streams' encodings lack, instead of failing."""
     codecs.register_error("coterie", _spell)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)

@@ -1,4 +1,4 @@
-"""`coterie evaluate`: how well a run foretells its own validation part, or any text."""
+"""`coterie evaluate`: how well a run predicts its own validation split, or any text."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def evaluate(
     step: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Measure a run on its own validation part, or on texts: `coterie evaluate RUN [FILE ...]`.
+    """Measure a run on its own validation split, or on texts: `coterie evaluate RUN [FILE ...]`.
 
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a FILE the loss over
-    the run's own validation part is measured; with files or folders, how well the model foretells
+    the run's own validation split is measured; with files or folders, how well the model predicts
     them. Both show where each layer's router sent the tokens.
 
     Parameters
@@ -99,7 +99,7 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
             hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
         )
     tokens = store.tokens("valid")
-    with count_bar("Reading the validation part", max(len(tokens) - 1, 0)) as advance:
+    with count_bar("Reading the validation split", max(len(tokens) - 1, 0)) as advance:
         batches = evaluation_batches(
             tokens,
             loaded.decoder.settings.context,

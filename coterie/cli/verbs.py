@@ -149,7 +149,7 @@ GROUPS = {
             ),
             "import": Verb(
                 "coterie.cli.exchange:import_model",
-                "Make a run of a foreign model.",
+                "Make a run of a model from elsewhere.",
                 (
                     "coterie model import path/to/SmolLM2 --name smollm",
                     "coterie model import model.gguf --tokenizer smollm",

@@ -43,7 +43,7 @@ class Words:
 
 
 def read_words(words: tuple[str, ...]) -> Words:
-    """Sort words into targets, overrides and overlays.
+    """Split words into targets, overrides and overlays.
 
     A word counts as `key=value` when a plain name stands before its first `=`; a path or a prompt
     that looks so can be given after `./` or through standard input.

@@ -26,7 +26,7 @@ _ROW = '<tr><th style="text-align:left">{}</th><td style="text-align:left">{}</t
 
 
 class NotebookCell:
-    """A picture in a notebook's output, drawn anew in its place.
+    """A picture in a notebook's output, redrawn in place.
 
     Args:
         draw: returns the picture as it is now.
@@ -50,7 +50,7 @@ class NotebookCell:
         self._drawn = time.monotonic()
 
     def tick(self) -> None:
-        """Draw anew if the last drawing is old enough."""
+        """Redraw if the last drawing is old enough."""
         if time.monotonic() - self._drawn >= self._every:
             self.stop()
 
