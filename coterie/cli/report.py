@@ -13,7 +13,11 @@ _USAGE = "For example: coterie report latest   or   coterie report RUN OTHER_RUN
 
 
 def report(
-    *words: str, out: Path | None = None, plots: Path | None = None, json: bool = False
+    *words: str,
+    out: Path | None = None,
+    plots: Path | None = None,
+    views: list[str] | None = None,
+    json: bool = False,
 ) -> None:
     """Make one HTML page about a run, or one that compares several: `coterie report RUN…`.
 
@@ -29,13 +33,17 @@ def report(
         beside the first of several.
     plots
         Also write loss, learning rate and load per expert as SVG and PNG into this folder.
+    views
+        Import this module first, such as my_lab.events, which declares events and adds sections.
     json
         Print the headline figures and the written files as JSON.
     """
     from coterie.cli.runs import complain
     from coterie.visualise.report import write_comparison, write_report
+    from coterie.visualise.sections.section import import_views
     from coterie.visualise.series import read_series
 
+    import_views(views or ())
     read = read_words(words)
     if read.overrides or read.overlays:
         odd = [*read.overrides, *(f"@{path}" for path in read.overlays)]

@@ -115,8 +115,8 @@ class Chart:
             x, y = line.x[known], line.y[known]
             low = int(np.argmin(y))
             parts.append(
-                f"{printable(line.label)} goes from {significant(y[0])} at {significant(x[0], 6)} "
-                f"to {significant(y[-1])} at {significant(x[-1], 6)}, "
+                f"{printable(line.label)} goes from {significant(y[0])} at {_position(x[0])} "
+                f"to {significant(y[-1])} at {_position(x[-1])}, "
                 f"lowest {significant(y[low])}"
             )
         return f"{self.title}, {self.unit}, against {self.x_name}: " + "; ".join(parts) + "."
@@ -246,6 +246,10 @@ def _across(x: np.ndarray) -> Axis:
     if 0 < low < 0.2 * high or 0 < low == high:
         low = 0.0
     return Axis(low, high if high > low else low + 1)
+
+
+def _position(x: float) -> str:
+    return f"{x:.0f}" if x == round(x) else significant(x, 4)
 
 
 def _percent(share: float) -> str:

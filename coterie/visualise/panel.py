@@ -26,6 +26,7 @@ from coterie.visualise.figures import (
 from coterie.visualise.reducers.loads import Loads
 from coterie.visualise.reducers.quality import Evaluations, Samples
 from coterie.visualise.reducers.steps import Pace, Steps
+from coterie.visualise.sections.section import added_lines
 from coterie.visualise.series import Series
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -133,6 +134,8 @@ def _figures(series: Series, width: int) -> Table:
         line = Text(f"rate {significant(last.learning_rate)}")
         line.append(f"  gradient norm {significant(last.gradient_norm)}")
         table.add_row("optimizer", line)
+    for title, text in added_lines(series):
+        table.add_row(title, text)
     return table
 
 

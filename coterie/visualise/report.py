@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
-from coterie.foundation.printable import printable
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.compare import comparison
 from coterie.visualise.page import document
@@ -19,7 +17,7 @@ from coterie.visualise.sections.loss import LOSS
 from coterie.visualise.sections.optimizer import OPTIMIZER
 from coterie.visualise.sections.record import RECORD
 from coterie.visualise.sections.samples import SAMPLES
-from coterie.visualise.sections.section import Section, added_sections
+from coterie.visualise.sections.section import added_html, added_reducers
 from coterie.visualise.series import Series, read_series
 
 _FIRST = (LOSS, SAMPLES, EXPERTS, OPTIMIZER)
@@ -33,7 +31,7 @@ def write_report(run: RunDirectory, out: Path | str | None = None) -> Path:
         RunError: the run has recorded nothing yet.
         UserError: the place cannot be written, or the disk is full.
     """
-    return _write(Path(out) if out else run.report, report_page(_read(run)))
+    return _write(Path(out) if out else run.report, report_page(read_series(run, added_reducers())))
 
 
 def write_comparison(runs: Sequence[RunDirectory], out: Path | str | None = None) -> Path:
@@ -49,28 +47,10 @@ def write_comparison(runs: Sequence[RunDirectory], out: Path | str | None = None
 
 def report_page(series: Series) -> str:
     """Return one run's page as HTML."""
-    added = [(each.anchor, each.title, _shielded(each, series)) for each in added_sections()]
     first = [(each.anchor, each.title, each.html(series)) for each in _FIRST]
     last = [(each.anchor, each.title, each.html(series)) for each in _LAST]
-    return document(f"{series.name} · Coterie", header(series), [*first, *added, *last])
-
-
-def _shielded(section: Section, series: Series) -> str:
-    """Return a section from outside the package; if it fails, a sentence that says how."""
-    try:
-        for reducer in section.reads:
-            if reducer in series.failures:
-                raise series.failures[reducer]
-        return section.html(series)
-    except Exception as error:
-        text = f"This section could not be made: {type(error).__name__}: {error}"
-        return f'<p class="note">{escape(printable(text))}</p>'
-
-
-def _read(run: RunDirectory) -> Series:
-    """Read a run with what the added sections look at."""
-    guests = [reducer for section in added_sections() for reducer in section.reads]
-    return read_series(run, guests)
+    sections = [*first, *added_html(series), *last]
+    return document(f"{series.name} · Coterie", header(series), sections)
 
 
 def _write(place: Path, text: str) -> Path:

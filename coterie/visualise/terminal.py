@@ -32,6 +32,7 @@ from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
 from coterie.visualise.reducers.loads import Loads
 from coterie.visualise.reducers.steps import Pace
+from coterie.visualise.sections.section import added_lines, added_reducers
 from coterie.visualise.series import Series
 
 REFRESHES_PER_SECOND = 2  # one drawing takes 6 ms: half a per cent of two cores
@@ -49,7 +50,7 @@ class Display:
 
     def __init__(self, console: Console, *, every_seconds: float = 5.0) -> None:
         self.console = console
-        self.series = Series()
+        self.series = Series(guests=added_reducers())
         self.every_seconds = every_seconds
         self._told = 0.0  # time of the last plain line about a step
         self._began = time.time()
@@ -154,6 +155,7 @@ class Display:
             parts.append(f"load max/mean {imbalance:.2f}")
         if left is not None:
             parts.append(f"{clock(max(1, left))} left")
+        parts += [f"{title} {line}" for title, line in added_lines(self.series)]
         return "  ".join(parts)
 
     def _evaluation(self, event: Evaluated) -> str:

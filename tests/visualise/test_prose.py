@@ -10,8 +10,9 @@ from coterie.visualise.prose import has_tags, settings, written
 
 
 def visible(html: str) -> str:
-    """Return the text of HTML that has only spans."""
-    text = re.sub(r"</?span[^>]*>", "", html)
+    """Return the text of HTML that has only spans, and every other sign escaped."""
+    text = re.sub(r"</?span(?: class=\"\w+\")?>", "", html)
+    assert not re.search(r"[<>\"']|&(?!(?:lt|gt|amp|quot|#x27);)", text)
     for entity, character in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&#x27;", "'")):
         text = text.replace(entity, character)
     return text.replace("&amp;", "&")
@@ -66,6 +67,7 @@ def test_settings_are_coloured_and_escaped():
     assert '<span class="number">true</span>' in html
     assert "<b>" not in html
     assert html.count("\n") == 3
+    assert settings("plain: a <i> b").endswith(" a &lt;i&gt; b")
 
 
 @given(st.text())

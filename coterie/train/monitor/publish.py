@@ -20,12 +20,15 @@ Observer = Callable[[Event], None]
 class Publisher:
     """Appends events to a run's record and tells observers.
 
-    An observer that has a `close` method is closed when the run ends.
+    An observer may have two more methods: `attach(publish)`, called before any event with what
+    publishes events of its own, and `close()`, called when the run ends.
     """
 
     def __init__(self, run: RunDirectory, observers: Sequence[Observer]) -> None:
         self._log = EventLog(run.events)
         self._observers = list(observers)
+        for observer in observers:
+            self._call(observer, "attach", self)
 
     def __call__(self, event: Event) -> None:
         """Publish one event."""
@@ -78,13 +81,17 @@ class Publisher:
         traceback: TracebackType | None,
     ) -> None:
         for observer in tuple(self._observers):
-            close = getattr(observer, "close", None)
-            if callable(close):
-                try:
-                    close()
-                except Exception as failure:
-                    self._dismiss(observer, failure)
+            self._call(observer, "close")
         self._log.close()
+
+    def _call(self, observer: Observer, method: str, *arguments: object) -> None:
+        """Call a method that an observer may have."""
+        found = getattr(observer, method, None)
+        if callable(found):
+            try:
+                found(*arguments)
+            except Exception as error:
+                self._dismiss(observer, error)
 
 
 def _name(observer: Observer) -> str:
