@@ -32,7 +32,7 @@ class Curves:
         self._steps = array("d")
         self._totals = {name: array("d") for name in totals}
         self._means: dict[str, array[float]] = {}
-        self._lows: dict[str, array[float]] = {}
+        self._lows: dict[str, array[float]] = {}  # like the highs empty until rows are merged
         self._highs: dict[str, array[float]] = {}
         self._every = 1  # rows of the log that one row stands for
         self._filled = 1  # of them, how many the last row stands for so far
@@ -40,7 +40,7 @@ class Curves:
     def add(self, step: int, numbers: Mapping[str, float | None]) -> None:
         """Add a row; a number that is None or left out is not a number there."""
         for name in numbers.keys() - self._totals.keys() - self._means.keys():
-            for table in (self._means, self._lows, self._highs):
+            for table in self._tables[1:]:
                 table[name] = array("d", [_NAN]) * len(self)
         if len(self) and self._filled < self._every:
             self._merge(step, numbers)
@@ -49,10 +49,15 @@ class Curves:
             self._halve()
         self._steps.append(step)
         self._filled = 1
-        for table in (self._totals, self._means, self._lows, self._highs):
+        for table in self._tables:
             for name, column in table.items():
                 number = numbers.get(name)
                 column.append(_NAN if number is None else number)
+
+    @property
+    def _tables(self) -> tuple[dict[str, array[float]], ...]:
+        merged = (self._lows, self._highs) if self._every > 1 else ()
+        return (self._totals, self._means, *merged)
 
     def rewind(self, step: int) -> None:
         """Drop the rows beyond a step."""
@@ -60,7 +65,7 @@ class Curves:
         if kept.all():
             return
         self._steps = array("d", np.array(self._steps)[kept])
-        for table in (self._totals, self._means, self._lows, self._highs):
+        for table in self._tables:
             for name, column in table.items():
                 table[name] = array("d", np.array(column)[kept])
         self._filled = self._every
@@ -118,13 +123,14 @@ class Curves:
                 mean[-1] = low[-1] = high[-1] = number
 
     def _halve(self) -> None:
+        lows, highs = (self._lows, self._highs) if self._every > 1 else (self._means, self._means)
         self._every *= 2
         self._filled = self._every
         self._steps = self._steps[1::2]
         self._totals = {name: column[1::2] for name, column in self._totals.items()}
         self._means = _paired(self._means, lambda a, b: (a + b) / 2)
-        self._lows = _paired(self._lows, np.minimum)
-        self._highs = _paired(self._highs, np.maximum)
+        self._lows = _paired(lows, np.minimum)
+        self._highs = _paired(highs, np.maximum)
 
 
 def _paired(
