@@ -48,8 +48,7 @@ class BatchLoader:
             batch_size: rows per step over all ranks; this rank gets its share of them.
             seed: of the order of rows.
             rank, world: which share of how many.
-            device: where the batches shall be; copies to a GPU start from pinned memory and do
-                not wait.
+            device: where the batches go; copies to a GPU start from pinned memory without waiting.
             prefetch: batches kept ready by `iterate`.
             packing: how documents become rows.
             mix: which source each row comes from.
@@ -118,7 +117,7 @@ class BatchLoader:
 
 
 class _Ahead:
-    """A thread that keeps a few batches ready."""
+    """A thread that keeps batches ready."""
 
     def __init__(self, loader: BatchLoader, start: int, size: int) -> None:
         self._loader = loader

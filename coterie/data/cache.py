@@ -37,8 +37,8 @@ def store_for(
         data: what to read; `data.store`, or a source that is a store, is opened as it is.
         tokenizer: what to tokenize with; a store that is opened must have been made with it.
         cache_root: where the cache is; stores lie in its folder `stores`.
-        progress: told how preparation goes.
-        notify: told in a sentence if another process prepares the same, which is waited for.
+        progress: called as preparation proceeds.
+        notify: called with a sentence before waiting for another process that prepares it.
 
     Raises:
         UserError: the text cannot be read, or the store was made with another tokenizer.

@@ -79,7 +79,7 @@ def ship(documents: Sequence[Document], sources: Sequence[dict[str, str]], folde
     """Write the two files; the same documents give the same bytes.
 
     Args:
-        documents: in the order in which they shall be read.
+        documents: in reading order.
         sources: what each source is: name, sha256, licence.
         folder: where the files go.
     """

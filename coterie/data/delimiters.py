@@ -1,4 +1,4 @@
-"""How the rows of a CSV or TSV file are to be cut: found by trial on its beginning, or asked.
+"""How the rows of a CSV or TSV file are delimited: given, or found by trying its first lines.
 
 A delimiter is taken if the user named it or the beginning of the file agrees with it and with no
 other. What the ending of the name promises (a comma, a tab) wins only where it fits.
@@ -121,7 +121,7 @@ def _beginning(path: Path, reading: Reading) -> tuple[list[str], bool]:
     except DataError:
         if not lines:
             raise
-        return lines, False  # the damage is told when it is reached
+        return lines, False  # damage is reported where it is reached
     return lines, True
 
 

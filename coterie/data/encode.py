@@ -128,7 +128,7 @@ def _too_long(tokenizer: Tokenizer) -> str:
 
 
 def _jobs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Gather short pieces until they are worth a thread's while."""
+    """Group short pieces into jobs worth handing to a thread."""
     job: list[Piece] = []
     characters = 0
     for piece in pieces:

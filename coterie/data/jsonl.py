@@ -47,7 +47,7 @@ def _column_of_all(path: Path, reading: Reading, wanted: str, tell: Tell) -> str
     """Return the column to read, where the first row does not say it, after reading all rows."""
     names: dict[str, None] = {}  # in order of their first appearance
     texts: dict[str, None] = {}
-    with contextlib.suppress(DataError):  # damage is told when it is reached
+    with contextlib.suppress(DataError):  # damage is reported where it is reached
         for row in _rows(path, reading):
             fields = {} if isinstance(row, BadRow) else row[1]
             if wanted in fields:

@@ -96,7 +96,7 @@ class Manifest(_Record):
         default=(), strict=False, description="what they were, and why"
     )
     notes: tuple[str, ...] = Field(
-        default=(), strict=False, description="what was chosen that nobody asked for"
+        default=(), strict=False, description="choices made without being asked for"
     )
 
     clean: tuple[dict[str, Any], ...] = Field(
@@ -123,7 +123,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         StoreError: there is none, or it is damaged.
     """
-    if os.path.exists(folder) and not os.path.isdir(folder):  # any name can be asked about
+    if os.path.exists(folder) and not os.path.isdir(folder):  # a user may name any path
         raise StoreError(
             f"{folder} is a file, not a token store.",
             hint=f"Make a store of it: coterie data prepare {folder} --out STORE",

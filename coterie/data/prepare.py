@@ -68,7 +68,7 @@ def prepare(
         valid_fraction: share of the characters held out for validation, 0 for none.
         split: hold out whole `documents`, or the `tail` of the whole text.
         seed: of the choice of documents.
-        progress: told the stage, characters done, and characters in all where known.
+        progress: called with the stage, characters done, and characters in all where known.
         workers: threads that encode; by default one per processor.
         shard_tokens: tokens per file.
         replace: whether a store that stands at `out` may be replaced.

@@ -1,4 +1,4 @@
-"""How a reading of the sources went: what was left out and why, what was chosen unasked."""
+"""What reading the sources left out and why, and what it chose by default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coterie.foundation.printable import printable
 
-LISTED = 10_000  # problems told one by one; of further ones, how many each file has
+LISTED = 10_000  # problems listed one by one; further ones are counted per file
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ReadingReport:
             self._further[printable(path, keep="")] += 1
 
     def note(self, note: str, path: Path | str) -> None:
-        """Remember what was chosen for a file, or done with it, that nobody asked for."""
+        """Record a default that was chosen for a file, or what was done with it unrequested."""
         files = self._notes.setdefault(printable(note, keep=""), [])
         name = printable(path, keep="")
         if name not in files[-1:]:
@@ -51,7 +51,7 @@ class ReadingReport:
 
     @property
     def notes(self) -> list[str]:
-        """What was chosen or passed over unasked, a line for all files that share it."""
+        """Defaults chosen and files passed over, one line for all files that share it."""
         lines = [f"{_names(files)}: {note}" for note, files in self._notes.items()]
         if self.empty_files:
             lines.append(f"{were(self.empty_files, 'empty file', 'empty files')} passed over")

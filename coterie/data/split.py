@@ -1,7 +1,7 @@
 """Which text is held out for validation: whole documents, or the tail of everything.
 
 `documents` orders documents by a hash of their content and holds out the first of them until the
-wished fraction of characters is met as nearly as may be. Equal documents always go the same way.
+requested fraction of characters is met as nearly as possible. Equal documents go the same way.
 `tail` holds out the last fraction of all characters: of n characters the first int(n·(1−fraction))
 train. Both need one reading of the sources before the tokens are made; neither holds the text.
 """
@@ -25,7 +25,7 @@ SPLITS: tuple[Split, ...] = ("train", "valid")
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the stage, what is done, and how much there is where that is known."""
 
-_BUCKET_BITS = 20  # documents are told apart up to a millionth of the range of hashes
+_BUCKET_BITS = 20  # hashes are distinguished to a millionth of their range
 _SHIFT = np.uint64(64 - _BUCKET_BITS)
 
 
@@ -76,7 +76,7 @@ class SplitRule:
         kind: what is done, which may differ from what was asked for.
         cut: for `tail`, how many characters train.
         threshold: for `documents`, hashes below it are held out.
-        note: why something else is done than was asked for; else empty.
+        note: why the rule differs from what was asked for; else empty.
     """
 
     kind: SplitKind

@@ -47,7 +47,7 @@ def choose_column(
         reading: what was asked for.
         names: all columns of the file.
         texts: those that hold text somewhere.
-        tell: told of a choice that nobody made.
+        tell: called with a choice made by default.
 
     Raises:
         ColumnError: there is no such column, or several could be meant.

@@ -52,7 +52,7 @@ def verify_store(
         path: the folder.
         texts: whether to decode the tokens and encode their text again, which takes about as long
             as preparing the store did.
-        progress: told the stage, tokens done, and tokens in all.
+        progress: called with the stage, characters done, and characters in all.
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def verify_store(
 def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, list[str]]:
     """Return the tokenizer, unless it is not the manifest's, and what is wrong with it."""
     if file_problem(path / TOKENIZER_FILE):
-        return None, []  # told with the other files
+        return None, []  # reported with the other files
     try:
         content = read_json(path / TOKENIZER_FILE, StoreError)
         tokenizer = load_tokenizer(path)

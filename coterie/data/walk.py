@@ -1,4 +1,4 @@
-"""All files below a folder: each is found once, and what cannot be read is told, not dropped.
+"""All files below a folder: each is found once, and what cannot be read is reported, not dropped.
 
 Links to folders are followed. A folder that several ways lead to is read once, under its own name
 where that lies below too; so links in a circle come to an end.
@@ -93,7 +93,7 @@ def _visit(
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    """Return what tells a folder from all others, by whatever way it was reached."""
+    """Return a folder's identity, the same by whatever path it was reached."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

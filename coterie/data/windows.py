@@ -1,7 +1,7 @@
 """In which order the windows of a text are read: a pure function of (seed, number).
 
 Every start position is usable. An epoch visits each of them once, in `context` laps: a lap begins
-at an offset of its own and reads windows that touch but do not overlap, so each lap reads the whole
+at its own offset and reads windows that touch but do not overlap, so each lap reads the whole
 text about once and no token twice. (Starts drawn freely leave more than a third of the text unread
 in the time of one lap.) Keyed permutations give the order of laps and of the windows in them
 without storing it. Nothing is remembered from step to step: a resumed run needs only its step.
