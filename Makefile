@@ -18,6 +18,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_house.py
+	$(BIN)/python scripts/check_docs.py
 	$(BIN)/python scripts/mutate.py --check
 	$(BIN)/pyright
 

@@ -31,7 +31,8 @@ _LARGEST = {int: (1 << 31) - 1, float: 10**15}
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys forbidden, defaults validated.
 
-    A settings class holds no behaviour beyond validation and building what it configures.
+    A settings class validates itself, builds what it configures, and returns what follows from its
+    values alone, such as counts of parameters. It holds no state.
 
     Attributes:
         renamed: keys of earlier versions and what they are called now; errors say so.
