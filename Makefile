@@ -5,13 +5,23 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test check coverage clean
+.PHONY: demo test test-all check coverage clean
 
 demo: .venv/.installed
 	$(BIN)/coterie demo $(ARGS)
 
+TEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+	$(TEST) $(ARGS)
+
+# Every combination, where `test` covers each pair.
+test-all: check
+	$(TEST) -m "" $(ARGS)
+
+# Which lines no test runs; tracing them costs a good part of the time.
+coverage: .venv/.installed-dev
+	$(TEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -116,7 +116,9 @@ def test_no_token_sees_the_future(changes, make_decoder, draw_tokens):
 
 
 @every_variant
-@pytest.mark.parametrize("pieces", [(1,) * 11, (4, 1, 6), (10, 1)])
+@pytest.mark.parametrize("pieces", [
+    (4, 1, 6), *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ((1,) * 11, (10, 1)))
+])  # fmt: skip
 def test_cached_equals_uncached(changes, pieces, make_decoder, plain_cache, draw_tokens):
     decoder, tokens = make_decoder(**changes), draw_tokens(2, 11)
     cache = plain_cache(decoder)
@@ -241,11 +243,13 @@ def covering_case(number: int) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("half", range(2))
-def test_compiled_equals_plain(half, make_settings):
+@pytest.mark.parametrize(
+    "third", [0, *(pytest.param(each, marks=pytest.mark.exhaustive) for each in (1, 2))]
+)
+def test_compiled_equals_plain(third, make_settings):
     lines = [
         json.dumps([str(number), make_settings(**covering_case(number)).model_dump(mode="json")])
-        for number in range(half, len(members(MLP)), 2)
+        for number in range(third, len(members(MLP)), 3)
     ]
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("compiled.py")],

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, Phase, given, reject, settings
@@ -191,10 +192,11 @@ def check_saving(model: DecoderSettings, decoder: Decoder, tokens: torch.Tensor)
         assert torch.equal(other(tokens).logits, decoder(tokens).logits)
 
 
-def test_any_combination_keeps_every_promise():
+@pytest.mark.parametrize("number", [8, pytest.param(60, marks=pytest.mark.exhaustive)])
+def test_any_combination_keeps_every_promise(number):
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None,
+    @settings(max_examples=number, deadline=None, derandomize=True, database=None,
               suppress_health_check=list(HealthCheck), phases=[Phase.generate])  # fmt: skip
     @given(decoders())
     def each(values: dict[str, Any]) -> None:

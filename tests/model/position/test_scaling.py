@@ -241,6 +241,7 @@ for scaling in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.exhaustive  # the contract compiles a decoder with positions
 def test_compiles_within_and_beyond_the_original_context():
     kinds = ["dynamic"]  # the one whose tables are made anew in the midst of a pass
     scalings = [{"kind": kind, **SCALINGS[kind][0]} for kind in kinds]

@@ -103,6 +103,7 @@ for one, other in zip(got, expected, strict=True):
 """
 
 
+@pytest.mark.exhaustive
 def test_tiles_compile_into_one_graph():
     # In a process of its own: the shape checks of the tests would break the graph.
     subprocess.run([sys.executable, "-c", COMPILED], check=True, timeout=300)
