@@ -1,13 +1,16 @@
 """What every test shares: shapes are checked, threads are few, places are temporary.
 
 Ends a run with the CPU seconds each folder took, so that the budgets of CONTRIBUTING.md can be
-seen; `--slowest 20` names the costliest tests too.
+seen; `--slowest 20` names the costliest tests too. What a test draws from `random` follows from the
+run's seed and its own name: a failure prints the seed, and `--seed N` draws the same again.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import resource
+import zlib
 from collections import defaultdict
 from pathlib import Path
 
@@ -41,6 +44,14 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that tests start
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def random_streams(request):
+    """Let what a test draws depend on no test before it: `random` by the run, torch never."""
+    name = request.node.nodeid
+    random.seed(f"{request.config.option.seed} {name}")
+    torch.manual_seed(zlib.crc32(name.encode()))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -78,8 +89,10 @@ class Spending:
         self.collecting += getattr(node, "workeroutput", {}).get("collecting", 0.0)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self):
+    def pytest_runtest_makereport(self, item):
         report = yield
+        if report.failed:
+            report.sections.append(("random numbers", f"--seed {item.config.option.seed}"))
         now = cpu_seconds()
         report.cpu_seconds, self.before = now - self.before, now  # travels with the report
         return report
@@ -109,6 +122,10 @@ def pytest_addoption(parser):
         "--slowest", type=int, default=0, metavar="N", help="name the N tests that use most CPU"
     )
 
+    parser.addoption("--seed", type=int, metavar="N", help="of the tests' random numbers")
+
 
 def pytest_configure(config):
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(10**9)
     config.pluginmanager.register(Spending(), "spending")
