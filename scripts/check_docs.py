@@ -376,7 +376,7 @@ def inline_problems(text: str) -> Iterator[str]:
         attribute = text.startswith("model.") and last in _attributes()
         if not attribute and not text.endswith(_FILES):
             yield from filter(None, [key_problem(text)])
-    elif re.fullmatch(r"(?!.*my_lab)[a-z_]+/?[\w/]*\.py|[a-z_]+/[\w/]*\w/", text):
+    elif re.fullmatch(r"(?!.*(?:my_lab|[A-Z]{3}))[a-z_]+/?[\w/]*\.py|[a-z_]+/[\w/]*\w/", text):
         if not any(f"/{name}".endswith(f"/{text}") for name in tree()):
             yield f"no file {text}; {close(text, tree())}"
     elif (re.fullmatch(r"(\w+\.)*([A-Z][a-z]+){2,}\w*", word) or word != text) and (

@@ -24,7 +24,7 @@ _MARK = 64  # bytes before the place reached by which a file is known again
 
 
 class EventLog:
-    """Appends events to a file, one JSON line each, handed to the system at once.
+    """Appends events to a file, one JSON line each, passed to the system at once.
 
     A line that a crash tore is closed off when the log is opened again, so that it costs one record
     and not two.

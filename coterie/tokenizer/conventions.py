@@ -22,7 +22,7 @@ class Conventions:
         close: the token that is put after every text, if its makers' tokenizer does so.
         eos: the one of `ends` that its makers call so, where that is not the first.
         rows: how many tokens the model knows, where the tokenizer has more.
-        config: entries of a tokenizer_config.json that are handed on as they are.
+        config: entries of a tokenizer_config.json that are passed on unchanged.
     """
 
     ends: tuple[str, ...] = (END_OF_TEXT,)

@@ -1,4 +1,4 @@
-"""Text from tokens that arrive one at a time: only whole characters are handed out."""
+"""Text from tokens that arrive one at a time: only whole characters are returned."""
 
 from __future__ import annotations
 

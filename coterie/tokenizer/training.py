@@ -1,6 +1,6 @@
 """Trains byte-level BPE on texts of any length, in bounded memory, and hears Ctrl-C meanwhile.
 
-The library needs a hundred times the memory of each text it is handed, so it is handed small ones,
+The library needs a hundred times the memory of each text it is given, so it gets small ones,
 cut where words end. Its time grows with the square of a word's length, so a run of more than
 `LONGEST_RUN` characters of one class (letters, digits, signs, blanks) is trained on in parts of
 that length, and no more than `MOST_IN_RUNS` characters of such runs are used. A text of shorter
@@ -23,7 +23,7 @@ from coterie.tokenizer.special import SpecialSplitter
 
 LONGEST_RUN = 1000
 MOST_IN_RUNS = 1 << 21
-_STRETCH = 1 << 16  # characters handed to the library at once
+_STRETCH = 1 << 16  # characters passed to the library at once
 _LISTENING = 0.1  # seconds between two looks for an interruption
 
 _CLASSES = (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s")
