@@ -1,5 +1,7 @@
 """Logits with a cache equal those without, for every attention, however the text is cut."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -10,7 +12,6 @@ from coterie.model import Attention, DecoderSettings, Embedding, Position
 from coterie.model.context import ForwardContext
 
 W = 5
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 ATTENTIONS = {
     "multi-head": {"kind": "grouped", "heads": 4},
     "grouped": {"kind": "grouped", "heads": 4, "kv_heads": 2, "query_key_norm": True},
@@ -74,31 +75,44 @@ def prefill_then_one(length: int) -> list[int]:
     return [max(length - 3, 1), *[1] * min(3, length - 1)]
 
 
+CUTS = {"one": lambda n: cut(n, 1), "three": lambda n: cut(n, 3), "prefill": prefill_then_one}
+CACHES = {"full": FullCacheSettings(room=2), "window": WindowCacheSettings()}
+EVERY = tuple(itertools.product((W - 1, W, W + 1, 3 * W), CUTS, CACHES))
+PAIRS = (
+    (W + 1, "one", "full"), (W + 1, "three", "full"), (W + 1, "prefill", "window"),
+    (3 * W, "one", "window"), (3 * W, "three", "window"), (3 * W, "prefill", "full"),
+)  # fmt: skip
+exhaustive_too = pytest.mark.parametrize(
+    "ways", [PAIRS, pytest.param(EVERY, marks=pytest.mark.exhaustive)], ids=["pairs", "every"]
+)
+
+
 @torch.inference_mode()
-def compare(decoder, dtype=torch.float64, lengths=(3 * W + 1,)):
-    generator = torch.Generator().manual_seed(2)
-    for length in lengths:
+def compare(decoder, ways, tolerance=1e-10):
+    for length, group in itertools.groupby(ways, key=lambda way: way[0]):
+        generator = torch.Generator().manual_seed(2)
         tokens = torch.randint(0, 11, (3, length), generator=generator)
         expected = decoder(tokens).logits
-        for pieces in (cut(length, 1), cut(length, 3), prefill_then_one(length)):
-            for settings in (FullCacheSettings(room=2), WindowCacheSettings()):
-                cache = settings.build(cache_specs(decoder))
-                got = torch.cat(
-                    [
-                        decoder(piece, context=ForwardContext(cache=cache)).logits
-                        for piece in tokens.split(pieces, 1)
-                    ],
-                    1,
-                )
-                torch.testing.assert_close(got, expected, atol=TOLERANCE[dtype], rtol=0)
-                assert cache.length == length
+        for _, pieces, settings in group:
+            cache = CACHES[settings].build(cache_specs(decoder))
+            parts = [
+                decoder(piece, context=ForwardContext(cache=cache)).logits
+                for piece in tokens.split(CUTS[pieces](length), 1)
+            ]
+            torch.testing.assert_close(torch.cat(parts, 1), expected, atol=tolerance, rtol=0)
+            assert cache.length == length
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@exhaustive_too
 @pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
-def test_every_attention_at_every_length_around_the_window(attention, dtype):
-    lengths = (W - 1, W, W + 1, 3 * W) if dtype == torch.float64 else (3 * W,)
-    compare(build(dtype, attention=attention), dtype, lengths)
+def test_every_attention_at_every_length_around_the_window(attention, ways):
+    compare(build(attention=attention), ways)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS.values(), ids=ATTENTIONS)
+def test_every_attention_in_float32(attention):
+    ways = [(3 * W, "three", "full"), (3 * W, "prefill", "window")]
+    compare(build(torch.float32, attention=attention), ways, tolerance=1e-4)
 
 
 MLA = {"kind": "mla", "heads": 4, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}
@@ -125,9 +139,10 @@ def test_positions_are_known_behind_a_gap_between_sinks_and_window(attention, pa
     torch.testing.assert_close(torch.cat(pieces, 1), decoder(tokens).logits, atol=1e-10, rtol=0)
 
 
+@exhaustive_too
 @pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
-def test_every_position_embedding_and_pattern(changes):
-    compare(build(**changes))
+def test_every_position_embedding_and_pattern(changes, ways):
+    compare(build(**changes), ways)
 
 
 def test_every_member_of_the_unions_is_here():
