@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, complete, hashed, never pickled.
+"""Checkpoints: atomic, complete, hashed, never pickled.
 
 `write` makes one, `retain` keeps the directory small, `check` says what is wrong with one, `read`
 finds the newest sound one, `model` turns any target into a trained model.

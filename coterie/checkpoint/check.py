@@ -1,4 +1,4 @@
-"""Whether a checkpoint is as it was written, and means what it says.
+"""Whether a checkpoint is undamaged and consistent.
 
 First its bytes: the manifest's own checksum, then every file's size and SHA-256. Then its sense,
 which a manifest signed anew cannot feign: the step in three places, states that generators accept,
@@ -89,7 +89,7 @@ def read_tokenizer(path: Path) -> Tokenizer | None:
 
 
 def _check_bytes(path: Path, manifest: Manifest) -> None:
-    """Hold every file against its size and checksum."""
+    """Check the size and checksum of every file."""
     for name, expected in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -102,7 +102,7 @@ def _check_bytes(path: Path, manifest: Manifest) -> None:
 
 
 def _check_sense(path: Path, manifest: Manifest, finite: bool) -> None:
-    """Hold what the files say against each other."""
+    """Check that the files agree with each other."""
     step = manifest.step
     named = named_step(path)
     if named is not None and named != step:
@@ -126,7 +126,7 @@ def _check_sense(path: Path, manifest: Manifest, finite: bool) -> None:
 
 
 def _check_layers(values: Mapping[str, Any], tensors: int) -> None:
-    """Refuse a number of layers that only building them would refute, in hours."""
+    """Refuse a number of layers that is wrong, before hours are spent on building them."""
     model = values.get("model")
     layers = model.get("layers") if isinstance(model, Mapping) else None
     if isinstance(layers, int) and layers > tensors:
@@ -140,7 +140,7 @@ def _check_count(manifest: Manifest, name: str, found: int) -> None:
 
 
 def _check_tokenizer(path: Path, manifest: Manifest, settings: DecoderSettings) -> None:
-    """Hold the tokenizer against the manifest and the model's vocabulary."""
+    """Check the tokenizer against the manifest and the model's vocabulary."""
     if TOKENIZER not in manifest.files:
         if manifest.step > 0:
             raise CheckpointError(f"{TOKENIZER} is missing, but no model trains without one")

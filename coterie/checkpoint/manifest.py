@@ -71,7 +71,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a checkpoint and hold it to its own checksum.
+    """Read the manifest of a checkpoint and verify its own checksum.
 
     Raises:
         CheckpointError: it is missing, damaged or of a newer version.

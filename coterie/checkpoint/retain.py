@@ -24,7 +24,7 @@ _sound: dict[Path, _Signature] = {}
 
 
 def remember(path: Path) -> None:
-    """Take note that a checkpoint is sound as it is now."""
+    """Remember that a checkpoint is sound in its present state."""
     if signature := _signature(path):
         _sound[path.resolve()] = signature
 

@@ -1,4 +1,4 @@
-"""What of a training is neither a tensor nor a setting, held to types, ranges and sense."""
+"""The state of a training run besides tensors and settings, validated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors in files: written, read back in words where that fails, and held against a model.
+"""Tensors in files: written, read with readable errors, and checked against a model.
 
 What a model's tensors must be is asked of the model itself, built without memory on torch's meta
 device from the checkpoint's own settings.
@@ -146,7 +146,7 @@ def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 
 
 def hollow_model(settings: DecoderSettings) -> Decoder:
-    """Return the model of some settings without memory.
+    """Return the model of some settings on the meta device, without memory.
 
     Raises:
         CheckpointError: no machine could address it.
@@ -161,7 +161,7 @@ def hollow_model(settings: DecoderSettings) -> Decoder:
 
 
 def check_model(path: Path, hollow: Decoder, *, trained: bool, finite: bool) -> int:
-    """Hold a file of weights against the model that it belongs to; return how many there are.
+    """Check a file of weights against its model; return how many tensors it holds.
 
     Args:
         path: the file.
@@ -195,7 +195,7 @@ def check_model(path: Path, hollow: Decoder, *, trained: bool, finite: bool) -> 
 
 
 def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> int:
-    """Hold a file of moments against the parameters they belong to; return how many there are.
+    """Check a file of moments against their parameters; return how many tensors it holds.
 
     Args:
         path: the file.
@@ -219,7 +219,7 @@ def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> i
 def _check_moment(
     path: Path, name: str, tensor: Tensor, parameters: Mapping[str, Tensor], step: int
 ) -> None:
-    """Hold one tensor `optimizer.parameter.part` against its parameter."""
+    """Check one tensor `optimizer.parameter.part` against its parameter."""
     named, _, part = name.partition(".")[2].rpartition(".")
     where = f"{path.name}: {printable(name, keep='')}"
     if named not in parameters:

@@ -1,4 +1,4 @@
-"""What the disk refuses, in words for the person who named the place."""
+"""Errors of the disk as messages for whoever named the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: checksums and atomic writes.
+"""Checksums and atomic writes: a file is whole or not there.
 
 Everything a reader might take for a finished result (store, checkpoint, manifest) is written under
 another name, flushed to the disk, then renamed: an interruption leaves the old state or none. What

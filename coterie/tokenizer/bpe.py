@@ -53,7 +53,6 @@ class BPE(Settings):
         return self.model_dump(mode="json")
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
         if not isinstance(tokenizer, SubwordTokenizer):
             return f"{tokenizer!r} is not of the kind “{self.kind}”"
         if tokenizer.vocab_size > self.vocab_size:

@@ -55,7 +55,6 @@ class Characters(Settings):
         return self.model_dump(mode="json")
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
         if not isinstance(tokenizer, CharacterTokenizer):
             return f"{tokenizer!r} is not of the kind “{self.kind}”"
         missing = [text for text in self.special_tokens if text not in tokenizer.special_tokens]
@@ -108,12 +107,10 @@ class CharacterTokenizer(Tokenizer):
         return last_place_outside(text, near, self.special_tokens)
 
     def extended(self, special_tokens: Iterable[str]) -> CharacterTokenizer:
-        """See `Tokenizer.extended`."""
         fresh = self.new_special_tokens(special_tokens)
         return CharacterTokenizer(self.alphabet, [*self.special_tokens, *fresh]) if fresh else self
 
     def to_json(self) -> dict[str, Any]:
-        """See `Tokenizer.to_json`."""
         return {
             "kind": self.kind,
             "alphabet": self.alphabet,
@@ -122,5 +119,4 @@ class CharacterTokenizer(Tokenizer):
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> CharacterTokenizer:
-        """Return the tokenizer that `to_json` described."""
         return cls(description["alphabet"], description["special_tokens"])

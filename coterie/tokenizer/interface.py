@@ -67,7 +67,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
-        """Return the UTF-8 bytes that a token stands for; they may be part of a character.
+        """Return the UTF-8 bytes of a token; they may be part of a character.
 
         Raises:
             TokenizerError: the number lies outside the vocabulary.
@@ -155,7 +155,7 @@ class Tokenizer(ABC):
             )
 
     def new_special_tokens(self, special_tokens: Iterable[str]) -> list[str]:
-        """Return those special tokens that are not known yet, after checking all of them."""
+        """Return the special tokens that are new, after checking all of them."""
         fresh = [token for token in special_tokens if token not in self.special_tokens]
         check_special_tokens([*self.special_tokens, *fresh])
         return fresh
@@ -177,7 +177,7 @@ def fingerprint_of(description: dict[str, Any]) -> str:
 
 
 def refuse_surrogates(text: str, error: UnicodeEncodeError | None = None) -> None:
-    """Raise a `TokenizerError` that names the lone surrogate which UTF-8 cannot say."""
+    """Raise a `TokenizerError` that names the lone surrogate which UTF-8 cannot encode."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as found:

@@ -37,11 +37,9 @@ class Tiktoken(Settings):
         return TiktokenTokenizer(self.encoding, self.special_tokens)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the tokenizer that these settings build."""
         return self.model_dump(mode="json")
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
         wanted = self.build()
         same = wanted.fingerprint == tokenizer.fingerprint
         return None if same else f"{tokenizer!r} is not {wanted!r}"
@@ -73,7 +71,6 @@ class TiktokenTokenizer(Tokenizer):
         )
 
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
-        """See `Tokenizer.encode_array`."""
         allowed = self._rules.special_tokens_set if special else frozenset()
         refuse_surrogates(text)
         with compiled(
@@ -93,7 +90,6 @@ class TiktokenTokenizer(Tokenizer):
             return b""  # cl100k_base and o200k_base leave gaps before their last special token
 
     def extended(self, special_tokens: Iterable[str]) -> TiktokenTokenizer:
-        """See `Tokenizer.extended`."""
         fresh = self.new_special_tokens(special_tokens)
         return TiktokenTokenizer(self.encoding, [*self.extra, *fresh]) if fresh else self
 

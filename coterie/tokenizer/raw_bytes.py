@@ -1,4 +1,4 @@
-"""One token per byte of the UTF-8 text: 256 tokens say everything, no training needed."""
+"""One token per byte of UTF-8: 256 tokens cover every text, no training needed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ class Bytes(Settings):
         return ByteTokenizer(with_end_of_text(self.special_tokens))
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the tokenizer that these settings build."""
         return self.model_dump(mode="json")
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
         wanted = self.build()
         same = wanted.fingerprint == tokenizer.fingerprint
         return None if same else f"{tokenizer!r} is not {wanted!r}"
@@ -51,7 +49,6 @@ class ByteTokenizer(Tokenizer):
         self._splitter = SpecialSplitter(self.special_tokens)
 
     def encode_array(self, text: str, *, special: bool = True) -> np.ndarray:
-        """See `Tokenizer.encode_array`."""
         parts = self._splitter.split(text) if special else [text]
         arrays = [
             np.array([part], dtype=np.uint32) if isinstance(part, int) else _bytes_of(part)
@@ -62,7 +59,6 @@ class ByteTokenizer(Tokenizer):
         return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.uint32)
 
     def token_bytes(self, token: int) -> bytes:
-        """See `Tokenizer.token_bytes`."""
         self.check_token(token)
         return bytes([token]) if token < 256 else self._specials[token - 256]
 
@@ -71,17 +67,14 @@ class ByteTokenizer(Tokenizer):
         return last_place_outside(text, near, self.special_tokens)
 
     def extended(self, special_tokens: Iterable[str]) -> ByteTokenizer:
-        """See `Tokenizer.extended`."""
         fresh = self.new_special_tokens(special_tokens)
         return ByteTokenizer([*self.special_tokens, *fresh]) if fresh else self
 
     def to_json(self) -> dict[str, Any]:
-        """See `Tokenizer.to_json`."""
         return {"kind": self.kind, "special_tokens": list(self.special_tokens)}
 
     @classmethod
     def from_json(cls, description: dict[str, Any]) -> ByteTokenizer:
-        """Return the tokenizer that `to_json` described."""
         return cls(description["special_tokens"])
 
 

@@ -56,11 +56,9 @@ class SmolLM(Settings):
         return _build(self.special_tokens)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the tokenizer that these settings build."""
         return {**self.model_dump(mode="json"), "sha256": SHA256}
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:
-        """Return why these settings cannot have built a tokenizer, or `None` if they can."""
         wanted = self.build()
         same = wanted.fingerprint == tokenizer.fingerprint
         return None if same else f"{tokenizer!r} is not {wanted!r}"
