@@ -18,7 +18,7 @@ from torch import Tensor
 from coterie.evaluate.routing import LoadCounter
 from coterie.evaluate.windows import Window, windows
 from coterie.foundation.errors import DataError
-from coterie.generate.reading import evaluation
+from coterie.generate.session import evaluation
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 

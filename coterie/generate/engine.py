@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.errors import UserError
-from coterie.generate.reading import Reading, latest, position_limit
 from coterie.generate.sampling import Sampler, SamplingSettings
+from coterie.generate.session import DecodeSession, latest, position_limit
 from coterie.generate.stopping import StopScanner
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
@@ -143,10 +143,10 @@ class Engine:
         self, prompt: list[int], sampling: SamplingSettings, samples: int
     ) -> Iterator[tuple[int, Piece]]:
         """Yield (sample, piece) until every sample has ended."""
-        reading = Reading(self.decoder, sampling.cache, self.tokenizer.begin_of_text)
+        session = DecodeSession(self.decoder, sampling.cache, self.tokenizer.begin_of_text)
         texts = [_Text(self.tokenizer, sampling, prompt, index) for index in range(samples)]
-        logits = reading.read(torch.tensor([prompt])).expand(samples, -1)
-        reading.select([0] * samples)
+        logits = session.read(torch.tensor([prompt])).expand(samples, -1)
+        session.select([0] * samples)
         live = list(range(samples))
         while live:
             for row, index in enumerate(live):
@@ -155,9 +155,9 @@ class Engine:
             if len(going) < len(live):
                 live = [live[row] for row in going]
                 if live:
-                    reading.select(going)
+                    session.select(going)
             if live:
-                logits = reading.read(torch.tensor([[texts[index].past[-1]] for index in live]))
+                logits = session.read(torch.tensor([[texts[index].past[-1]] for index in live]))
 
 
 class _Text:
@@ -172,7 +172,8 @@ class _Text:
         self._tokenizer = tokenizer
         # “Unknown” stands for what the vocabulary cannot say: nothing to write.
         banned = () if tokenizer.unknown_token is None else (tokenizer.unknown_token,)
-        self._sampler = Sampler(sampling, sampling.seed + index, banned)
+        constraints = [each.build(tokenizer, prompt) for each in sampling.constraints]
+        self._sampler = Sampler(sampling, sampling.seed + index, banned, constraints)
         # The token that begins a text is none of it: the first word is decoded as such.
         shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
         self._characters = StreamDecoder(tokenizer, after=shown)

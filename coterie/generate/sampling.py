@@ -1,9 +1,9 @@
-"""From one row of logits to one token: a chain of pure functions and a private stream of chance.
+"""From one row of logits to one token: a chain of pure functions and a random stream of its own.
 
-The chain is: penalise what was said lately → divide by the temperature → keep the `top_k` likeliest
-→ keep the smallest set that holds `top_p` of the probability → draw. Each token consumes exactly
-one uniform number of a generator that belongs to this text alone, so the same seed gives the same
-text whatever else is in the batch, and no other source of chance is touched.
+The chain is: mask what constraints forbid → penalise repetitions → divide by the temperature → keep
+the `top_k` likeliest → keep the smallest set that holds `top_p` of the probability → draw. Each
+token consumes exactly one uniform number of a generator that belongs to this text alone, so the
+same seed gives the same text whatever else is in the batch, and no other generator is touched.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from coterie.foundation.errors import CoterieError
+from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.settings import Settings
 from coterie.generate.cache import CacheSettings, FullCacheSettings
+from coterie.generate.constraints import Constraint, ConstraintUnion, follow
 
 
 class SamplingSettings(Settings):
@@ -47,10 +48,13 @@ class SamplingSettings(Settings):
     repetition_window: int = Field(
         default=256, ge=1, description="how many of the latest tokens the penalty looks at"
     )
-    seed: int = Field(default=1337, ge=0, lt=1 << 63, description="start of this text's own chance")
+    seed: int = Field(default=1337, ge=0, lt=1 << 63, description="of the text's own random stream")
     max_tokens: int = Field(default=256, ge=1, description="the most tokens to generate")
     stop: tuple[str, ...] = Field(
         default=(), description="texts that end the generation; never shown"
+    )
+    constraints: tuple[ConstraintUnion, ...] = Field(
+        default=(), description="what the text may go on with, token by token"
     )
     cache: CacheSettings = Field(
         default=FullCacheSettings(), description="what is kept of keys and values between tokens"
@@ -142,15 +146,21 @@ class Sampler:
 
     Args:
         settings: how to choose.
-        seed: start of this text's own chance; the settings' seed if None.
+        seed: of this text's random stream; the settings' seed if None.
         banned: tokens never to choose.
+        constraints: what the text may go on with; they are told of each choice.
     """
 
     def __init__(
-        self, settings: SamplingSettings, seed: int | None = None, banned: Sequence[int] = ()
+        self,
+        settings: SamplingSettings,
+        seed: int | None = None,
+        banned: Sequence[int] = (),
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         self.settings = settings
         self._banned = list(banned)
+        self._constraints = tuple(constraints)
         self._generator = torch.Generator().manual_seed(settings.seed if seed is None else seed)
 
     def choose(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Choice:
@@ -162,6 +172,7 @@ class Sampler:
 
         Raises:
             CoterieError: the model gave logits that are not finite.
+            UserError: the constraints leave no token to choose.
         """
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         total = float(logits.logsumexp(-1))
@@ -172,6 +183,7 @@ class Sampler:
                 "try an earlier checkpoint, or train with a lower learning rate.",
             )
         token = self._pick(logits, past)
+        follow(self._constraints, token)
         return Choice(token, float(logits[token]) - total)
 
     def _pick(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> int:
@@ -179,6 +191,13 @@ class Sampler:
         if self._banned:
             logits = logits.clone()
             logits[self._banned] = -torch.inf
+        for constraint in self._constraints:
+            logits = constraint.mask(logits)
+        if self._constraints and not bool((logits > -torch.inf).any()):
+            raise UserError(
+                "The constraints leave no token that the text could go on with.",
+                hint="Loosen one of sample.constraints, or give another prompt.",
+            )
         recent = past[-chosen.repetition_window :]
         logits = penalise_repeats(logits, recent, chosen.repetition_penalty)
         if chosen.greedy:

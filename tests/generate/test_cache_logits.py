@@ -7,7 +7,7 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import cache_specs
+from coterie.generate.session import cache_specs
 from coterie.model import Attention, DecoderSettings, Embedding, Position
 from coterie.model.context import ForwardContext
 

@@ -10,7 +10,7 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import cache_specs
+from coterie.generate.session import cache_specs
 from coterie.model import Attention, DecoderSettings, Position
 from coterie.model.attention.backends import Backend
 from coterie.model.context import ForwardContext

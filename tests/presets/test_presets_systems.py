@@ -7,7 +7,7 @@ import torch
 
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.layers import load_settings, overrides_layer
-from coterie.generate.reading import cache_specs
+from coterie.generate.session import cache_specs
 from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.model.attention import GroupedAttention, LatentAttention, LatentVectorAttention

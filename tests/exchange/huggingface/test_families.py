@@ -7,7 +7,7 @@ import torch
 
 from coterie.exchange.huggingface import FAMILIES, export_folder, import_folder
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
-from coterie.generate.reading import cache_specs
+from coterie.generate.session import cache_specs
 from coterie.model.context import ForwardContext
 from tests.exchange.huggingface.conftest import make_foreign
 

@@ -10,7 +10,7 @@ import torch
 from coterie.exchange.huggingface import export_folder, import_folder
 from coterie.exchange.imported import ExchangeError
 from coterie.generate.cache import FullCacheSettings
-from coterie.generate.reading import cache_specs
+from coterie.generate.session import cache_specs
 from coterie.model import DecoderSettings
 from coterie.model.context import ForwardContext
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from coterie.generate.cache import FullCacheSettings, NoCacheSettings, WindowCacheSettings
-from coterie.generate.reading import Reading, evaluation, latest, position_limit
+from coterie.generate.session import DecodeSession, evaluation, latest, position_limit
 from coterie.model import DecoderSettings
 from coterie.model.position import PositionPart, Rotation
 
@@ -65,7 +65,7 @@ KEPT = {
 @pytest.mark.parametrize(("attention", "settings"), KEPT.values(), ids=KEPT)
 def test_beyond_stable_positions_nothing_kept_is_used(attention, settings):
     decoder, tokens = build(attention, stable=10, layers=1), tokens_of(20)
-    cached, anew = Reading(decoder, settings), Reading(decoder, NoCacheSettings())
+    cached, anew = DecodeSession(decoder, settings), DecodeSession(decoder, NoCacheSettings())
     before = 0
     for start, size in [(0, 3), *((at, 1) for at in range(3, 20))]:
         piece = tokens[:, start : start + size]
@@ -83,20 +83,23 @@ def test_beyond_stable_positions_nothing_kept_is_used(attention, settings):
 
 def test_a_stretch_that_fits_again_is_cached_again():
     decoder, tokens = build(stable=9, layers=1), tokens_of(30)
-    reading, held = Reading(decoder, FullCacheSettings()), []
+    session, held = DecodeSession(decoder, FullCacheSettings()), []
     for at in range(30):
-        reading.read(tokens[:, at : at + 1])
-        held.append(reading.cache_nbytes > 0)
+        session.read(tokens[:, at : at + 1])
+        held.append(session.cache_nbytes > 0)
     # Of 16 positions 9 are stable; a new stretch begins with 8 of them.
     assert held == [True] * 9 + [False] * 7 + [True] * 2 + [False] * 7 + [True] * 2 + [False] * 3
 
 
 def test_rows_can_be_selected_while_nothing_is_kept():
     decoder, tokens = build(stable=4), tokens_of(9)
-    cached, anew = Reading(decoder, FullCacheSettings()), Reading(decoder, NoCacheSettings())
-    for reading in (cached, anew):
-        reading.read(tokens[:, :8])
-        reading.select([1, 1, 0])
+    cached, anew = (
+        DecodeSession(decoder, FullCacheSettings()),
+        DecodeSession(decoder, NoCacheSettings()),
+    )
+    for session in (cached, anew):
+        session.read(tokens[:, :8])
+        session.select([1, 1, 0])
     last = tokens[[1, 1, 0], 8:]
     torch.testing.assert_close(cached.read(last), anew.read(last), rtol=0, atol=1e-12)
 
@@ -124,9 +127,9 @@ def test_memory_of_a_latent_cache_is_that_of_its_formula():
     sizes = {"full": {"kind": "grouped", "heads": 2}, "latent": LATENT, "mla": MLA}
     held = {}
     for name, attention in sizes.items():
-        reading = Reading(build(attention, context=256), FullCacheSettings(room=256))
-        reading.read(tokens_of(256))
-        held[name] = reading.cache_nbytes // (2 * 2 * 8)  # values of one layer and row
+        session = DecodeSession(build(attention, context=256), FullCacheSettings(room=256))
+        session.read(tokens_of(256))
+        held[name] = session.cache_nbytes // (2 * 2 * 8)  # values of one layer and row
     # Two tensors of 16 channels; half as many summaries as tokens; a latent of 6 and a key of 4.
     assert held == {"full": 2 * 16 * 256, "latent": 2 * 16 * 128, "mla": (6 + 4) * 256}
 

@@ -64,7 +64,7 @@ def latest(tokens: list[int], count: int, begin: int | None = None) -> list[int]
     return tokens[-count:]
 
 
-class Reading:
+class DecodeSession:
     """A batch of texts of equal length on their way through a decoder.
 
     Args:
