@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # editors take it for true; importing `typing` would cost more than the rest
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from coterie.api.data import prepare
     from coterie.api.model import Model, load
     from coterie.api.runs import Run, runs
