@@ -269,8 +269,12 @@ def load(target: str | Path = "latest", *, step: int | None = None, device: str 
         CheckpointError: there is no sound checkpoint.
         UserError: the target is a model of another format, or the device cannot be used.
     """
-    _refuse_foreign(Path(target))
-    return Model(load_model(target, step=step, on_damaged=tell_damaged), device)
+    try:
+        loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    except UserError:  # a run comes before a folder of the same name
+        _refuse_foreign(Path(target))
+        raise
+    return Model(loaded, device)
 
 
 def tell_damaged(path: Path, problem: str) -> None:
