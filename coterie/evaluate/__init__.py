@@ -1,4 +1,4 @@
-"""How good a model is: what it foretells of any text, and whether its experts share the work."""
+"""How good a model is: how well it predicts any text, and whether its experts share the work."""
 
 from coterie.evaluate.perplexity import (
     Perplexity,

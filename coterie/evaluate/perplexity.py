@@ -1,4 +1,4 @@
-"""How well a model foretells any text: the log-probability of every token, and their means.
+"""How well a model predicts any text: the log-probability of every token, and their means.
 
 Perplexities of models with different tokenizers cannot be compared, since their tokens differ.
 Nats per character and bits per byte can: they spread the same total over the same text.

@@ -54,11 +54,11 @@ class TrainResult:
     """How a run ended.
 
     Attributes:
-        steps: optimizer steps done, earlier sittings included.
+        steps: optimizer steps done, earlier sessions included.
         loss: training loss of the last step, nats per token; None if no step was taken.
         validation_loss: mean nats per token over the validation split after the last step; None if
             no text is held out.
-        seconds: time spent in training steps alone, earlier sittings included.
+        seconds: time spent in training steps alone, earlier sessions included.
         checkpoint: the newest checkpoint.
     """
 
@@ -316,7 +316,7 @@ class _Training:
         )
 
     def _characters(self, tokens: int) -> int | None:
-        """Return how many characters so many validation tokens stand for."""
+        """Return how many characters a number of validation tokens stand for."""
         length = self._session.store.characters_per_token("valid")
         return None if length is None else round(length * tokens)
 

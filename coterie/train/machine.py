@@ -64,7 +64,7 @@ def peak_flops(precision: Precision, *, measure: bool = True) -> float | None:
 
     Args:
         precision: the device and the type to multiply in.
-        measure: whether to measure now; otherwise the best so far is the answer, None if there is
+        measure: whether to measure now; otherwise the best so far is returned, None if there is
             none.
     """
     path = cache_root() / "machine" / f"{_fingerprint(precision)}.json"

@@ -12,7 +12,7 @@ class Progress:
     Attributes:
         step: optimizer steps done; the data position too, for batches are a function of it.
         tokens: tokens read.
-        train_seconds: time spent in steps alone, over all sittings.
+        train_seconds: time spent in steps alone, over all sessions.
         loss: of the latest step; None in a checkpoint where it was not finite.
         validation_loss: of an evaluation at this very step.
     """

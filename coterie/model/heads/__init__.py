@@ -1,4 +1,4 @@
-"""What a decoder may answer besides logits, each an optional part of its settings.
+"""What a decoder may return besides logits, each an optional part of its settings.
 
 `mtp` predicts further tokens while training, `value` gives each position a number, `pooled` gives
 each text a vector. The head of the language model itself is `coterie.model.head`.

@@ -1,6 +1,6 @@
 """Optimizers: a closed union of settings, each of which builds what moves the parameters.
 
-An optimizer answers `step(step, multiplier)`, `state()` and `load_state(tensors)`, and says its
+An optimizer has `step(step, multiplier)`, `state()` and `load_state(tensors)`, and its
 peak `learning_rate`. It never clips and never reads a schedule: the step does both.
 """
 

@@ -1,6 +1,6 @@
 """Trackers: observers that send a run's numbers to other tools. A closed union; each is one file.
 
-A tracker's settings answer `build(run)` with an observer, which is called with every event.
+A tracker's settings have `build(run)`, which returns an observer, which is called with every event.
 """
 
 from typing import Annotated
