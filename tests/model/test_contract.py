@@ -249,7 +249,7 @@ def covering_case(number: int) -> dict[str, Any]:
 def test_compiled_equals_plain(third, make_settings):
     lines = [
         json.dumps([str(number), make_settings(**covering_case(number)).model_dump(mode="json")])
-        for number in range(third, len(members(MLP)), 3)
+        for number in range(third, len(members(Kernel)), 3)
     ]
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("compiled.py")],

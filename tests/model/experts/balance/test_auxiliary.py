@@ -1,4 +1,4 @@
-"""Balance by scope: micro-batch, text, whole step; beside a bias; never in evaluation."""
+"""The load balancing loss by scope: micro-batch, sequence, whole step; never in evaluation."""
 
 from __future__ import annotations
 

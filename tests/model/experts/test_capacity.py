@@ -1,4 +1,4 @@
-"""Capacity: exact drops, no look into the future, no room for padding, nothing outside training."""
+"""Capacity: exact drops, causal, no room for padding, nothing outside training."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""Dispatch and combine have the right derivatives, in half precision too."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from coterie.model.experts.dispatch import LocalDispatcher, _Combine, sort_pairs
+
+
+def test_dispatch_and_combine_have_the_right_derivatives():
+    indices = torch.tensor([[0, 2], [3, 1], [3, 3], [2, 0]])
+    dispatcher = LocalDispatcher(3)
+
+    def there_and_back(x, gates):
+        rows, counts, route = dispatcher.dispatch(x, indices, partial=True)
+        assert counts.tolist() == [2, 1, 2]
+        return dispatcher.combine(rows.tanh(), gates, route)
+
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    gates = torch.rand(4, 2, dtype=torch.float64).masked_fill(indices == 3, 0).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: there_and_back(x, gates), (x,))
+    (found,) = torch.autograd.grad(there_and_back(x, gates).sum(), gates)
+    expected = x.tanh().sum(-1, keepdim=True).expand(4, 2).masked_fill(indices == 3, 0)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_of_another_type_are_taken(dtype):
+    # In half precision under autocast on CUDA, sums and what follows them are float32.
+    generator = torch.Generator().manual_seed(1)
+    indices = torch.tensor([[0, 2], [1, 0], [2, 1]])
+    permutation, _ = sort_pairs(indices, 3, partial=False)
+    rows = torch.randn(6, 4, generator=generator).to(dtype)
+    gates = torch.rand(3, 2, generator=generator).to(dtype)
+    out = LocalDispatcher(3).combine(rows.requires_grad_(), gates, permutation)
+    assert out.dtype == dtype
+    gradient = torch.randn(3, 4, generator=generator)
+    saved = SimpleNamespace(saved_tensors=(rows.detach(), gates, *permutation))
+    grad_rows, grad_gates, *_ = _Combine.backward(saved, gradient)
+    expected = torch.autograd.grad(out, rows, gradient.to(dtype))[0]
+    assert torch.equal(grad_rows, expected)
+    assert grad_gates.dtype == dtype
