@@ -118,7 +118,7 @@ def health_of(session: Session) -> tuple[tuple[RoutingHealth, ...], float]:
     """Return the routing's health over the validation text, and the loss in nats per token."""
     counter, loss, count = LoadCounter(), 0.0, 0
     for _, targets, output in read(session):
-        counter.add(output.routing)
+        counter.add(output.router_stats)
         loss += float(F.cross_entropy(output.logits.flatten(0, 1), targets.flatten(),
                                       ignore_index=IGNORE, reduction="sum"))  # fmt: skip
         count += int((targets != IGNORE).sum())
@@ -163,7 +163,7 @@ def dynamic(arguments: argparse.Namespace, folder: Path) -> None:
     for tokens, targets, output in read(session):
         valid = (targets != IGNORE).flatten()
         experts = session.settings.model.feedforward.num_experts  # type: ignore[union-attr]
-        counts = torch.stack([(r.indices < experts).sum(-1) for r in output.routing])
+        counts = torch.stack([(r.indices < experts).sum(-1) for r in output.router_stats])
         used.append(counts.double().mean(0)[valid])
         loss = F.cross_entropy(output.logits.flatten(0, 1), targets.flatten(), reduction="none",
                                ignore_index=IGNORE)  # fmt: skip

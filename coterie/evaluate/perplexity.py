@@ -153,7 +153,7 @@ def token_logprobs(
             chosen = output.logits.gather(-1, targets.to(device)[..., None])[..., 0]
             scores = (chosen - output.logits.logsumexp(-1)).cpu()
         if loads is not None:
-            loads.add(output.routing)
+            loads.add(output.router_stats)
         for window, row in zip(batch, scores, strict=True):
             found.append(row[window.scored - window.start - 1 :])
     return torch.cat(found)

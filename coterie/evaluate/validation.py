@@ -62,7 +62,7 @@ def validate(
             output = decoder(on_device.tokens, on_device.targets, ForwardContext.of(on_device))
             assert output.losses is not None
             nats = nats + output.losses.sum().to(summing, torch.float64)
-        loads.add(output.routing)
+        loads.add(output.router_stats)
         count += int(batch.valid.sum())  # of the batch as it came: no waiting for the device
         progress(count)
     if count == 0:

@@ -101,8 +101,8 @@ class Block(nn.Module):
             return self.depth(self.dropout(self.attention(normal, context)))
 
         def feed(normal: Tensor) -> tuple[Tensor, RouterStats | None]:
-            update, account = self.feedforward(normal, context)
-            return self.depth(self.dropout(update)), account
+            update, stats = self.feedforward(normal, context)
+            return self.depth(self.dropout(update)), stats
 
         branches = Branches(self.attention_norm, attend, self.feedforward_norm, feed)
         return self.block_layout(x, branches)

@@ -220,6 +220,7 @@ class Decoder(nn.Module):
         context: ForwardContext = EMPTY,
         *,
         last: int | None = None,
+        hidden_states: bool = False,
     ) -> Output:
         """Predict the token after each position.
 
@@ -229,6 +230,7 @@ class Decoder(nn.Module):
                 and no logits.
             context: what else is known of the tokens.
             last: return the logits of the last N positions only.
+            hidden_states: return the final hidden states as well.
 
         Raises:
             UserError: the text is longer than the positions the model knows.
@@ -246,13 +248,14 @@ class Decoder(nn.Module):
         if targets is None and last is not None:
             final = latest(final, last, context.lengths)
         values = None if self.value is None else self.value(final)
+        states = final if hidden_states else None
         if targets is None:
-            return Output(self._logits(final), None, routing, (), values, pooled)
+            return Output(self._logits(final), None, routing, (), values, pooled, states)
         losses = self._losses(final, targets)
         mtp, further = (), ()
         if self.training and len(self.mtp):
             mtp, further = self._mtp_losses(embedded, hidden, targets, context)
-        return Output(None, losses, routing + further, mtp, values, pooled)
+        return Output(None, losses, routing + further, mtp, values, pooled, states)
 
     def predict_mtp(
         self, tokens: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None = None
@@ -291,16 +294,16 @@ class Decoder(nn.Module):
         """Send the stream through all blocks; return it and the routers' statistics."""
         cache = context.cache
         again = self.activation_checkpointing and cache is None
-        accounts = []
+        stats = []
         for layer, block in enumerate(self.blocks):
             if cache is not None:
                 context = context.but(kv_cache=cache.layers[layer])
-            hidden, account = _through(block, again, hidden, context=context)
-            if account is not None:
-                accounts.append(replace(account, layer=layer))
+            hidden, of_layer = _through(block, again, hidden, context=context)
+            if of_layer is not None:
+                stats.append(replace(of_layer, layer=layer))
             for observer in context.observers:
                 observer.layer_done(layer, hidden)
-        return hidden, tuple(accounts)
+        return hidden, tuple(stats)
 
     def _chain(
         self,
@@ -309,37 +312,37 @@ class Decoder(nn.Module):
         context: ForwardContext,
         valids: Sequence[Tensor | None],
     ) -> Iterator[tuple[Tensor, RouterStats | None]]:
-        """Yield the final states and the account of each depth of multi-token prediction.
+        """Yield the final states and the router statistics of each depth of multi-token prediction.
 
         Args:
             embedded: the tokens as the first block reads them.
             hidden: what the last block made of them.
             context: of all tokens.
-            valids: for each depth to go to, which of its positions count in the account.
+            valids: for each depth to go to, which of its positions count in the router statistics.
         """
         for depth, (module, valid) in enumerate(zip(self.mtp, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
             own, _ = placed(_shortened(context, depth, valid), later, self.position)
-            hidden, account = _through(
+            hidden, of_layer = _through(
                 module, self.activation_checkpointing, hidden, later, context=own
             )
             assert isinstance(module, MTPModule)
-            yield module.norm(hidden), account
+            yield module.norm(hidden), of_layer
 
     def _mtp_losses(
         self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext
     ) -> tuple[tuple[Tensor, ...], tuple[RouterStats, ...]]:
-        """Return the losses of each depth that the text is long enough for, and the accounts."""
+        """Return the losses of each depth that the text is long enough for, and its routers'."""
         depths = range(1, min(len(self.mtp), targets.shape[1] - 1) + 1)
         goals = [mtp_targets(targets, depth, context.documents) for depth in depths]
         chain = self._chain(embedded, hidden, context, [goal != IGNORE for goal in goals])
-        losses, accounts = [], []
-        for goal, (final, account) in zip(goals, chain, strict=True):
+        losses, stats = [], []
+        for goal, (final, of_layer) in zip(goals, chain, strict=True):
             layer = self.settings.layers + len(losses)
             losses.append(self._losses(final, goal))
-            if account is not None:
-                accounts.append(replace(account, layer=layer))
-        return tuple(losses), tuple(accounts)
+            if of_layer is not None:
+                stats.append(replace(of_layer, layer=layer))
+        return tuple(losses), tuple(stats)
 
     def _logits(self, final: Tensor) -> Tensor:
         final, weight = self.head.operands(final, self.embedding)

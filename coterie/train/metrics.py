@@ -55,7 +55,7 @@ class StepMetrics:
             self._report(term.name, part.detach())
             if part.requires_grad:
                 loss = loss + part
-        for layer in found.routing:
+        for layer in found.router_stats:
             before = self.loads.get(layer.layer)
             self.loads[layer.layer] = layer.load if before is None else before + layer.load
             self.dropped[layer.layer] = self.dropped.get(layer.layer, 0) + layer.dropped

@@ -77,7 +77,7 @@ def forward(
 
 def loss_of(output: Any) -> Tensor:
     """Return the cross-entropy summed over all positions, and the routers' own terms."""
-    loss = output.loss_sum if hasattr(output, "loss_sum") else output.losses.sum()
+    loss = output.losses.sum()
     for each in routing_of(output):
         for term in ("auxiliary", "z"):
             loss = loss + (getattr(each, term, None) or 0.0)
@@ -86,7 +86,7 @@ def loss_of(output: Any) -> Tensor:
 
 def routing_of(output: Any) -> Any:
     """Return what the routed layers tell of themselves."""
-    return output.router_stats if hasattr(output, "router_stats") else output.routing
+    return output.router_stats
 
 
 def set_checkpointing(decoder: Decoder) -> None:

@@ -24,7 +24,7 @@ def run(settings: DecoderSettings, *, compiled: bool) -> list[torch.Tensor]:
     torch.manual_seed(0)
     output = forward(tokens, tokens.roll(-1, 1))
     total = output.losses.sum() + sum(part.sum() for part in output.mtp)
-    for layer in output.routing:
+    for layer in output.router_stats:
         total = total + layer.auxiliary + layer.z + layer.entropy_term
     for further in (output.values, output.embedding):
         total = total + (0 if further is None else further.sum())

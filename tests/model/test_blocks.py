@@ -28,7 +28,7 @@ def test_rows_left_out_are_routed_and_counted_all_the_same(make_decoder, draw_to
     for seed in range(4):
         torch.manual_seed(seed)
         output = decoder(tokens, targets)
-        for account in output.routing:
+        for account in output.router_stats:
             assert int(account.load.sum()) == 2 * 54
             assert float(account.auxiliary.detach()) > 0
 
@@ -75,10 +75,12 @@ def test_recomputing_repeats_every_draw(changes, make_decoder, draw_tokens):
         decoder.activation_checkpointing = recompute
         torch.manual_seed(3)
         output = decoder(tokens, tokens.roll(-1, 1))
-        terms = [each.auxiliary for each in output.routing] + [each.sum() for each in output.mtp]
+        terms = [each.auxiliary for each in output.router_stats] + [
+            each.sum() for each in output.mtp
+        ]
         loss = output.losses.sum() + sum(terms)
         loss.backward()
-        results.append((loss, [each.load for each in output.routing],
+        results.append((loss, [each.load for each in output.router_stats],
                         [p.grad for p in decoder.parameters()]))  # fmt: skip
     (loss, loads, gradients), (other_loss, other_loads, other_gradients) = results
     assert torch.equal(loss, other_loss)

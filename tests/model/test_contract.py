@@ -32,6 +32,7 @@ from coterie.model import (
     Position,
     count,
     parameter_roles,
+    routed_layers,
     update_balance,
 )
 from coterie.model.context import ForwardContext
@@ -82,7 +83,7 @@ every_variant = pytest.mark.parametrize("changes", VARIANTS)
 
 def everything(output):
     """Return a number that all parts of the output add to."""
-    terms = [each.auxiliary + each.z + each.entropy_term for each in output.routing]
+    terms = [each.auxiliary + each.z + each.entropy_term for each in output.router_stats]
     terms += [each.sum() for each in output.mtp]
     terms += [each.square().sum() for each in (output.values, output.embedding) if each is not None]
     return output.losses.sum() + sum(terms)
@@ -139,7 +140,11 @@ def test_gradients_reach_every_parameter(changes, make_decoder, draw_tokens):
     torch.manual_seed(0)
     output = decoder(tokens, tokens.roll(-1, 1))
     everything(output).backward()
-    loads = torch.cat([each.load for each in output.routing]) if output.routing else torch.ones(1)
+    loads = (
+        torch.cat([each.load for each in output.router_stats])
+        if output.router_stats
+        else torch.ones(1)
+    )
     assert (loads > 0).all(), "the batch must visit every expert for this test to mean something"
     for name, parameter in decoder.named_parameters():
         assert parameter.grad is not None, name
@@ -168,7 +173,7 @@ def test_runs_under_bfloat16_autocast(changes, make_decoder, draw_tokens):
     with torch.autocast("cpu", torch.bfloat16):
         output = decoder(tokens, tokens)
     assert output.losses.dtype == torch.float32
-    for each_layer in output.routing:
+    for each_layer in output.router_stats:
         assert each_layer.probabilities.dtype == torch.float32, "routers stay in float32"
     torch.testing.assert_close(output.losses.sum(), exact, rtol=0.03, atol=0)
     output.losses.sum().backward()
@@ -183,8 +188,8 @@ def test_routing_conserves_tokens(changes, make_decoder, draw_tokens):
     output = decoder(tokens, targets)
     assert torch.equal(output.losses != 0, targets != -100)
     parts = mixtures(decoder)
-    assert len(output.routing) == len(parts)
-    for part, routing in zip(parts, output.routing, strict=True):
+    assert len(output.router_stats) == len(parts)
+    for part, routing in zip(parts, output.router_stats, strict=True):
         per_token = part.router.selector.experts_per_token
         assert routed_layers(decoder)[routing.layer] is part
         assert int(routing.tokens) == 23
@@ -209,7 +214,7 @@ def test_evaluating_changes_nothing(changes, make_decoder, draw_tokens):
     rounding = 1e-12 if "measured" in str(changes) else 0
     torch.testing.assert_close(decoder.eval()(tokens).logits, first, rtol=0, atol=rounding)
     assert all(torch.equal(state[name], value) for name, value in decoder.state_dict().items())
-    update_balance(decoder, {each.layer: each.load for each in output.routing})
+    update_balance(decoder, {each.layer: each.load for each in output.router_stats})
 
 
 def pick(annotation: Any, number: int) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def hidden_pairs(model: DecoderSettings, tokens: int) -> float:
 def misplaced(model: DecoderSettings, decoder: Decoder, output: Any) -> float:
     """Return what the experts that tokens went to cost beyond an even share of all."""
     total = 0.0
-    for account in output.routing:
+    for account in output.router_stats:
         layer = model.plans()[account.layer].feedforward
         parts = {part.name: part for part in layer.counts(model.width).parts}
         share = layer.experts_per_token / layer.num_experts

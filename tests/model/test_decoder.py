@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from coterie.foundation.errors import SettingsError
+from coterie.model.context import ForwardContext
 
 
 def test_last_gives_the_logits_of_the_last_positions(make_decoder, draw_tokens):
@@ -36,3 +37,26 @@ def test_a_vocabulary_must_be_known_before_building(make_settings):
 def test_settings_that_do_not_fit_are_refused(changes, message, make_settings):
     with pytest.raises(ValueError, match=message):
         make_settings(**changes)
+
+
+def test_hidden_states_are_what_the_head_reads(make_decoder, draw_tokens):
+    decoder, tokens = make_decoder(), draw_tokens(2, 7)
+    output = decoder(tokens, hidden_states=True)
+    assert decoder(tokens).hidden_states is None
+    logits = output.hidden_states @ decoder.head.weight.T
+    torch.testing.assert_close(logits, output.logits)
+    states = decoder(tokens, tokens, hidden_states=True).hidden_states
+    torch.testing.assert_close(states, output.hidden_states)
+
+
+def test_observers_see_the_stream_after_every_block(make_decoder, draw_tokens):
+    seen = []
+
+    class Watch:
+        def layer_done(self, layer, hidden):
+            seen.append((layer, hidden))
+
+    decoder, tokens = make_decoder(layers=3), draw_tokens(1, 5)
+    output = decoder(tokens, context=ForwardContext(observers=(Watch(),)), hidden_states=True)
+    assert [layer for layer, _ in seen] == [0, 1, 2]
+    torch.testing.assert_close(decoder.norm(seen[-1][1]), output.hidden_states)

@@ -19,7 +19,7 @@ MOE = {
 def train_once(decoder, tokens):
     torch.manual_seed(0)
     output = decoder(tokens, tokens.roll(-1, 1))
-    loss = output.losses.sum() + sum(each.auxiliary + each.z for each in output.routing)
+    loss = output.losses.sum() + sum(each.auxiliary + each.z for each in output.router_stats)
     loss.backward()
     return output, {name: p.grad for name, p in decoder.named_parameters()}
 
@@ -32,7 +32,7 @@ def test_recomputing_changes_neither_loss_nor_gradients(changes, make_decoder, d
     expected, expected_gradients = train_once(plain, tokens)
     output, gradients = train_once(again, tokens)
     assert torch.equal(output.losses.sum(), expected.losses.sum())
-    for one, other in zip(output.routing, expected.routing, strict=True):
+    for one, other in zip(output.router_stats, expected.router_stats, strict=True):
         assert torch.equal(one.load, other.load)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-6, atol=1e-7)
@@ -59,7 +59,7 @@ def test_a_second_pass_is_not_observed_again(make_decoder, draw_tokens):
         loads = []
         for _ in range(2):  # two micro-batches
             output, _ = train_once(decoder, tokens)
-            loads.append([each.load for each in output.routing])
+            loads.append([each.load for each in output.router_stats])
         balances = [block.feedforward.balance for block in decoder.blocks]
         observed.append([balance.observed.clone() for balance in balances])
         for balance, first, second in zip(balances, *loads, strict=True):

@@ -173,7 +173,7 @@ def check_reading(model: DecoderSettings, decoder: Decoder, tokens: torch.Tensor
 def check_gradients(decoder: Decoder, tokens: torch.Tensor) -> None:
     decoder.train()
     output = decoder(tokens, tokens.roll(-1, 1))
-    terms = [each.auxiliary + each.z + each.entropy_term for each in output.routing]
+    terms = [each.auxiliary + each.z + each.entropy_term for each in output.router_stats]
     terms += [each.sum() for each in output.mtp]
     terms += [each.square().sum() for each in (output.values, output.embedding) if each is not None]
     (output.losses.sum() + sum(terms)).backward()

@@ -36,9 +36,9 @@ def test_recomputing_repeats_chance_and_gives_the_same_gradients(name, make_deco
         loads = []
         for _ in range(2):  # two micro-batches
             output = decoder(tokens, tokens.roll(-1, 1))
-            terms = [r.auxiliary + r.z + r.entropy_term for r in output.routing]
+            terms = [r.auxiliary + r.z + r.entropy_term for r in output.router_stats]
             (output.losses.sum() + sum(terms)).backward()
-            loads.append([r.load.tolist() for r in output.routing])
+            loads.append([r.load.tolist() for r in output.router_stats])
         chance = torch.rand(1)
         return loads, chance, {n: p.grad for n, p in decoder.named_parameters()}
 

@@ -203,7 +203,7 @@ def test_padding_moves_nothing_and_counts_nowhere():
     for row, length in enumerate(LENGTHS):
         other[row, length:] = (other[row, length:] + 1) % VOCAB
     again = decoder(other, context=context)
-    for one, two in zip(output.routing, again.routing, strict=True):
+    for one, two in zip(output.router_stats, again.router_stats, strict=True):
         assert int(one.load.sum()) == 2 * sum(LENGTHS)
         assert torch.equal(one.load, two.load)
     last = decoder(tokens, context=context, last=1).logits

@@ -23,7 +23,7 @@ class Branches:
         attention_norm: normalises what attention reads.
         attention: mixes tokens; dropout and stochastic depth included.
         feedforward_norm: normalises what the feed-forward branch reads; None: as attention's.
-        feedforward: works on each token, likewise; its account comes with it.
+        feedforward: works on each token, likewise; its router statistics come with it.
     """
 
     attention_norm: Norm
@@ -39,5 +39,5 @@ class BlockLayoutPart(Part, ABC):
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
-        """Return the stream after the block, and the account of its feed-forward branch."""
+        """Return the stream after the block, and its router's statistics."""
         ...

@@ -74,9 +74,9 @@ class ParallelPart(BlockLayoutPart):
         normal = branches.attention_norm(x)
         own = branches.feedforward_norm
         attended = branches.attention(normal)
-        fed, account = branches.feedforward(normal if own is None else own(x))
+        fed, stats = branches.feedforward(normal if own is None else own(x))
         if self.gate is None:
-            return x + attended + fed, account
+            return x + attended + fed, stats
         share = torch.sigmoid(F.linear(normal, self.gate, self.gate_bias))
         # share·a + (1 − share)·f, with one product fewer
-        return x + fed + share * (attended - fed), account
+        return x + fed + share * (attended - fed), stats

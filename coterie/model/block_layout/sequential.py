@@ -44,5 +44,5 @@ class SequentialPart(BlockLayoutPart):
         """Add both branches, one after the other."""
         assert branches.feedforward_norm is not None
         x = x + branches.attention(branches.attention_norm(x))
-        update, account = branches.feedforward(branches.feedforward_norm(x))
-        return x + update, account
+        update, stats = branches.feedforward(branches.feedforward_norm(x))
+        return x + update, stats

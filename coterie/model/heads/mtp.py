@@ -82,7 +82,7 @@ class MTPModule(Part):
         later: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
-        """Return the hidden states of this depth, and its block's account.
+        """Return the hidden states of this depth, and its block's router statistics.
 
         Args:
             hidden: of the depth before.

@@ -56,11 +56,11 @@ class Terms:
 
     Attributes:
         terms: the summands of the loss.
-        routing: statistics of the routed layers of the decoder, whose balances learn from them.
+        router_stats: of the routed layers of the decoder, whose balances learn from them.
     """
 
     terms: tuple[Term, ...]
-    routing: tuple[RouterStats, ...] = ()
+    router_stats: tuple[RouterStats, ...] = ()
 
 
 class Objective(Protocol):

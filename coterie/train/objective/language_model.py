@@ -56,8 +56,8 @@ class LanguageModelObjective:
         for depth, losses in enumerate(output.mtp, start=1):
             total = _weighted_sum(losses, _later(batch.weights, depth))
             terms.append(Term("mtp", total, f"targets {depth}", self._coefficient))
-        terms += router_terms(output.routing, self._tokens_of)
-        return Terms(tuple(terms), output.routing)
+        terms += router_terms(output.router_stats, self._tokens_of)
+        return Terms(tuple(terms), output.router_stats)
 
     def _tokens_of(self, layer: int) -> str:
         """Return the count of a layer's valid tokens; layers of MTP follow the decoder's own."""

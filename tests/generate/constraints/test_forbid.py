@@ -14,7 +14,7 @@ TOKENIZER = Characters().build(["abc \n"])
 
 
 def settings(**changes):
-    return load_settings(SamplingSettings, [Layer("test", changes)]).settings
+    return load_settings(SamplingSettings, [Layer("test", {"max_tokens": 12} | changes)]).settings
 
 
 @pytest.fixture

@@ -125,7 +125,7 @@ def test_no_text_sees_its_own_or_anothers_future_while_training(make_decoder, dr
            "experts_per_token": 2, "capacity_factor": 0.7}  # fmt: skip
     decoder, tokens = make_decoder(feedforward=moe).train(), draw_tokens(3, 11)
     before = decoder(tokens)
-    assert sum(int(each.dropped) for each in before.routing) > 0
+    assert sum(int(each.dropped) for each in before.router_stats) > 0
     moved = 0.0
     for row in range(3):
         for at in (2, 6, 10):

@@ -119,7 +119,7 @@ def test_nothing_is_predicted_across_documents(make_decoder, draw_tokens):
 def test_mtp_is_for_training_only(make_decoder, draw_tokens):
     decoder, tokens = make_decoder(**ROUTED), draw_tokens()
     assert decoder(tokens, tokens).mtp == ()
-    assert len(decoder(tokens, tokens).routing) == 1
+    assert len(decoder(tokens, tokens).router_stats) == 1
     decoder.train()
     assert decoder(tokens).mtp == ()
     assert len(decoder(tokens, tokens).mtp) == 2
@@ -143,12 +143,12 @@ def test_routed_modules_enter_the_accounts_after_the_decoder_s_layers(make_decod
     targets = tokens.roll(-1, 1)
     targets[0, 4:] = -100
     output = decoder(tokens, targets)
-    assert [each.layer for each in output.routing] == [0, 2, 3]
+    assert [each.layer for each in output.router_stats] == [0, 2, 3]
     assert list(routed_layers(decoder)) == [0, 2, 3]
-    for account, tokens_there in zip(output.routing, (24, 21, 18), strict=True):
+    for account, tokens_there in zip(output.router_stats, (24, 21, 18), strict=True):
         assert int(account.load.sum()) == 2 * tokens_there
     before = selection_biases(decoder)
-    update_balance(decoder, {each.layer: each.load for each in output.routing})
+    update_balance(decoder, {each.layer: each.load for each in output.router_stats})
     after = selection_biases(decoder)
     assert set(after) == {0, 2, 3}
     for layer, bias in after.items():

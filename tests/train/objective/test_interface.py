@@ -48,7 +48,7 @@ class FocalObjective:
         losses = (1 - ease) ** self.gamma * output.losses
         return Terms(
             (Term("loss", losses.sum(), "targets"), Term("ease", ease.sum(), "targets", 0.0)),
-            output.routing,
+            output.router_stats,
         )
 '''
 

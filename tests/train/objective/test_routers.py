@@ -28,9 +28,9 @@ def test_every_term_is_the_mean_over_layers_and_is_minimised():
     loss = metrics.add(found, total_counts([objective.counts(BATCH)]))
     terms = {
         "loss": found.terms[0].total / 64,
-        "balance": torch.stack([each.auxiliary for each in found.routing]).mean(),
-        "z": torch.stack([each.z for each in found.routing]).mean(),
-        "entropy": torch.stack([each.entropy_term for each in found.routing]).mean(),
+        "balance": torch.stack([each.auxiliary for each in found.router_stats]).mean(),
+        "z": torch.stack([each.z for each in found.router_stats]).mean(),
+        "entropy": torch.stack([each.entropy_term for each in found.router_stats]).mean(),
     }
     assert 0.4 < float(terms["balance"].detach()) < 1.0  # even routing gives 0.5 itself
     weights = [block.feedforward.router.weight for block in decoder.blocks]
