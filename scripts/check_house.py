@@ -22,11 +22,6 @@ PROMISES = {
     "tests/model/test_property.py",  # any combination of them
     "tests/model/test_unequal_rows.py",  # every attention, position and cache
 }
-UNSORTED = {  # waiting for their module's test
-    *(f"tests/model/test_routing{end}.py" for end in ("", *(f"_{each}" for each in (
-        "balance", "capacity", "choices", "reference")))),
-    *(f"tests/model/experts/test_{each}.py" for each in ("exclusion", "reference", "shared")),
-}  # fmt: skip
 
 
 def tracked() -> list[Path]:
@@ -69,7 +64,7 @@ def misplaced(test: Path) -> bool:
     """Whether a file of tests is neither a module's nor a promise across modules."""
     if test.parts[0] != "tests" or not test.name.startswith("test_"):
         return False
-    promise = test.parts[1] == "behaviour" or str(test) in PROMISES | UNSORTED
+    promise = test.parts[1] == "behaviour" or str(test) in PROMISES
     return not promise and not mirrors(test)
 
 
