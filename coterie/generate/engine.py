@@ -1,7 +1,8 @@
 """The engine: a prompt goes in, text comes out, piece by piece as its characters become certain.
 
 One loop serves a single stream and several samples of one prompt: the prompt is read once, its row
-of the cache repeated, and every text draws from its own chance and leaves the batch when it ends.
+of the cache repeated, and every text draws from a random stream of its own and leaves the batch
+when it ends.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Counting by formula: a tree of parts, each with its parameters, operations and cache.
 
-Every settings class answers `counts(...)` with such a tree; tests hold it against the built model.
+Every settings class returns such a tree from `counts(...)`; tests hold it against the built model.
 
 *Active parameters* are those multiplied for one token: look-ups (token, position and n-gram tables)
 are left out, the output head is in even where its matrix is the embedding's, and of the routed

@@ -246,7 +246,7 @@ class Geometry:
 
         Args:
             mask: which positions see which.
-            device: where the answer shall be.
+            device: of the result.
             queries: which queries are asked for.
             keys: which keys.
         """

@@ -158,7 +158,7 @@ class GroupedAttentionPart(Part):
         if (rotation := context.rotation) is not None:
             query, keys = rotation(query), rotation(keys)
             scale *= rotation.logit_scale
-        # Under autocast norms answer in float32; the products want one type.
+        # Under autocast norms return float32; the products want one type.
         query = query.to(values.dtype).transpose(1, 2)
         keys = keys.to(values.dtype).transpose(1, 2)
         keys, values, geometry = with_past(keys, values, context)

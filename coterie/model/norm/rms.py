@@ -47,7 +47,7 @@ class RMSNormPart(Part):
         self.weight = nn.Parameter(torch.empty(width)) if settings.scale else None
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        """Normalise each vector; under autocast the answer is float32, as the scale is."""
+        """Normalise each vector; under autocast the result is float32, as the scale is."""
         if self.weight is not None and x.dtype != self.weight.dtype:
             x = x.to(torch.promote_types(x.dtype, self.weight.dtype))
         if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):

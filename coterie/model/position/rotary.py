@@ -166,7 +166,7 @@ def _rotate_half(
     cosine: Float[Tensor, "*B T 1 C"],
     signed_sine: Float[Tensor, "*B T 1 C"],
 ) -> Float[Tensor, "B T H C"]:
-    # Not `roll`: its answer is contiguous where x is not, and compilers then mistake the layout of
+    # Not `roll`: its result is contiguous where x is not, and compilers then mistake the layout of
     # the sum of both gradients.
     swapped = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
     rotated = torch.addcmul(x * cosine, swapped, signed_sine)

@@ -1,6 +1,6 @@
 """How rotary positions reach beyond the context a model was trained on: a closed union.
 
-A member answers how fast each pair of channels turns (`frequencies`), by what cosines and sines are
+A member says how fast each pair of channels turns (`frequencies`), by what cosines and sines are
 multiplied (`turn_scale`) and by what every product of a query and a key is (`logit_scale`). Factors
 are those of lengths: the context wished for over the original one.
 """
