@@ -43,6 +43,7 @@ class Sampling(TypedDict, total=False):
     seed: int
     max_tokens: int
     stop: str | tuple[str, ...] | list[str]
+    constraints: Any
     cache: Any
 
 
