@@ -28,7 +28,7 @@ from coterie.train.objective import Term, Terms
 
 
 class Focal(Settings):
-    kind: str = "my_lab:Focal"
+    kind: str = "my_lab_focal:Focal"
     gamma: float = 2.0
 
     def build(self, model):
@@ -54,10 +54,14 @@ class FocalObjective:
 
 
 def test_an_objective_from_outside_trains(tiny, new_run, tmp_path, monkeypatch):
-    (tmp_path / "my_lab.py").write_text(FOCAL, encoding="utf-8")
+    (tmp_path / "my_lab_focal.py").write_text(FOCAL, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     losses = []
-    for objective in ({"kind": "my_lab:Focal", "gamma": 0.0}, "my_lab:Focal", "language_model"):
+    for objective in (
+        {"kind": "my_lab_focal:Focal", "gamma": 0.0},
+        "my_lab_focal:Focal",
+        "language_model",
+    ):
         run = new_run(f"run-{len(losses)}")
         changes = {"objective": objective, "steps": 3, "sample_every": 0}
         train(tiny(train=changes), run, preset="tiny")
