@@ -88,7 +88,11 @@ def misfits(root: Path, mutations: Sequence[Mutation]) -> Iterator[str]:
         if times != 1:
             yield f"{each.name}: its old text stands {times} times in {each.file}, not once"
         for test in each.tests:
-            if not (root / test.partition("::")[0]).exists():
+            path, _, name = test.partition("::")
+            name = name.partition("[")[0]
+            found = (root / path).exists()
+            text = (root / path).read_text(encoding="utf-8") if name and found else ""
+            if not found or (name and f"def {name}(" not in text):
                 yield f"{each.name}: there is no {test}"
 
 

@@ -112,7 +112,9 @@ def stop_after(step: int):
     return press
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adafactor"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", "muon", pytest.param("adafactor", marks=pytest.mark.exhaustive)]
+)
 def test_interrupted_often_ends_the_same(tmp_path, optimizer):
     # 58 characters have 42 windows, which last for ten steps and a half: there are epochs to cross.
     settings = make_settings(tmp_path, TEXT[:64], optimizer=optimizer, steps=24)

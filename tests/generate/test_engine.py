@@ -62,8 +62,19 @@ def settings(**values) -> SamplingSettings:
     return SamplingSettings.model_validate({"max_tokens": 12, "temperature": 1.0} | values)
 
 
-@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS)
-@pytest.mark.parametrize("prompt", ["abc", "", "abcdefgh" * 5])
+PROMPTS = ("abc", "", "abcdefgh" * 5)
+# Every model and every prompt by default; each with each in `make test-all`.
+WAYS = [
+    pytest.param(
+        changes, prompt, id=f"{name}-{prompt[:3]}",
+        marks=[] if (row + column) % len(PROMPTS) == 0 else pytest.mark.exhaustive,
+    )
+    for row, (name, changes) in enumerate(MODELS.items())
+    for column, prompt in enumerate(PROMPTS)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "prompt"), WAYS)
 def test_every_cache_gives_the_same_text_even_beyond_the_context(changes, prompt):
     engine = make_engine(**changes)
     texts = [engine.generate(prompt, settings(max_tokens=40, cache=cache)) for cache in CACHES]
