@@ -66,9 +66,9 @@ class Keep:
         return set()
 
 
-def gradients(decoder, clip=None):
+def gradients(decoder, clip=None, pieces=1):
     optimizer = Keep(decoder)
-    settings = TrainSettings(batch_size=8)
+    settings = TrainSettings(batch_size=8, gradient_accumulation=pieces)
     stepper = Stepper(
         decoder, Models(decoder), LanguageModel().build(decoder.settings), optimizer,
         (clip or NoClip()).build(), resolve_precision("float32", CPU), settings,
@@ -88,6 +88,16 @@ def test_clipping_bounds_the_norm_of_all_gradients_together():
         torch.testing.assert_close(gradient, free[name] / 10, atol=1e-7, rtol=1e-4)
     loose, _ = gradients(decoder, NormClip(max_norm=float(norm) * 10))
     assert all(torch.equal(loose[name], free[name]) for name in free)
+
+
+@pytest.mark.parametrize("pieces", [2, 8])
+def test_the_cut_into_micro_batches_changes_nothing_but_rounding(pieces):
+    decoder = make_decoder({"kind": "none"})
+    whole, one = gradients(decoder)
+    cut, other = gradients(decoder, pieces=pieces)
+    torch.testing.assert_close(other.metrics.loss, one.metrics.loss)
+    for name, gradient in cut.items():
+        torch.testing.assert_close(gradient, whole[name], atol=1e-7, rtol=1e-4)
 
 
 def snapshot(decoder):

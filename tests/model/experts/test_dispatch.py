@@ -43,3 +43,10 @@ def test_gradients_of_another_type_are_taken(dtype):
     expected = torch.autograd.grad(out, rows, gradient.to(dtype))[0]
     assert torch.equal(grad_rows, expected)
     assert grad_gates.dtype == dtype
+
+
+def test_a_pair_without_an_expert_adds_nothing_whatever_its_gate():
+    indices = torch.tensor([[0, 3], [3, 1]])
+    dispatcher, x = LocalDispatcher(3), torch.tensor([[1.0], [2.0]])
+    rows, _, route = dispatcher.dispatch(x, indices, partial=True)
+    assert dispatcher.combine(rows, torch.ones(2, 2), route).tolist() == [[1.0], [2.0]]

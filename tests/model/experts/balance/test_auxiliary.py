@@ -185,3 +185,10 @@ def test_the_global_load_comes_nearer_to_the_whole_batchs_than_each_pieces_own()
         return abs(float(cut.auxiliary["balance"] - whole.auxiliary["balance"]))
 
     assert gap("global") < gap("micro_batch")
+
+
+def test_an_observed_load_is_not_moved_by_later_ones():
+    balance = build(auxiliary("global")).balance
+    first = balance.observe(torch.tensor([1, 2, 3, 4]))
+    assert balance.observe(torch.tensor([1, 0, 0, 0])).tolist() == [2, 2, 3, 4]
+    assert first.tolist() == [1, 2, 3, 4]
