@@ -111,6 +111,8 @@ def _find(key: str, known: list[str]) -> str:
         ):
             return each
     ends = [each for each in known if each.endswith(f".{wanted}")] or meant_by(key, known)
+    # What every layer has is meant before what named variations of one may have as well.
+    ends = [each for each in ends if NAME not in each.split(".")] or ends
     if len(ends) == 1:
         return ends[0]
     if ends:

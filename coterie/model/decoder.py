@@ -236,15 +236,16 @@ class Decoder(nn.Module):
             UserError: the text is longer than the positions the model knows.
         """
         cache = context.cache
-        text = with_valid(context, tokens, None).valid
-        context, span = placed(with_valid(context, tokens, targets), tokens, self.position)
+        given = context
+        context, span = placed(with_valid(given, tokens, targets), tokens, self.position)
         embedded = self._embed(tokens, context, span)
         hidden, routing = self._through_blocks(embedded, context)
         if cache is not None:
             cache.extend(tokens, context.rows)
         final = self.norm(hidden)
-        whole = cache is None and context.documents is None
-        pooled = self.pooled(final, text) if self.pooled is not None and whole else None
+        pooled = None
+        if self.pooled is not None and cache is None and context.documents is None:
+            pooled = self.pooled(final, with_valid(given, tokens, None).valid)
         if targets is None and last is not None:
             final = latest(final, last, context.lengths)
         values = None if self.value is None else self.value(final)

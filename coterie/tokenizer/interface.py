@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from coterie.foundation.errors import TokenizerError
+from coterie.foundation.errors import SettingsError, TokenizerError, nearest
 from coterie.tokenizer.cuts import last_cut
 from coterie.tokenizer.decoding import TextDecoder, Utf8
 from coterie.tokenizer.special import END_OF_TEXT, check_special_tokens
@@ -146,6 +146,25 @@ class Tokenizer(ABC):
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON description: equal tokenizers, equal fingerprints."""
         return fingerprint_of(self.to_json())
+
+    def single_token(self, text: str, setting: str) -> int:
+        """Return the one token that a text is, which is usually a special one.
+
+        Args:
+            text: as a setting names it.
+            setting: its key, for the message.
+
+        Raises:
+            SettingsError: it is several tokens, or an unknown one.
+        """
+        tokens = self.encode(text)
+        if len(tokens) != 1 or tokens[0] == self.unknown_token:
+            raise SettingsError(
+                f"{setting}=“{text}” is no single token of the tokenizer; "
+                f"{nearest(text, self.special_tokens)}",
+                hint="Name it in tokenizer.special_tokens, or one that is there.",
+            )
+        return tokens[0]
 
     def check_token(self, token: int) -> None:
         """Raise a `TokenizerError` for a number outside the vocabulary."""

@@ -11,7 +11,7 @@ import torch
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
 from coterie.data.report import were
-from coterie.foundation.errors import SettingsError, nearest
+from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
 from coterie.model import Decoder
@@ -156,7 +156,7 @@ def fill_tag_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:
     additive = tuple(
         each.with_ids(
             {
-                tag: _tag_id(f"model.additive.{number}.{setting}", tag, tokenizer)
+                tag: tokenizer.single_token(tag, f"model.additive.{number}.{setting}")
                 for setting, tag in each.tags().items()
             }
         )
@@ -164,14 +164,3 @@ def fill_tag_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:
     )
     model = settings.model.model_copy(update={"additive": additive})
     return settings.model_copy(update={"model": model})
-
-
-def _tag_id(setting: str, tag: str, tokenizer: Tokenizer) -> int:
-    tokens = tokenizer.encode(tag)
-    if len(tokens) != 1 or tokens[0] == tokenizer.unknown_token:
-        raise SettingsError(
-            f"{setting}=“{tag}” is no single token of the tokenizer; "
-            f"{nearest(tag, tokenizer.special_tokens)}",
-            hint="Name the tag in tokenizer.special_tokens, or one that is there.",
-        )
-    return tokens[0]

@@ -57,3 +57,7 @@ def test_a_key_of_some_kinds_names_them():
 def test_unknown_keys_get_the_nearest(key, told):
     with pytest.raises(SettingsError, match=told):
         explain(key)
+
+
+def test_what_every_layer_has_is_meant_before_what_one_may_vary():
+    assert explain("feedforward.mlp").key == "model.feedforward.mlp"

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from coterie.batch import TokenBatch
 from coterie.data.augment.draws import Draws
-from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.settings import Settings
 from coterie.tokenizer.interface import Tokenizer
 
@@ -35,19 +34,9 @@ class TokenDropout(Settings):
         Raises:
             SettingsError: the tokenizer has no single token for the text.
         """
-        return _TokenDropout(self.share, self._id(tokenizer), tokenizer.vocab_size, draws)
-
-    def _id(self, tokenizer: Tokenizer) -> int | None:
-        if self.token is None:
-            return None
-        tokens = tokenizer.encode(self.token)
-        if len(tokens) != 1 or tokens[0] == tokenizer.unknown_token:
-            raise SettingsError(
-                f"data.augment: “{self.token}” is no single token of the tokenizer; "
-                f"{nearest(self.token, tokenizer.special_tokens)}",
-                hint="Name it in tokenizer.special_tokens, or leave out token.",
-            )
-        return tokens[0]
+        name = self.token
+        token = None if name is None else tokenizer.single_token(name, "data.augment: token")
+        return _TokenDropout(self.share, token, tokenizer.vocab_size, draws)
 
 
 class _TokenDropout:
