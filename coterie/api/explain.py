@@ -6,6 +6,7 @@ Everything is read from the settings classes and the presets, so it cannot diffe
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -190,8 +191,11 @@ def _meaning(
 
 
 def _first_line(member: type[Settings]) -> str:
-    """Return the first sentence of a class's docstring."""
-    text = " ".join((member.__doc__ or "").strip().split("\n\n")[0].split())
+    """Return the first sentence about a class: its file's, where its own only names it."""
+    told = member.__doc__ or ""
+    if told.startswith("Settings of"):
+        told = sys.modules[member.__module__].__doc__ or told
+    text = " ".join(told.strip().split("\n\n")[0].split())
     return text.partition(". ")[0].rstrip(".") + "." if text else ""
 
 

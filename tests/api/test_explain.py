@@ -61,3 +61,9 @@ def test_unknown_keys_get_the_nearest(key, told):
 
 def test_what_every_layer_has_is_meant_before_what_one_may_vary():
     assert explain("feedforward.mlp").key == "model.feedforward.mlp"
+
+
+def test_every_choice_says_what_it_is():
+    told = {told for each in meanings().values() for one in each for _, told in one.choices}
+    assert "Gated MLPs: three matrices, one of them gating." in told
+    assert not [each for each in told if each.startswith("Settings")]
