@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coterie.model.geometry import KeyLayout, Rows
+from coterie.model.geometry import KeyLayout, UnevenRows
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AttentionCache(Protocol):
         self,
         keys: Float[Tensor, "B K T C"],
         values: Float[Tensor, "B J T E"],
-        rows: Rows | None = None,
+        rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add the keys and values of T new positions.
 
@@ -104,7 +104,7 @@ class DecoderCache(Protocol):
         tokens: Int[Tensor, "B T"],
         lengths: tuple[int, ...] | None,
         documents: Int[Tensor, "B T"] | None,
-    ) -> Rows | None:
+    ) -> UnevenRows | None:
         """Return where new tokens will stand; None while all rows have read equally much.
 
         Args:
@@ -121,6 +121,6 @@ class DecoderCache(Protocol):
         """
         ...
 
-    def extend(self, tokens: Int[Tensor, "B T"], rows: Rows | None = None) -> None:
+    def extend(self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None = None) -> None:
         """Make T new tokens, whose keys every layer has appended, part of the past."""
         ...

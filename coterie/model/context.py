@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coterie.batch import TokenBatch
 from coterie.model.cache import AttentionCache, DecoderCache
-from coterie.model.geometry import Rows
+from coterie.model.geometry import UnevenRows
 from coterie.model.position import Rotation
 from coterie.model.replay import RoutingReplay
 
@@ -56,7 +56,7 @@ class ForwardContext:
     cache: DecoderCache | None = None
     observers: tuple[Observer, ...] = ()
     document_starts: Int[Tensor, "B T"] | None = None
-    rows: Rows | None = None
+    rows: UnevenRows | None = None
     rotation: Rotation | None = None
     kv_cache: AttentionCache | None = None
     replay: RoutingReplay | None = None

@@ -43,7 +43,7 @@ class Sees(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class UnevenRows:
     """The new tokens of rows that have read unequally much before, or read unequally much now.
 
     Attributes:
@@ -120,7 +120,7 @@ def real_tokens(lengths: tuple[int, ...], number: int, device: torch.device) -> 
 
 def place_rows(
     past: tuple[int, ...], lengths: tuple[int, ...], number: int, device: torch.device
-) -> Rows:
+) -> UnevenRows:
     """Return where `number` tokens of each row stand, the last of them padding where need be.
 
     Raises:
@@ -133,7 +133,7 @@ def place_rows(
             raise ValueError("a row must hold at least one token")
     starts, news = torch.tensor(past, device=device), torch.tensor(lengths, device=device)
     at = starts[:, None] + torch.arange(number, device=device)
-    return Rows(past, lengths, torch.minimum(at, (starts + news - 1)[:, None]))
+    return UnevenRows(past, lengths, torch.minimum(at, (starts + news - 1)[:, None]))
 
 
 def document_starts(documents: Int[Tensor, "B T"]) -> Int[Tensor, "B T"]:
@@ -191,7 +191,7 @@ class Geometry:
     key_starts: Int[Tensor, "B S"] | None = None
 
     @staticmethod
-    def of(num_queries: int, num_keys: int, layout: KeyLayout, rows: Rows | None) -> Geometry:
+    def of(num_queries: int, num_keys: int, layout: KeyLayout, rows: UnevenRows | None) -> Geometry:
         """Return the geometry of new queries and the keys that a cache returned."""
         if rows is None:
             return Geometry(num_queries, num_keys, layout.num_sinks, layout.start_position)

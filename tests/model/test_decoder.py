@@ -60,3 +60,22 @@ def test_observers_see_the_stream_after_every_block(make_decoder, draw_tokens):
     output = decoder(tokens, context=ForwardContext(observers=(Watch(),)), hidden_states=True)
     assert [layer for layer, _ in seen] == [0, 1, 2]
     torch.testing.assert_close(decoder.norm(seen[-1][1]), output.hidden_states)
+
+
+def test_positions_may_be_given(make_decoder, draw_tokens):
+    tokens = draw_tokens(2, 5)
+    places = torch.tensor([[0, 1, 2, 3, 4], [7, 2, 0, 5, 5]])
+    context = ForwardContext(positions=places)
+    learned = make_decoder(position="learned")
+    embedded = learned.embedding.weight[tokens] + learned.position.weight[places]
+    hidden = embedded
+    for block in learned.blocks:
+        hidden, _ = block(hidden)
+    expected = learned.norm(hidden) @ learned.head.weight.T
+    torch.testing.assert_close(learned(tokens, context=context).logits, expected)
+    rotary = make_decoder()  # only distances count
+    shifted = ForwardContext(positions=torch.arange(3, 8).expand(2, 5))
+    torch.testing.assert_close(
+        rotary(tokens, context=shifted).logits, rotary(tokens).logits, rtol=0, atol=1e-6
+    )
+    assert not torch.allclose(rotary(tokens, context=context).logits[1], rotary(tokens).logits[1])

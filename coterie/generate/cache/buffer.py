@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from coterie.model.geometry import Rows
+from coterie.model.geometry import UnevenRows
 
 
 class Buffer:
@@ -37,7 +37,7 @@ class Buffer:
         self._used = end
         return self._held[:, :, :end]
 
-    def put(self, new: Float[Tensor, "B K T C"], rows: Rows) -> Float[Tensor, "B K S C"]:
+    def put(self, new: Float[Tensor, "B K T C"], rows: UnevenRows) -> Float[Tensor, "B K S C"]:
         """Write each row's new positions where they belong; return as many as the longest has.
 
         Slots beyond a row's last position hold zeros, or what stood there before.

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from coterie.model.geometry import Rows
+from coterie.model.geometry import UnevenRows
 
 
 @dataclass
@@ -27,7 +27,7 @@ class DocumentRecord:
     last_start: Int[Tensor, " B"]
 
     @staticmethod
-    def begun(rows: Rows) -> DocumentRecord:
+    def begun(rows: UnevenRows) -> DocumentRecord:
         """Return the record of rows each of which is one document so far."""
         device, batch = rows.positions.device, len(rows.past)
         nothing = torch.zeros(batch, dtype=torch.long, device=device)
@@ -35,7 +35,7 @@ class DocumentRecord:
         none_yet = torch.zeros(batch, max(rows.past), dtype=torch.long, device=device)
         return DocumentRecord(none_yet, nothing.where(past > 0, -1), nothing)
 
-    def place(self, rows: Rows, documents: Int[Tensor, "B T"] | None) -> Rows:
+    def place(self, rows: UnevenRows, documents: Int[Tensor, "B T"] | None) -> UnevenRows:
         """Take the documents of new tokens down; None: the rows go on with their last ones."""
         if documents is None:
             documents = self.last[:, None].expand_as(rows.positions)

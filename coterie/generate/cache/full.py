@@ -15,7 +15,7 @@ from coterie.generate.cache.buffer import Buffer
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import CacheSpec
-from coterie.model.geometry import KeyLayout, Rows
+from coterie.model.geometry import KeyLayout, UnevenRows
 
 
 class FullCacheSettings(Settings):
@@ -57,7 +57,7 @@ class FullLayerCache:
         self,
         keys: Float[Tensor, "B K T C"],
         values: Float[Tensor, "B J T E"],
-        rows: Rows | None = None,
+        rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add T positions and return all so far; position p of a row is at slot p."""
         if rows is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.generate.cache.documents import DocumentRecord
 from coterie.model import AttentionCache
-from coterie.model.geometry import Rows, place_rows, shifted_right
+from coterie.model.geometry import UnevenRows, place_rows, shifted_right
 
 RECENT_TOKENS = 64
 """How many token ids are kept for parts that look at the ids themselves (n-gram embeddings)."""
@@ -51,10 +51,11 @@ class CacheStack:
         tokens: Int[Tensor, "B T"],
         lengths: tuple[int, ...] | None = None,
         documents: Int[Tensor, "B T"] | None = None,
-    ) -> Rows | None:
+    ) -> UnevenRows | None:
         """Return where new tokens will stand; None while all rows have read equally much.
 
-        Rows read without documents after some with them go on with their last document.
+        Rows read without documents after some with them go on with their last document; what was
+        read before any were named is document 0.
 
         Raises:
             ValueError: there are not as many lengths as rows.
@@ -80,7 +81,7 @@ class CacheStack:
             return None
         return self._recent[:, max(self._recent.shape[1] - count, 0) :]
 
-    def extend(self, tokens: Int[Tensor, "B T"], rows: Rows | None = None) -> None:
+    def extend(self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None = None) -> None:
         """Make T new tokens, whose keys every layer has appended, part of the past."""
         known = tokens if self._recent is None else torch.cat((self._recent, tokens), dim=1)
         if rows is None:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache.buffer import Buffer
-from coterie.model.geometry import KeyLayout, Rows
+from coterie.model.geometry import KeyLayout, UnevenRows
 
 _FIRST_ROOM = 16
 _BUFFERS = ("_keys", "_values", "_summary_keys", "_summary_values")
@@ -32,7 +32,7 @@ class SummaryLayerCache:
         self,
         keys: Float[Tensor, "B K T C"],
         values: Float[Tensor, "B J T E"],
-        rows: Rows | None = None,
+        rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add T positions; return all that are not summarised."""
         assert rows is None, "rows that differ are appended one by one"

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from coterie.model.geometry import FAR, KeyLayout, Rows, real_tokens
+from coterie.model.geometry import FAR, KeyLayout, UnevenRows, real_tokens
 
 
 class UnevenWindow:
@@ -36,7 +36,7 @@ class UnevenWindow:
         self._keys, self._values, self._positions = keys, values, positions
 
     def append(
-        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"], rows: Rows
+        self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"], rows: UnevenRows
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add T positions, of which rows may have fewer; return them after those kept."""
         joined_keys = torch.cat((self._keys, keys), 2)
@@ -49,7 +49,7 @@ class UnevenWindow:
         self._keep(joined_keys, joined_values, positions, rows)
         return joined_keys, joined_values, KeyLayout(positions=positions)
 
-    def _keep(self, keys: Tensor, values: Tensor, positions: Tensor, rows: Rows) -> None:
+    def _keep(self, keys: Tensor, values: Tensor, positions: Tensor, rows: UnevenRows) -> None:
         """Hold on to what later tokens may see."""
         most = min(max(rows.totals), self._window - 1 + self._sinks)
         start = max(positions.shape[1] - most, 0)
@@ -68,7 +68,7 @@ class UnevenWindow:
             )
         self._keys, self._values, self._positions = keys, values, positions
 
-    def _is_sink(self, positions: Int[Tensor, "B S"], rows: Rows) -> Bool[Tensor, "B S"]:
+    def _is_sink(self, positions: Int[Tensor, "B S"], rows: UnevenRows) -> Bool[Tensor, "B S"]:
         """Return which positions are the first of a row, or of its latest document."""
         if rows.starts is None or rows.key_starts is None:
             return positions < self._sinks

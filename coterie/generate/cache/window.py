@@ -24,7 +24,7 @@ from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.uneven import UnevenWindow
 from coterie.model import CacheSpec
-from coterie.model.geometry import KeyLayout, Rows
+from coterie.model.geometry import KeyLayout, UnevenRows
 
 _FIRST_ROOM = 256
 _SPARE, _LEAST_SPARE = 8, 32
@@ -78,7 +78,7 @@ class WindowLayerCache:
         self,
         keys: Float[Tensor, "B K T C"],
         values: Float[Tensor, "B J T E"],
-        rows: Rows | None = None,
+        rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
         """Add T positions; return them after up to w − 1 earlier ones.
 

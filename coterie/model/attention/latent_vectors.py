@@ -33,7 +33,7 @@ from coterie.model.attention.chunks import Chunks, DocumentChunks, RowChunks
 from coterie.model.cache import CacheSpec, SummaryCache
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
-from coterie.model.geometry import Rows
+from coterie.model.geometry import UnevenRows
 from coterie.model.part import Part
 from coterie.model.position import Rotation
 
@@ -211,7 +211,7 @@ class LatentVectorAttentionPart(Part):
     def _cached(
         self,
         cache: SummaryCache,
-        rows: Rows | None,
+        rows: UnevenRows | None,
         query: Float[Tensor, "B H T C"],
         keys: Float[Tensor, "B K T C"],
         values: Float[Tensor, "B K T C"],

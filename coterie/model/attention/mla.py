@@ -116,7 +116,7 @@ class LatentAttention(MaskSettings):
 
 
 class LatentAttentionPart(Part):
-    """Compresses tokens to latents and rotary keys; attends by raising them, or without.
+    """Compresses tokens to latents and rotary keys; attends by projecting them up, or without.
 
     Rows of the matrices: `query` and `query_up` hold for each head its N unrotated and R rotated
     channels, `kv_down` the latent and then the rotary keys, `kv_up` for each head N of the key and
