@@ -15,9 +15,9 @@ TEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 test: check
 	$(TEST) $(ARGS)
 
-# Every combination, where `test` covers each pair.
+# Every combination, where `test` covers each pair; random cases are drawn anew.
 test-all: check
-	$(TEST) -m "" $(ARGS)
+	$(TEST) -m "" --seed $(shell date +%s) $(ARGS)
 
 # Which lines no test runs; tracing them costs a good part of the time.
 coverage: .venv/.installed-dev

@@ -25,7 +25,7 @@ def script(name: str):
 
 @pytest.mark.parametrize("name", ["corrupt_gguf", "corrupt_folders"])
 def test_damage_is_imported_or_refused_in_words(name, tmp_path):
-    """The seed changes from run to run; a failure prints it."""
+    """The seed follows from the run's; a failure prints it."""
     attacks = script(name)
     make = getattr(attacks, "sound_files", None) or attacks.sound_folders
     (tmp_path / "sound").mkdir()

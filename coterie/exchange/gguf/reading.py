@@ -14,6 +14,7 @@ from coterie.exchange.gguf.vocabulary import read_vocabulary
 from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import fitted
 from coterie.foundation.errors import TokenizerError, nearest
+from coterie.foundation.settings import shown
 from coterie.model import DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
@@ -60,7 +61,7 @@ def _family(file: GGUFFile) -> Family:
         raise ExchangeError(f"{file.path} does not name its architecture.")
     if name not in FAMILIES:
         raise ExchangeError(
-            f"{file.path} is of the architecture “{name}”, which is not known here; "
+            f"{file.path} is of the architecture “{shown(name)}”, which is not known here; "
             f"{nearest(name, FAMILIES)}"
         )
     return FAMILIES[name]

@@ -16,6 +16,7 @@ from coterie.exchange.huggingface.families import FAMILIES, Family
 from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import fitted, from_huggingface
 from coterie.foundation.errors import TokenizerError, nearest
+from coterie.foundation.settings import shown
 from coterie.model import DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
@@ -106,7 +107,7 @@ def _checked(path: Path) -> Path:
 def _family(values: dict[str, Any], folder: Path) -> Family:
     name = values.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
-        said = f"the architecture “{name}”" if name else "no model_type"
+        said = f"the architecture “{shown(name)}”" if name else "no model_type"
         raise ExchangeError(
             f"{folder / CONFIG} names {said}, which is not known here; "
             f"{nearest(str(name), FAMILIES)}"
@@ -114,7 +115,8 @@ def _family(values: dict[str, Any], folder: Path) -> Family:
     classes = values.get("architectures") or []
     if isinstance(classes, list) and classes and not str(classes[0]).endswith(_CAUSAL):
         raise ExchangeError(
-            f"{folder / CONFIG} describes a {classes[0]}, which is no language model.",
+            f"{folder / CONFIG} describes a model of the class “{shown(classes[0])}”, "
+            "which is no language model.",
             hint="Only models that predict the next token (…ForCausalLM) can be imported.",
         )
     return FAMILIES[name]

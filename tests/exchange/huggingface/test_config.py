@@ -119,6 +119,8 @@ def change_config(folder, **values):
         ({"model_type": "mixtrel"}, "“mixtrel”.*did you mean “mixtral”"),
         ({"model_type": None}, "no model_type"),
         ({"architectures": ["MixtralForSequenceClassification"]}, "no language model"),
+        ({"architectures": ["x" * 9000]}, "class “x{60}…”, which is no language model"),
+        ({"model_type": "x" * 9000}, "architecture “x{60}…”"),
         ({"hidden_size": "wide"}, "hidden_size is 'wide'.*whole number"),
         (
             {"hidden_size": 16.5, "num_hidden_layers": 0},

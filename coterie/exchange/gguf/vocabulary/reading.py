@@ -26,6 +26,7 @@ from coterie.exchange.tokenizers.reading import unique
 from coterie.foundation.compiled import compiled
 from coterie.foundation.errors import TokenizerError, nearest
 from coterie.foundation.records import validated
+from coterie.foundation.settings import shown
 from coterie.tokenizer.conventions import Conventions
 from coterie.tokenizer.special import END_OF_TEXT
 from coterie.tokenizer.subword import SubwordTokenizer, check_rules
@@ -51,7 +52,7 @@ def read_vocabulary(values: Mapping[str, Any]) -> SubwordTokenizer | None:
         )
     if kind not in ("gpt2", "llama"):
         raise TokenizerError(
-            f"The file's tokenizer is of the kind “{kind}”, which is not read here; "
+            f"The file's tokenizer is of the kind “{shown(kind)}”, which is not read here; "
             f"{nearest(str(kind), ['gpt2', 'llama'])}"
         )
     with compiled("The file's tokenizer cannot be built", TokenizerError):

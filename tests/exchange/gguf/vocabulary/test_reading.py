@@ -89,6 +89,7 @@ def test_merging_by_scores_with_bytes_to_fall_back_on(tmp_path):
     ("changes", "words"),
     [
         ({"model": "bert"}, "of the kind “bert”"),
+        ({"model": "x" * 9000}, "of the kind “x{60}…”"),
         ({"pre": "smollmm"}, "“smollmm”, which is not known here; did you mean “smollm”"),
         ({"token_type": [1]}, "tokens, but 1 kinds"),
         ({"eos_token_id": None}, "does not say which token ends"),
