@@ -41,6 +41,7 @@ class ForwardContext:
             with a target, or all.
         cache: the past of the rows; the tokens become part of it.
         observers: called after each block, in order.
+        router_stats: whether routers account for their choices; decoding has no use for it.
         document_starts: where each token's document begins, in packed rows that are read at once;
             the decoder fills it in.
         rows: where tokens of rows stand that have read unequally much; the decoder fills it in.
@@ -55,6 +56,7 @@ class ForwardContext:
     valid: Bool[Tensor, "B T"] | None = None
     cache: DecoderCache | None = None
     observers: tuple[Observer, ...] = ()
+    router_stats: bool = True
     document_starts: Int[Tensor, "B T"] | None = None
     rows: UnevenRows | None = None
     rotation: Rotation | None = None

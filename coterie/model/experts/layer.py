@@ -156,7 +156,7 @@ class MixtureOfExpertsPart(Part):
         self,
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
-    ) -> tuple[Float[Tensor, "B T D"], RouterStats]:
+    ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Compute the layer; load, capacity and losses count `context.valid` tokens alone."""
         valid, replay, flat = context.valid, context.replay, x.flatten(0, 1)
         routing = self.router(
@@ -166,11 +166,12 @@ class MixtureOfExpertsPart(Part):
             self._draw_excluded(x.device),
         )
         indices, gates, dropped = self._drop_overflow(routing, x.shape, valid)
-        mix = _mix_uncompiled if torch.compiler.is_compiling() else _mix
         partial = routing.partial or dropped is not None
-        mixed = mix(self, flat, indices, gates, partial)
+        mixed = self._mix(flat, indices, gates, partial)
         if self.shared:
             mixed = mixed + self._shared(flat)
+        if not context.router_stats:
+            return mixed.view(x.shape), None
         stats, balance_load = measure_routing(
             self, routing, (x.shape[0], x.shape[1]), valid,
             None if replay is None else replay.balance_load, dropped,
@@ -178,6 +179,14 @@ class MixtureOfExpertsPart(Part):
         if replay is not None:
             replay.indices, replay.balance_load = routing.indices, balance_load
         return mixed.view(x.shape), stats
+
+    def _mix(self, x: Tensor, indices: Tensor, gates: Tensor, partial: bool) -> Tensor:
+        """Return each token's sum of its experts' outputs."""
+        packs: list[MLPPart] = list(self.experts)  # pyright: ignore[reportAssignmentType]
+        kernel = self.kernel.chosen(packs, x, indices, self.dispatcher)
+        static = kernel.compiles and self.dispatcher.local
+        mix = _mix if static or not torch.compiler.is_compiling() else _mix_uncompiled
+        return mix(kernel, packs, x, indices, gates, self.dispatcher, partial)
 
     def _draw_excluded(self, device: torch.device) -> Tensor | None:
         """Draw the excluded experts; a second pass draws too, so that all later draws agree."""
@@ -209,15 +218,19 @@ class MixtureOfExpertsPart(Part):
 
 
 def _mix(
-    part: MixtureOfExpertsPart, x: Tensor, indices: Tensor, gates: Tensor, partial: bool
+    kernel: ExpertKernel,
+    packs: list[MLPPart],
+    x: Tensor,
+    indices: Tensor,
+    gates: Tensor,
+    dispatcher: Dispatcher,
+    partial: bool,
 ) -> Tensor:
-    packs: list[MLPPart] = list(part.experts)  # pyright: ignore[reportAssignmentType]
-    kernel = part.kernel.chosen(packs, x, indices, part.dispatcher)
-    return kernel.mix(packs, x, indices, gates, part.dispatcher, partial=partial)
+    return kernel.mix(packs, x, indices, gates, dispatcher, partial=partial)
 
 
-# What runs here depends on what was selected, so a compiler would recompile for every batch;
-# besides, torch's grouped product in float32 is unknown to it. It stays outside the graph.
+# What most kernels run depends on what was selected, so a compiler would recompile for every batch;
+# besides, torch's grouped product in float32 is unknown to it. They stay outside the graph.
 _mix_uncompiled = uncompiled(_mix)
 
 

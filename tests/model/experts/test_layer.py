@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from coterie.foundation.settings import kind_of, members
+from coterie.model.context import ForwardContext
 from coterie.model.experts import Kernel, MixtureOfExperts
 
 WIDTH = 8
@@ -133,6 +134,15 @@ def test_experts_without_tokens_get_zero_gradients(kernel):
     assert gradient[2:].abs().max() == 0
     untouched = part.experts[1].up.grad
     assert untouched is None or untouched.abs().max() == 0
+
+
+def test_what_routers_account_for_can_be_left_out():
+    (_, part), x = build(), draw()
+    plain, stats = part(x)
+    same, nothing = part(x, ForwardContext(router_stats=False))
+    assert torch.equal(same, plain)
+    assert stats is not None
+    assert nothing is None
 
 
 def test_impossible_settings_are_refused():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -49,6 +50,8 @@ class Auto(ExpertKernel):
     ) -> ExpertKernel:
         """Return the kernel for these tokens; itself where packs may need different ones."""
         few = indices.shape[0] == 1 if x.device.type == "cpu" else indices.numel() <= FEW_PAIRS
+        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+            few = indices.numel() <= FEW_PAIRS  # what is compiled gathers without copying
         if few and dispatcher.local:
             return self._gather
         return self._for(packs[0], x) if len(packs) == 1 else self

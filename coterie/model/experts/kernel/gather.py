@@ -8,6 +8,7 @@ multiplied in batches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -35,6 +36,8 @@ class GatherKernel(Settings):
 class Gather(ExpertKernel):
     """Takes experts to tokens instead of tokens to experts."""
 
+    compiles = True
+
     def mix(
         self,
         packs: Packs,
@@ -50,8 +53,7 @@ class Gather(ExpertKernel):
             return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
         if indices.numel() == 0:
             return x + 0.0 * gates.sum()  # no tokens, nothing to add
-        call = call_needed if x.device.type == "cpu" else call_gathered
-        return call(packs, x, indices, gates)
+        return _call(x)(packs, x, indices, gates)
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
@@ -61,8 +63,13 @@ class Gather(ExpertKernel):
             return rows
         experts = torch.arange(counts.shape[0], device=counts.device)
         indices = experts.repeat_interleave(counts, output_size=rows.shape[0])[:, None]
-        call = call_needed if rows.device.type == "cpu" else call_gathered
-        return call([pack], rows, indices, rows.new_ones(rows.shape[0], 1))
+        return _call(rows)([pack], rows, indices, rows.new_ones(rows.shape[0], 1))
+
+
+def _call(x: Tensor) -> Callable[[Packs, Tensor, Tensor, Tensor], Tensor]:
+    """Return how to go through experts: a compiler merges the gathering into the products."""
+    on_host = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return call_needed if on_host else call_gathered
 
 
 def call_needed(

@@ -23,7 +23,14 @@ Packs = Sequence[MLPPart]
 
 
 class ExpertKernel(ABC):
-    """Sends tokens through their experts and adds up what those return."""
+    """Sends tokens through their experts and adds up what those return.
+
+    Attributes:
+        compiles: whether its shapes are the same whatever was selected, so that compiled programs
+            may hold it.
+    """
+
+    compiles: bool = False
 
     def chosen(
         self, packs: Packs, x: Tensor, indices: Tensor, dispatcher: Dispatcher

@@ -142,3 +142,14 @@ def test_compilers_leave_the_experts_outside_their_graph(monkeypatch):
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     part(torch.randn(1, 3, WIDTH, dtype=torch.float64))
     assert calls == [1]
+
+
+def test_gathering_has_the_same_shapes_whatever_was_selected_and_stays_inside(monkeypatch):
+    part, one = build("gather"), torch.randn(1, 1, WIDTH, dtype=torch.float64)
+    expected = part(one)[0]
+    monkeypatch.setattr(layer, "_mix_uncompiled", lambda *_: pytest.fail("left the graph"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(part(one)[0], expected)
+    part.dispatcher.local = False
+    with pytest.raises(pytest.fail.Exception):
+        part(one)
