@@ -1,7 +1,8 @@
 """What is kept of the keys and values of earlier tokens: a closed union, one file per idea.
 
-`full` keeps every position, `window` the latest ones and the sinks, `none` nothing: then every
-token is computed again at each step, which is slow and serves as the yardstick of the others.
+`full` keeps every position, `quantised` the older ones in few bits, `window` the latest ones and
+the sinks, `none` nothing: then every token is computed again at each step, which is slow and serves
+as the yardstick of the others.
 Layers that replace finished positions by summaries get a cache of summaries from each of them.
 """
 
@@ -10,13 +11,14 @@ from typing import Annotated
 from coterie.foundation.settings import union
 from coterie.generate.cache.full import FullCacheSettings, FullLayerCache
 from coterie.generate.cache.none import NoCacheSettings
+from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.window import WindowCacheSettings, WindowLayerCache
 
 CacheSettings = Annotated[
-    FullCacheSettings | WindowCacheSettings | NoCacheSettings,
-    union(FullCacheSettings, WindowCacheSettings, NoCacheSettings),
+    FullCacheSettings | QuantisedCacheSettings | WindowCacheSettings | NoCacheSettings,
+    union(FullCacheSettings, QuantisedCacheSettings, WindowCacheSettings, NoCacheSettings),
 ]
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "FullLayerCache",
     "LayerCache",
     "NoCacheSettings",
+    "QuantisedCacheSettings",
+    "QuantisedLayerCache",
     "SummaryLayerCache",
     "WindowCacheSettings",
     "WindowLayerCache",
