@@ -12,7 +12,7 @@ from typing import Any, Self, TypedDict, Unpack, overload
 from coterie.api.given import layer_of
 from coterie.checkpoint import LoadedModel, is_checkpoint, load_model
 from coterie.checkpoint.layout import CONFIG
-from coterie.evaluate import Perplexity, perplexity_of, score_text
+from coterie.evaluate import Perplexity, Scoring, TextScore, perplexity_of, score_texts
 from coterie.foundation.errors import CheckpointError, UserError
 from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.records import validated
@@ -185,19 +185,43 @@ class Model:
         """
         return self.stream_with(prompt, self.sampling(layer_of(sampling)))
 
-    def score(self, text: str, *, stride: int | None = None) -> Score:
-        """Return how well the model predicts a text.
+    @overload
+    def score(
+        self, text: str, *, stride: int | None = None, window: int | None = None
+    ) -> Score: ...
+    @overload
+    def score(
+        self,
+        text: list[str] | tuple[str, ...],
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+    ) -> list[Score]: ...
+    def score(
+        self,
+        text: str | list[str] | tuple[str, ...],
+        *,
+        stride: int | None = None,
+        window: int | None = None,
+    ) -> Score | list[Score]:
+        """Return how well the model predicts a text, exactly as it is given.
 
         Args:
-            text: any text.
-            stride: tokens between windows; smaller than the context gives each token more past,
-                and more work.
+            text: any text; several are read side by side and their scores returned as a list.
+            stride: tokens between windows; None: windows are disjoint. Smaller than a window, each
+                token has more past, at more work.
+            window: tokens of a window; None: the model's context.
 
         Raises:
-            DataError: the text is empty.
-            UserError: the stride lies outside 1 … context.
+            DataError: a text is empty.
+            UserError: the stride lies outside the window.
         """
-        scored = score_text(self.decoder, self.tokenizer, text, stride)
+        texts = [text] if isinstance(text, str) else text
+        scored = score_texts(self.decoder, self.tokenizer, texts, Scoring(window, stride))
+        found = [self._score(each) for each in scored]
+        return found[0] if isinstance(text, str) else found
+
+    def _score(self, scored: TextScore) -> Score:
         pieces = pieces_of(self.tokenizer, scored.tokens)
         logprobs = tuple(zip(pieces, scored.logprobs.tolist(), strict=True))
         return Score(**vars(perplexity_of([scored], self.tokenizer)), token_logprobs=logprobs)

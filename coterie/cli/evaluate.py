@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
+from rich.text import Text
 
 from coterie.api.model import tell_damaged
 from coterie.api.progress import count_bar
 from coterie.checkpoint import LoadedModel, load_model, read_state
 from coterie.checkpoint.layout import CONFIG
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
+from coterie.cli.flags import refuse_flags
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
-from coterie.cli.words import read_words
+from coterie.cli.words import read_words, standard_input
 from coterie.data import Document, evaluation_batches, store_for
+from coterie.data.clean import Clean, cleaned
+from coterie.data.documents import whole_documents
+from coterie.data.report import ReadingReport
+from coterie.data.settings import DataSettings
 from coterie.evaluate import (
     LoadCounter,
+    Perplexity,
     RoutingHealth,
+    Scoring,
     TextScore,
     perplexity_of,
-    score_text,
+    score_texts,
     validate,
     windows_at_once,
 )
 from coterie.foundation.errors import CheckpointError, UserError
+from coterie.foundation.printable import printable
 from coterie.foundation.records import validated
 from coterie.foundation.runs import cache_root
 from coterie.tokenizer.stream import pieces_of
@@ -34,13 +46,37 @@ from coterie.train.settings import RunSettings
 
 _AS_IT_IS = ReadingFlags()
 _USAGE = "For example: coterie evaluate latest   or: coterie evaluate latest my_text.txt"
+_FLAGS = (
+    "--text", "--json", "--tokens", "--stride", "--window", "--raw", "--column", "--on-error",
+    "--delimiter", "--no-header", "--max-expansion", "--clean", "--step", "--device",
+)  # fmt: skip
+_SHOWN_INPUTS = 20  # in the table; --json has all
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What to measure a model on, and how."""
+
+    files: tuple[str, ...]  # `-`: standard input
+    given: tuple[str, ...]
+    reading: ReadingFlags
+    scoring: Scoring
+    raw: bool
+
+    @property
+    def some(self) -> bool:
+        """Whether there are any; else the run's own validation split is meant."""
+        return bool(self.files or self.given)
 
 
 def evaluate(
-    *words: str,
+    *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    text: tuple[str, ...] = (),
     json: bool = False,
     tokens: bool = False,
     stride: int | None = None,
+    window: int | None = None,
+    raw: bool = False,
     reading: ReadingFlags = _AS_IT_IS,
     step: int | None = None,
     device: str = "auto",
@@ -48,43 +84,61 @@ def evaluate(
     """Measure a run on its own validation split, or on texts: `coterie evaluate RUN [FILE ...]`.
 
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a FILE the loss over
-    the run's own validation split is measured; with files or folders, how well the model predicts
-    them. Both show where each layer's router sent the tokens.
+    the run's own validation split is measured; with files, folders, `-` (standard input) or
+    --text, how well the model predicts them. Both show where each layer's router sent the tokens.
 
     Parameters
     ----------
     words
         The run and the texts.
+    text
+        A text to measure, written here; may be given several times.
     json
         Print JSON.
     tokens
         Print every token of the texts with its log-probability in nats.
     stride
-        Tokens between windows: smaller than the context gives each token more past, and more work.
+        Tokens between windows. As large as a window, the default: disjoint windows. Smaller:
+        sliding ones, in which each token has more past, at more work.
+    window
+        Tokens of a window; the model's context by default.
+    raw
+        Measure the texts as they are; else they are cleaned as the run's own were (data.clean).
     step
         Use the checkpoint of this step instead of the newest.
     device
         Where to compute: auto, cpu, cuda, mps.
     """
+    refuse_flags(words, "evaluate", _FLAGS)
     said = read_words(words)
     if said.overrides or said.overlays:
         raise UserError("`coterie evaluate` takes no settings, only flags.", hint=_USAGE)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
-    target, files = said.targets[0], said.targets[1:]
-    if (tokens or stride is not None or reading != _AS_IT_IS) and not files:
-        raise UserError(
-            "--tokens, --stride and the flags for reading (--column, …) need a FILE to look at.",
-            hint=_USAGE,
-        )
+    target = said.targets[0]
+    asked = _Texts(said.targets[1:], text, reading, Scoring(window, stride), raw)
+    _refuse_contradictions(asked, tokens)
     loaded = load_model(target, step=step, on_damaged=tell_damaged)
     loaded.decoder.to(resolve_device(device))
-    if files:
-        _tell_texts(loaded, files, reading, stride, json=json, tokens=tokens)
+    if asked.some:
+        _tell_texts(loaded, asked, json=json, tokens=tokens)
     else:
         _tell_own(loaded, json=json)
     if not json:
         next_step(f'coterie generate {target} "Once"  # write text with it')
+
+
+def _refuse_contradictions(asked: _Texts, tokens: bool) -> None:
+    """Refuse flags that look at texts where there are none, and those that exclude each other."""
+    flags = tokens or asked.raw or asked.scoring != Scoring() or asked.reading != _AS_IT_IS
+    if flags and not asked.some:
+        raise UserError(
+            "--tokens, --stride, --window, --raw and the flags for reading (--column, …) need a "
+            "FILE or --text to look at.",
+            hint=_USAGE,
+        )
+    if asked.raw and asked.reading.clean:
+        raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
 
 
 def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
@@ -122,27 +176,15 @@ def _trained_on(loaded: LoadedModel) -> str | None:
     return read_state(loaded.path).data
 
 
-def _tell_texts(
-    loaded: LoadedModel,
-    files: Sequence[str],
-    reading: ReadingFlags,
-    stride: int | None,
-    *,
-    json: bool,
-    tokens: bool,
-) -> None:
-    """Measure a model on the texts of some files and print what was found."""
-    sources = reading.sources(tuple(files))
-    documents = _whole(iter(sources))
-    report = sources.report
-    tell_reading(report.skipped, report.problems, report.notes, "--json lists them")
-    scores: list[TextScore] = []
-    loads, done = LoadCounter(), 0
-    with count_bar("Reading", sum(len(text) for text in documents)) as advance:
-        for text in documents:
-            scores.append(score_text(loaded.decoder, loaded.tokenizer, text, stride, loads))
-            done += len(text)
-            advance(done)
+def _tell_texts(loaded: LoadedModel, asked: _Texts, *, json: bool, tokens: bool) -> None:
+    """Measure a model on some texts and print what was found."""
+    documents, report = _read(loaded, asked)
+    loads = LoadCounter()
+    with count_bar("Reading", sum(len(each.text) for each in documents)) as advance:
+        scores = score_texts(
+            loaded.decoder, loaded.tokenizer, [each.text for each in documents],
+            asked.scoring, loads, advance,
+        )  # fmt: skip
     found = perplexity_of(scores, loaded.tokenizer)
     if found.unknown_tokens:
         stderr.print(
@@ -152,14 +194,15 @@ def _tell_texts(
             soft_wrap=True,
         )
     figures: dict[str, Any] = {
-        "checkpoint": str(loaded.path), "step": loaded.step, "files": list(files),
-        "documents": len(scores), "tokens": found.tokens, "characters": found.characters,
-        "bytes": found.bytes, "nats_per_token": found.nats_per_token,
-        "nats_per_character": found.nats_per_character, "bits_per_byte": found.bits_per_byte,
-        "perplexity": found.perplexity, "unknown_tokens": found.unknown_tokens,
+        "checkpoint": str(loaded.path), "step": loaded.step, "files": list(asked.files),
+        "documents": len(scores), "windows": asked.scoring.convention(loaded.decoder),
+        **_figures(found),
     }  # fmt: skip
+    inputs = _by_input(documents, scores, loaded)
     if json:
         figures |= reading_figures(report)
+        figures["clean"] = [each.model_dump(mode="json") for each in _cleaning(loaded, asked)]
+        figures["inputs"] = inputs
     if tokens:
         rows = list(_token_rows(loaded, scores))
         if json:
@@ -168,33 +211,97 @@ def _tell_texts(
             for row in rows:
                 line = f"{row['logprob']:9.4f}  {row['token']:>6}  {row['text']!r}"
                 console.print(line, soft_wrap=True)
-    _tell(figures, loads.health(), json=json)
+    _tell(figures, loads.health(), json=json, inputs=inputs)
 
 
-def _whole(documents: Iterator[Document]) -> list[str]:
-    """Return the texts of documents, those that came in pieces put together, without empty ones."""
-    texts: list[list[str]] = []
-    for each in documents:
-        if each.continued and texts:
-            texts[-1].append(each.text)
-        else:
-            texts.append([each.text])
-    return [text for pieces in texts if (text := "".join(pieces))]
+def _cleaning(loaded: LoadedModel, asked: _Texts) -> tuple[Clean, ...]:
+    """Return what the texts go through: what --clean says, or what the run's own went through."""
+    if asked.raw or asked.reading.clean:
+        return DataSettings(clean=asked.reading.clean).clean  # type: ignore[arg-type]
+    own = (loaded.settings.get("data") or {}).get("clean") or ()
+    return validated(DataSettings, {"clean": own}, str(loaded.path / CONFIG), CheckpointError).clean
+
+
+def _read(loaded: LoadedModel, asked: _Texts) -> tuple[list[Document], ReadingReport]:
+    """Return the texts to measure, cleaned, and how their reading went.
+
+    Raises:
+        DataError: a file cannot be read.
+        UserError: there is nothing in a text, or cleaning leaves nothing of one.
+    """
+    own = not asked.reading.clean and not asked.raw
+    steps = _cleaning(loaded, asked)
+    files = tuple(each for each in asked.files if each != "-")
+    documents: list[Document] = []
+    report = ReadingReport()
+    if files:
+        sources = replace(asked.reading, clean=()).sources(files)
+        documents += whole_documents(sources)
+        report = sources.report
+        tell_reading(report.skipped, report.problems, report.notes, "--json lists them")
+    if "-" in asked.files:
+        documents.append(Document("-", standard_input(), source="standard input"))
+    for number, each in enumerate(asked.given, start=1):
+        documents.append(Document(f"--text {number}", each, source=f"--text {number}"))
+    if empty := [each.source for each in documents if not each.text and each.source not in files]:
+        raise UserError(f"There is no text to evaluate: {empty[0]} is empty.")
+    found = list(cleaned(documents, [each.build() for each in steps]))
+    if not any(each.text for each in found):
+        raise UserError("There is no text to evaluate: cleaning leaves nothing of it.")
+    if own and steps:
+        names = ", ".join(str(each.kind) for each in steps)
+        stderr.print(
+            f"Note: cleaned as the run's own texts were ({names}); --raw leaves it out.",
+            style="hint",
+            soft_wrap=True,
+        )
+    return [each for each in found if each.text], report
+
+
+def _figures(found: Perplexity) -> dict[str, Any]:
+    return {
+        "tokens": found.tokens, "characters": found.characters,
+        "bytes": found.bytes, "nats_per_token": found.nats_per_token,
+        "nats_per_character": found.nats_per_character, "bits_per_byte": found.bits_per_byte,
+        "perplexity": found.perplexity, "unknown_tokens": found.unknown_tokens,
+    }  # fmt: skip
+
+
+def _by_input(
+    documents: Sequence[Document], scores: Sequence[TextScore], loaded: LoadedModel
+) -> list[dict[str, Any]]:
+    """Return the figures of each file, of standard input, and of each --text."""
+    parts: defaultdict[str, list[TextScore]] = defaultdict(list)
+    for document, score in zip(documents, scores, strict=True):
+        parts[document.source or document.name].append(score)
+    return [
+        {"input": name, "documents": len(part), **_figures(perplexity_of(part, loaded.tokenizer))}
+        for name, part in parts.items()
+    ]
 
 
 def _token_rows(loaded: LoadedModel, scores: list[TextScore]) -> Iterator[dict[str, Any]]:
-    for each in scores:
+    for number, each in enumerate(scores):
         texts = pieces_of(loaded.tokenizer, each.tokens)
         for token, text, logprob in zip(each.tokens, texts, each.logprobs.tolist(), strict=True):
-            yield {"token": token, "text": text, "logprob": logprob}
+            yield {"document": number, "token": token, "text": text, "logprob": logprob}
 
 
-def _tell(figures: dict[str, Any], routing: tuple[RoutingHealth, ...], *, json: bool) -> None:
+def _tell(
+    figures: dict[str, Any],
+    routing: tuple[RoutingHealth, ...],
+    *,
+    json: bool,
+    inputs: Sequence[dict[str, Any]] = (),
+) -> None:
     """Print figures and the routing of each layer, as tables or as JSON."""
     if json:
         emit_json({**figures, "routing": [_routing_row(each) for each in routing]})
         return
     console.print(facts((key.replace("_", " "), _shown(value)) for key, value in figures.items()))
+    if 1 < len(inputs) <= _SHOWN_INPUTS:
+        console.print()
+        console.print(_inputs_table(inputs))
     if not routing:
         return
     console.print()
@@ -209,6 +316,18 @@ def _tell(figures: dict[str, Any], routing: tuple[RoutingHealth, ...], *, json: 
             f"{each.dead:.0%}", f"{each.dropped:,}", _bars(each.load),
         )  # fmt: skip
     console.print(table)
+
+
+def _inputs_table(inputs: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("input", "tokens", "perplexity", "bits per byte"):
+        table.add_column(column, justify="left" if column == "input" else "right")
+    for each in inputs:
+        table.add_row(
+            Text(printable(each["input"])), f"{each['tokens']:,}",
+            f"{each['perplexity']:,.4f}", f"{each['bits_per_byte']:.4f}",
+        )  # fmt: skip
+    return table
 
 
 def _routing_row(health: RoutingHealth) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,7 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.foundation.synonyms import SYNONYMS, meant_by
 
+_FLAG = re.compile(r"--?[A-Za-z]")
 # The verbs that take settings as key=value, and the part of a run that their keys begin in.
 _TAKE_SETTINGS = {"train": "", "presets show": "", "model show": "", "generate": "sample."}
 
@@ -41,6 +43,19 @@ def unknown_flag(word: str, verb: str, flags: Iterable[str], hint: str | None = 
     return UserError(
         f"There is no flag {shown} here; {choices}", hint=hint or f"Run: coterie {verb} --help"
     )
+
+
+def refuse_flags(
+    words: Iterable[str], verb: str, flags: Iterable[str], hint: str | None = None
+) -> None:
+    """Refuse the first word that looks like a flag, in a verb whose words may begin with a hyphen.
+
+    Raises:
+        UserError: there is such a word; see `unknown_flag` for the arguments.
+    """
+    for word in words:
+        if _FLAG.match(word):
+            raise unknown_flag(word, verb, flags, hint)
 
 
 def _settings(name: str, below: str | None) -> list[str]:

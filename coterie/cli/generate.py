@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from typing import Annotated, Any
@@ -11,14 +10,17 @@ from cyclopts import Parameter
 
 from coterie.api.model import Model, Text, load
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.flags import unknown_flag
-from coterie.cli.words import Words, read_words
+from coterie.cli.flags import refuse_flags
+from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.generate import SamplingSettings
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
-_FLAG = re.compile(r"--?[A-Za-z]")
+_HYPHEN = (
+    "Run: coterie generate --help   (a prompt that begins so can come through standard input: "
+    "echo PROMPT | coterie generate RUN -)"
+)
 _FLAGS = ("--json", "--samples", "--step", "--device")
 _ENDS = {
     "length": "max_tokens reached",
@@ -74,24 +76,12 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     Raises:
         UserError: no run was named, a word looks like a flag, or standard input is not text.
     """
-    for word in said.targets:
-        if _FLAG.match(word):
-            hint = (
-                "Run: coterie generate --help   (a prompt that begins so can come through "
-                "standard input: echo PROMPT | coterie generate RUN -)"
-            )
-            raise unknown_flag(word, "generate", _FLAGS, hint)
+    refuse_flags(said.targets, "generate", _FLAGS, _HYPHEN)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     prompt = " ".join(said.targets[1:])
     if prompt == "-":
-        try:
-            # Decoded here: in some locales Python lets bytes through that are not text.
-            raw = getattr(sys.stdin, "buffer", None)
-            prompt = sys.stdin.read() if raw is None else raw.read().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"Standard input is not UTF-8 text: {error}") from error
-        prompt = prompt.removesuffix("\n")  # the shell's own, not the writer's
+        prompt = standard_input().removesuffix("\n")  # the shell's own, not the writer's
     return said.targets[0], prompt
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def one_target(words: Words, what: str, usage: str, default: str | None = None) 
     if default is not None:
         return default
     raise UserError(f"Which {what}? None was named.", hint=usage)
+
+
+def standard_input() -> str:
+    """Return all of standard input.
+
+    Raises:
+        UserError: it is not UTF-8 text.
+    """
+    try:
+        # Decoded here: in some locales Python lets bytes through that are not text.
+        raw = getattr(sys.stdin, "buffer", None)
+        return sys.stdin.read() if raw is None else raw.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"Standard input is not UTF-8 text: {error}") from error

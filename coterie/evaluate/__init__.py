@@ -1,27 +1,31 @@
 """How good a model is: how well it predicts any text, and whether its experts share the work."""
 
-from coterie.evaluate.perplexity import (
-    Perplexity,
+from coterie.evaluate.perplexity import Perplexity, perplexity, perplexity_of
+from coterie.evaluate.routing import LoadCounter, RoutingHealth, mean_utilisation
+from coterie.evaluate.scoring import (
+    Scoring,
     TextScore,
-    perplexity,
-    perplexity_of,
     score_text,
+    score_texts,
+    sequence_logprobs,
     token_logprobs,
     windows_at_once,
 )
-from coterie.evaluate.routing import LoadCounter, RoutingHealth, mean_utilisation
 from coterie.evaluate.validation import Validation, validate
 
 __all__ = [
     "LoadCounter",
     "Perplexity",
     "RoutingHealth",
+    "Scoring",
     "TextScore",
     "Validation",
     "mean_utilisation",
     "perplexity",
     "perplexity_of",
     "score_text",
+    "score_texts",
+    "sequence_logprobs",
     "token_logprobs",
     "validate",
     "windows_at_once",

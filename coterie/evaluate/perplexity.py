@@ -1,4 +1,4 @@
-"""How well a model predicts any text: the log-probability of every token, and their means.
+"""How well a model predicts any text: the mean log-probability of its tokens.
 
 Perplexities of models with different tokenizers cannot be compared, since their tokens differ.
 Nats per character and bits per byte can: they spread the same total over the same text.
@@ -7,32 +7,12 @@ Nats per character and bits per byte can: they spread the same total over the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from coterie.evaluate.routing import LoadCounter
-from coterie.evaluate.windows import Window, windows
-from coterie.foundation.errors import DataError
-from coterie.generate.session import evaluation
+from coterie.evaluate.scoring import DISJOINT, Scoring, TextScore, score_text
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
-
-_LOGITS_AT_ONCE = 1 << 26
-"""The most logits one call may make (256 MiB in float32)."""
-
-
-@dataclass(frozen=True)
-class TextScore:
-    """A text, its tokens, and the log-probability of each in nats, given those before it."""
-
-    text: str
-    tokens: list[int]
-    logprobs: Float[Tensor, " T"]
 
 
 @dataclass(frozen=True)
@@ -70,42 +50,6 @@ class Perplexity:
         return math.exp(min(self.nats_per_token, 700.0))
 
 
-def score_text(
-    decoder: Decoder,
-    tokenizer: Tokenizer,
-    text: str,
-    stride: int | None = None,
-    loads: LoadCounter | None = None,
-) -> TextScore:
-    """Score every token of a text.
-
-    The text begins after the token that begins texts, or else after an end-of-text token, as a
-    document does in training, so that its first token is scored too. The token that a tokenizer
-    puts after every text is scored as well.
-
-    Args:
-        decoder: the model, in any mode, which it keeps.
-        tokenizer: the one it was trained with.
-        text: any text.
-        stride: tokens between windows; see `coterie.evaluate.windows`.
-        loads: counts where the tokens were routed; those that windows share count in each.
-
-    Raises:
-        DataError: the text is empty.
-        UserError: the stride lies outside 1 … context.
-    """
-    tokens = tokenizer.encode(text)
-    if not tokens:
-        raise DataError("There is no text to evaluate: it is empty.")
-    framed = tokenizer.framed(tokens)
-    if tokenizer.begin_of_text is None:
-        framed = [tokenizer.start_of_text, *framed]
-    if len(framed) < 2:
-        raise DataError("There is no text to evaluate but the token that begins it.")
-    logprobs = token_logprobs(decoder, framed, stride, loads)
-    return TextScore(text, framed[1:], logprobs)
-
-
 def perplexity_of(scores: Iterable[TextScore], tokenizer: Tokenizer) -> Perplexity:
     """Return the perplexity of all scored texts together."""
     nats, tokens, characters, size, unknown = 0.0, 0, 0, 0, 0
@@ -121,53 +65,7 @@ def perplexity_of(scores: Iterable[TextScore], tokenizer: Tokenizer) -> Perplexi
 
 
 def perplexity(
-    decoder: Decoder, tokenizer: Tokenizer, text: str, stride: int | None = None
+    decoder: Decoder, tokenizer: Tokenizer, text: str, scoring: Scoring = DISJOINT
 ) -> Perplexity:
-    """Measure a model on one text; see `score_text` for arguments and errors."""
-    return perplexity_of([score_text(decoder, tokenizer, text, stride)], tokenizer)
-
-
-def token_logprobs(
-    decoder: Decoder,
-    tokens: Sequence[int],
-    stride: int | None = None,
-    loads: LoadCounter | None = None,
-) -> Float[Tensor, " T"]:
-    """Return the log-probability, in nats, of every token but the first, given those before it.
-
-    Each is conditioned on what its window holds of the past: see `coterie.evaluate.windows`. The
-    result lies on the CPU.
-
-    Raises:
-        UserError: the stride lies outside 1 … context.
-    """
-    device = next(decoder.parameters()).device
-    sequence = torch.tensor(tokens, dtype=torch.long)
-    cuts = windows(len(tokens), decoder.settings.context, stride)
-    found = [torch.empty(0)]
-    for batch in _batches(cuts, windows_at_once(decoder)):
-        inputs = torch.stack([sequence[each.start : each.stop] for each in batch])
-        targets = torch.stack([sequence[each.start + 1 : each.stop + 1] for each in batch])
-        with evaluation(decoder):
-            output = decoder(inputs.to(device))
-            chosen = output.logits.gather(-1, targets.to(device)[..., None])[..., 0]
-            scores = (chosen - output.logits.logsumexp(-1)).cpu()
-        if loads is not None:
-            loads.add(output.router_stats)
-        for window, row in zip(batch, scores, strict=True):
-            found.append(row[window.scored - window.start - 1 :])
-    return torch.cat(found)
-
-
-def windows_at_once(decoder: Decoder) -> int:
-    """Return how many windows of full context may be read in one call: at least 1, at most 16."""
-    logits = decoder.settings.context * (decoder.settings.vocab_size or 1)
-    return min(max(_LOGITS_AT_ONCE // logits, 1), 16)
-
-
-def _batches(cuts: list[Window], rows: int) -> Iterator[list[Window]]:
-    """Yield windows of equal length together, at most `rows` at once."""
-    for _, equal in groupby(cuts, key=lambda each: each.stop - each.start):
-        group = list(equal)
-        for start in range(0, len(group), rows):
-            yield group[start : start + rows]
+    """Measure a model on one text; see `score_texts` for arguments and errors."""
+    return perplexity_of([score_text(decoder, tokenizer, text, scoring)], tokenizer)

@@ -1,8 +1,11 @@
-"""How a text longer than the context is cut so that every token is scored exactly once.
+"""How a text longer than a window is cut so that every token is scored exactly once.
 
-Windows of the model's context begin every `stride` tokens. Without overlap (stride = context) the
-first tokens of a window are guessed from almost nothing; a smaller stride gives each token at least
-context − stride tokens of past, at context / stride times the work.
+Windows begin every `stride` tokens. *Disjoint* windows (stride = window, the default) follow one
+another, and the first tokens of each are guessed from almost nothing; *sliding* windows (a smaller
+stride) give each token at least window − stride tokens of past, at window / stride times the work.
+
+A window of n inputs scores n targets, the last of which lies beyond it. The recipe of
+`transformers`, whose windows hold inputs and targets together, is window = max_length − 1 here.
 """
 
 from __future__ import annotations
@@ -23,25 +26,28 @@ class Window(NamedTuple):
     scored: int
 
 
-def windows(num_tokens: int, context: int, stride: int | None = None) -> list[Window]:
+def windows(num_tokens: int, window: int, stride: int | None = None) -> list[Window]:
     """Cut a text of `num_tokens` into windows that score every token but the first once.
 
     Args:
         num_tokens: tokens of the text, the one it begins from included.
-        context: the most inputs of a window.
-        stride: tokens between the starts of windows, 1 … context; context if None.
+        window: the most inputs of a window.
+        stride: tokens between the starts of windows, 1 … window; window if None.
 
     Raises:
-        UserError: the stride lies outside 1 … context.
+        UserError: the window is empty, or the stride lies outside 1 … window.
     """
-    stride = context if stride is None else stride
-    if not 1 <= stride <= context:
+    if window < 1:
+        raise UserError(f"A window must hold at least one token, not {window:,}.")
+    stride = window if stride is None else stride
+    if not 1 <= stride <= window:
         raise UserError(
-            f"The stride must lie between 1 and the model's context of {context:,}, not {stride:,}."
+            f"The stride must lie between 1 and the window of {window:,} tokens, not {stride:,}.",
+            hint="Equal to the window: disjoint windows. Smaller: sliding ones, with more past.",
         )
     found, scored, start = [], 1, 0
     while scored < num_tokens:
-        stop = min(start + context, num_tokens - 1)
+        stop = min(start + window, num_tokens - 1)
         found.append(Window(start, stop, scored))
         scored, start = stop + 1, start + stride
     return found

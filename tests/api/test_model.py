@@ -60,6 +60,14 @@ def test_a_score_is_a_perplexity_with_every_token(model, tmp_path, capsys):
     assert "nats per token" in repr(score)
 
 
+def test_several_texts_are_scored_side_by_side(model):
+    both = model.score(["It was", "a bright day."], stride=4)
+    assert [each.tokens for each in both] == [6, 13]
+    alone = model.score("a bright day.", stride=4)
+    assert both[1].nats == pytest.approx(alone.nats)
+    assert model.score("a bright day.", window=3).nats != pytest.approx(alone.nats)
+
+
 def test_every_sampling_setting_can_be_named_and_completed_by_editors():
     assert set(get_type_hints(Sampling)) == set(SamplingSettings.model_fields)
 

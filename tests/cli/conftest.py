@@ -13,6 +13,11 @@ TEXT = "It was a bright cold day in April, and the clocks were striking thirteen
 @pytest.fixture
 def tiny_run(places: Path) -> Path:
     """Make an untrained run `tiny` on a text file of its own; return the file."""
+    return make_run(places)
+
+
+def make_run(places: Path, **data: object) -> Path:
+    """Make the run with settings of its data; return its text file."""
     from coterie.checkpoint import save_checkpoint
     from coterie.data import store_for
     from coterie.foundation.layers import dump_yaml
@@ -24,7 +29,7 @@ def tiny_run(places: Path) -> Path:
     text = places / "april.txt"
     text.write_text(TEXT, encoding="utf-8")
     settings = RunSettings.model_validate({
-        "data": {"source": str(text), "split": "tail"},
+        "data": {"source": str(text), "split": "tail", **data},
         "model": {
             "layers": 2, "width": 16, "context": 16, "attention": {"kind": "grouped", "heads": 2},
             "feedforward": {"kind": "moe", "experts": [{"count": 4}], "experts_per_token": 2},

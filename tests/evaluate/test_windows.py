@@ -28,5 +28,10 @@ def test_without_overlap_the_windows_follow_one_another():
 
 @pytest.mark.parametrize("stride", [0, -1, 5])
 def test_an_impossible_stride_is_refused(stride):
-    with pytest.raises(UserError, match="between 1 and the model's context of 4"):
+    with pytest.raises(UserError, match="between 1 and the window of 4 tokens"):
         windows(10, 4, stride)
+
+
+def test_an_empty_window_is_refused():
+    with pytest.raises(UserError, match="at least one token, not 0"):
+        windows(10, 0)
