@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack
+from coterie.generate.passes import Call, EagerPass, Pass, serving
 from coterie.model import CacheSpec, Decoder
-from coterie.model.context import ForwardContext
 
 
 def cache_specs(decoder: Decoder) -> list[CacheSpec]:
@@ -83,6 +83,7 @@ class DecodeSession:
         self._device = next(decoder.parameters()).device
         self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
         self._cache: CacheStack | None = settings.build(self._specs)
+        self._passes: tuple[Pass, ...] = (EagerPass(decoder),)
 
     @property
     def cache_nbytes(self) -> int:
@@ -102,9 +103,8 @@ class DecodeSession:
             self._cache = None  # for the rest of this stretch
         self._tokens = known
         with evaluation(self._decoder):
-            unread = known if self._cache is None else tokens
-            logits = self._decoder(unread, context=ForwardContext(cache=self._cache), last=1).logits
-        assert logits is not None, "without targets the decoder returns logits"
+            call = Call(known if self._cache is None else tokens, self._cache)
+            logits = serving(self._passes, call).read(call)
         return logits[:, -1]
 
     def select(self, rows: list[int]) -> None:

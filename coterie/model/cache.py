@@ -27,11 +27,13 @@ class CacheSpec:
         sinks: the first positions of the text, which every query sees besides its window.
         summaries: whether finished runs of positions are replaced by summaries of them, so that
             the layer's cache must be a `SummaryCache`.
+        run: positions of such a run; 0 without summaries.
     """
 
     window: int | None = None
     sinks: int = 0
     summaries: bool = False
+    run: int = 0
 
 
 @runtime_checkable

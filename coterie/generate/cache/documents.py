@@ -18,22 +18,23 @@ class DocumentRecord:
 
     Attributes:
         starts: where the document of each position begins; 0 beyond a row's last position.
+        numbers: the document of each position; 0 beyond a row's last position.
         last: the document of each row's last token; −1 before the first.
         last_start: where that document begins.
     """
 
     starts: Int[Tensor, "B L"]
+    numbers: Int[Tensor, "B L"]
     last: Int[Tensor, " B"]
     last_start: Int[Tensor, " B"]
 
     @staticmethod
-    def begun(rows: UnevenRows) -> DocumentRecord:
+    def begun(past: tuple[int, ...], device: torch.device) -> DocumentRecord:
         """Return the record of rows each of which is one document so far."""
-        device, batch = rows.positions.device, len(rows.past)
-        nothing = torch.zeros(batch, dtype=torch.long, device=device)
-        past = torch.tensor(rows.past, device=device)
-        none_yet = torch.zeros(batch, max(rows.past), dtype=torch.long, device=device)
-        return DocumentRecord(none_yet, nothing.where(past > 0, -1), nothing)
+        nothing = torch.zeros(len(past), dtype=torch.long, device=device)
+        read = torch.tensor(past, device=device)
+        none_yet = torch.zeros(len(past), max(past), dtype=torch.long, device=device)
+        return DocumentRecord(none_yet, none_yet.clone(), nothing.where(read > 0, -1), nothing)
 
     def place(self, rows: UnevenRows, documents: Int[Tensor, "B T"] | None) -> UnevenRows:
         """Take the documents of new tokens down; None: the rows go on with their last ones."""
@@ -52,12 +53,36 @@ class DocumentRecord:
         missing = max(rows.totals) - self.starts.shape[1]
         if missing > 0:
             self.starts = F.pad(self.starts, (0, missing))
+            self.numbers = F.pad(self.numbers, (0, missing))
         row, place, position = rows.real
         self.starts[row, position] = starts[row, place]
+        self.numbers[row, position] = documents[row, place]
         self.last, self.last_start = ends[:, 0], starts[:, -1]
         return replace(rows, starts=starts, key_starts=self.starts)
 
     def selected(self, rows: Int[Tensor, " R"]) -> DocumentRecord:
         """Return the record of some rows, in this order."""
-        each = (self.starts, self.last, self.last_start)
-        return DocumentRecord(*(tensor.index_select(0, rows) for tensor in each))
+        return DocumentRecord(*(tensor.index_select(0, rows) for tensor in self._each()))
+
+    def joined(self, other: DocumentRecord) -> DocumentRecord:
+        """Return the record of these rows and, after them, those of another."""
+        width = max(self.starts.shape[1], other.starts.shape[1])
+        pairs = zip(self._each(), other._each(), strict=True)
+        return DocumentRecord(*(
+            torch.cat([F.pad(each, (0, width - each.shape[1])) if each.ndim > 1 else each
+                       for each in pair])
+            for pair in pairs
+        ))  # fmt: skip
+
+    def truncated(self, lengths: tuple[int, ...]) -> DocumentRecord:
+        """Return the record of the first tokens of each row, at least one."""
+        ends = torch.tensor(lengths, device=self.starts.device)[:, None]
+        kept = torch.arange(max(lengths), device=ends.device) < ends
+        starts, numbers = (
+            each[:, : max(lengths)].where(kept, 0) for each in (self.starts, self.numbers)
+        )
+        last, last_start = (each.gather(1, ends - 1)[:, 0] for each in (numbers, starts))
+        return DocumentRecord(starts, numbers, last, last_start)
+
+    def _each(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.starts, self.numbers, self.last, self.last_start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -27,16 +27,19 @@ class FullCacheSettings(Settings):
     kind: Literal["full"] = "full"
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
-    def build(self, specs: Sequence[CacheSpec]) -> CacheStack:
+    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
         """Make an empty cache.
 
         Args:
             specs: what each attention layer needs.
+            rollback: how many of the latest tokens `truncate` may take back.
         """
-        return CacheStack([self._layer(spec) for spec in specs])
+        return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
-    def _layer(self, spec: CacheSpec) -> LayerCache:
-        return SummaryLayerCache() if spec.summaries else FullLayerCache(self.room)
+    def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
+        if spec.summaries:
+            return SummaryLayerCache(spec.run, rollback)
+        return FullLayerCache(self.room)
 
 
 _FROM_THE_START = KeyLayout()
@@ -70,6 +73,28 @@ class FullLayerCache:
         """Keep only these rows of the batch, in this order."""
         self._keys.select(rows)
         self._values.select(rows)
+
+    def join(self, other: Any) -> None:
+        """Put the rows of another such cache after one's own."""
+        self._keys.join(other._keys)
+        self._values.join(other._values)
+
+    def truncate(self, lengths: tuple[int, ...]) -> None:
+        """Forget each row's positions from `lengths[row]` on; they may be any number."""
+        self.advance(max(lengths))
+
+    def memory(self, extra: int) -> tuple[Float[Tensor, "B K R C"], Float[Tensor, "B J R E"]]:
+        """Return the memory of all rows, with room for `extra` positions beyond the longest.
+
+        Position p of a row is at slot p; slots beyond its last one are finite. Valid until the next
+        call of anything; `advance` makes part of the past what was written.
+        """
+        return self._keys.room_for(extra), self._values.room_for(extra)
+
+    def advance(self, end: int) -> None:
+        """Say up to where positions are written now, in the longest row."""
+        self._keys.resize(end)
+        self._values.resize(end)
 
     @property
     def nbytes(self) -> int:

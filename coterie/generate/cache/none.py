@@ -14,5 +14,5 @@ class NoCacheSettings(Settings):
 
     kind: Literal["none"] = "none"
 
-    def build(self, specs: Sequence[CacheSpec]) -> None:
+    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> None:
         """Make nothing: the engine reads the text from its start at every step."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache.documents import DocumentRecord
+from coterie.generate.cache.recent import RecentTokens
 from coterie.model import AttentionCache
-from coterie.model.geometry import UnevenRows, place_rows, shifted_right
+from coterie.model.geometry import UnevenRows, place_rows
 
 RECENT_TOKENS = 64
 """How many token ids are kept for parts that look at the ids themselves (n-gram embeddings)."""
@@ -22,7 +23,26 @@ class LayerCache(AttentionCache, Protocol):
     """One layer's cache: the model's `AttentionCache`, and what generation needs besides."""
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order; a row may be named more than once."""
+        """Keep only these rows of the batch, in this order; a row may be named more than once.
+
+        Where each row keeps its place or is overwritten by one from behind the last that stays, as
+        when a row leaves and the last one takes its place, no other row should be copied.
+        """
+        ...
+
+    def join(self, other: Any) -> None:
+        """Put the rows of another cache, made by the same settings, after one's own.
+
+        Both hold at least one row that has read something; the other is not used any more.
+        """
+        ...
+
+    def truncate(self, lengths: tuple[int, ...]) -> None:
+        """Forget each row's positions from `lengths[row]` on, as if they had never been read.
+
+        Raises:
+            ValueError: more is taken back than the settings' `build(specs, rollback)` said.
+        """
         ...
 
     @property
@@ -31,20 +51,44 @@ class LayerCache(AttentionCache, Protocol):
         ...
 
 
+@runtime_checkable
+class InPlaceCache(LayerCache, Protocol):
+    """A layer's cache whose memory may be read and written by others: position p is at slot p."""
+
+    def memory(self, extra: int) -> tuple[Float[Tensor, "B K R C"], Float[Tensor, "B J R E"]]:
+        """Return the keys and values of all rows, with room for `extra` more positions of each.
+
+        Slots beyond a row's last position are finite. Valid until the next call of anything.
+        """
+        ...
+
+    def advance(self, end: int) -> None:
+        """Say up to where positions are written now, in the longest row."""
+        ...
+
+
 class CacheStack:
     """The past of a batch of texts, as `coterie.model.cache` describes it.
 
     Args:
         layers: one cache per attention layer, from the bottom up.
+        rollback: how many of the latest tokens `truncate` may take back.
     """
 
-    def __init__(self, layers: Sequence[LayerCache]) -> None:
+    def __init__(self, layers: Sequence[LayerCache], rollback: int = 0) -> None:
         self.layers = tuple(layers)
+        self.rollback = rollback
         self.length = 0
+        self.rows = 0
         self.state: dict[str, Tensor] = {}
         self._lengths: tuple[int, ...] | None = None  # of each row, once they may differ
         self._documents: DocumentRecord | None = None
-        self._recent: Int[Tensor, "B n"] | None = None
+        self._recent = RecentTokens(RECENT_TOKENS + rollback)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Positions that each row has read."""
+        return (self.length,) * self.rows if self._lengths is None else self._lengths
 
     def place(
         self,
@@ -71,38 +115,116 @@ class CacheStack:
         if documents is None and self._documents is None:
             return rows
         if self._documents is None:
-            self._documents = DocumentRecord.begun(rows)
+            self._documents = DocumentRecord.begun(rows.past, rows.positions.device)
         return self._documents.place(rows, documents)
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
         """Return up to `count` of the latest tokens read; −1 where a row has read fewer."""
         assert count <= RECENT_TOKENS, f"at most {RECENT_TOKENS} recent tokens are kept"
-        if self._recent is None:
-            return None
-        return self._recent[:, max(self._recent.shape[1] - count, 0) :]
+        return self._recent.latest(count)
 
     def extend(self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None = None) -> None:
         """Make T new tokens, whose keys every layer has appended, part of the past."""
-        known = tokens if self._recent is None else torch.cat((self._recent, tokens), dim=1)
+        self.rows = tokens.shape[0]
+        self._recent.extend(tokens, rows)
         if rows is None:
             self.length += tokens.shape[1]
         else:
             self._lengths, self.length = rows.totals, max(rows.totals)
-            known = shifted_right(known, tokens.shape[1] - 1 - rows.last, -1)
-        self._recent = known[:, -RECENT_TOKENS:].clone()
+
+    def advance(self, tokens: Int[Tensor, "B T"]) -> None:
+        """Make T new tokens of every row part of the past.
+
+        Their keys and values were written into the memory of the layers, which are all
+        `InPlaceCache`s; no row holds several documents, and no part of the decoder carries a state.
+        """
+        assert self._documents is None
+        assert not self.state
+        number = tokens.shape[1]
+        self._recent.extend(tokens, None)
+        self.length += number
+        if self._lengths is not None:
+            self._lengths = tuple(length + number for length in self._lengths)
+        for layer in self.layers:
+            assert isinstance(layer, InPlaceCache)
+            layer.advance(self.length)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order; `[0, 0]` doubles the first."""
         for layer in self.layers:
             layer.select(rows)
-        if self._recent is not None:
-            self._recent = self._recent.index_select(0, rows)
+        self._recent.select(rows)
         self.state = {name: each.index_select(0, rows) for name, each in self.state.items()}
+        self.rows = len(rows)
         if self._lengths is not None:
-            self._lengths = tuple(self._lengths[row] for row in rows.tolist())
-            self.length = max(self._lengths, default=0)
+            self._set_lengths(tuple(self._lengths[row] for row in rows.tolist()))
         if self._documents is not None:
             self._documents = self._documents.selected(rows)
+
+    def join(self, other: CacheStack) -> None:
+        """Put the rows of another stack, made by the same settings, after one's own.
+
+        The other is not to be used any more.
+        """
+        if not other.rows:
+            return
+        if not self.rows:
+            vars(self).update(vars(other))
+            return
+        lengths = self.lengths + other.lengths
+        even = self._lengths is None and other._lengths is None and self.length == other.length
+        for own, more in zip(self.layers, other.layers, strict=True):
+            own.join(more)
+        self._recent.join(other._recent)
+        assert self.state.keys() == other.state.keys()
+        self.state = {name: torch.cat((it, other.state[name])) for name, it in self.state.items()}
+        if self._documents is not None or other._documents is not None:
+            one, two = (each._record() for each in (self, other))
+            self._documents = one.joined(two)
+        self.rows += other.rows
+        if not even:
+            self._set_lengths(lengths)
+
+    def truncate(self, lengths: tuple[int, ...], state: dict[str, Tensor] | None = None) -> None:
+        """Forget each row's tokens from `lengths[row]` on, as if they had never been read.
+
+        Args:
+            lengths: how many tokens of each row stay.
+            state: what parts of the decoder carry after those; needed where `self.state` is not
+                empty, for nobody but those parts can tell.
+
+        Raises:
+            ValueError: a row has fewer tokens or would keep none, more is taken back than
+                `rollback` and some layer has dropped what stood before, or the state is missing.
+        """
+        before = self.lengths
+        if len(lengths) != self.rows or not all(
+            0 < new <= old for new, old in zip(lengths, before, strict=True)
+        ):
+            raise ValueError(f"rows of {before} tokens cannot be truncated to {lengths}")
+        if lengths == before:
+            return
+        if self.state and state is None:
+            raise ValueError("the decoder carries a state; truncate must be given what it was")
+        for layer in self.layers:
+            layer.truncate(lengths)
+        self._recent.forget(tuple(old - new for new, old in zip(lengths, before, strict=True)))
+        self.state = dict(state or {})
+        if self._documents is not None:
+            self._documents = self._documents.truncated(lengths)
+        if self._lengths is None and len(set(lengths)) == 1:
+            self.length = lengths[0]
+        else:
+            self._set_lengths(lengths)
+
+    def _set_lengths(self, lengths: tuple[int, ...]) -> None:
+        self._lengths, self.length = lengths, max(lengths, default=0)
+
+    def _record(self) -> DocumentRecord:
+        """Return what is known of documents; nothing was said: each row is one."""
+        recent = self.recent_tokens(1)
+        assert recent is not None
+        return self._documents or DocumentRecord.begun(self.lengths, recent.device)
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from coterie.model.geometry import FAR, KeyLayout, UnevenRows, real_tokens
 
@@ -17,23 +18,25 @@ class UnevenWindow:
     """Keys, values and positions of one layer, row by row.
 
     Args:
-        window: how many positions a query sees, its own included.
-        sinks: how many first positions it sees besides.
+        reach: how many positions a query sees, its own included; how many first positions it sees
+            besides; how many of the latest positions may be taken back.
         keys: held so far.
         values: of the same positions.
         positions: of each.
+        oldest: the first position of each row that is kept, sinks apart.
     """
 
     def __init__(
         self,
-        window: int,
-        sinks: int,
+        reach: tuple[int, int, int],
         keys: Float[Tensor, "B K S C"],
         values: Float[Tensor, "B J S E"],
         positions: Int[Tensor, "B S"],
+        oldest: tuple[int, ...],
     ) -> None:
-        self._window, self._sinks = window, sinks
+        self._window, self._sinks, self._rollback = reach
         self._keys, self._values, self._positions = keys, values, positions
+        self._oldest = oldest
 
     def append(
         self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"], rows: UnevenRows
@@ -46,26 +49,32 @@ class UnevenWindow:
             real = real_tokens(rows.lengths, positions.shape[1], positions.device)
             positions = positions.where(real, FAR)
         positions = torch.cat((self._positions, positions), 1)
+        shown = self._shown(positions, rows)
         self._keep(joined_keys, joined_values, positions, rows)
-        return joined_keys, joined_values, KeyLayout(positions=positions)
+        return joined_keys, joined_values, KeyLayout(positions=shown)
+
+    def _shown(self, positions: Int[Tensor, "B S"], rows: UnevenRows) -> Int[Tensor, "B S"]:
+        """Hide what is kept only to be gone back to."""
+        if not self._rollback:
+            return positions
+        begins = torch.tensor(rows.past, device=positions.device)[:, None]
+        near = positions >= begins - self._window + 1
+        return positions.where(near | self._is_sink(positions, rows), FAR)
 
     def _keep(self, keys: Tensor, values: Tensor, positions: Tensor, rows: UnevenRows) -> None:
         """Hold on to what later tokens may see."""
-        most = min(max(rows.totals), self._window - 1 + self._sinks)
+        reach = self._window - 1 + self._rollback
+        ends = zip(self._oldest, rows.totals, strict=True)
+        self._oldest = tuple(max(oldest, total - reach) for oldest, total in ends)
+        most = min(max(rows.totals), reach + self._sinks)
         start = max(positions.shape[1] - most, 0)
         if rows.even and not self._sinks:  # the latest are the last of every row
             keys, values, positions = keys[:, :, start:], values[:, :, start:], positions[:, start:]
         else:
             ends = torch.tensor(rows.totals, device=positions.device)[:, None]
-            latest = (positions < FAR) & (positions >= ends - self._window + 1)
+            latest = (positions < FAR) & (positions >= ends - reach)
             kept = latest | self._is_sink(positions, rows)
-            # Those that go come first, and are cut off or marked as empty.
-            order = positions.where(kept, -1).argsort(dim=1, stable=True)[:, start:]
-            positions = positions.where(kept, FAR).gather(1, order)
-            keys, values = (
-                each.gather(2, order[:, None, :, None].expand(-1, each.shape[1], -1, each.shape[3]))
-                for each in (keys, values)
-            )
+            keys, values, positions = _aligned(keys, values, positions, kept, start)
         self._keys, self._values, self._positions = keys, values, positions
 
     def _is_sink(self, positions: Int[Tensor, "B S"], rows: UnevenRows) -> Bool[Tensor, "B S"]:
@@ -76,13 +85,71 @@ class UnevenWindow:
         own = rows.key_starts.gather(1, positions.clamp(max=rows.key_starts.shape[1] - 1))
         return (positions - begin < self._sinks) & (own == begin) & (positions < FAR)
 
+    def join(self, other: UnevenWindow) -> None:
+        """Put the rows of another after one's own."""
+        missing = self._keys.shape[2] - other._keys.shape[2]
+        for each, count in ((self, max(-missing, 0)), (other, max(missing, 0))):
+            each._keys = F.pad(each._keys, (0, 0, count, 0))
+            each._values = F.pad(each._values, (0, 0, count, 0))
+            each._positions = F.pad(each._positions, (count, 0), value=FAR)
+        self._keys = torch.cat((self._keys, other._keys))
+        self._values = torch.cat((self._values, other._values))
+        self._positions = torch.cat((self._positions, other._positions))
+        self._oldest += other._oldest
+
+    def truncate(self, lengths: tuple[int, ...]) -> None:
+        """Forget each row's positions from `lengths[row]` on.
+
+        Raises:
+            ValueError: what stood before is not kept any more.
+        """
+        for oldest, length in zip(self._oldest, lengths, strict=True):
+            check_kept(oldest, length, self._window, self._rollback)
+        ends = torch.tensor(lengths, device=self._positions.device)[:, None]
+        self._keys, self._values, self._positions = _aligned(
+            self._keys, self._values, self._positions, self._positions < ends, 0
+        )
+
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""
         self._keys, self._values, self._positions = (
             each.index_select(0, rows) for each in (self._keys, self._values, self._positions)
         )
+        self._oldest = tuple(self._oldest[row] for row in rows.tolist())
 
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         return self._keys.nbytes + self._values.nbytes
+
+
+def check_kept(oldest: int, length: int, window: int, rollback: int) -> None:
+    """Refuse to go back to where the window begins before what is kept.
+
+    Args:
+        oldest: the first position of the run that is kept.
+        length: how many positions are to stay.
+        window: how many of them the next query sees, its own included.
+        rollback: how many positions the cache was built to take back.
+
+    Raises:
+        ValueError: some of them are gone.
+    """
+    if oldest > max(length - window + 1, 0):
+        raise ValueError(
+            f"positions from {length} on cannot be taken back, for what stood before {oldest} is "
+            f"gone; the cache was built with rollback={rollback}"
+        )
+
+
+def _aligned(
+    keys: Tensor, values: Tensor, positions: Tensor, kept: Tensor, start: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is kept at the end of each row; what goes comes first: cut off, or empty."""
+    order = positions.where(kept, -1).argsort(dim=1, stable=True)[:, start:]
+    positions = positions.where(kept, FAR).gather(1, order)
+    keys, values = (
+        each.gather(2, order[:, None, :, None].expand(-1, each.shape[1], -1, each.shape[3]))
+        for each in (keys, values)
+    )
+    return keys, values, positions

@@ -11,7 +11,7 @@ query sees (Xiao et al. 2023, arXiv:2309.17453), is handed a copy: the sinks joi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
-from coterie.generate.cache.uneven import UnevenWindow
+from coterie.generate.cache.uneven import UnevenWindow, check_kept
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
 
@@ -46,15 +46,21 @@ class WindowCacheSettings(Settings):
         default=None, ge=1, le=1 << 20, description="the most positions a token sees"
     )
 
-    def build(self, specs: Sequence[CacheSpec]) -> CacheStack:
-        """Make an empty cache for layers with these needs."""
-        return CacheStack([self._layer(spec) for spec in specs])
+    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
+        """Make an empty cache for layers with these needs.
 
-    def _layer(self, spec: CacheSpec) -> LayerCache:
+        Each windowed layer keeps `rollback` more positions, which are seen only after `truncate`
+        took back what came after them.
+        """
+        return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
+
+    def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
-            return SummaryLayerCache()
+            return SummaryLayerCache(spec.run, rollback)
         bounds = [bound for bound in (spec.window, self.size) if bound is not None]
-        return WindowLayerCache(min(bounds), spec.sinks) if bounds else FullLayerCache(_FIRST_ROOM)
+        if not bounds:
+            return FullLayerCache(_FIRST_ROOM)
+        return WindowLayerCache(min(bounds), spec.sinks, rollback)
 
 
 class WindowLayerCache:
@@ -63,14 +69,15 @@ class WindowLayerCache:
     Args:
         window: how many positions a query sees, its own included.
         sinks: how many first positions it sees besides.
+        rollback: how many of the latest positions may be taken back.
     """
 
-    def __init__(self, window: int, sinks: int = 0) -> None:
+    def __init__(self, window: int, sinks: int = 0, rollback: int = 0) -> None:
         assert window >= 1
-        self._window, self._sinks = window, sinks
+        self._window, self._sinks, self._rollback = window, sinks, rollback
         self._length = 0  # positions seen so far
-        self._keys = _Latest(window)
-        self._values = _Latest(window)
+        self._keys = _Latest(window, rollback)
+        self._values = _Latest(window, rollback)
         self._first: tuple[Tensor, Tensor] | None = None  # keys and values of the sinks
         self._rows: UnevenWindow | None = None  # once rows have read unequally much
 
@@ -104,20 +111,27 @@ class WindowLayerCache:
         return joined_keys, joined_values, layout
 
     def _uneven(self, keys: Tensor, values: Tensor) -> UnevenWindow:
-        """Return what is kept as a window whose rows may differ."""
-        held = self._keys.latest(keys), self._values.latest(values)
-        count = held[0].shape[2]
-        at = torch.arange(self._length - count, self._length, device=keys.device)
+        """Return what is kept as a window whose rows may differ; tensors give the types."""
+        held_keys, held_values = self._keys.latest(keys), self._values.latest(values)
+        oldest = self._length - held_keys.shape[2]
+        at = torch.arange(oldest, self._length, device=keys.device)
         if self._first is not None:
-            more = min(self._first[0].shape[2], self._length - count)
-            held = tuple(
-                torch.cat((first[:, :, :more], run), 2)
-                for first, run in zip(self._first, held, strict=True)
-            )
+            first_keys, first_values = self._first
+            more = min(first_keys.shape[2], oldest)
+            held_keys = torch.cat((first_keys[:, :, :more], held_keys), 2)
+            held_values = torch.cat((first_values[:, :, :more], held_values), 2)
             at = torch.cat((torch.arange(more, device=keys.device), at))
         self._keys, self._values, self._first = _Latest(1), _Latest(1), None
-        positions = at.expand(keys.shape[0], -1)
-        return UnevenWindow(self._window, self._sinks, held[0], held[1], positions)
+        rows = keys.shape[0]
+        reach = (self._window, self._sinks, self._rollback)
+        positions = at.expand(rows, -1)
+        return UnevenWindow(reach, held_keys, held_values, positions, (oldest,) * rows)
+
+    def _as_uneven(self) -> UnevenWindow:
+        """Return the rows as ones that may differ, after something was read."""
+        if self._rows is None:
+            self._rows = self._uneven(self._keys.some, self._values.some)
+        return self._rows
 
     def _keep_sinks(self, keys: Tensor, values: Tensor) -> None:
         """Take what is missing of the sinks from new positions."""
@@ -142,6 +156,36 @@ class WindowLayerCache:
             keys, values = self._first
             self._first = (keys.index_select(0, rows), values.index_select(0, rows))
 
+    def join(self, other: Any) -> None:
+        """Put the rows of another such cache after one's own."""
+        if self._rows is not None or other._rows is not None or self._length != other._length:
+            self._as_uneven().join(other._as_uneven())
+            return
+        self._keys.join(other._keys)
+        self._values.join(other._values)
+        if self._first is not None:
+            assert other._first is not None
+            keys, values = zip(self._first, other._first, strict=True)
+            self._first = (torch.cat(keys), torch.cat(values))
+
+    def truncate(self, lengths: tuple[int, ...]) -> None:
+        """Forget each row's positions from `lengths[row]` on.
+
+        Raises:
+            ValueError: what stood before is not kept any more.
+        """
+        if self._rows is not None or len(set(lengths)) > 1:
+            self._as_uneven().truncate(lengths)
+            return
+        count, length = self._length - lengths[0], lengths[0]
+        check_kept(self._length - len(self._keys), length, self._window, self._rollback)
+        self._keys.drop(count)
+        self._values.drop(count)
+        self._length = length
+        if self._first is not None:
+            keys, values = self._first
+            self._first = (keys[:, :, : self._length], values[:, :, : self._length])
+
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
@@ -151,37 +195,63 @@ class WindowLayerCache:
 
 
 class _Latest:
-    """The latest w − 1 positions of one tensor, contiguous."""
+    """The latest positions of one tensor, contiguous: w − 1, and those to be taken back to."""
 
-    def __init__(self, window: int) -> None:
-        self._keep = window - 1  # the query's own position always arrives with it
+    def __init__(self, window: int, rollback: int = 0) -> None:
+        self._shown = window - 1  # the query's own position always arrives with it
+        self._keep = self._shown + rollback
         spare = max(self._keep // _SPARE, min(self._keep, _LEAST_SPARE), 1)
         self._room = self._keep + spare
         self._start = self._end = 0  # the kept positions inside the buffer
         self._held: Tensor | None = None
 
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    @property
+    def some(self) -> Tensor:
+        """A tensor of the type and rows of what is held."""
+        assert self._held is not None, "nothing was read yet"
+        return self._held
+
     def append(self, new: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K S C"]:
-        """Add T positions and return them after those kept."""
+        """Add T positions and return them after the w − 1 before."""
         if self._held is None:
             batch, heads, _, channels = new.shape
             self._held = new.new_empty(batch, heads, self._room, channels)
         begin, middle = self._start, self._end
+        hidden = max(middle - begin - self._shown, 0)  # kept for `drop` alone
         self._end += new.shape[2]
         if self._end > self._room:
             joined = torch.cat((self._held[:, :, begin:middle], new), dim=2)
             kept = min(self._keep, joined.shape[2])
             self._held[:, :, :kept] = joined[:, :, joined.shape[2] - kept :]
             self._start, self._end = 0, kept
-            return joined
+            return joined[:, :, hidden:]
         self._held[:, :, middle : self._end] = new
         self._start = max(self._end - self._keep, self._start)
-        return self._held[:, :, begin : self._end]
+        return self._held[:, :, begin + hidden : self._end]
 
     def latest(self, like: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K n C"]:
         """Return the positions kept; `like` gives the type where there are none yet."""
         if self._held is None:
             return like[:, :, :0]
-        return self._held[:, :, max(self._end - self._keep, self._start) : self._end]
+        return self._held[:, :, self._start : self._end]
+
+    def drop(self, count: int) -> None:
+        """Forget the latest `count`."""
+        self._end -= count
+        assert self._end >= self._start
+
+    def join(self, other: _Latest) -> None:
+        """Put the rows of another, which has read as much, after one's own."""
+        one, two = self.latest(self.some), other.latest(other.some)
+        count = min(one.shape[2], two.shape[2])
+        rows = one.shape[0] + two.shape[0]
+        held = self.some.new_empty(rows, *self.some.shape[1:])
+        held[: one.shape[0], :, :count] = one[:, :, one.shape[2] - count :]
+        held[one.shape[0] :, :, :count] = two[:, :, two.shape[2] - count :]
+        self._held, self._start, self._end = held, 0, count
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order."""

@@ -1,0 +1,31 @@
+"""The decoder itself, called as it is: serves every model, cache and call."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.generate.passes.interface import Call
+from coterie.model import Decoder
+from coterie.model.context import ForwardContext
+
+
+class EagerPass:
+    """Calls the decoder; whoever uses it switches gradients and dropout off.
+
+    Args:
+        decoder: the model.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def refuses(self, call: Call) -> None:
+        """Return None: it serves every call."""
+
+    def read(self, call: Call) -> Float[Tensor, "B n V"]:
+        """Return the logits of the last positions; the tokens become part of the past."""
+        context = ForwardContext(cache=call.cache, lengths=call.lengths)
+        logits = self._decoder(call.tokens, context=context, last=call.last).logits
+        assert logits is not None, "without targets the decoder returns logits"
+        return logits

@@ -1,0 +1,52 @@
+"""What generation asks of a way to compute logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from coterie.generate.cache.stack import CacheStack
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """New tokens to be read.
+
+    Attributes:
+        tokens: T of each row, on the decoder's device.
+        cache: the past of the rows, of which the tokens become part; None: they have none, and
+            nothing is kept.
+        lengths: how many tokens of each row are real, the others being padding; None: all.
+        last: of how many last positions of each row logits are wanted.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    cache: CacheStack | None = None
+    lengths: tuple[int, ...] | None = None
+    last: int = 1
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """One way to compute the logits of new tokens."""
+
+    def refuses(self, call: Call) -> str | None:
+        """Return why it cannot serve a call; None: it can. Asked before each call, so cheap."""
+        ...
+
+    def read(self, call: Call) -> Float[Tensor, "B n V"]:
+        """Return the logits of the last positions; the tokens become part of the past.
+
+        A row with fewer real tokens than positions asked for has its first one repeated before
+        them; a row without any returns something that nobody looks at.
+        """
+        ...
+
+
+def serving(passes: Sequence[Pass], call: Call) -> Pass:
+    """Return the first pass that can serve a call; the last one serves every call."""
+    return next((each for each in passes if each.refuses(call) is None), passes[-1])
