@@ -48,6 +48,10 @@ def ngram_rows(
         residue = (residue + earlier * power) % _PRIME
         power = power * _BASE % _PRIME
         if back + 1 in orders:
-            mixer = pow(_MIXER, back + 1, _PRIME)
-            found.append(residue * mixer % _PRIME % rows + len(found) * rows)
+            found.append(residue * mixer(back + 1) % _PRIME % rows + len(found) * rows)
     return torch.stack(found, dim=-1)
+
+
+def mixer(order: int) -> int:
+    """Return the constant that residues of n-grams of this length are multiplied by."""
+    return pow(_MIXER, order, _PRIME)

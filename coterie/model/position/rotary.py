@@ -101,6 +101,18 @@ class RotaryPositionPart(PositionPart):
 
         return Rotation(rotate, self.settings.scaling.logit_scale)
 
+    def angles(
+        self, positions: int, rotated: int
+    ) -> tuple[Float[Tensor, "P n"], Float[Tensor, "P n"]]:
+        """Return cosine and sine of each of n pairs at positions 0 … P − 1, on the CPU."""
+        tables = self._reaching(positions, rotated, torch.device("cpu"))
+        if self.settings.layout == "interleaved":
+            unit = torch.view_as_real(tables[0][:, 0])
+            return unit[..., 0].contiguous(), unit[..., 1].contiguous()
+        pairs = rotated // 2
+        cosine, signed_sine = (table[:, 0] for table in tables)
+        return cosine[:, :pairs].contiguous(), signed_sine[:, pairs:].contiguous()
+
     def _slices(self, span: Span, rotated: int) -> Tables:
         """Return the rows of the tables for the span's positions."""
         at = span.positions

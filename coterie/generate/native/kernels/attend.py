@@ -1,0 +1,116 @@
+"""Attention of single queries over the positions that a full cache holds.
+
+Softmax is accumulated block by block (Milakov & Gimelshein 2018, arXiv:1805.02867), so that a
+thread needs room for one block whatever the length of the text.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba.np.numpy_support import carray
+
+from coterie.generate.native.compile import Kernel
+from coterie.generate.native.kernels.heads import (
+    KEY_HEAD,
+    KEY_ROW,
+    KEYS,
+    VALUE_HEAD,
+    VALUE_ROW,
+    VALUES,
+)
+from coterie.generate.native.machine import (
+    fields_at,
+    floats_at,
+    kernel,
+    number_at,
+    word_at,
+    words_at,
+)
+from coterie.generate.native.numerics import dot, exponential
+
+BLOCK = 128
+"""Positions read together."""
+
+
+class Attend(NamedTuple):
+    """out = softmax(scale · q·kᵀ)·v; a task is `together` query heads of one entry.
+
+    A window of 0 is none; `scale` is the operation's number; `scratch` has room for one block for
+    each head and thread.
+    """
+
+    positions: int
+    rows: int
+    cache: int
+    query: int
+    query_stride: int
+    out: int
+    out_stride: int
+    heads: int
+    key_heads: int
+    channels: int
+    window: int
+    sinks: int
+    together: int
+    scratch: int
+    scratch_stride: int
+
+
+@kernel
+def attend_block(query, keys, values, number, channels, scale, weights, out, highest, total):
+    """Add `number` positions to a running softmax; return its new maximum and sum."""
+    w, o = carray(floats_at(weights), number), carray(floats_at(out), channels)
+    top = highest
+    for s in range(number):
+        w[s] = dot(query, keys + 4 * s * channels, channels) * scale
+        top = max(top, w[s])
+    shrink = exponential(highest - top)
+    for s in range(number):
+        w[s] = exponential(w[s] - top)
+    total *= shrink
+    for s in range(number):
+        total += w[s]
+    for i in range(channels):
+        o[i] *= shrink
+    for s in range(number):
+        weight, v = w[s], carray(floats_at(values + 4 * s * channels), channels)
+        for i in range(channels):
+            o[i] += weight * v[i]
+    return top, total
+
+
+def _attend(op, numbers, part, entry, thread):
+    """Let some heads of one entry read their past."""
+    op, scale = fields_at(op), number_at(numbers, 0)
+    position, row = word_at(op[0], entry), word_at(op[1], entry)
+    cache, channels, together = carray(words_at(op[2]), 6), op[9], op[12]
+    first_head = part * together
+    key_head = first_head // (op[7] // op[8])
+    keys = cache[KEYS] + 4 * (row * cache[KEY_ROW] + key_head * cache[KEY_HEAD])
+    values = cache[VALUES] + 4 * (row * cache[VALUE_ROW] + key_head * cache[VALUE_HEAD])
+    low = max(position - op[10] + 1, 0) if op[10] else 0
+    sinks = min(op[11], low)
+    weights = op[13] + 4 * thread * op[14]
+    for head in range(first_head, first_head + together):
+        query = op[3] + 4 * (entry * op[4] + head * channels)
+        out = op[5] + 4 * (entry * op[6] + head * channels)
+        o = carray(floats_at(out), channels)
+        for i in range(channels):
+            o[i] = np.float32(0)
+        highest, total = np.float32(-1e30), np.float32(0)
+        start = 0 if sinks else low
+        while start <= position:
+            stop = min(start + BLOCK, sinks if start < sinks else position + 1)
+            at = 4 * start * channels
+            highest, total = attend_block(
+                query, keys + at, values + at, stop - start, channels, scale, weights, out,
+                highest, total,
+            )  # fmt: skip
+            start = low if stop == sinks and start < sinks else stop
+        for i in range(channels):
+            o[i] /= total
+
+
+ATTEND = Kernel(_attend)

@@ -1,0 +1,65 @@
+"""From token ids to the stream."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from torch import nn
+
+from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.kernels.embed import GATHER, HASH, Gather, Hash
+from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.model.embedding.factorised import FactorisedEmbeddingPart
+from coterie.model.embedding.full import FullEmbeddingPart
+from coterie.model.embedding.hashing import mixer
+from coterie.model.embedding.ngram import NgramEmbeddingPart
+
+
+@singledispatch
+def embedded(part: nn.Module, builder: Builder) -> Buffer:
+    """Add the look-up of the tokens; return where the stream will be.
+
+    Raises:
+        LoweringError: no kernel does it.
+    """
+    raise LoweringError(f"no kernel for {type(part).__name__}")
+
+
+def _looked_up(builder: Builder, table: nn.Parameter) -> Buffer:
+    out = builder.buffer(table.shape[1])
+    fields = Gather(
+        builder.tokens.data_ptr(), 1, builder.vector(table), out.width, out.address, out.width, 0
+    )
+    builder.stage(builder.operation(GATHER, fields, 1, builder.count.data_ptr()))
+    return out
+
+
+@embedded.register
+def _full(part: FullEmbeddingPart, builder: Builder) -> Buffer:
+    return _looked_up(builder, part.weight)
+
+
+@embedded.register
+def _factorised(part: FactorisedEmbeddingPart, builder: Builder) -> Buffer:
+    short, out = _looked_up(builder, part.weight), builder.buffer(part.projection.shape[0])
+    builder.stage(product_of(builder, matrix_of(builder, part.projection), short, out))
+    return out
+
+
+@embedded.register
+def _ngram(part: NgramEmbeddingPart, builder: Builder) -> Buffer:
+    stream, sizes = _looked_up(builder, part.weight), part.settings
+    channels, number = part.table.shape[1], len(sizes.orders)
+    joins = part.projection is not None
+    out = builder.buffer(channels * number) if joins else stream
+    fields = Hash(
+        builder.history(part.lookback, part.padding_id).data_ptr(), part.lookback + 1,
+        builder.words(sizes.orders), builder.words([mixer(order) for order in sizes.orders]),
+        number, sizes.rows, builder.vector(part.table), channels, out.address, out.width, joins,
+    )  # fmt: skip
+    builder.stage(builder.operation(HASH, fields, 1, builder.count.data_ptr()))
+    if part.projection is None:
+        return stream
+    mixed = builder.buffer(stream.width)
+    builder.stage(product_of(builder, matrix_of(builder, part.projection), out, mixed, stream))
+    return mixed

@@ -1,0 +1,79 @@
+"""How a block's branches meet."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.kernels.mix import MIX, Mix
+from coterie.generate.native.lower.attention import attended
+from coterie.generate.native.lower.feedforward import fed
+from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.norms import normalised
+from coterie.model.block_layout.interface import BlockLayoutPart
+from coterie.model.block_layout.parallel import ParallelPart
+from coterie.model.block_layout.sequential import SequentialPart
+from coterie.model.blocks import Block
+from coterie.model.position import PositionPart
+
+
+@singledispatch
+def through(
+    layout: BlockLayoutPart,
+    builder: Builder,
+    block: Block,
+    position: PositionPart,
+    layer: int,
+    stream: Buffer,
+) -> Buffer:
+    """Add a block; return where the stream after it will be.
+
+    Raises:
+        LoweringError: it has something that no kernel computes.
+    """
+    raise LoweringError(f"no kernel for {type(layout).__name__}")
+
+
+@through.register
+def _sequential(
+    layout: SequentialPart,
+    builder: Builder,
+    block: Block,
+    position: PositionPart,
+    layer: int,
+    stream: Buffer,
+) -> Buffer:
+    assert block.feedforward_norm is not None
+    normal = normalised(builder, block.attention_norm, stream)
+    stream = attended(block.attention, builder, position, layer, normal, stream)
+    normal = normalised(builder, block.feedforward_norm, stream)
+    return fed(block.feedforward, builder, normal, stream)
+
+
+@through.register
+def _parallel(
+    layout: ParallelPart,
+    builder: Builder,
+    block: Block,
+    position: PositionPart,
+    layer: int,
+    stream: Buffer,
+) -> Buffer:
+    normal = normalised(builder, block.attention_norm, stream)
+    own = block.feedforward_norm
+    other = normal if own is None else normalised(builder, own, stream)
+    if layout.gate is None:
+        stream = attended(block.attention, builder, position, layer, normal, stream)
+        return fed(block.feedforward, builder, other, stream)
+    read = attended(block.attention, builder, position, layer, normal, None)
+    update = fed(block.feedforward, builder, other, None)
+    shares = layout.gate.shape[0]
+    share, out = builder.buffer(shares), builder.buffer(stream.width)
+    gate = matrix_of(builder, layout.gate, layout.gate_bias)
+    builder.stage(product_of(builder, gate, normal, share))
+    fields = Mix(
+        stream.width, shares, share.address, stream.address, read.address, update.address,
+        out.address,
+    )  # fmt: skip
+    builder.stage(builder.operation(MIX, fields, 1, builder.count.data_ptr()))
+    return out

@@ -1,0 +1,50 @@
+"""The whole decoder as a program."""
+
+from __future__ import annotations
+
+from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.lower.embeddings import embedded
+from coterie.generate.native.lower.layouts import through
+from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.norms import normalised
+from coterie.generate.native.lower.positions import added
+from coterie.model import Decoder
+from coterie.model.blocks import Block
+from coterie.model.embedding.factorised import FactorisedEmbeddingPart
+from coterie.model.position import PositionPart
+
+
+def lower(decoder: Decoder, builder: Builder) -> Buffer:
+    """Add the decoder; return where the logits will be.
+
+    Raises:
+        LoweringError: it has something that no kernel computes.
+    """
+    if len(decoder.additive):
+        raise LoweringError("no kernel for additive embeddings")
+    position = decoder.position
+    assert isinstance(position, PositionPart)
+    stream = embedded(decoder.embedding, builder)
+    for operation in added(position, builder, stream):
+        builder.stage(operation)
+    if decoder.embedding_norm is not None:
+        stream = normalised(builder, decoder.embedding_norm, stream)
+    for layer, block in enumerate(decoder.blocks):
+        assert isinstance(block, Block)
+        stream = through(block.block_layout, builder, block, position, layer, stream)
+    return _head(decoder, builder, normalised(builder, decoder.norm, stream))
+
+
+def _head(decoder: Decoder, builder: Builder, final: Buffer) -> Buffer:
+    head, embedding = decoder.head, decoder.embedding
+    weight = head.weight
+    if weight is None:
+        weight = embedding.weight
+        if isinstance(embedding, FactorisedEmbeddingPart):
+            short = builder.buffer(embedding.projection.shape[1])
+            turned = builder.copy(embedding.projection.mT)
+            builder.stage(product_of(builder, matrix_of(builder, turned), final, short))
+            final = short
+    logits = builder.buffer(weight.shape[0])
+    builder.stage(product_of(builder, matrix_of(builder, weight, head.bias), final, logits))
+    return logits

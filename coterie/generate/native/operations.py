@@ -1,0 +1,11 @@
+"""How operations stand in a program's tables."""
+
+from __future__ import annotations
+
+HEADER = 3
+"""Words before an operation's own: its kernel, its tasks, where it says how often they repeat."""
+FIELDS = 24
+"""Words that an operation may have of its own."""
+WORDS = HEADER + FIELDS
+NUMBERS = 2
+"""Numbers in float64 that go with one."""

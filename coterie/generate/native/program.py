@@ -1,0 +1,136 @@
+"""One decoder as a program, and how a step of it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.generate.native.builder import Builder, LoweringError
+from coterie.generate.native.crew import Crew
+from coterie.generate.native.lower.model import lower
+from coterie.model import Decoder
+from coterie.model.position.rotary import RotaryPositionPart
+
+Memory = tuple[Tensor, Tensor]
+"""What a full cache holds of one layer, with its room: keys and values [B, K, room, C]."""
+
+
+class Program:
+    """Computes the logits of single tokens of up to `entries` rows, or of several tokens of fewer.
+
+    It reads the decoder's own parameters where they lie; they may change in place, and must not
+    while it runs. Logits are handed out as a view that the next step overwrites.
+
+    Args:
+        decoder: on the CPU.
+        entries: the most tokens of one step.
+        threads: None: as many as torch uses.
+
+    Raises:
+        LoweringError: something of the decoder has no kernel.
+    """
+
+    def __init__(self, decoder: Decoder, entries: int = 16, threads: int | None = None) -> None:
+        self.decoder, self.entries = decoder, entries
+        self.threads = threads or torch.get_num_threads()
+        builder = Builder(entries, self.threads, len(decoder.blocks))
+        logits = lower(decoder, builder)
+        self._builder = builder
+        self._logits = next(each for each in builder.kept if each.data_ptr() == logits.address)
+        self._sources = [(each, each.data_ptr()) for each in builder.sources]
+        self._tables = builder.tables()
+        self._crew = Crew(self._tables, builder.kept, self.threads)
+        self._count, self._tokens, self._positions, self._rows, self._caches = (
+            each.numpy()
+            for each in (
+                builder.count,
+                builder.tokens,
+                builder.positions,
+                builder.rows,
+                builder.caches,
+            )
+        )
+        self._angles: list[Tensor] = []
+        self._reach = 0
+        self._caches_of: list[tuple[int, int]] = []
+
+    @property
+    def lookback(self) -> int:
+        """Tokens before each that a step must be told of."""
+        return 0 if self._builder.past is None else self._builder.past.shape[1] - 1
+
+    def current(self) -> bool:
+        """Bring copies up to date; return whether the parameters still lie where they did."""
+        for source, copied in self._builder.copies:
+            copied.copy_(source)
+        return all(source.data_ptr() == address for source, address in self._sources)
+
+    def step(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        caches: Sequence[Memory],
+        past: Sequence[Sequence[int]] = (),
+    ) -> Float[Tensor, "n V"]:
+        """Read tokens and return the logits of what follows each; their keys are kept.
+
+        Args:
+            tokens: n of them, in the order of positions where several are of one row.
+            rows: of the cache, of each.
+            positions: of each.
+            caches: the memory of each layer, with room for the positions.
+            past: for each token up to `lookback` tokens before it, −1 for none.
+        """
+        number = len(tokens)
+        assert 0 < number <= self.entries, f"a step reads up to {self.entries} tokens"
+        self._count[0] = number
+        self._tokens[:number], self._rows[:number] = tokens, rows
+        self._positions[:number] = positions
+        self._reach_to(max(positions) + 1)
+        self._place(caches)
+        if self._builder.past is not None:
+            self._tell(tokens, past)
+        self._crew.step()
+        return self._logits[:number]
+
+    def _tell(self, tokens: Sequence[int], past: Sequence[Sequence[int]]) -> None:
+        """Write down the tokens that end with each."""
+        assert self._builder.past is not None
+        history, padding = self._builder.past.numpy(), self._builder.padding
+        history[: len(tokens)] = padding
+        for row, (token, before) in enumerate(zip(tokens, past, strict=True)):
+            known = [each if each >= 0 else padding for each in before][-self.lookback :]
+            history[row, self.lookback - len(known) :] = [*known, token]
+
+    def _place(self, caches: Sequence[Memory]) -> None:
+        """Say where the caches lie, if they have moved."""
+        where = [(keys.data_ptr(), values.data_ptr()) for keys, values in caches]
+        if where == self._caches_of:
+            return
+        for layer, (keys, values) in enumerate(caches):
+            assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
+            self._caches[layer, :6] = (
+                keys.data_ptr(), keys.stride(0), keys.stride(1),
+                values.data_ptr(), values.stride(0), values.stride(1),
+            )  # fmt: skip
+        self._caches_of = where
+
+    def _reach_to(self, positions: int) -> None:
+        """Make the tables of angles long enough."""
+        if positions <= self._reach:
+            return
+        part = self.decoder.position
+        self._reach = max(self.decoder.settings.context, 2 * self._reach, positions)
+        self._angles = []
+        for rotated, place in self._builder.turns.items():
+            assert isinstance(part, RotaryPositionPart)
+            tables = part.angles(self._reach, rotated)
+            self._angles += tables
+            place[:] = torch.tensor([each.data_ptr() for each in tables])
+
+
+__all__ = ["LoweringError", "Program"]

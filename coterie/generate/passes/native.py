@@ -1,0 +1,110 @@
+"""Single tokens by our own kernels, over a cache that holds every position in place.
+
+Weights are read once for all rows, without a call of torch. Prompts are left to torch, whose matrix
+products are better when there are many tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.foundation.errors import CoterieError
+from coterie.generate import native
+from coterie.generate.cache.stack import CacheStack, InPlaceCache
+from coterie.generate.passes.interface import Call
+from coterie.model import Decoder
+
+if TYPE_CHECKING:
+    from coterie.generate.native.program import Program
+
+ENTRIES = 16
+"""The most tokens of one step: beyond, torch's products are as fast."""
+MISSING = "numba is not installed (pip install 'coterie[fast]')"
+
+
+class NativePass:
+    """Reads up to `ENTRIES` tokens at once.
+
+    Args:
+        decoder: the model, on the CPU.
+        notify: told when kernels must be compiled, which happens once per machine.
+
+    Attributes:
+        reason: why it serves no call of this decoder; None: it serves some.
+    """
+
+    def __init__(self, decoder: Decoder, notify: Callable[[str], None] | None = None) -> None:
+        self._decoder = decoder
+        self._notify = notify or (lambda sentence: None)
+        self._program: Program | None = None
+        self.reason: str | None = None
+        self._build()
+
+    def _build(self) -> None:
+        """Make the program; where that cannot be, say why."""
+        self._program = None
+        try:
+            if not native.compiled_before():
+                self._notify("Compiling the kernels for this machine, once: about 20 seconds.")
+            self._program = native.Program(self._decoder, ENTRIES)
+        except ImportError:
+            self.reason = MISSING
+        except CoterieError as error:
+            self.reason = str(error)
+
+    def refuses(self, call: Call) -> str | None:
+        """Return why it cannot serve a call."""
+        if self._program is None:
+            return self.reason
+        batch, number = call.tokens.shape
+        cache = call.cache
+        if cache is None or not cache.rows:
+            return "prompts are read by torch"
+        if batch * number > ENTRIES:
+            return f"a step reads at most {ENTRIES} tokens"
+        if call.lengths is not None and min(call.lengths) < number:
+            return "rows have unequally many new tokens"
+        if not all(isinstance(layer, InPlaceCache) for layer in cache.layers):
+            return "the cache does not hold every position in place"
+        if cache.state:
+            return "parts of the model carry a state from token to token"
+        limit = self._decoder.position.limit
+        if limit is not None and cache.length + number > limit:
+            return "the text is longer than the positions that the model knows"
+        return None
+
+    def read(self, call: Call) -> Float[Tensor, "B n V"]:
+        """Return the logits of the last positions, a view that the next call overwrites."""
+        cache, program = call.cache, self._program
+        assert cache is not None
+        assert program is not None
+        if not program.current():
+            self._build()
+            program = self._program
+            assert program is not None, "the decoder was changed to one without kernels"
+        batch, number = call.tokens.shape
+        rows = [row for row in range(batch) for _ in range(number)]
+        at = [past + step for past in cache.lengths for step in range(number)]
+        memory = [layer.memory(number) for layer in cache.layers if isinstance(layer, InPlaceCache)]
+        past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
+        logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past)
+        cache.advance(call.tokens)
+        return logits.view(batch, number, -1)[:, -call.last :]
+
+
+def _past(cache: CacheStack, tokens: Tensor, lookback: int) -> list[list[int]]:
+    """Return the tokens before each new one."""
+    recent = cache.recent_tokens(lookback)
+    assert recent is not None
+    known = torch.cat((recent, tokens), 1).tolist()
+    before = recent.shape[1]
+    return [
+        row[max(before + step - lookback, 0) : before + step]
+        for row in known
+        for step in range(tokens.shape[1])
+    ]

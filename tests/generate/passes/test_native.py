@@ -1,0 +1,195 @@
+"""The native pass gives the logits of the decoder itself, and says what it cannot serve."""
+
+import copy
+
+import pytest
+import torch
+
+from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
+from coterie.generate.cache.stack import InPlaceCache
+from coterie.generate.passes.eager import EagerPass
+from coterie.generate.passes.interface import Call
+from coterie.generate.passes.native import ENTRIES, NativePass
+from coterie.generate.session import cache_specs
+from coterie.model import DecoderSettings
+
+VOCAB, CONTEXT = 23, 24
+MOE = {"kind": "moe", "experts": [{"count": 6, "mlp": {"kind": "gated", "width": 24}}]}
+
+
+def moe(per_token=2, **changes):
+    return {"feedforward": MOE | {"experts_per_token": per_token} | changes}
+
+
+def mlp(kind, **changes):
+    return {"feedforward": {"kind": "dense", "mlp": {"kind": kind, "width": 24} | changes}}
+
+
+def grouped(**changes):
+    return {"attention": {"kind": "grouped", "heads": 4, "kv_heads": 2} | changes}
+
+
+def rotary(**changes):
+    return {"position": {"kind": "rotary"} | changes}
+
+
+YARN = {"kind": "yarn", "factor": 2.0, "original_context": 16}
+PARTS = {
+    "plain": {},
+    "one key head": grouped(kv_heads=1),
+    "biases": grouped(bias=True),
+    "head norm": grouped(query_key_norm="rms"),
+    "joint norm": grouped(query_key_norm="layer", query_key_norm_over="all"),
+    "window": grouped(window=5),
+    "sinks": grouped(window=4, sinks=2),
+    "wide heads": grouped(head_dim=12),
+    "interleaved": rotary(layout="interleaved"),
+    "half rotated": rotary(fraction=0.5),
+    "yarn": rotary(scaling=YARN),
+    "learned": {"position": {"kind": "learned"}},
+    "no positions": {"position": {"kind": "none"}},
+    "layer norm": {"norm": {"kind": "layer", "bias": True}},
+    "bare norm": {"norm": {"kind": "layer", "scale": False}, "embedding_norm": True},
+    "gelu": mlp("gated", activation="gelu", bias=True),
+    "tanh": mlp("mlp", activation="gelu_tanh"),
+    "relu": mlp("mlp", activation="relu"),
+    "squared": mlp("wide", activation="relu_squared", bias=True),
+    "deep": mlp("deep", bias=True),
+    "hybrid": mlp("hybrid", bias=True),
+    "moe": moe(),
+    "one expert": moe(1, router={"scale": 2.5}),
+    "sigmoid": moe(3, router={"score": "sigmoid"}, balance={"kind": "bias", "rate": 0.1}),
+    "dynamic": moe(4, router={"select": {"kind": "dynamic", "mass": 0.3}, "score": "sigmoid"}),
+    "groups": moe(
+        3, router={"select": {"kind": "group_limited", "groups": 3, "groups_per_token": 2}}
+    ),
+    "shared": moe(shared_experts=2, shared_gate=True),
+    "unlike experts": moe(
+        3,
+        experts=[
+            {"count": 2, "mlp": {"kind": "hybrid", "width": 16}},
+            {"count": 2, "mlp": {"kind": "deep", "width": 8, "bias": True}},
+            {"count": 1, "mlp": {"kind": "null", "output": "copy"}},
+            {"count": 1, "mlp": {"kind": "null"}},
+        ],
+    ),
+    "parallel": {"block_layout": {"kind": "parallel", "norms": "own"}},
+    "mixed": {"block_layout": {"kind": "parallel", "gate": "channel"}},
+    "mixed by token": {"block_layout": {"kind": "parallel", "gate": "token"}},
+    "factorised": {"embedding": {"kind": "factorised", "rank": 7}, "head": {"tied": True}},
+    "n-grams": {"embedding": {"kind": "ngram", "orders": [1, 2, 3], "rows": 50, "dim": 8}},
+    "added n-grams": {
+        "embedding": {"kind": "ngram", "orders": [2, 4], "rows": 50, "combine": "add"}
+    },
+    "tied head": {"head": {"tied": True, "bias": True}},
+}
+REFUSED = {
+    "sparse": (grouped(sparse={"kind": "strided", "stride": 2}), "sparse=strided"),
+    "latents": ({"attention": {"kind": "latent_vectors", "heads": 2, "chunk": 4, "latents": 2}},
+                "LatentVector"),
+}  # fmt: skip
+
+
+def build(**changes):
+    values = {
+        "layers": 2, "width": 32, "context": CONTEXT, "vocab_size": VOCAB,
+        "initial": {"std": 0.3, "outputs": "plain"},
+    } | grouped() | changes  # fmt: skip
+    settings = DecoderSettings.model_validate(values)
+    decoder = settings.build(torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():  # what begins as 0 or 1 would hide mistakes
+        for parameter in decoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in decoder.named_buffers():
+            if name.endswith("selection_bias"):
+                buffer.add_(0.3 * torch.randn_like(buffer))
+    return decoder
+
+
+def follow(decoder, lengths, steps, threads=1):
+    """Return what both passes say of some steps after prompts of unequal lengths."""
+    torch.set_num_threads(threads)
+    try:
+        passes = NativePass(decoder), EagerPass(decoder)
+    finally:
+        torch.set_num_threads(1)
+    specs = cache_specs(decoder)
+    caches = [FullCacheSettings(room=2).build(specs) for _ in passes]
+    prompts = torch.randint(VOCAB, (len(lengths), max(lengths)))
+    found = ([], [])
+    with torch.inference_mode():
+        for cache in caches:
+            passes[1].read(Call(prompts, cache, lengths if len(set(lengths)) > 1 else None))
+        for number in steps:
+            tokens = torch.randint(VOCAB, (len(lengths), number))
+            for each, cache, logits in zip(passes, caches, found, strict=True):
+                call = Call(tokens, cache, last=number)
+                assert each.refuses(call) is None
+                logits.append(each.read(call).clone())
+    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
+        assert isinstance(one, InPlaceCache)
+        assert isinstance(other, InPlaceCache)
+        for mine, theirs in zip(one.memory(0), other.memory(0), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_gives_the_logits_of_the_decoder(part):
+    ours, theirs = follow(build(**PARTS[part]), (3, 9, 1), (1, 1, 4, 1))
+    for mine, logits in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, logits, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["moe", "n-grams", "window"])
+def test_two_threads_give_the_same_bits_as_one(part):
+    torch.manual_seed(5)
+    one = follow(build(**PARTS[part]), (3, 3), (1, 2))[0]
+    torch.manual_seed(5)
+    two = follow(build(**PARTS[part]), (3, 3), (1, 2), threads=2)[0]
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize("part", REFUSED)
+def test_what_has_no_kernel_is_refused_with_a_reason(part):
+    changes, word = REFUSED[part]
+    reason = NativePass(build(**changes)).reason
+    assert reason is not None
+    assert word in reason
+
+
+def test_calls_that_it_cannot_serve_are_refused():
+    decoder = build(**PARTS["learned"])
+    native, specs = NativePass(decoder), cache_specs(decoder)
+    cache, one = FullCacheSettings().build(specs), torch.zeros(1, 1, dtype=torch.long)
+    assert "prompt" in str(native.refuses(Call(one, None)))
+    assert "prompt" in str(native.refuses(Call(one, cache)))
+    with torch.inference_mode():
+        EagerPass(decoder).read(Call(one.repeat(1, CONTEXT - 1), cache))
+    assert native.refuses(Call(one, cache)) is None
+    assert "positions" in str(native.refuses(Call(one.repeat(1, 2), cache)))
+    assert "at most" in str(native.refuses(Call(one.repeat(1, ENTRIES + 1), cache)))
+    window = WindowCacheSettings(size=3).build(specs)
+    with torch.inference_mode():
+        EagerPass(decoder).read(Call(one, window))
+    assert "in place" in str(native.refuses(Call(one, window)))
+
+
+def test_parameters_may_change_between_steps():
+    decoder = build(**PARTS["factorised"])
+    native, cache = NativePass(decoder), FullCacheSettings().build(cache_specs(decoder))
+    eager, tokens = EagerPass(decoder), torch.randint(VOCAB, (1, 1))
+    with torch.inference_mode():
+        eager.read(Call(tokens, cache))
+    for in_place in (True, False):
+        with torch.no_grad():
+            for parameter in decoder.parameters():
+                other = 0.5 * parameter
+                if in_place:
+                    parameter.copy_(other)
+                else:
+                    parameter.data = other
+        copied = copy.deepcopy(cache)
+        with torch.inference_mode():
+            ours, theirs = native.read(Call(tokens, cache)), eager.read(Call(tokens, copied))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
