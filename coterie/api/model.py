@@ -16,7 +16,14 @@ from coterie.evaluate import Perplexity, Scoring, TextScore, perplexity_of, scor
 from coterie.foundation.errors import CheckpointError, UserError
 from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.records import validated
-from coterie.generate import Engine, FinishReason, Generation, Piece, SamplingSettings
+from coterie.generate import (
+    Engine,
+    FinishReason,
+    Generation,
+    Piece,
+    SamplingSettings,
+    TopLogprobs,
+)
 from coterie.model import Decoder, count
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import pieces_of
@@ -38,11 +45,20 @@ class Sampling(TypedDict, total=False):
     temperature: float
     top_k: int | None
     top_p: float
+    min_p: float
+    typical_p: float
     repetition_penalty: float
     repetition_window: int
+    frequency_penalty: float
+    presence_penalty: float
+    logit_bias: dict[str, float] | dict[int, float]
+    order: tuple[str, ...] | list[str]
     seed: int
+    min_tokens: int
     max_tokens: int
     stop: str | tuple[str, ...] | list[str]
+    logprobs: int
+    logprobs_mode: str
     constraints: Any
     cache: Any
 
@@ -68,21 +84,20 @@ class StreamedText(str):
 
     Attributes:
         token: the token.
-        logprob: its log-probability in nats, before temperature and truncation.
+        logprob: its log-probability in nats, the model's own unless asked otherwise.
+        top_logprobs: the likeliest tokens, as many as `logprobs` asks for, with theirs.
         finish_reason: why the text ended; None but for its last piece.
     """
 
     token: int
     logprob: float
+    top_logprobs: TopLogprobs
     finish_reason: FinishReason | None
 
     def __new__(cls, piece: Piece) -> Self:
         text = super().__new__(cls, piece.text)
-        text.token, text.logprob, text.finish_reason = (
-            piece.token,
-            piece.logprob,
-            piece.finish_reason,
-        )
+        text.token, text.finish_reason = piece.token, piece.finish_reason
+        text.logprob, text.top_logprobs = piece.logprob, piece.top_logprobs
         return text
 
 

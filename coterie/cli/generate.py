@@ -14,7 +14,7 @@ from coterie.cli.flags import refuse_flags
 from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
-from coterie.generate import SamplingSettings
+from coterie.generate import SamplingSettings, TopLogprobs
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
 _HYPHEN = (
@@ -40,8 +40,8 @@ def generate(
 
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a PROMPT the model
     begins a new text; `-` reads it from standard input. Keys are those of the run's own `sample`
-    settings: temperature (0 is greedy), top_k, top_p, repetition_penalty, repetition_window, seed,
-    max_tokens, stop, cache (full, window, none; cache.size=N).
+    settings: temperature (0 is greedy), top_k, top_p, min_p, seed, max_tokens, stop, logprobs,
+    cache (cache.size=N) and others: coterie settings sample.
 
     Parameters
     ----------
@@ -123,6 +123,10 @@ def _show_samples(made: list[Text]) -> None:
 
 def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict[str, Any]:
     decode = model.tokenizer.decode
+
+    def told(top: TopLogprobs) -> list[dict[str, Any]]:
+        return [{"token": token, "text": decode([token]), "logprob": each} for token, each in top]
+
     return {
         "checkpoint": str(model.path),
         "step": model.step,
@@ -136,7 +140,10 @@ def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict
                 "seconds": each.seconds,
                 "tokens": [
                     {"token": token, "text": decode([token]), "logprob": logprob}
-                    for token, logprob in zip(each.tokens, each.logprobs, strict=True)
+                    | ({"top_logprobs": told(top)} if top else {})
+                    for token, logprob, top in zip(
+                        each.tokens, each.logprobs, each.top_logprobs, strict=True
+                    )
                 ],
             }
             for each in made

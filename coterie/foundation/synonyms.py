@@ -93,8 +93,11 @@ _TABLE = {
     f"{_SAMPLE}.temperature": "temp t",
     f"{_SAMPLE}.top_k": "k topk",
     f"{_SAMPLE}.top_p": "p topp nucleus nucleus_p",
-    f"{_SAMPLE}.repetition_penalty": "rep_pen repeat_penalty repetition presence_penalty "
-    "frequency_penalty rep_penalty",
+    f"{_SAMPLE}.repetition_penalty": "rep_pen repeat_penalty repetition rep_penalty",
+    f"{_SAMPLE}.typical_p": "typical typ_p locally_typical",
+    f"{_SAMPLE}.min_tokens": "min_new_tokens min_length",
+    f"{_SAMPLE}.order": "samplers sampler_order",
+    f"{_SAMPLE}.logprobs": "top_logprobs n_probs n_logprobs",
     f"{_SAMPLE}.repetition_window": "repeat_last_n no_repeat_window penalty_window",
     f"{_SAMPLE}.max_tokens": "max_new_tokens max_length n_predict new_tokens num_predict length "
     "max_gen_len max_output_tokens max_completion_tokens n_tokens max_len num_tokens",

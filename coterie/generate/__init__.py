@@ -5,6 +5,14 @@ what may become a stop text, `cache` keeps keys and values. Nothing here knows o
 """
 
 from coterie.generate.engine import Engine, FinishReason, Generation, Piece
-from coterie.generate.sampling import Sampler, SamplingSettings
+from coterie.generate.sampling import Sampler, SamplingSettings, TopLogprobs
 
-__all__ = ["Engine", "FinishReason", "Generation", "Piece", "Sampler", "SamplingSettings"]
+__all__ = [
+    "Engine",
+    "FinishReason",
+    "Generation",
+    "Piece",
+    "Sampler",
+    "SamplingSettings",
+    "TopLogprobs",
+]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.errors import UserError
-from coterie.generate.sampling import Sampler, SamplingSettings
+from coterie.generate.sampling import Sampler, SamplingSettings, TopLogprobs
 from coterie.generate.session import DecodeSession, latest, position_limit
 from coterie.generate.stopping import StopScanner
 from coterie.model import Decoder
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     """What one token added to the text.
 
     `text` holds whole characters that are certain; it is empty while a character is unfinished or
-    may belong to a stop text. `logprob` is in nats, before temperature and truncation. The last
+    may belong to a stop text. `logprob` and `top_logprobs` are those of the `Choice`. The last
     piece alone has a `finish_reason`.
     """
 
@@ -40,14 +40,16 @@ class Piece(NamedTuple):
     token: int
     logprob: float
     finish_reason: FinishReason | None = None
+    top_logprobs: TopLogprobs = ()
 
 
 @dataclass(frozen=True)
 class Generation:
     """One generated text (without its prompt), its tokens and how it ended.
 
-    `tokens` and `logprobs` include the tokens of a stop text or the end-of-text token that ended
-    it; `text` does not. `seconds` is wall-clock time of the whole batch, the prompt included.
+    `tokens`, `logprobs` and `top_logprobs` include the tokens of a stop text or the end-of-text
+    token that ended it; `text` does not. `seconds` is wall-clock time of the whole batch, the
+    prompt included.
     """
 
     prompt: str
@@ -57,6 +59,7 @@ class Generation:
     finish_reason: FinishReason
     prompt_tokens: int
     seconds: float
+    top_logprobs: tuple[TopLogprobs, ...] = ()
 
 
 class Engine:
@@ -170,11 +173,9 @@ class _Text:
         self.past = list(prompt)
         self.finished = False
         self._remaining = sampling.max_tokens
+        self._unstoppable = sampling.min_tokens
         self._tokenizer = tokenizer
-        # “Unknown” stands for what the vocabulary cannot say: nothing to write.
-        banned = () if tokenizer.unknown_token is None else (tokenizer.unknown_token,)
-        constraints = [each.build(tokenizer, prompt) for each in sampling.constraints]
-        self._sampler = Sampler(sampling, sampling.seed + index, banned, constraints)
+        self._sampler = Sampler.for_text(sampling, tokenizer, prompt, sampling.seed + index)
         # The token that begins a text is none of it: the first word is decoded as such.
         shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
         self._characters = StreamDecoder(tokenizer, after=shown)
@@ -187,7 +188,11 @@ class _Text:
         self.past.append(choice.token)
         self._remaining -= 1
         ended = choice.token in self._tokenizer.ends
-        text = "" if ended else self._scanner.push(self._characters.push(choice.token))
+        text = "" if ended else self._characters.push(choice.token)
+        if self._unstoppable:  # what is written this early may hold a stop text
+            self._unstoppable -= 1
+        else:
+            text = self._scanner.push(text)
         reason: FinishReason | None = None
         if self._scanner.stopped:
             reason = "stop"
@@ -196,7 +201,7 @@ class _Text:
             # The last characters may have completed a stop text.
             reason = "stop" if self._scanner.stopped else "end" if ended else "length"
         self.finished = reason is not None
-        return Piece(text, choice.token, choice.logprob, reason)
+        return Piece(text, choice.token, choice.logprob, reason, choice.top_logprobs)
 
 
 def _collect(prompt: str, prompt_tokens: int, pieces: list[Piece], seconds: float) -> Generation:
@@ -210,4 +215,5 @@ def _collect(prompt: str, prompt_tokens: int, pieces: list[Piece], seconds: floa
         finish_reason=reason,
         prompt_tokens=prompt_tokens,
         seconds=seconds,
+        top_logprobs=tuple(piece.top_logprobs for piece in pieces),
     )

@@ -345,3 +345,22 @@ def test_the_token_that_begins_texts_stays_first(prompt, cache):
     begins = [given[0].tolist() for given in read if given.shape[1] > 1]
     assert len(begins) >= 3
     assert all(each[0] == 0 for each in begins)
+
+
+def test_a_stop_text_ends_nothing_before_the_least_number_of_tokens():
+    engine = make_engine()
+    free = engine.generate("abc", settings(temperature=0, max_tokens=40))
+    stop = free.text[5:7]
+    late = engine.generate(
+        "abc", settings(temperature=0, max_tokens=40, stop=[stop], min_tokens=9)
+    )  # fmt: skip
+    assert late.text.startswith(free.text[:9])
+    assert len(late.tokens) > 9
+
+
+def test_the_likeliest_are_told_with_each_token():
+    made = make_engine().generate("abc", settings(temperature=0, logprobs=3))
+    assert [top[0] for top in made.top_logprobs] == list(
+        zip(made.tokens, made.logprobs, strict=True)
+    )
+    assert {len(top) for top in made.top_logprobs} == {3}

@@ -1,0 +1,11 @@
+"""From one row of logits to one token: a chain of pure functions and a random stream of its own.
+
+The chain: add `logit_bias`, mask what may not follow, then the steps in the order that
+`sampling.order` names, then draw. A row is one text's; it is worked on with NumPy, which costs a
+fraction of torch's calls at this size, and steps that truncate leave a shorter row behind.
+"""
+
+from coterie.generate.sampling.sampler import Choice, Sampler, TopLogprobs
+from coterie.generate.sampling.settings import LogprobsMode, SamplingSettings
+
+__all__ = ["Choice", "LogprobsMode", "Sampler", "SamplingSettings", "TopLogprobs"]

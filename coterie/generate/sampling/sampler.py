@@ -1,0 +1,218 @@
+"""The choice of one text's tokens, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.foundation.errors import CoterieError, SettingsError, UserError
+from coterie.generate.constraints import Constraint, follow
+from coterie.generate.sampling.candidates import (
+    Candidates,
+    largest,
+    log_probabilities,
+    probabilities,
+)
+from coterie.generate.sampling.drawing import draw, uniform
+from coterie.generate.sampling.settings import SamplingSettings
+from coterie.generate.sampling.steps import STEPS, History
+from coterie.tokenizer.interface import Tokenizer
+
+TopLogprobs = tuple[tuple[int, float], ...]
+"""Tokens and their log-probabilities in nats, the likeliest first."""
+
+
+class Choice(NamedTuple):
+    """One chosen token.
+
+    Attributes:
+        token: its number.
+        logprob: its log-probability in nats: the model's own, before penalty, temperature and
+            truncation, or with `logprobs_mode=processed` that of the distribution drawn from.
+        top_logprobs: the likeliest tokens of the same distribution; impossible ones are left out.
+    """
+
+    token: int
+    logprob: float
+    top_logprobs: TopLogprobs = ()
+
+
+class Sampler:
+    """Chooses the tokens of one text, one after the other.
+
+    Token i depends on the logits, the tokens before it, and number i of the seed's random stream.
+
+    Args:
+        settings: how to choose.
+        seed: of this text's random stream; the settings' seed if None.
+        banned: tokens never to choose.
+        constraints: what the text may go on with; they are told of each choice.
+        ends: tokens that end the text, not to be chosen before `min_tokens`.
+        bias: what to add to the logits of tokens.
+    """
+
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        seed: int | None = None,
+        banned: Sequence[int] = (),
+        constraints: Sequence[Constraint] = (),
+        ends: Sequence[int] = (),
+        bias: Mapping[int, float] | None = None,
+    ) -> None:
+        self.settings = settings
+        self._seed = settings.seed if seed is None else seed
+        self._banned = list(banned)
+        self._constraints = tuple(constraints)
+        self._ends = list(ends)
+        self._biased = np.array(list(bias or ()), dtype=np.int64)
+        self._bias = np.array(list((bias or {}).values()))
+        self._counts = np.zeros(0)
+        self._made = 0
+
+    @classmethod
+    def for_text(
+        cls,
+        settings: SamplingSettings,
+        tokenizer: Tokenizer,
+        prompt: Sequence[int],
+        seed: int | None = None,
+    ) -> Sampler:
+        """Return what chooses the continuation of a prompt.
+
+        Args:
+            settings: how to choose.
+            tokenizer: the model's.
+            prompt: the tokens that the text goes on from.
+            seed: of the text's random stream; the settings' seed if None.
+
+        Raises:
+            SettingsError: `logit_bias` names no token.
+            UserError: a constraint cannot be met with this tokenizer.
+        """
+        # “Unknown” stands for what the vocabulary cannot say: nothing to write.
+        unknown = tokenizer.unknown_token
+        return cls(
+            settings,
+            seed,
+            banned=() if unknown is None else (unknown,),
+            constraints=[each.build(tokenizer, prompt) for each in settings.constraints],
+            ends=tuple(tokenizer.ends),
+            bias={_token(name, tokenizer): value for name, value in settings.logit_bias.items()},
+        )
+
+    def choose(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Choice:
+        """Choose the next token.
+
+        Args:
+            logits: unnormalised log-probabilities of the next token, any float type, any device.
+            past: the tokens so far, prompt included; the repetition penalty looks at the latest.
+
+        Raises:
+            CoterieError: the model gave logits that are not finite.
+            UserError: the constraints leave no token to choose.
+        """
+        row = _on_host(logits)
+        raw = log_probabilities(row.numpy())
+        if np.isnan(raw[0]):  # one number that is not finite makes all of them NaN
+            raise CoterieError(
+                "The model's output is not finite, so no token can be chosen from it.",
+                hint="Its weights are probably damaged or its training diverged: "
+                "try an earlier checkpoint, or train with a lower learning rate.",
+            )
+        candidates = self._processed(row, past)
+        place = self._pick(candidates)
+        token = candidates.token(place)
+        if self.settings.logprobs_mode == "raw":
+            choice = _told(Candidates(raw), token, token, self.settings.logprobs)
+        else:
+            processed = candidates._replace(logits=log_probabilities(candidates.logits))
+            choice = _told(processed, token, place, self.settings.logprobs)
+        self._note(token)
+        return choice
+
+    def _pick(self, candidates: Candidates) -> int:
+        """Return the place of the token that is chosen."""
+        if self.settings.greedy:
+            return int(candidates.logits.argmax())
+        return draw(probabilities(candidates.logits), uniform(self._seed, self._made))
+
+    def _processed(self, row: Float[Tensor, " V"], past: Sequence[int]) -> Candidates:
+        """Return the candidates after everything that is asked for; of greedy ones the penalties.
+
+        What comes after those leaves the likeliest token where it is.
+        """
+        if len(self._counts) < len(row):
+            self._counts = np.zeros(len(row), dtype=row.numpy().dtype)
+        candidates = self._allowed(row)
+        history = History(past, self._counts)
+        order = ("penalties",) if self.settings.greedy else self.settings.order
+        for name in order:
+            candidates = STEPS[name](candidates, self.settings, history)
+        return candidates
+
+    def _allowed(self, row: Float[Tensor, " V"]) -> Candidates:
+        """Return the tokens that may follow, biased."""
+        masked = self._banned + (self._ends if self._made < self.settings.min_tokens else [])
+        if masked or len(self._biased):
+            row = row.clone()
+            values = row.numpy()
+            values[self._biased] += self._bias.astype(values.dtype)
+            values[masked] = -np.inf
+        for constraint in self._constraints:
+            row = constraint.mask(row)
+        candidates = Candidates(row.numpy())
+        if not masked and not self._constraints:
+            return candidates
+        allowed = np.flatnonzero(candidates.logits > -np.inf)
+        if not len(allowed):
+            raise UserError(
+                "The constraints leave no token that the text could go on with.",
+                hint="Loosen one of sample.constraints, or give another prompt.",
+            )
+        return candidates.keep(allowed)
+
+    def _note(self, token: int) -> None:
+        self._counts[token] += 1
+        self._made += 1
+        follow(self._constraints, token)
+
+
+def _on_host(logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    return (logits.float() if half else logits).detach().cpu().contiguous()
+
+
+def _told(logs: Candidates, token: int, place: int, count: int) -> Choice:
+    """Return a choice with the log-probabilities that are to be told of it.
+
+    Args:
+        logs: the log-probabilities of the candidates.
+        token: that was chosen.
+        place: where it stands among them.
+        count: how many of the likeliest to tell.
+    """
+    if not count:
+        return Choice(token, float(logs.logits[place]))
+    top = largest(logs.logits, count)
+    top = top[np.argsort(-logs.logits[top], kind="stable")]
+    told = [(logs.token(each), float(logs.logits[each])) for each in top.tolist()]
+    possible = tuple(each for each in told if each[1] > -np.inf)
+    return Choice(token, float(logs.logits[place]), possible)
+
+
+def _token(name: str, tokenizer: Tokenizer) -> int:
+    """Return the token that a key of `logit_bias` names: a number, else the text of one token."""
+    if not name.isdecimal():
+        return tokenizer.single_token(name, "logit_bias")
+    if int(name) >= tokenizer.vocab_size:
+        raise SettingsError(
+            f"logit_bias={name} is no token: the tokenizer has {tokenizer.vocab_size:,} of them.",
+            hint="Tokens are counted from 0; a token may also be named by its text.",
+        )
+    return int(name)

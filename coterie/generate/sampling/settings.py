@@ -1,0 +1,142 @@
+"""How texts are drawn: every sampling setting, and what follows from the values alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from coterie.foundation.settings import Settings
+from coterie.generate.cache import CacheSettings, FullCacheSettings
+from coterie.generate.constraints import ConstraintUnion
+
+StepName = Literal["penalties", "temperature", "top_k", "top_p", "min_p", "typical_p"]
+"""The steps from logits to the distribution that is drawn from."""
+
+ORDER: tuple[StepName, ...] = get_args(StepName)
+"""The steps in the order of transformers and vLLM."""
+
+LogprobsMode = Literal["raw", "processed"]
+"""Of which distribution log-probabilities are told: the model's own, or the one drawn from."""
+
+
+class SamplingSettings(Settings):
+    """How a text is drawn from the model's probabilities."""
+
+    temperature: float = Field(
+        default=0.8,
+        ge=0,
+        le=100,
+        description="flattens (> 1) or sharpens (< 1); 0 takes the likeliest",
+    )
+    top_k: int | None = Field(default=None, ge=1, description="keep only the k likeliest tokens")
+    top_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="keep the fewest tokens that hold this much probability",
+    )
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="keep tokens at least this many times as likely as the likeliest",
+    )
+    typical_p: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="keep the tokens nearest the expected surprise that hold this much probability",
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="above 1 makes tokens of the recent past less likely",
+    )
+    repetition_window: int = Field(
+        default=256, ge=1, description="how many of the latest tokens the penalty looks at"
+    )
+    frequency_penalty: float = Field(
+        default=0.0,
+        ge=-100,
+        le=100,
+        description="lowers a token's logit by this for each time it was generated",
+    )
+    presence_penalty: float = Field(
+        default=0.0,
+        ge=-100,
+        le=100,
+        description="lowers a token's logit by this once it was generated",
+    )
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default={},
+        description="added to the logits of tokens, which are named by number or by their text",
+    )
+    order: tuple[StepName, ...] = Field(
+        default=ORDER, description="in which order the steps are taken, each named once"
+    )
+    seed: int = Field(default=1337, ge=0, lt=1 << 63, description="of the text's own random stream")
+    min_tokens: int = Field(
+        default=0, ge=0, description="how many tokens are generated before the text may end"
+    )
+    max_tokens: int = Field(default=256, ge=1, description="the most tokens to generate")
+    stop: tuple[str, ...] = Field(
+        default=(), description="texts that end the generation; never shown"
+    )
+    logprobs: int = Field(
+        default=0, ge=0, le=1000, description="how many of the likeliest tokens to tell each time"
+    )
+    logprobs_mode: LogprobsMode = Field(
+        default="raw",
+        description="log-probabilities of the model's own distribution, or of the one drawn from",
+    )
+    constraints: tuple[ConstraintUnion, ...] = Field(
+        default=(), description="what the text may go on with, token by token"
+    )
+    cache: CacheSettings = Field(
+        default=FullCacheSettings(), description="what is kept of keys and values between tokens"
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _numbers_as_text(cls, value: object) -> object:
+        named = isinstance(value, Mapping)
+        return {str(token): bias for token, bias in value.items()} if named else value
+
+    @field_validator("stop")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("an empty stop text would end every generation at once")
+        return value
+
+    @field_validator("order")
+    @classmethod
+    def _each_step_once(cls, value: tuple[StepName, ...]) -> tuple[StepName, ...]:
+        times = Counter(value)
+        wrong = [f"{name} is named {times[name]} times" for name in ORDER if times[name] != 1]
+        if wrong:
+            raise ValueError(f"every step is to be named once, but {', '.join(wrong)}")
+        return value
+
+    @model_validator(mode="after")
+    def _ends_after_it_may(self) -> SamplingSettings:
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(
+                f"the text must end by max_tokens={self.max_tokens} "
+                f"but may not before min_tokens={self.min_tokens}"
+            )
+        return self
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken (temperature 0), so that no chance enters."""
+        return self.temperature == 0
