@@ -37,7 +37,7 @@ def test_generate_returns_the_text_that_the_command_line_writes(model, capsys):
 def test_samples_are_a_list_and_the_runs_own_settings_hold(model):
     texts = model.generate("It", samples=2, seed=3, min_tokens=5)
     assert [len(each.tokens) for each in texts] == [5, 5]
-    assert str(texts[1]) == str(model.generate("It", seed=4))
+    assert str(texts[1]) == str(model.generate("It", seed=4, min_tokens=5))
     assert len(model.generate("It", samples=1)) == 1
 
 
