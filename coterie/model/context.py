@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.batch import TokenBatch
 from coterie.model.cache import AttentionCache, DecoderCache
@@ -28,6 +28,17 @@ class Observer(Protocol):
         ...
 
 
+@runtime_checkable
+class RunBlock(Protocol):
+    """How a stream goes through a block, for whoever computes it otherwise than by a call."""
+
+    def __call__(
+        self, block: nn.Module, hidden: Float[Tensor, "B T D"], context: ForwardContext
+    ) -> Float[Tensor, "B T D"]:
+        """Return the stream after the block."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ForwardContext:
     """What a caller says about the tokens of one pass, and what the decoder adds for its parts.
@@ -42,6 +53,8 @@ class ForwardContext:
         cache: the past of the rows; the tokens become part of it.
         observers: called after each block, in order.
         router_stats: whether routers account for their choices; decoding has no use for it.
+        run_block: computes each block in place of calling it, without router statistics; None:
+            blocks are called.
         document_starts: where each token's document begins, in packed rows that are read at once;
             the decoder fills it in.
         rows: where tokens of rows stand that have read unequally much; the decoder fills it in.
@@ -57,6 +70,7 @@ class ForwardContext:
     cache: DecoderCache | None = None
     observers: tuple[Observer, ...] = ()
     router_stats: bool = True
+    run_block: RunBlock | None = None
     document_starts: Int[Tensor, "B T"] | None = None
     rows: UnevenRows | None = None
     rotation: Rotation | None = None

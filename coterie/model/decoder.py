@@ -299,7 +299,10 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             if cache is not None:
                 context = context.but(kv_cache=cache.layers[layer])
-            hidden, of_layer = _through(block, again, hidden, context=context)
+            if context.run_block is None:
+                hidden, of_layer = _through(block, again, hidden, context=context)
+            else:
+                hidden, of_layer = context.run_block(block, hidden, context), None
             if of_layer is not None:
                 stats.append(replace(of_layer, layer=layer))
             for observer in context.observers:
