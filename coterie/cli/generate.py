@@ -26,6 +26,7 @@ _ENDS = {
     "length": "max_tokens reached",
     "stop": "a stop text was met",
     "end": "the model ended the text",
+    "error": "it failed",
 }
 
 

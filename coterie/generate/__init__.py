@@ -1,10 +1,12 @@
 """Floor 5: from a decoder and its tokenizer to text, one certain character after the other.
 
-`engine` is the loop, `reading` feeds the decoder, `sampling` chooses tokens, `stopping` holds back
-what may become a stop text, `cache` keeps keys and values. Nothing here knows of training.
+`engine` is the front, `request` what it is asked, `scheduler` the loop, `session` feeds the decoder
+by way of `passes`, `text` is one text in the making, `sampling` chooses tokens, `stopping` holds
+back what may become a stop text, `cache` keeps keys and values. Nothing here knows of training.
 """
 
-from coterie.generate.engine import Engine, FinishReason, Generation, Piece
+from coterie.generate.engine import Engine
+from coterie.generate.request import FinishReason, Generation, Piece, Request
 from coterie.generate.sampling import Sampler, SamplingSettings, TopLogprobs
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "FinishReason",
     "Generation",
     "Piece",
+    "Request",
     "Sampler",
     "SamplingSettings",
     "TopLogprobs",

@@ -1,65 +1,30 @@
-"""The engine: a prompt goes in, text comes out, piece by piece as its characters become certain.
+"""The engine: requests go in, texts come out, piece by piece as their characters become certain.
 
-One loop serves a single stream and several samples of one prompt: the prompt is read once, its row
-of the cache repeated, and every text draws from a random stream of its own and leaves the batch
-when it ends.
+One loop serves a single stream, several samples of one prompt, and any number of requests that come
+and go (`scheduler`). A text is the same alone or among others: bit for bit where the batch has the
+same shape, else wherever the likeliest tokens lie further apart than rounding.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from coterie.foundation.errors import UserError
-from coterie.generate.sampling import Sampler, SamplingSettings, TopLogprobs
+from coterie.generate.cache import CacheSettings
+from coterie.generate.memory import CacheMemory
+from coterie.generate.passes import Pass
+from coterie.generate.request import Generation, Piece, Request
+from coterie.generate.sampling import SamplingSettings
+from coterie.generate.scheduler import Scheduler
 from coterie.generate.session import DecodeSession, latest, position_limit
-from coterie.generate.stopping import StopScanner
+from coterie.generate.text import Text
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.stream import StreamDecoder
 
-FinishReason = Literal["length", "stop", "end"]
-"""Why a text ended: `max_tokens` reached, a stop text met, or the model ended the document."""
-
-
-class Piece(NamedTuple):
-    """What one token added to the text.
-
-    `text` holds whole characters that are certain; it is empty while a character is unfinished or
-    may belong to a stop text. `logprob` and `top_logprobs` are those of the `Choice`. The last
-    piece alone has a `finish_reason`.
-    """
-
-    text: str
-    token: int
-    logprob: float
-    finish_reason: FinishReason | None = None
-    top_logprobs: TopLogprobs = ()
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One generated text (without its prompt), its tokens and how it ended.
-
-    `tokens`, `logprobs` and `top_logprobs` include the tokens of a stop text or the end-of-text
-    token that ended it; `text` does not. `seconds` is wall-clock time of the whole batch, the
-    prompt included.
-    """
-
-    prompt: str
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-    prompt_tokens: int
-    seconds: float
-    top_logprobs: tuple[TopLogprobs, ...] = ()
+MAX_BATCH = 64
+"""Texts that run at the same time, if nobody says otherwise."""
 
 
 class Engine:
@@ -70,6 +35,9 @@ class Engine:
         tokenizer: the tokenizer it was trained with.
         notify: called with a sentence when something is done that was not asked for, such as
             cutting a prompt.
+        max_batch: texts that run at the same time; further requests wait for a place.
+        passes: ways to compute logits, the preferred ones first; the last serves every call. None:
+            the decoder itself.
 
     Raises:
         UserError: the tokenizer has more tokens than the model.
@@ -80,6 +48,9 @@ class Engine:
         decoder: Decoder,
         tokenizer: Tokenizer,
         notify: Callable[[str], None] | None = None,
+        *,
+        max_batch: int = MAX_BATCH,
+        passes: Sequence[Pass] | None = None,
     ) -> None:
         size = decoder.settings.vocab_size
         if size is not None and tokenizer.vocab_size > size:
@@ -89,12 +60,75 @@ class Engine:
             )
         self.decoder = decoder
         self.tokenizer = tokenizer
+        if max_batch < 1:
+            raise UserError(f"At least one text must run at a time, not {max_batch}.")
         self._notify = notify or (lambda sentence: None)
+        self._max_batch, self._passes = max_batch, passes
+        self._submitted = self._scheduler()
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for its place in the batch; `step` serves it.
+
+        Raises:
+            UserError: it cannot be served whatever happens: its prompt or its constraints do not
+                fit the tokenizer.
+        """
+        self._submitted.add(self._text(request))
+
+    def step(self) -> list[tuple[Request, Piece]]:
+        """Read prompts and one further token of each running text; return each new piece.
+
+        Empty once nothing waits or runs; a step that only read part of a prompt is empty too, so
+        ask `idle`.
+        """
+        return [(text.request, piece) for text, piece in self._submitted.step()]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that was submitted waits or runs."""
+        return not self._submitted.waiting and not self._submitted.running
+
+    def cancel(self, request: Request) -> bool:
+        """Forget a submitted request; return whether it was still waiting or running."""
+        return self._submitted.cancel(request)
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Piece]]:
+        """Yield the pieces of all requests as they come; a request that fails ends with its error.
+
+        Requests are taken from the iterable as places become free, and served beside nothing but
+        each other, whatever was submitted.
+
+        Raises:
+            UserError: there is no request at all.
+        """
+        for request, _, piece in self._serve(requests):
+            yield request, piece
+
+    def _serve(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Text | None, Piece]]:
+        """Yield each piece with its request and its text; None where there could be no text."""
+        scheduler, source, any_came = self._scheduler(), iter(requests), False
+        while True:
+            while scheduler.waiting < self._max_batch:
+                request = next(source, None)
+                if request is None:
+                    break
+                any_came = True
+                try:
+                    scheduler.add(self._text(request))
+                except UserError as error:
+                    yield request, None, Piece.failed(error)
+            if not any_came:
+                raise UserError("There is no request, so there is nothing to write.")
+            if not scheduler.waiting and not scheduler.running:
+                return
+            for text, piece in scheduler.step():
+                yield text.request, text, piece
 
     def stream(self, prompt: str, sampling: SamplingSettings | None = None) -> Iterator[Piece]:
         """Yield the continuation of a prompt, one piece per token, as soon as it is known."""
-        sampling = sampling or SamplingSettings()
-        for _, piece in self._run(self.encode_prompt(prompt), sampling, 1):
+        for _, piece in self.run([Request(prompt, sampling or SamplingSettings())]):
+            if piece.error is not None:
+                raise piece.error
             yield piece
 
     def generate(self, prompt: str, sampling: SamplingSettings | None = None) -> Generation:
@@ -113,14 +147,37 @@ class Engine:
         """
         if samples < 1:
             raise UserError(f"At least one sample must be asked for, not {samples}.")
-        started = time.perf_counter()
         sampling = sampling or SamplingSettings()
         tokens = self.encode_prompt(prompt)
-        pieces: list[list[Piece]] = [[] for _ in range(samples)]
-        for index, piece in self._run(tokens, sampling, samples):
-            pieces[index].append(piece)
+        made = self.generate_many(
+            [Request(tokens, sampling, sampling.seed + number) for number in range(samples)]
+        )
+        for each in made:
+            if each.error is not None:
+                raise each.error
+        return [replace(each, prompt=prompt) for each in made]
+
+    def generate_many(self, requests: Sequence[Request]) -> list[Generation]:
+        """Return what each request gives, in order; those that failed have their `error`.
+
+        Raises:
+            UserError: there is no request at all.
+        """
+        started = time.perf_counter()
+        pieces: dict[int, list[Piece]] = {id(request): [] for request in requests}
+        texts: dict[int, Text | None] = {}
+        for request, text, piece in self._serve(requests):
+            pieces[id(request)].append(piece)
+            texts[id(request)] = text
         seconds = time.perf_counter() - started
-        return [_collect(prompt, len(tokens), each, seconds) for each in pieces]
+        made = []
+        for request in requests:
+            text, prompt = texts[id(request)], request.prompt
+            tokens = [] if text is None else text.prompt
+            words = prompt if isinstance(prompt, str) else self.tokenizer.decode(tokens)
+            of_text = pieces[id(request)]
+            made.append(Generation.collected(words, len(tokens), of_text, seconds))
+        return made
 
     def encode_prompt(self, prompt: str) -> list[int]:
         """Return a prompt's tokens as the model will see them.
@@ -143,77 +200,28 @@ class Engine:
             tokens = latest(tokens, limit, begin)
         return tokens
 
-    def _run(
-        self, prompt: list[int], sampling: SamplingSettings, samples: int
-    ) -> Iterator[tuple[int, Piece]]:
-        """Yield (sample, piece) until every sample has ended."""
-        session = DecodeSession(self.decoder, sampling.cache, self.tokenizer.begin_of_text)
-        texts = [_Text(self.tokenizer, sampling, prompt, index) for index in range(samples)]
-        logits = session.read(torch.tensor([prompt])).expand(samples, -1)
-        session.select([0] * samples)
-        live = list(range(samples))
-        while live:
-            for row, index in enumerate(live):
-                yield index, texts[index].advance(logits[row])
-            going = [row for row, index in enumerate(live) if not texts[index].finished]
-            if len(going) < len(live):
-                live = [live[row] for row in going]
-                if live:
-                    session.select(going)
-            if live:
-                logits = session.read(torch.tensor([[texts[index].past[-1]] for index in live]))
+    def _text(self, request: Request) -> Text:
+        return Text(request, self._tokens(request.prompt), self.tokenizer)
 
+    def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return a request's prompt as tokens.
 
-class _Text:
-    """One text in the making: chooses its next token and says what that adds to the text."""
+        Raises:
+            UserError: there are none, or not such.
+        """
+        if isinstance(prompt, str):
+            return self.encode_prompt(prompt)
+        if not prompt:
+            raise UserError("A prompt of tokens must have at least one.")
+        known = self.decoder.settings.known_vocab_size()
+        wrong = next((token for token in prompt if not 0 <= token < known), None)
+        if wrong is not None:
+            raise UserError(f"The prompt has the token {wrong}, but the model knows {known:,}.")
+        return list(prompt)
 
-    def __init__(
-        self, tokenizer: Tokenizer, sampling: SamplingSettings, prompt: list[int], index: int
-    ) -> None:
-        self.past = list(prompt)
-        self.finished = False
-        self._remaining = sampling.max_tokens
-        self._unstoppable = sampling.min_tokens
-        self._tokenizer = tokenizer
-        self._sampler = Sampler.for_text(sampling, tokenizer, prompt, sampling.seed + index)
-        # The token that begins a text is none of it: the first word is decoded as such.
-        shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
-        self._characters = StreamDecoder(tokenizer, after=shown)
-        self._scanner = StopScanner(sampling.stop)
+    def _scheduler(self) -> Scheduler:
+        return Scheduler(self._session, CacheMemory(self.decoder), self._max_batch)
 
-    def advance(self, logits: Float[Tensor, " V"]) -> Piece:
-        """Choose the next token from the model's logits."""
-        # A model may have more rows than the tokenizer has tokens; those are never chosen.
-        choice = self._sampler.choose(logits[: self._tokenizer.vocab_size], self.past)
-        self.past.append(choice.token)
-        self._remaining -= 1
-        ended = choice.token in self._tokenizer.ends
-        text = "" if ended else self._characters.push(choice.token)
-        if self._unstoppable:  # what is written this early may hold a stop text
-            self._unstoppable -= 1
-        else:
-            text = self._scanner.push(text)
-        reason: FinishReason | None = None
-        if self._scanner.stopped:
-            reason = "stop"
-        elif ended or self._remaining == 0:
-            text += self._scanner.push(self._characters.finish()) + self._scanner.finish()
-            # The last characters may have completed a stop text.
-            reason = "stop" if self._scanner.stopped else "end" if ended else "length"
-        self.finished = reason is not None
-        return Piece(text, choice.token, choice.logprob, reason, choice.top_logprobs)
-
-
-def _collect(prompt: str, prompt_tokens: int, pieces: list[Piece], seconds: float) -> Generation:
-    reason = pieces[-1].finish_reason
-    assert reason is not None
-    return Generation(
-        prompt=prompt,
-        text="".join(piece.text for piece in pieces),
-        tokens=tuple(piece.token for piece in pieces),
-        logprobs=tuple(piece.logprob for piece in pieces),
-        finish_reason=reason,
-        prompt_tokens=prompt_tokens,
-        seconds=seconds,
-        top_logprobs=tuple(piece.top_logprobs for piece in pieces),
-    )
+    def _session(self, settings: CacheSettings) -> DecodeSession:
+        begin = self.tokenizer.begin_of_text
+        return DecodeSession(self.decoder, settings, begin, self._passes)

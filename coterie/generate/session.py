@@ -13,8 +13,9 @@ give the same text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 from coterie.generate.cache import CacheSettings, CacheStack
 from coterie.generate.passes import Call, EagerPass, Pass, serving
 from coterie.model import CacheSpec, Decoder
+
+PIECE = 512
+"""Tokens of a prompt that are read at once; longer ones are read piece by piece."""
 
 
 def cache_specs(decoder: Decoder) -> list[CacheSpec]:
@@ -42,9 +46,15 @@ def position_limit(decoder: Decoder) -> int | None:
 
 
 @contextmanager
-def evaluation(decoder: nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off inside the block; afterwards every part is as it was."""
-    training = [module for module in decoder.modules() if module.training]
+def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Switch dropout and gradients off inside the block; afterwards every part is as it was.
+
+    Args:
+        decoder: the model.
+        modules: all its parts, where somebody has them at hand: finding them takes longer than
+            asking each of them.
+    """
+    training = [module for module in modules or decoder.modules() if module.training]
     for module in training:
         module.training = False
     try:
@@ -64,54 +74,218 @@ def latest(tokens: list[int], count: int, begin: int | None = None) -> list[int]
     return tokens[-count:]
 
 
+class _Row:
+    """One text: the tokens of its present stretch, and whether they are kept in a cache."""
+
+    def __init__(self, tokens: list[int], cached: bool) -> None:
+        self.tokens, self.cached = tokens, cached
+
+
 class DecodeSession:
-    """A batch of texts of equal length on their way through a decoder.
+    """Texts on their way through a decoder, each at its own place.
 
     Args:
         decoder: the model, on any device and in any mode.
         settings: which cache to keep.
         begin: the token with which texts begin, if there is one.
+        passes: ways to compute logits, the preferred ones first; the last serves every call. None:
+            the decoder itself.
+        rollback: how many of the latest tokens `truncate` may take back.
     """
 
-    def __init__(self, decoder: Decoder, settings: CacheSettings, begin: int | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        settings: CacheSettings,
+        begin: int | None = None,
+        passes: Sequence[Pass] | None = None,
+        rollback: int = 0,
+    ) -> None:
         self._decoder = decoder
         self._settings = settings
         self._begin = begin
+        self._passes = (EagerPass(decoder),) if passes is None else tuple(passes)
+        self._rollback = rollback
         self._limit = position_limit(decoder)
         self._stable = decoder.position.stable
         self._specs = cache_specs(decoder)
+        self._modules = tuple(decoder.modules())
         self._device = next(decoder.parameters()).device
-        self._tokens: Int[Tensor, "B T"] | None = None  # of the present stretch
-        self._cache: CacheStack | None = settings.build(self._specs)
-        self._passes: tuple[Pass, ...] = (EagerPass(decoder),)
+        self._cache = self._build()
+        self._rows: list[_Row] = []
+        self._stacked: list[_Row] = []  # those in the cache, in its order
+
+    def _build(self) -> CacheStack | None:
+        return self._settings.build(self._specs, self._rollback)
+
+    def empty(self) -> DecodeSession:
+        """Return a session alike that has read nothing."""
+        other = copy(self)
+        other._cache, other._rows, other._stacked = other._build(), [], []
+        return other
 
     @property
     def cache_nbytes(self) -> int:
         """Memory that the cache holds at present, in bytes."""
         return self._cache.nbytes if self._cache is not None else 0
 
-    def read(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:
-        """Read T further tokens of each text and return the logits of the one that comes next."""
-        tokens = tokens.to(self._device)
-        known = tokens if self._tokens is None else torch.cat((self._tokens, tokens), dim=1)
-        if self._limit is not None and known.shape[1] > self._limit:
-            half = max(self._limit // 2, 1)
-            rows = [latest(row, half, self._begin) for row in known.tolist()]
-            known = tokens = torch.tensor(rows, device=self._device)
-            self._cache = self._settings.build(self._specs)
-        if self._stable is not None and known.shape[1] > self._stable:
-            self._cache = None  # for the rest of this stretch
-        self._tokens = known
-        with evaluation(self._decoder):
-            call = Call(known if self._cache is None else tokens, self._cache)
-            logits = serving(self._passes, call).read(call)
-        return logits[:, -1]
+    def pieces(self, tokens: list[int]) -> list[list[int]]:
+        """Return a new text cut into pieces to be read one after the other.
 
-    def select(self, rows: list[int]) -> None:
-        """Keep only these rows of the batch, in this order; a row may be named more than once."""
-        index = torch.tensor(rows, device=self._device)
-        assert self._tokens is not None, "nothing was read yet"
-        self._tokens = self._tokens.index_select(0, index)
-        if self._cache is not None:
+        Where nothing of it would be kept it is one piece. The cuts depend on nothing but the text,
+        so that a cache that forgets gives the same whatever else is read.
+        """
+        kept = self._cache is not None and (self._stable is None or len(tokens) <= self._stable)
+        return _pieces(tokens) if kept else [tokens]
+
+    def read(self, tokens: Int[Tensor, "B T"] | Sequence[Sequence[int]]) -> Float[Tensor, "B V"]:
+        """Read further tokens of each text, at least one, and return the logits of the next one.
+
+        The first call says how many texts there are.
+        """
+        return self.read_last(tokens, 1)[:, -1]
+
+    def read_last(
+        self, tokens: Int[Tensor, "B T"] | Sequence[Sequence[int]], last: int
+    ) -> Float[Tensor, "B n V"]:
+        """Read further tokens of each text; return the logits after each of the last of them.
+
+        Where a text began a new stretch, it is as if it had been read from there alone.
+        """
+        new = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+        if not self._rows:
+            self._rows = [_Row([], self._cache is not None) for _ in new]
+            self._stacked = [row for row in self._rows if row.cached]
+        for row, more in zip(self._rows, new, strict=True):
+            row.tokens.extend(more)
+        restarted = self._move_on()
+        with evaluation(self._decoder, self._modules):
+            if self._stacked == self._rows:  # the common case: nobody moved
+                return self._call(new, self._cache, last)
+            return self._read_apart(new, restarted, last)
+
+    def _move_on(self) -> list[_Row]:
+        """Begin new stretches and give up caches where that is due; return the rows that begin."""
+        limit, stable = self._limit, self._stable
+        restarted = []
+        if limit is not None:
+            restarted = [row for row in self._rows if len(row.tokens) > limit]
+            for row in restarted:
+                row.tokens = latest(row.tokens, max(limit // 2, 1), self._begin)
+                row.cached = self._cache is not None
+        unstable = []
+        if stable is not None:
+            unstable = [row for row in self._rows if row.cached and len(row.tokens) > stable]
+            for row in unstable:  # for the rest of this stretch
+                row.cached = False
+        gone = {*map(id, restarted), *map(id, unstable)}
+        if gone:
+            self._keep_stacked([at for at, row in enumerate(self._stacked) if id(row) not in gone])
+        return [row for row in restarted if row.cached]
+
+    def _keep_stacked(self, places: list[int]) -> None:
+        """Keep only these rows of the cache, in this order."""
+        self._stacked = [self._stacked[at] for at in places]
+        if not places:
+            self._cache = self._build()
+        elif self._cache is not None:
             with torch.inference_mode():
-                self._cache.select(index)
+                self._cache.select(torch.tensor(places, device=self._device))
+
+    def _read_apart(
+        self, new: Sequence[Sequence[int]], restarted: list[_Row], last: int
+    ) -> Float[Tensor, "B n V"]:
+        """Read rows some of which have no cache, or begin to fill one."""
+        found: dict[int, Tensor] = {}
+
+        def keep(rows: list[_Row], logits: Tensor) -> None:
+            found.update(zip(map(id, rows), logits, strict=True))
+
+        if self._stacked:
+            news = {id(row): more for row, more in zip(self._rows, new, strict=True)}
+            pieces = [news[id(row)] for row in self._stacked]
+            keep(self._stacked, self._call(pieces, self._cache, last))
+        alone = [row for row in self._rows if not row.cached]
+        if alone:
+            keep(alone, self._call([row.tokens for row in alone], None, last))
+        if restarted:
+            cache = self._build()
+            assert cache is not None
+            assert self._cache is not None
+            # All are equally long: the latter half of a context.
+            pieces = list(zip(*(_pieces(row.tokens) for row in restarted), strict=True))
+            for piece in pieces[:-1]:
+                self._call(piece, cache, last)
+            keep(restarted, self._call(pieces[-1], cache, last))
+            self._cache.join(cache)
+            self._stacked = [*self._stacked, *restarted]
+        least = min(each.shape[0] for each in found.values())
+        return torch.stack([found[id(row)][-least:] for row in self._rows])
+
+    def _call(
+        self, rows: Sequence[Sequence[int]], cache: CacheStack | None, last: int
+    ) -> Float[Tensor, "B n V"]:
+        """Read tokens of rows, however many of each."""
+        lengths = tuple(map(len, rows))
+        longest = max(lengths)
+        if min(lengths) == longest:
+            call = Call(torch.tensor(rows, device=self._device), cache, None, last)
+        else:
+            call = Call(torch.tensor(_padded(rows), device=self._device), cache, lengths, last)
+        return serving(self._passes, call).read(call)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep only these rows of the batch, in this order; a row may be named more than once."""
+        assert self._rows, "nothing was read yet"
+        at = {id(row): place for place, row in enumerate(self._stacked)}
+        kept = [self._rows[row] for row in rows]
+        places = [at[id(row)] for row in kept if row.cached]
+        once = len(set(rows)) == len(rows)
+        self._rows = kept if once else [_Row(list(row.tokens), row.cached) for row in kept]
+        if places != list(range(len(self._stacked))):
+            self._keep_stacked(places)
+        self._stacked = [row for row in self._rows if row.cached]
+
+    def truncate(self, counts: Sequence[int]) -> None:
+        """Take back so many of each text's latest tokens, fewer than its present stretch has.
+
+        Raises:
+            ValueError: they are more than `rollback` and the cache has dropped what stood before.
+        """
+        for row, count in zip(self._rows, counts, strict=True):
+            assert 0 <= count < len(row.tokens)
+            del row.tokens[len(row.tokens) - count :]
+        if not self._stacked or self._cache is None:
+            return
+        taken = {id(row): count for row, count in zip(self._rows, counts, strict=True)}
+        before = zip(self._cache.lengths, self._stacked, strict=True)
+        lengths = tuple(length - taken[id(row)] for length, row in before)
+        with torch.inference_mode():
+            state = None
+            if self._cache.state and lengths != self._cache.lengths:
+                state = self._decoder.carried(
+                    torch.tensor(
+                        _padded([row.tokens for row in self._stacked]), device=self._device
+                    ),
+                    lengths,
+                    CacheStack([]),
+                )
+            self._cache.truncate(lengths, state)
+
+    def join(self, other: DecodeSession) -> None:
+        """Put the texts of another session, made alike, after one's own; it is not used again."""
+        if self._cache is not None:
+            assert other._cache is not None
+            with torch.inference_mode():
+                self._cache.join(other._cache)
+        self._rows = [*self._rows, *other._rows]
+        self._stacked = [*self._stacked, *other._stacked]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    longest = max(map(len, rows))
+    return [[*row, *[0] * (longest - len(row))] for row in rows]
+
+
+def _pieces(tokens: list[int]) -> list[list[int]]:
+    return [tokens[start : start + PIECE] for start in range(0, len(tokens), PIECE)]

@@ -23,6 +23,7 @@ from coterie.model.additive import AdditiveEmbedding, AdditivePart
 from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.block_layout import BlockLayout, Sequential
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
+from coterie.model.cache import DecoderCache
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
@@ -271,6 +272,20 @@ class Decoder(nn.Module):
         nothing = [None] * min(len(self.mtp), tokens.shape[1] - 1)
         chain = self._chain(embedded, hidden, context, nothing)
         return tuple(self._logits(final) for final, _ in chain)
+
+    def carried(
+        self, tokens: Int[Tensor, "B T"], lengths: tuple[int, ...], cache: DecoderCache
+    ) -> dict[str, Tensor]:
+        """Return what parts carry from token to token after rows that are read from the beginning.
+
+        Args:
+            tokens: of the rows.
+            lengths: how many of each are real.
+            cache: one without layers that has read nothing.
+        """
+        context, span = placed(ForwardContext(cache=cache, lengths=lengths), tokens, self.position)
+        self._embed(tokens, context, span)
+        return cache.state
 
     def _embed(self, tokens: Tensor, context: ForwardContext, span: Span) -> Tensor:
         cache, lookback = context.cache, self.embedding.lookback

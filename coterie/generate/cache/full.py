@@ -36,6 +36,13 @@ class FullCacheSettings(Settings):
         """
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
+    def kept(self, spec: CacheSpec, positions: int) -> int:
+        """Return for how many positions of a text memory is held."""
+        room = self.room
+        while room < positions:
+            room *= 2
+        return room
+
     def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
             return SummaryLayerCache(spec.run, rollback)

@@ -54,6 +54,11 @@ class WindowCacheSettings(Settings):
         """
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
+    def kept(self, spec: CacheSpec, positions: int) -> int:
+        """Return of how many positions of a text are held at most, spare room left out."""
+        bounds = [bound for bound in (spec.window, self.size) if bound is not None]
+        return min([positions, *(bound + spec.sinks for bound in bounds)])
+
     def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
             return SummaryLayerCache(spec.run, rollback)

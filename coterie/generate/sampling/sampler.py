@@ -82,6 +82,7 @@ class Sampler:
         tokenizer: Tokenizer,
         prompt: Sequence[int],
         seed: int | None = None,
+        further: Sequence[Constraint] = (),
     ) -> Sampler:
         """Return what chooses the continuation of a prompt.
 
@@ -90,6 +91,7 @@ class Sampler:
             tokenizer: the model's.
             prompt: the tokens that the text goes on from.
             seed: of the text's random stream; the settings' seed if None.
+            further: constraints besides those of the settings, applied after them.
 
         Raises:
             SettingsError: `logit_bias` names no token.
@@ -101,7 +103,10 @@ class Sampler:
             settings,
             seed,
             banned=() if unknown is None else (unknown,),
-            constraints=[each.build(tokenizer, prompt) for each in settings.constraints],
+            constraints=[
+                *(each.build(tokenizer, prompt) for each in settings.constraints),
+                *further,
+            ],
             ends=tuple(tokenizer.ends),
             bias={_token(name, tokenizer): value for name, value in settings.logit_bias.items()},
         )

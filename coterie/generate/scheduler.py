@@ -1,0 +1,259 @@
+"""Which request is read when: texts join a running batch, leave it, and wait for a place in it.
+
+Each step reads prompts, up to a budget of tokens, and then one further token of every running text.
+Prompts that wait are read first come, first served; short ones together, long ones piece by piece
+over several steps, so that running texts are not kept waiting for a whole prompt; equal prompts
+that follow each other are read once. Texts with different cache settings run in groups of their
+own. Nothing that a text is told depends on the others: its prompt is cut where it would be alone,
+it has a row of its own in the cache, and draws from its own random stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.generate.cache import CacheSettings
+from coterie.generate.memory import CacheMemory
+from coterie.generate.request import Piece, Request
+from coterie.generate.session import PIECE, DecodeSession
+from coterie.generate.text import Text
+
+Happened = list[tuple[Text, Piece]]
+
+
+@dataclass
+class _Group:
+    """Running texts of one cache setting, in the order of their rows."""
+
+    settings: CacheSettings
+    session: DecodeSession
+    texts: list[Text] = field(default_factory=list)
+
+
+@dataclass
+class _Reading:
+    """Prompts on their way through the decoder.
+
+    Attributes:
+        session: that reads them.
+        pieces: still to be read, of each prompt.
+        shared: the texts that go on from each prompt.
+    """
+
+    session: DecodeSession
+    pieces: Iterator[tuple[list[int], ...]]
+    shared: list[list[Text]]
+    left: int
+
+    @property
+    def texts(self) -> list[Text]:
+        return [text for texts in self.shared for text in texts]
+
+
+class Scheduler:
+    """Texts that wait, are being read, and run.
+
+    Args:
+        new_session: returns a session with a cache of these settings.
+        memory: what caches take and what is left for them.
+        max_batch: texts that run at the same time.
+        budget: tokens of prompts that are read in one step; at least one piece is.
+    """
+
+    def __init__(
+        self,
+        new_session: Callable[[CacheSettings], DecodeSession],
+        memory: CacheMemory,
+        max_batch: int,
+        budget: int = PIECE,
+    ) -> None:
+        assert max_batch >= 1
+        self._new_session, self._memory = new_session, memory
+        self._max_batch, self._budget = max_batch, budget
+        self._waiting: deque[Text] = deque()
+        self._reading: _Reading | None = None
+        self._groups: list[_Group] = []
+
+    @property
+    def waiting(self) -> int:
+        """Texts that wait for a place."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Texts that run or are being read."""
+        read = len(self._reading.texts) if self._reading else 0
+        return read + sum(len(group.texts) for group in self._groups)
+
+    def add(self, text: Text) -> None:
+        """Let a text wait for its place."""
+        text.cache_size = self._memory.size(text.request.sampling, len(text.prompt))
+        self._waiting.append(text)
+
+    def cancel(self, request: Request) -> bool:
+        """Forget a request, wherever it is; return whether it was there."""
+        for text in self._waiting:
+            if text.request is request:
+                self._waiting.remove(text)
+                return True
+        for text in self._reading.texts if self._reading else ():
+            if text.request is request:
+                text.finished = True  # it does not join; the others' prompts are read on
+                return True
+        for group in self._groups:
+            for text in group.texts:
+                if text.request is request:
+                    text.finished = True
+                    self._leave(group)
+                    self._groups = [each for each in self._groups if each.texts]
+                    return True
+        return False
+
+    def step(self) -> Happened:
+        """Read prompts and one token of each running text; return what that gave."""
+        happened: Happened = []
+        self._read_prompts(happened)
+        for group in self._groups:
+            self._decode(group, happened)
+        self._groups = [group for group in self._groups if group.texts]
+        return happened
+
+    def _read_prompts(self, happened: Happened) -> None:
+        budget = self._budget
+        while budget > 0:
+            if self._reading is None:
+                self._reading = self._admit(happened)
+            reading = self._reading
+            if reading is None:
+                return
+            piece = next(reading.pieces)
+            reading.left -= 1
+            budget -= sum(map(len, piece))
+            try:
+                logits = reading.session.read(piece)
+            except Exception as error:  # nobody else is in this session
+                self._reading = None
+                happened.extend((text, text.fail(error)) for text in reading.texts)
+                continue
+            if not reading.left:
+                self._reading = None
+                self._begin(reading, logits, happened)
+
+    def _admit(self, happened: Happened) -> _Reading | None:
+        """Take prompts from those that wait: a long one, or short ones that fit the budget."""
+        self._refuse_too_large(happened)
+        free = self._places()
+        if free < 1:
+            return None
+        first = self._waiting[0]
+        settings = first.request.sampling.cache
+        session = self._session(settings)
+        pieces = session.pieces(first.prompt)
+        prompts: list[list[int]] = []
+        shared: list[list[Text]] = []
+        while self._waiting and free:
+            text = self._waiting[0]
+            if text.request.sampling.cache != settings:
+                break
+            if prompts and text.prompt == prompts[-1]:
+                shared[-1].append(text)
+            elif not prompts or (
+                len(pieces) == 1
+                and (sum(map(len, prompts)) + len(text.prompt)) <= min(self._budget, PIECE)
+            ):
+                prompts.append(text.prompt)
+                shared.append([text])
+            else:
+                break
+            self._waiting.popleft()
+            free -= 1
+        cut = [tuple(prompts)] if len(prompts) > 1 else [(piece,) for piece in pieces]
+        return _Reading(session, iter(cut), shared, len(cut))
+
+    def _refuse_too_large(self, happened: Happened) -> None:
+        """End texts, first in the queue, whose cache would not fit even if they ran alone."""
+        while self._waiting:
+            text = self._waiting[0]
+            error = self._memory.refuses(
+                text.request.sampling, len(text.prompt), self._held_bytes()
+            )
+            if error is None:
+                return
+            self._waiting.popleft()
+            happened.append((text, text.fail(error)))
+
+    def _places(self) -> int:
+        """Return how many of the waiting texts may join, as far as rows and memory go."""
+        if not self._waiting:
+            return 0
+        texts = [text for group in self._groups for text in group.texts]
+        texts += self._reading.texts if self._reading else []
+        free = self._max_batch - len(texts)
+        if free < 1:
+            return 0
+        largest = max(text.cache_size for text in [*texts, self._waiting[0]])
+        fitting = self._memory.rows(largest, self._held_bytes())
+        return max(min(free, fitting - len(texts)), 0 if texts else 1)
+
+    def _held_bytes(self) -> int:
+        return sum(group.session.cache_nbytes for group in self._groups)
+
+    def _session(self, settings: CacheSettings) -> DecodeSession:
+        """Return a new session with a cache of these settings."""
+        for group in self._groups:
+            if group.settings == settings:
+                return group.session.empty()
+        return self._new_session(settings)
+
+    def _begin(self, reading: _Reading, logits: Float[Tensor, "B V"], happened: Happened) -> None:
+        """Choose the first token of texts whose prompts are read; those that go on run."""
+        rows, texts = [], []
+        for row, (own, shared) in enumerate(zip(logits, reading.shared, strict=True)):
+            for text in shared:
+                if text.finished:  # cancelled
+                    continue
+                happened.append((text, text.advance(own)))
+                if not text.finished:
+                    rows.append(row)
+                    texts.append(text)
+        if not texts:
+            return
+        if rows != list(range(len(reading.shared))):
+            reading.session.select(rows)
+        settings = texts[0].request.sampling.cache
+        for group in self._groups:
+            if group.settings == settings:
+                group.session.join(reading.session)
+                group.texts += texts
+                return
+        self._groups.append(_Group(settings, reading.session, texts))
+
+    def _decode(self, group: _Group, happened: Happened) -> None:
+        """Read the latest token of a group's texts, and choose the next ones."""
+        try:
+            logits = group.session.read([[text.past[-1]] for text in group.texts])
+        except Exception as error:  # it is not known whose it is, and the caches are in pieces
+            happened.extend((text, text.fail(error)) for text in group.texts)
+            group.texts = []
+            return
+        for text, own in zip(group.texts, logits.unbind(), strict=True):
+            happened.append((text, text.advance(own)))
+        self._leave(group)
+
+    def _leave(self, group: _Group) -> None:
+        """Let finished texts go; the last ones take their places, so that few rows move."""
+        texts = group.texts
+        staying = [row for row, text in enumerate(texts) if not text.finished]
+        if len(staying) == len(texts):
+            return
+        holes = [row for row, text in enumerate(texts) if text.finished and row < len(staying)]
+        places = dict(zip(holes, staying[len(staying) - len(holes) :], strict=True))
+        order = [places.get(row, row) for row in range(len(staying))]
+        group.texts = [texts[row] for row in order]
+        if order:
+            group.session.select(order)

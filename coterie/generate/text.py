@@ -1,0 +1,76 @@
+"""One text in the making: from the model's logits to the next token and what that adds."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.generate.request import FinishReason, Piece, Request
+from coterie.generate.sampling import Sampler
+from coterie.generate.stopping import StopScanner
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.stream import StreamDecoder
+
+
+class Text:
+    """Chooses the tokens of one text, and says what each adds to it.
+
+    Args:
+        request: what is asked for.
+        prompt: its tokens.
+        tokenizer: the model's.
+
+    Raises:
+        UserError: a constraint cannot be met with this tokenizer.
+    """
+
+    def __init__(self, request: Request, prompt: list[int], tokenizer: Tokenizer) -> None:
+        sampling = request.sampling
+        self.request = request
+        self.prompt = prompt
+        self.past = list(prompt)
+        self.finished = False
+        self.cache_size = 0  # bytes that its cache may take; the scheduler fills it in
+        self._remaining = sampling.max_tokens
+        self._unstoppable = sampling.min_tokens
+        self._tokenizer = tokenizer
+        self._sampler = Sampler.for_text(
+            sampling, tokenizer, prompt, request.seed, request.constraints
+        )
+        # The token that begins a text is none of it: the first word is decoded as such.
+        shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
+        self._characters = StreamDecoder(tokenizer, after=shown)
+        self._scanner = StopScanner(sampling.stop)
+
+    def advance(self, logits: Float[Tensor, " V"]) -> Piece:
+        """Choose the next token from the model's logits; what goes wrong ends this text alone."""
+        try:
+            return self._advance(logits)
+        except Exception as error:  # a constraint may be anybody's code
+            return self.fail(error)
+
+    def fail(self, error: Exception) -> Piece:
+        """End the text."""
+        self.finished = True
+        return Piece.failed(error)
+
+    def _advance(self, logits: Float[Tensor, " V"]) -> Piece:
+        # A model may have more rows than the tokenizer has tokens; those are never chosen.
+        choice = self._sampler.choose(logits[: self._tokenizer.vocab_size], self.past)
+        self.past.append(choice.token)
+        self._remaining -= 1
+        ended = choice.token in self._tokenizer.ends
+        text = "" if ended else self._characters.push(choice.token)
+        if self._unstoppable:  # what is written this early may hold a stop text
+            self._unstoppable -= 1
+        else:
+            text = self._scanner.push(text)
+        reason: FinishReason | None = None
+        if self._scanner.stopped:
+            reason = "stop"
+        elif ended or self._remaining == 0:
+            text += self._scanner.push(self._characters.finish()) + self._scanner.finish()
+            # The last characters may have completed a stop text.
+            reason = "stop" if self._scanner.stopped else "end" if ended else "length"
+        self.finished = reason is not None
+        return Piece(text, choice.token, choice.logprob, reason, choice.top_logprobs)
