@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +32,8 @@ PIECE = 512
 
 def cache_specs(decoder: Decoder) -> list[CacheSpec]:
     """Return what each layer's attention needs of the past, from the bottom up."""
-    return [plan.attention.cache_spec() for plan in decoder.settings.plans()]
+    turn = decoder.position.turned_further
+    return [replace(plan.attention.cache_spec(), turn=turn) for plan in decoder.settings.plans()]
 
 
 def position_limit(decoder: Decoder) -> int | None:

@@ -8,14 +8,16 @@ layer needs kept, its settings say (`cache_spec`), so a cache is built for any m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.model.geometry import KeyLayout, UnevenRows
+
+Turn = Callable[[Float[Tensor, "B T H C"], Int[Tensor, "B T"]], Float[Tensor, "B T H C"]]
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,17 @@ class CacheSpec:
         summaries: whether finished runs of positions are replaced by summaries of them, so that
             the layer's cache must be a `SummaryCache`.
         run: positions of such a run; 0 without summaries.
+        rotated: which of the two tensors a layer hands over is turned by its position.
+        turn: turns such a tensor [B, T, H, C] by so many further positions [B, T]; None where
+            nothing is turned.
     """
 
     window: int | None = None
     sinks: int = 0
     summaries: bool = False
     run: int = 0
+    rotated: Literal["keys", "values"] = "keys"
+    turn: Turn | None = None
 
 
 @runtime_checkable
@@ -63,6 +70,15 @@ class AttentionCache(Protocol):
             and a run that ends with the new ones, or the position of each where rows differ. What
             is returned is finite wherever it stands, and valid until the next call.
         """
+        ...
+
+
+@runtime_checkable
+class ObservingCache(AttentionCache, Protocol):
+    """A cache that chooses what to keep by the attention it draws."""
+
+    def observe(self, received: Float[Tensor, "B S"]) -> None:
+        """Take down how much attention each slot of the latest call drew from its queries."""
         ...
 
 

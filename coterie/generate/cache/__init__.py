@@ -11,14 +11,25 @@ from typing import Annotated
 from coterie.foundation.settings import union
 from coterie.generate.cache.full import FullCacheSettings, FullLayerCache
 from coterie.generate.cache.none import NoCacheSettings
+from coterie.generate.cache.pruned import HeavyLayerCache, PrunedCacheSettings, PrunedLayerCache
 from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.window import WindowCacheSettings, WindowLayerCache
 
 CacheSettings = Annotated[
-    FullCacheSettings | QuantisedCacheSettings | WindowCacheSettings | NoCacheSettings,
-    union(FullCacheSettings, QuantisedCacheSettings, WindowCacheSettings, NoCacheSettings),
+    FullCacheSettings
+    | QuantisedCacheSettings
+    | PrunedCacheSettings
+    | WindowCacheSettings
+    | NoCacheSettings,
+    union(
+        FullCacheSettings,
+        QuantisedCacheSettings,
+        PrunedCacheSettings,
+        WindowCacheSettings,
+        NoCacheSettings,
+    ),
 ]
 
 __all__ = [
@@ -26,8 +37,11 @@ __all__ = [
     "CacheStack",
     "FullCacheSettings",
     "FullLayerCache",
+    "HeavyLayerCache",
     "LayerCache",
     "NoCacheSettings",
+    "PrunedCacheSettings",
+    "PrunedLayerCache",
     "QuantisedCacheSettings",
     "QuantisedLayerCache",
     "SummaryLayerCache",

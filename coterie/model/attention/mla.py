@@ -13,6 +13,7 @@ uses, never builds keys and values of heads. Optionally each head has a rotary k
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -22,7 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.model.attention.mask_settings import MaskSettings
+from coterie.model.attention.observing import observing, received
 from coterie.model.attention.products import attend, with_past
+from coterie.model.cache import CacheSpec
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
 from coterie.model.geometry import Geometry, narrowed
@@ -75,6 +78,10 @@ class LatentAttention(MaskSettings):
     def channels(self, width: int) -> int:
         """Return the channels of a head that positions turn."""
         return self.rope_dim
+
+    def cache_spec(self) -> CacheSpec:
+        """Return what a cache must keep for it: latents, and rotary keys in the place of values."""
+        return replace(super().cache_spec(), rotated="values")
 
     def check(self, width: int) -> None:
         """Accept every width: heads do not share it."""
@@ -170,6 +177,10 @@ class LatentAttentionPart(Part):
         scale = (nope.shape[-1] + rotated.shape[-1]) ** -0.5
         if rotate is not None:
             scale *= rotate.logit_scale
+        if (cache := observing(context)) is not None:
+            lengths = context.rows.lengths if context.rows is not None else None
+            queries, keys = self._lowered(nope, rotated, latents, rotary)
+            cache.observe(received(queries, keys, self.mask, geometry, scale, lengths))
         if self.absorbs(x.shape[1], latents.shape[2]):
             seen = self._visible(geometry, x.device)
             mixed = self._absorbed(nope * scale, rotated * scale, latents, rotary, seen)
@@ -266,6 +277,14 @@ class LatentAttentionPart(Part):
         if self._dropout:
             weights = F.dropout(weights, self._dropout)
         return torch.matmul(_products(weights, latents), to_value.mT)
+
+    def _lowered(
+        self, nope: Tensor, rotated: Tensor, latents: Tensor, rotary: Tensor
+    ) -> tuple[Float[Tensor, "B H T L"], Float[Tensor, "B J S L"]]:
+        """Return queries and keys whose products are those of the absorbed form."""
+        to_key = self.kv_up.unflatten(0, (self.settings.heads, -1))[:, : self.settings.nope_dim]
+        queries = torch.cat((torch.matmul(nope, to_key), rotated), -1)
+        return queries, torch.cat((latents.expand(-1, rotary.shape[1], -1, -1), rotary), -1)
 
     def _visible(self, geometry: Geometry, device: torch.device) -> Bool[Tensor, "*B T S"] | None:
         """Return which of the keys each query sees, the heads' place kept free; None: all."""

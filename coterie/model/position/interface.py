@@ -87,3 +87,9 @@ class PositionPart(Part):
     def rotation(self, span: Span) -> Rotation | None:
         """Return how queries and keys of the span's tokens are rotated."""
         return None
+
+    def turned_further(
+        self, x: Float[Tensor, "B T H C"], by: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T H C"]:
+        """Return rotated queries or keys as they would be so many positions later."""
+        return x

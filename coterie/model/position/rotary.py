@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -112,6 +112,16 @@ class RotaryPositionPart(PositionPart):
         pairs = rotated // 2
         cosine, signed_sine = (table[:, 0] for table in tables)
         return cosine[:, :pairs].contiguous(), signed_sine[:, pairs:].contiguous()
+
+    def turned_further(
+        self, x: Float[Tensor, "B T H C"], by: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T H C"]:
+        """Return rotated queries or keys as they would be so many positions later."""
+        turned = self.rotation(Span(0, x.shape[1], x.device, at=by))(x)
+        scale, rotated = self.settings.scaling.turn_scale, self.settings.rotated(x.shape[-1])
+        if scale == 1:  # what was rotated has been scaled already
+            return turned
+        return torch.cat((turned[..., :rotated] / scale, turned[..., rotated:]), -1)
 
     def _slices(self, span: Span, rotated: int) -> Tables:
         """Return the rows of the tables for the span's positions."""

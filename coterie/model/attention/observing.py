@@ -1,0 +1,59 @@
+"""How much attention each position draws, for caches that choose by it what to keep."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from coterie.model.attention.mask import Mask
+from coterie.model.cache import ObservingCache
+from coterie.model.context import ForwardContext
+from coterie.model.geometry import Geometry, real_tokens
+
+_QUERIES = 128
+"""Queries taken together, so that a long prompt never holds all of its weights."""
+
+
+def observing(context: ForwardContext) -> ObservingCache | None:
+    """Return the layer's cache if it wants to know what attention looks at."""
+    cache = context.kv_cache
+    # Not `isinstance`: protocols are slow to ask, and this is asked for every token and layer.
+    return cast("ObservingCache", cache) if hasattr(cache, "observe") else None
+
+
+def received(
+    query: Float[Tensor, "B H T C"],
+    keys: Float[Tensor, "B K S C"],
+    mask: Mask,
+    geometry: Geometry,
+    scale: float,
+    lengths: tuple[int, ...] | None = None,
+) -> Float[Tensor, "B S"]:
+    """Return the attention weights of each key, summed over queries, averaged over heads.
+
+    Args:
+        query: head h reads head h // (H / K) of the keys.
+        keys: of all positions that the cache returned.
+        mask: which positions see which.
+        geometry: where queries and keys stand.
+        scale: factor on the products of queries and keys.
+        lengths: how many queries of each row are real; None: all.
+    """
+    batch, heads, number = query.shape[:3]
+    total = query.new_zeros(batch, keys.shape[2], dtype=torch.float32)
+    real = None if lengths is None else real_tokens(lengths, number, query.device)
+    grouped = query.unflatten(1, (keys.shape[1], -1))
+    for start in range(0, number, _QUERIES):
+        part = slice(start, start + _QUERIES)
+        seen = geometry.visible(mask, query.device, queries=part)
+        if geometry.per_row:
+            seen = seen[:, None, None]
+        logits = torch.matmul(grouped[:, :, :, part], keys[:, :, None].mT) * scale
+        weights = logits.masked_fill(~seen, -torch.inf).softmax(-1, torch.float32)
+        if real is not None:
+            weights = weights * real[:, None, None, part, None]
+        total += weights.sum((1, 2, 3)) / heads
+    return total
