@@ -9,6 +9,7 @@ from coterie.generate.cache import (
     CacheStack,
     FullCacheSettings,
     NoCacheSettings,
+    PagedCacheSettings,
     PrunedCacheSettings,
     QuantisedCacheSettings,
     WindowCacheSettings,
@@ -239,6 +240,6 @@ def test_recent_tokens_are_the_latest_and_survive_many_steps():
 def test_no_cache_keeps_nothing_and_the_union_is_complete():
     assert NoCacheSettings().build([CacheSpec(None)]) is None
     assert set(members(CacheSettings)) == {
-        FullCacheSettings, QuantisedCacheSettings, PrunedCacheSettings, WindowCacheSettings,
-        NoCacheSettings,
+        FullCacheSettings, QuantisedCacheSettings, PrunedCacheSettings, PagedCacheSettings,
+        WindowCacheSettings, NoCacheSettings,
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coterie.foundation.settings import kind_of, members
-from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
+from coterie.generate.cache import FullCacheSettings, PagedCacheSettings, WindowCacheSettings
 from coterie.generate.session import cache_specs
 from coterie.model import Attention, DecoderSettings, Embedding, Position
 from coterie.model.context import ForwardContext
@@ -76,7 +76,11 @@ def prefill_then_one(length: int) -> list[int]:
 
 
 CUTS = {"one": lambda n: cut(n, 1), "three": lambda n: cut(n, 3), "prefill": prefill_then_one}
-CACHES = {"full": FullCacheSettings(room=2), "window": WindowCacheSettings()}
+CACHES = {
+    "full": FullCacheSettings(room=2),
+    "window": WindowCacheSettings(),
+    "paged": PagedCacheSettings(block=4),
+}
 EVERY = tuple(itertools.product((W - 1, W, W + 1, 3 * W), CUTS, CACHES))
 PAIRS = (
     (W + 1, "one", "full"), (W + 1, "three", "full"), (W + 1, "prefill", "window"),

@@ -1,8 +1,8 @@
 """What is kept of the keys and values of earlier tokens: a closed union, one file per idea.
 
-`full` keeps every position, `quantised` the older ones in few bits, `window` the latest ones and
-the sinks, `none` nothing: then every token is computed again at each step, which is slow and serves
-as the yardstick of the others.
+`full` keeps every position, `quantised` the older ones in few bits, `pruned` a fixed number of
+them, `paged` all in blocks that texts share, `window` the latest ones and the sinks, `none`
+nothing: each token then costs a reading of the whole text, which is the yardstick of the others.
 Layers that replace finished positions by summaries get a cache of summaries from each of them.
 """
 
@@ -11,6 +11,7 @@ from typing import Annotated
 from coterie.foundation.settings import union
 from coterie.generate.cache.full import FullCacheSettings, FullLayerCache
 from coterie.generate.cache.none import NoCacheSettings
+from coterie.generate.cache.paged import PagedCacheSettings, PagedStack, PrefixStore
 from coterie.generate.cache.pruned import HeavyLayerCache, PrunedCacheSettings, PrunedLayerCache
 from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
@@ -21,12 +22,14 @@ CacheSettings = Annotated[
     FullCacheSettings
     | QuantisedCacheSettings
     | PrunedCacheSettings
+    | PagedCacheSettings
     | WindowCacheSettings
     | NoCacheSettings,
     union(
         FullCacheSettings,
         QuantisedCacheSettings,
         PrunedCacheSettings,
+        PagedCacheSettings,
         WindowCacheSettings,
         NoCacheSettings,
     ),
@@ -40,6 +43,9 @@ __all__ = [
     "HeavyLayerCache",
     "LayerCache",
     "NoCacheSettings",
+    "PagedCacheSettings",
+    "PagedStack",
+    "PrefixStore",
     "PrunedCacheSettings",
     "PrunedLayerCache",
     "QuantisedCacheSettings",

@@ -28,8 +28,7 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.ragged import appended, joined, numbered, padded
 from coterie.generate.cache.stack import CacheStack, LayerCache
-from coterie.generate.cache.summaries import SummaryLayerCache
-from coterie.generate.cache.window import WindowLayerCache
+from coterie.generate.cache.window import smaller
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
 
@@ -71,15 +70,9 @@ class PrunedCacheSettings(Settings):
             specs: what each attention layer needs.
             rollback: what is dropped never comes back, so the last so many positions stay.
         """
-        return CacheStack([self._layer(spec, rollback) for spec in specs])
-
-    def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
-        if spec.summaries:
-            return SummaryLayerCache()
-        if spec.window is not None:
-            return WindowLayerCache(spec.window, spec.sinks)
         kind = HeavyLayerCache if self.budget.heavy else PrunedLayerCache
-        return kind(self.budget, spec, rollback)
+        layers = [smaller(spec, rollback) or kind(self.budget, spec, rollback) for spec in specs]
+        return CacheStack(layers, rollback)
 
 
 @dataclass(frozen=True)
@@ -165,7 +158,8 @@ class PrunedLayerCache:
         # Position of the slot in the cache after the cut, less that before.
         ends = torch.tensor(self._filled, device=at.device) - torch.tensor(kept, device=at.device)
         by = (torch.arange(at.shape[1], device=at.device) - at + ends[:, None]).clamp(min=0)
-        self._held = self._turned(*(_gathered(each, at) for each in self._held), by)
+        keys, values = self._held
+        self._held = self._turned(_gathered(keys, at), _gathered(values, at), by)
         self._keep(at)
         self._filled = kept
 

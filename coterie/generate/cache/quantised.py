@@ -23,8 +23,7 @@ from coterie.foundation.settings import Settings
 from coterie.generate.cache.mixed import MixedBuffer
 from coterie.generate.cache.ragged import numbered
 from coterie.generate.cache.stack import CacheStack, LayerCache
-from coterie.generate.cache.summaries import SummaryLayerCache
-from coterie.generate.cache.window import WindowLayerCache
+from coterie.generate.cache.window import smaller
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
 
@@ -51,16 +50,17 @@ class QuantisedCacheSettings(Settings):
         return self
 
     def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
-        """Make an empty cache for layers with these needs."""
-        return CacheStack([self._layer(spec, rollback) for spec in specs])
+        """Make an empty cache for layers with these needs.
 
-    def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
-        if spec.summaries:
-            return SummaryLayerCache()
-        if spec.window is not None:
-            return WindowLayerCache(spec.window, spec.sinks)
+        At least `rollback` of the latest positions stay as they are, to be taken back.
+        """
         recent = max(self.recent, rollback)
-        return QuantisedLayerCache(self.bits, self.group, recent, self.sinks)
+        layers = [
+            smaller(spec, rollback)
+            or QuantisedLayerCache(self.bits, self.group, recent, self.sinks)
+            for spec in specs
+        ]
+        return CacheStack(layers, rollback)
 
 
 class QuantisedLayerCache:

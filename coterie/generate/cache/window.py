@@ -68,6 +68,13 @@ class WindowCacheSettings(Settings):
         return WindowLayerCache(min(bounds), spec.sinks, rollback)
 
 
+def smaller(spec: CacheSpec, rollback: int) -> LayerCache | None:
+    """Return the exact cache of a layer that needs less than everything; None: it does not."""
+    if spec.summaries:
+        return SummaryLayerCache(spec.run, rollback)
+    return None if spec.window is None else WindowLayerCache(spec.window, spec.sinks, rollback)
+
+
 class WindowLayerCache:
     """The latest keys and values of one layer, and those of the first positions of the text.
 

@@ -5,7 +5,12 @@ import random
 import pytest
 import torch
 
-from coterie.generate.cache import CacheStack, FullCacheSettings, WindowCacheSettings
+from coterie.generate.cache import (
+    CacheStack,
+    FullCacheSettings,
+    PagedCacheSettings,
+    WindowCacheSettings,
+)
 from coterie.generate.cache.stack import InPlaceCache, LayerCache
 from coterie.generate.session import cache_specs
 from coterie.model import CacheSpec, DecoderSettings
@@ -29,7 +34,11 @@ MODELS = {
         "pattern": ("near", "all"), "layers": 2,
     },
 }  # fmt: skip
-CACHES = {"full": FullCacheSettings(room=2), "window": WindowCacheSettings()}
+CACHES = {
+    "full": FullCacheSettings(room=2),
+    "window": WindowCacheSettings(),
+    "paged": PagedCacheSettings(block=4),
+}
 
 
 def build(**changes):
@@ -135,7 +144,8 @@ def walks():
     for number, name in enumerate(MODELS):
         for kind, cache in enumerate(CACHES):
             even = (number // 2 + kind) % 2 == 0
-            yield pytest.param(name, cache, even, 5)
+            always = kind < 2 or (number + kind) % 4 == 0
+            yield pytest.param(name, cache, even, 5, marks=() if always else pytest.mark.exhaustive)
             for each in (False, True):
                 yield pytest.param(name, cache, each, 150, marks=pytest.mark.exhaustive)
 
