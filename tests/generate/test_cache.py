@@ -12,6 +12,7 @@ from coterie.generate.cache import (
     PagedCacheSettings,
     PrunedCacheSettings,
     QuantisedCacheSettings,
+    SpilledCacheSettings,
     WindowCacheSettings,
 )
 from coterie.model import CacheSpec
@@ -241,5 +242,5 @@ def test_no_cache_keeps_nothing_and_the_union_is_complete():
     assert NoCacheSettings().build([CacheSpec(None)]) is None
     assert set(members(CacheSettings)) == {
         FullCacheSettings, QuantisedCacheSettings, PrunedCacheSettings, PagedCacheSettings,
-        WindowCacheSettings, NoCacheSettings,
+        SpilledCacheSettings, WindowCacheSettings, NoCacheSettings,
     }  # fmt: skip

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from coterie.foundation.settings import kind_of, members
-from coterie.generate.cache import FullCacheSettings, PagedCacheSettings, WindowCacheSettings
+from coterie.generate.cache import (
+    FullCacheSettings,
+    PagedCacheSettings,
+    SpilledCacheSettings,
+    WindowCacheSettings,
+)
 from coterie.generate.session import cache_specs
 from coterie.model import Attention, DecoderSettings, Embedding, Position
 from coterie.model.context import ForwardContext
@@ -80,6 +85,7 @@ CACHES = {
     "full": FullCacheSettings(room=2),
     "window": WindowCacheSettings(),
     "paged": PagedCacheSettings(block=4),
+    "spilled": SpilledCacheSettings(room=2),
 }
 EVERY = tuple(itertools.product((W - 1, W, W + 1, 3 * W), CUTS, CACHES))
 PAIRS = (

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from coterie.foundation.settings import kind_of, members
-from coterie.generate.cache import FullCacheSettings, PagedCacheSettings, WindowCacheSettings
+from coterie.generate.cache import (
+    FullCacheSettings,
+    PagedCacheSettings,
+    SpilledCacheSettings,
+    WindowCacheSettings,
+)
 from coterie.generate.session import cache_specs
 from coterie.model import Attention, DecoderSettings, Position
 from coterie.model.attention.backends import Backend
@@ -59,6 +64,7 @@ CACHES = {
     "full": FullCacheSettings(room=2),
     "window": WindowCacheSettings(),
     "paged": PagedCacheSettings(block=4),
+    "spilled": SpilledCacheSettings(room=2),
 }
 
 

@@ -1,8 +1,9 @@
 """What is kept of the keys and values of earlier tokens: a closed union, one file per idea.
 
 `full` keeps every position, `quantised` the older ones in few bits, `pruned` a fixed number of
-them, `paged` all in blocks that texts share, `window` the latest ones and the sinks, `none`
-nothing: each token then costs a reading of the whole text, which is the yardstick of the others.
+them, `paged` all in blocks that texts share, `spilled` all in files, `window` the latest ones and
+the sinks, `none` nothing: each token then costs a reading of the whole text, which is the yardstick
+of the others.
 Layers that replace finished positions by summaries get a cache of summaries from each of them.
 """
 
@@ -14,6 +15,7 @@ from coterie.generate.cache.none import NoCacheSettings
 from coterie.generate.cache.paged import PagedCacheSettings, PagedStack, PrefixStore
 from coterie.generate.cache.pruned import HeavyLayerCache, PrunedCacheSettings, PrunedLayerCache
 from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
+from coterie.generate.cache.spilled import SpilledCacheSettings, SpilledLayerCache
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.window import WindowCacheSettings, WindowLayerCache
@@ -23,6 +25,7 @@ CacheSettings = Annotated[
     | QuantisedCacheSettings
     | PrunedCacheSettings
     | PagedCacheSettings
+    | SpilledCacheSettings
     | WindowCacheSettings
     | NoCacheSettings,
     union(
@@ -30,6 +33,7 @@ CacheSettings = Annotated[
         QuantisedCacheSettings,
         PrunedCacheSettings,
         PagedCacheSettings,
+        SpilledCacheSettings,
         WindowCacheSettings,
         NoCacheSettings,
     ),
@@ -50,6 +54,8 @@ __all__ = [
     "PrunedLayerCache",
     "QuantisedCacheSettings",
     "QuantisedLayerCache",
+    "SpilledCacheSettings",
+    "SpilledLayerCache",
     "SummaryLayerCache",
     "WindowCacheSettings",
     "WindowLayerCache",

@@ -85,10 +85,19 @@ class Buffer:
         while room < needed:
             room *= 2
         _, heads, _, channels = like.shape
-        larger = like.new_zeros(rows, heads, room, channels)
+        larger = self._zeros(like, (rows, heads, room, channels))
         if self._held is not None:
             larger[: self._rows, :, : self._used] = self._held[: self._rows, :, : self._used]
         return larger
+
+    def _zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Return new memory, of the type of a tensor."""
+        return like.new_zeros(shape)
+
+    def _chosen(self, rows: Int[Tensor, " R"]) -> Tensor:
+        """Return new memory with these rows."""
+        assert self._held is not None
+        return self._held.index_select(0, rows)
 
     def all(self) -> Float[Tensor, "B K S C"] | None:
         """Return the positions held; None while there are none."""
@@ -142,7 +151,7 @@ class Buffer:
         count, capacity = len(order), self._held.shape[0]
         sparse = capacity > _SPARSE and count * _SPARSE <= capacity
         if sparse or not in_place(order):
-            self._held = self._held.index_select(0, rows)
+            self._held = self._chosen(rows)
         else:
             for row, source in enumerate(order):
                 if row != source:

@@ -9,6 +9,7 @@ from coterie.generate.cache import (
     CacheStack,
     FullCacheSettings,
     PagedCacheSettings,
+    SpilledCacheSettings,
     WindowCacheSettings,
 )
 from coterie.generate.cache.stack import InPlaceCache, LayerCache
@@ -38,6 +39,7 @@ CACHES = {
     "full": FullCacheSettings(room=2),
     "window": WindowCacheSettings(),
     "paged": PagedCacheSettings(block=4),
+    "spilled": SpilledCacheSettings(room=2),
 }
 
 
