@@ -16,6 +16,7 @@ from coterie.api.model import tell_damaged
 from coterie.api.progress import count_bar
 from coterie.checkpoint import LoadedModel, load_model, read_state
 from coterie.checkpoint.layout import CONFIG
+from coterie.cli.caching import MOST_TOKENS, asked_cache, cache_figures
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.flags import refuse_flags
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
@@ -31,8 +32,10 @@ from coterie.evaluate import (
     RoutingHealth,
     Scoring,
     TextScore,
+    framed_text,
     perplexity_of,
     score_texts,
+    sequence_logprobs,
     validate,
     windows_at_once,
 )
@@ -40,6 +43,7 @@ from coterie.foundation.errors import CheckpointError, UserError
 from coterie.foundation.printable import printable
 from coterie.foundation.records import validated
 from coterie.foundation.runs import cache_root
+from coterie.generate.cache import CacheSettings
 from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
 from coterie.train.settings import RunSettings
@@ -48,7 +52,7 @@ _AS_IT_IS = ReadingFlags()
 _USAGE = "For example: coterie evaluate latest   or: coterie evaluate latest my_text.txt"
 _FLAGS = (
     "--text", "--json", "--tokens", "--stride", "--window", "--raw", "--column", "--on-error",
-    "--delimiter", "--no-header", "--max-expansion", "--clean", "--step", "--device",
+    "--delimiter", "--no-header", "--max-expansion", "--clean", "--cache", "--step", "--device",
 )  # fmt: skip
 _SHOWN_INPUTS = 20  # in the table; --json has all
 
@@ -77,6 +81,7 @@ def evaluate(
     stride: int | None = None,
     window: int | None = None,
     raw: bool = False,
+    cache: str | None = None,
     reading: ReadingFlags = _AS_IT_IS,
     step: int | None = None,
     device: str = "auto",
@@ -104,6 +109,9 @@ def evaluate(
         Tokens of a window; the model's context by default.
     raw
         Measure the texts as they are; else they are cleaned as the run's own were (data.clean).
+    cache
+        Read the texts through this KV cache as well, and show what it changes and keeps; of the
+        validation split the first 16,384 tokens. Its settings as words: cache.bits=4.
     step
         Use the checkpoint of this step instead of the newest.
     device
@@ -111,8 +119,7 @@ def evaluate(
     """
     refuse_flags(words, "evaluate", _FLAGS)
     said = read_words(words)
-    if said.overrides or said.overlays:
-        raise UserError("`coterie evaluate` takes no settings, only flags.", hint=_USAGE)
+    through = asked_cache(cache, said)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     target = said.targets[0]
@@ -121,9 +128,9 @@ def evaluate(
     loaded = load_model(target, step=step, on_damaged=tell_damaged)
     loaded.decoder.to(resolve_device(device))
     if asked.some:
-        _tell_texts(loaded, asked, json=json, tokens=tokens)
+        _tell_texts(loaded, asked, through, json=json, tokens=tokens)
     else:
-        _tell_own(loaded, json=json)
+        _tell_own(loaded, through, json=json)
     if not json:
         next_step(f'coterie generate {target} "Once"  # write text with it')
 
@@ -141,7 +148,7 @@ def _refuse_contradictions(asked: _Texts, tokens: bool) -> None:
         raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
 
 
-def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
+def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -> None:
     """Measure a run on the validation part of its own store and print what was found."""
     where = str(loaded.path / CONFIG)
     settings = validated(RunSettings, loaded.settings, where, CheckpointError)
@@ -168,6 +175,10 @@ def _tell_own(loaded: LoadedModel, *, json: bool) -> None:
         "nats_per_character": found.loss / per_token if per_token else None,
         "perplexity": math.exp(found.loss), "seconds": found.seconds,
     }  # fmt: skip
+    if cache is not None:
+        part = [tokens[:MOST_TOKENS].tolist()]
+        plain = sequence_logprobs(loaded.decoder, part)
+        figures |= cache_figures(loaded.decoder, part, cache, Scoring(), plain)
     _tell(figures, found.routing, json=json)
 
 
@@ -176,7 +187,14 @@ def _trained_on(loaded: LoadedModel) -> str | None:
     return read_state(loaded.path).data
 
 
-def _tell_texts(loaded: LoadedModel, asked: _Texts, *, json: bool, tokens: bool) -> None:
+def _tell_texts(
+    loaded: LoadedModel,
+    asked: _Texts,
+    cache: CacheSettings | None,
+    *,
+    json: bool,
+    tokens: bool,
+) -> None:
     """Measure a model on some texts and print what was found."""
     documents, report = _read(loaded, asked)
     loads = LoadCounter()
@@ -198,6 +216,10 @@ def _tell_texts(loaded: LoadedModel, asked: _Texts, *, json: bool, tokens: bool)
         "documents": len(scores), "windows": asked.scoring.convention(loaded.decoder),
         **_figures(found),
     }  # fmt: skip
+    if cache is not None:
+        framed = [framed_text(loaded.tokenizer, each.text) for each in documents]
+        plain = [each.logprobs for each in scores]
+        figures |= cache_figures(loaded.decoder, framed, cache, asked.scoring, plain)
     inputs = _by_input(documents, scores, loaded)
     if json:
         figures |= reading_figures(report)
@@ -341,6 +363,8 @@ def _routing_row(health: RoutingHealth) -> dict[str, Any]:
 def _shown(value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={each}" for key, each in value.items())
     if value is None:
         return "–"
     return (
