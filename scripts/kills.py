@@ -114,6 +114,11 @@ CASES = {
     "report --plots": Case(
         ["report", "mine", "--out", "page.html", "--plots", "plots"], _pictures, "trained"
     ),
+    "generate --prompts": Case(
+        ["generate", "mine", "--prompts", "asked.jsonl", "--out", "told.jsonl"],
+        lambda f: digest(f / "told.jsonl"),
+        "trained",
+    ),
     "presets copy": Case(
         ["presets", "copy", "quickstart", "mine.yaml", "--force"],
         lambda f: digest(f / "mine.yaml"),
@@ -137,6 +142,7 @@ def bases(root: Path) -> dict[str, Path]:
         assert child.code == 0, child.said
     (trained / "page.html").write_text("old")
     (trained / "mine.yaml").write_text("old")
+    (trained / "asked.jsonl").write_text('{"prompt": "a", "max_tokens": 40}\n' * 20)
     return {"base": base, "stored": stored, "trained": trained}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -21,6 +21,7 @@ from coterie.generate import (
     FinishReason,
     Generation,
     Piece,
+    Request,
     SamplingSettings,
     TopLogprobs,
 )
@@ -191,6 +192,29 @@ class Model:
             prompt, self.sampling(layer_of(sampling)), 1 if samples is None else samples
         )
         return made[0] if samples is None else made
+
+    def generate_many(self, prompts: Iterable[str], **sampling: Unpack[Sampling]) -> list[Text]:
+        """Return a continuation of each prompt, in order, generated together.
+
+            model.generate_many(["ROMEO:", "JULIET:"], max_tokens=40)
+
+        Each is the text that `generate` gives. One that fails has its `error`; the others go on.
+
+        Args:
+            prompts: what the texts go on from.
+            sampling: keys of the run's own `sample` settings, laid over them.
+
+        Raises:
+            SettingsError: a key does not exist or a value does not fit.
+            UserError: there is no prompt.
+        """
+        settings = self.sampling(layer_of(sampling))
+        made = self._engine.generate_many([Request(prompt, settings) for prompt in prompts])
+        return [Text.of(each) for each in made]
+
+    def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Piece]]:
+        """Yield the pieces of many requests as they come; see `coterie.generate.Engine.run`."""
+        return self._engine.run(requests)
 
     def stream(self, prompt: str = "", **sampling: Unpack[Sampling]) -> Iterator[StreamedText]:
         """Yield a continuation piece by piece; joined, they are what `generate` returns.

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from coterie.api.answers import answer_file, answers, read_prompts, write_answers
 from coterie.api.model import Model, Text, load
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.flags import refuse_flags
 from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
+from coterie.foundation.layers import Layer
 from coterie.foundation.printable import printable
 from coterie.generate import SamplingSettings, TopLogprobs
+from coterie.visualise.console import note
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
 _HYPHEN = (
     "Run: coterie generate --help   (a prompt that begins so can come through standard input: "
     "echo PROMPT | coterie generate RUN -)"
 )
-_FLAGS = ("--json", "--samples", "--step", "--device")
+_FLAGS = ("--json", "--samples", "--prompts", "--out", "--step", "--device")
 _ENDS = {
     "length": "max_tokens reached",
     "stop": "a stop text was met",
@@ -34,6 +38,8 @@ def generate(
     *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
     json: bool = False,
     samples: int = 1,
+    prompts: Path | None = None,
+    out: Path | None = None,
     step: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -52,6 +58,10 @@ def generate(
         Print JSON: the settings, the text, its tokens and their log-probabilities.
     samples
         How many texts to write, side by side; their seeds count up from `seed`.
+    prompts
+        Answer a file of JSON lines, {"prompt": …} and perhaps an id and keys of its own, in order.
+    out
+        Where the answers go, JSON lines; an interrupted job goes on there. Else standard output.
     step
         Use the checkpoint of this step instead of the newest.
     device
@@ -59,7 +69,14 @@ def generate(
     """
     said = read_words(words)
     target, prompt = _target_and_prompt(said)
+    if prompts is None and out is not None:
+        raise UserError("--out is for the answers to --prompts FILE.jsonl.", hint=_USAGE)
+    if prompts is not None and (prompt or samples > 1 or json):
+        raise UserError("--prompts takes no prompt, --samples or --json besides.", hint=_USAGE)
     model = load(target, step=step, device=device)
+    if prompts is not None:
+        _answer_file(model, prompts, out, said.layers())
+        return
     sampling = model.sampling(*said.layers())
     if json:
         emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
@@ -69,6 +86,18 @@ def generate(
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
+
+
+def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Layer]) -> None:
+    """Answer a file of prompts, and say on standard error how many failed."""
+    if out is None:
+        asked = read_prompts(model, prompts, *layers)
+        failed = write_answers(answers(asked, model.run), sys.stdout)
+    else:
+        made = answer_file(model, prompts, out, *layers, told=note)
+        failed = sum("error" in answer for answer in made)
+    if failed:
+        note(f"{failed:,} prompts failed; their lines have the error.")
 
 
 def _target_and_prompt(said: Words) -> tuple[str, str]:
