@@ -60,6 +60,7 @@ class Sampling(TypedDict, total=False):
     stop: str | tuple[str, ...] | list[str]
     logprobs: int
     logprobs_mode: str
+    beams: Any
     constraints: Any
     cache: Any
 

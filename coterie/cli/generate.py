@@ -81,7 +81,7 @@ def generate(
     if json:
         emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
         return
-    if samples == 1:
+    if samples == 1 and sampling.beams is None:
         _show_stream(model, prompt, sampling)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
@@ -143,9 +143,9 @@ def _write(text: str) -> None:
 def _show_samples(made: list[Text]) -> None:
     """Print several texts, one after the other."""
     for number, each in enumerate(made, start=1):
-        stderr.print(
-            f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]})", style="dim"
-        )
+        score = "" if each.score is None else f", score {each.score:.4f}"
+        title = f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]}{score})"
+        stderr.print(title, style="dim")
         _write(each.text + "\n")
     count = sum(len(each.tokens) for each in made)
     stderr.print(f"{count} tokens, {count / made[0].seconds:,.1f} tokens/s in all", style="dim")
@@ -166,6 +166,7 @@ def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict
             {
                 "text": each.text,
                 "finish_reason": each.finish_reason,
+                **({} if each.score is None else {"score": each.score}),
                 "prompt_tokens": each.prompt_tokens,
                 "seconds": each.seconds,
                 "tokens": [

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from coterie.foundation.errors import UserError
+from coterie.generate.beams.texts import best_texts
 from coterie.generate.cache import CacheSettings
 from coterie.generate.memory import CacheMemory
 from coterie.generate.passes import Pass
@@ -140,15 +141,20 @@ class Engine:
     ) -> list[Generation]:
         """Return several continuations of one prompt, generated together as a batch.
 
-        Sample i is the text that `generate` gives with the seed increased by i.
+        Sample i is the text that `generate` gives with the seed increased by i; with `beams`, the
+        i-th best that the search finds.
 
         Raises:
-            UserError: `samples` is less than 1.
+            UserError: `samples` is less than 1, or more than a search follows.
         """
         if samples < 1:
             raise UserError(f"At least one sample must be asked for, not {samples}.")
         sampling = sampling or SamplingSettings()
         tokens = self.encode_prompt(prompt)
+        if sampling.beams is not None:
+            session, beams = self._session(sampling.cache), sampling.beams
+            best = best_texts(session, self.tokenizer, tokens, sampling, beams, samples)
+            return [replace(each, prompt=prompt) for each in best]
         made = self.generate_many(
             [Request(tokens, sampling, sampling.seed + number) for number in range(samples)]
         )
@@ -201,6 +207,12 @@ class Engine:
         return tokens
 
     def _text(self, request: Request) -> Text:
+        if request.sampling.beams is not None:
+            raise UserError(
+                "A search with beams knows its texts only at its end; it cannot be streamed or "
+                "join other requests.",
+                hint="Call generate or generate_samples, or leave beams out.",
+            )
         return Text(request, self._tokens(request.prompt), self.tokenizer)
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:

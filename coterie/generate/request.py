@@ -62,7 +62,8 @@ class Generation:
 
     `tokens`, `logprobs` and `top_logprobs` include the tokens of a stop text or the end-of-text
     token that ended it; `text` does not. `seconds` is wall-clock time of the whole batch, the
-    prompt included. `error` is what ended it where `finish_reason` is `error`.
+    prompt included. `error` is what ended it where `finish_reason` is `error`. `score` is what a
+    search with beams ranked it by.
     """
 
     prompt: str
@@ -74,6 +75,7 @@ class Generation:
     seconds: float
     top_logprobs: tuple[TopLogprobs, ...] = ()
     error: Exception | None = None
+    score: float | None = None
 
     @classmethod
     def collected(

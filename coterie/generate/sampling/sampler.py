@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from coterie.generate.sampling.candidates import (
     probabilities,
 )
 from coterie.generate.sampling.drawing import draw, uniform
-from coterie.generate.sampling.settings import SamplingSettings
+from coterie.generate.sampling.settings import SamplingSettings, StepName
 from coterie.generate.sampling.steps import STEPS, History
 from coterie.tokenizer.interface import Tokenizer
 
@@ -123,14 +124,9 @@ class Sampler:
             UserError: the constraints leave no token to choose.
         """
         row = _on_host(logits)
-        raw = log_probabilities(row.numpy())
-        if np.isnan(raw[0]):  # one number that is not finite makes all of them NaN
-            raise CoterieError(
-                "The model's output is not finite, so no token can be chosen from it.",
-                hint="Its weights are probably damaged or its training diverged: "
-                "try an earlier checkpoint, or train with a lower learning rate.",
-            )
-        candidates = self._processed(row, past)
+        raw = _finite(row)
+        order = ("penalties",) if self.settings.greedy else self.settings.order
+        candidates = self._processed(row, past, order)
         place = self._pick(candidates)
         token = candidates.token(place)
         if self.settings.logprobs_mode == "raw":
@@ -138,8 +134,33 @@ class Sampler:
         else:
             processed = candidates._replace(logits=log_probabilities(candidates.logits))
             choice = _told(processed, token, place, self.settings.logprobs)
-        self._note(token)
+        self.note(token)
         return choice
+
+    def penalised(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Candidates:
+        """Return the log-probabilities after bias, constraints and penalties; choose nothing.
+
+        Raises:
+            CoterieError: the model gave logits that are not finite.
+            UserError: the constraints leave no token.
+        """
+        row = _on_host(logits)
+        _finite(row)
+        candidates = self._processed(row, past, ("penalties",))
+        return candidates._replace(logits=log_probabilities(candidates.logits))
+
+    def note(self, token: int) -> None:
+        """Take note of a token that was chosen."""
+        self._counts[token] += 1
+        self._made += 1
+        follow(self._constraints, token)
+
+    def fork(self) -> Sampler:
+        """Return a sampler that goes on from here by itself."""
+        other = copy.copy(self)
+        other._counts = self._counts.copy()
+        other._constraints = copy.deepcopy(self._constraints)
+        return other
 
     def _pick(self, candidates: Candidates) -> int:
         """Return the place of the token that is chosen."""
@@ -147,16 +168,17 @@ class Sampler:
             return int(candidates.logits.argmax())
         return draw(probabilities(candidates.logits), uniform(self._seed, self._made))
 
-    def _processed(self, row: Float[Tensor, " V"], past: Sequence[int]) -> Candidates:
-        """Return the candidates after everything that is asked for; of greedy ones the penalties.
+    def _processed(
+        self, row: Float[Tensor, " V"], past: Sequence[int], order: Sequence[StepName]
+    ) -> Candidates:
+        """Return the candidates after everything that comes first, and these steps.
 
-        What comes after those leaves the likeliest token where it is.
+        Of greedy texts these are the penalties: the others leave the likeliest where it is.
         """
         if len(self._counts) < len(row):
             self._counts = np.zeros(len(row), dtype=row.numpy().dtype)
         candidates = self._allowed(row)
         history = History(past, self._counts)
-        order = ("penalties",) if self.settings.greedy else self.settings.order
         for name in order:
             candidates = STEPS[name](candidates, self.settings, history)
         return candidates
@@ -182,15 +204,26 @@ class Sampler:
             )
         return candidates.keep(allowed)
 
-    def _note(self, token: int) -> None:
-        self._counts[token] += 1
-        self._made += 1
-        follow(self._constraints, token)
-
 
 def _on_host(logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
     half = logits.dtype in (torch.float16, torch.bfloat16)
     return (logits.float() if half else logits).detach().cpu().contiguous()
+
+
+def _finite(row: Float[Tensor, " V"]) -> Float[np.ndarray, " V"]:
+    """Return the model's own log-probabilities.
+
+    Raises:
+        CoterieError: they are none.
+    """
+    raw = log_probabilities(row.numpy())
+    if np.isnan(raw[0]):  # one number that is not finite makes all of them NaN
+        raise CoterieError(
+            "The model's output is not finite, so no token can be chosen from it.",
+            hint="Its weights are probably damaged or its training diverged: "
+            "try an earlier checkpoint, or train with a lower learning rate.",
+        )
+    return raw
 
 
 def _told(logs: Candidates, token: int, place: int, count: int) -> Choice:

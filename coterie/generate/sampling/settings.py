@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from coterie.foundation.settings import Settings
+from coterie.generate.beams.settings import BeamSettings
 from coterie.generate.cache import CacheSettings, FullCacheSettings
 from coterie.generate.constraints import ConstraintUnion
 
@@ -93,6 +94,9 @@ class SamplingSettings(Settings):
         default="raw",
         description="log-probabilities of the model's own distribution, or of the one drawn from",
     )
+    beams: BeamSettings | None = Field(
+        default=None, description="search for the likeliest texts instead of drawing one"
+    )
     constraints: tuple[ConstraintUnion, ...] = Field(
         default=(), description="what the text may go on with, token by token"
     )
@@ -134,6 +138,14 @@ class SamplingSettings(Settings):
                 f"the text must end by max_tokens={self.max_tokens} "
                 f"but may not before min_tokens={self.min_tokens}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _searches_or_draws(self) -> SamplingSettings:
+        drawing = {"stop": self.stop, "logprobs": self.logprobs}
+        wrong = [name for name, value in drawing.items() if value]
+        if self.beams is not None and wrong:
+            raise ValueError(f"a search with beams knows no {' and no '.join(wrong)}")
         return self
 
     @property

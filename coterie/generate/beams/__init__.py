@@ -1,0 +1,5 @@
+"""Beam search: the likeliest whole texts instead of one that is drawn."""
+
+from coterie.generate.beams.settings import BeamSettings
+
+__all__ = ["BeamSettings"]
