@@ -187,10 +187,16 @@ def root() -> type[Settings]:
 
 
 @cache
+def choice() -> type[Settings]:
+    """Return what is chosen where a model is loaded."""
+    return importlib.import_module("coterie.quantise").WeightChoice
+
+
+@cache
 def every_class() -> tuple[type[Settings], ...]:
     """Return every class of settings that a run may hold."""
     found: dict[type[Settings], None] = {}
-    waiting = [Shape(model=root())]
+    waiting = [Shape(model=root()), Shape(model=choice())]
     while waiting:
         shape = waiting.pop()
         waiting += [shape_of(each) for each in (shape.item, shape.entry) if each is not None]
@@ -256,6 +262,7 @@ def assignments(words: Iterable[str], verb: str) -> Iterator[str]:
     begin = [Shape(model=root())]
     if verb == "generate":
         begin = step(begin[0], "sample")
+    begin.append(Shape(model=choice()))
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not _KEY.fullmatch(key) or key in _OWN_WORDS.get(verb, ()):

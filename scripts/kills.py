@@ -95,6 +95,9 @@ CASES = {
         _weights,
         "trained",
     ),
+    "model quantise": Case(
+        ["model", "quantise", "mine", "--weights", "int4", "--name", "new"], _weights, "trained"
+    ),
     "model export hf": Case(
         ["model", "export", "mine", "--out", "out"], lambda f: digest(f / "out"), "trained"
     ),

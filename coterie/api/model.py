@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -26,6 +26,7 @@ from coterie.generate import (
     TopLogprobs,
 )
 from coterie.model import Decoder, count
+from coterie.quantise import WeightSettings, chosen_weights, stored_bytes, weights_of
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import pieces_of
 from coterie.train import RunSettings
@@ -291,6 +292,7 @@ class Model:
     def _facts(self) -> dict[str, str]:
         counts = count(self.decoder.settings)
         known = self._loaded.own_tokenizer
+        size = stored_bytes(self.decoder.parameters())
         return {
             "checkpoint": str(self.path),
             "step": f"{self.step:,}",
@@ -299,6 +301,7 @@ class Model:
             "context": f"{self.decoder.settings.context:,}",
             "tokenizer": "none" if known is None else f"{known.kind}, {known.vocab_size:,} tokens",
             "device": str(next(self.decoder.parameters()).device),
+            "weights": f"{weights_of(self.decoder) or _dtype(self.decoder)}, {size:,} bytes",
         }
 
     @property
@@ -319,7 +322,13 @@ class Model:
         return facts_html(f"Model {self.name}", self._facts().items())
 
 
-def load(target: str | Path = "latest", *, step: int | None = None, device: str = "auto") -> Model:
+def load(
+    target: str | Path = "latest",
+    *,
+    step: int | None = None,
+    device: str = "auto",
+    weights: WeightSettings | Mapping[str, Any] | str | None = None,
+) -> Model:
     """Load a trained model.
 
         model = coterie.load("demo")
@@ -328,18 +337,27 @@ def load(target: str | Path = "latest", *, step: int | None = None, device: str 
         target: a run's name, `latest`, or the path of a run or checkpoint.
         step: one of the run's checkpoints; None: the newest sound one.
         device: auto, cpu, cuda, cuda:1, mps.
+        weights: quantise the weights while they are loaded: "int8", "int4", or settings such as
+            `{"kind": "int4", "head": "float32"}`; None: as they were stored.
 
     Raises:
+        SettingsError: there is no such format of weights.
         RunError: there is no such run; the message names the nearest.
         CheckpointError: there is no sound checkpoint.
         UserError: the target is a model of another format, or the device cannot be used.
     """
+    if weights is not None and not isinstance(weights, WeightSettings):
+        weights = chosen_weights(layer_of({"weights": weights}))
     try:
-        loaded = load_model(target, step=step, on_damaged=tell_damaged)
+        loaded = load_model(target, step=step, on_damaged=tell_damaged, weights=weights)
     except UserError:  # a run comes before a folder of the same name
         _refuse_foreign(Path(target))
         raise
     return Model(loaded, device)
+
+
+def _dtype(decoder: Decoder) -> str:
+    return str(next(decoder.parameters()).dtype).removeprefix("torch.")
 
 
 def tell_damaged(path: Path, problem: str) -> None:

@@ -19,6 +19,7 @@ from coterie.checkpoint.tensors import load_tensors, read_tensors
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.runs import RunDirectory, find_run
 from coterie.model import Decoder
+from coterie.quantise import WeightSettings, quantise, weights_of
 from coterie.tokenizer.interface import Tokenizer
 
 
@@ -85,17 +86,24 @@ def load_model(
     target: str | Path | RunDirectory,
     step: int | None = None,
     on_damaged: OnDamaged | None = None,
+    weights: WeightSettings | None = None,
 ) -> LoadedModel:
-    """Load a trained model; see `locate_checkpoint` for the arguments.
+    """Load a trained model; see `locate_checkpoint` for the other arguments.
+
+    Args:
+        weights: quantise the weights so, unless they are stored in that format.
 
     Raises:
         RunError: there is no such run.
         CheckpointError: there is no sound checkpoint, or this version cannot build its model.
+        UserError: the weights are stored in another format of few bits.
     """
     path = locate_checkpoint(target, step, on_damaged)
     settings = read_settings(path)
     decoder = model_settings(settings).build()
     load_tensors(decoder, read_tensors(path / MODEL), path)
+    if weights is not None and weights_of(decoder) != getattr(weights, "kind", None):
+        quantise(decoder, weights)
     return LoadedModel(
         decoder=decoder.eval(),
         own_tokenizer=read_tokenizer(path),

@@ -20,6 +20,7 @@ from coterie.foundation.errors import CheckpointError
 from coterie.foundation.migration import tensor_name
 from coterie.foundation.printable import printable
 from coterie.model import Decoder, DecoderSettings
+from coterie.quantise import QuantisedTensor, from_stored, install, to_stored
 
 # What the library and torch raise on headers that are malformed, too large or of unknown types.
 _READING = (SafetensorError, OSError, ValueError, RuntimeError, LookupError, TypeError,
@@ -92,24 +93,27 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and persistent buffers by name; tied parameters appear once."""
+    """Return parameters and persistent buffers by name, as they are stored.
+
+    Tied parameters appear once, quantised ones as the parts that hold them.
+    """
     seen: set[int] = set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
             tensors[name] = tensor
-    return tensors
+    return to_stored(tensors)
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
-    """Copy a checkpoint's tensors into a model of the same make.
+    """Copy a checkpoint's tensors into a model of the same make; quantised ones take their place.
 
     Raises:
         CheckpointError: names or shapes differ; the message lists the first of each.
     """
     own = model.state_dict(keep_vars=True)
-    given = dict(tensors)
+    given = from_stored(tensors, own)
     by_identity: dict[int, str] = {}
     for name, tensor in own.items():  # a tied parameter was written under its first name
         first = by_identity.setdefault(id(tensor), name)
@@ -121,7 +125,9 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             f"The checkpoint {source} belongs to another model:\n  " + "\n  ".join(problems),
             hint="Use the settings it was trained with; they lie beside it in config.yaml.",
         )
-    model.load_state_dict(given)
+    install(model, {n: each for n, each in given.items() if isinstance(each, QuantisedTensor)})
+    values = {n: each for n, each in given.items() if not isinstance(each, QuantisedTensor)}
+    model.load_state_dict(values, strict=False)  # nothing is missing: see above
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -177,21 +183,22 @@ def check_model(path: Path, hollow: Decoder, *, trained: bool, finite: bool) -> 
     types: set[torch.dtype] = set()
     for name, tensor in iterate_tensors(path):
         given[name] = tensor.to("meta")  # its shape, without its memory
-        types.add(tensor.dtype)
+        if finite:
+            _check_finite(path, name, tensor)
         if name not in own:
             continue
+        types.add(tensor.dtype)
         wanted = own[name].dtype
         if tensor.dtype != wanted and (trained or not _both_floating(tensor.dtype, wanted)):
             raise CheckpointError(
                 f"{path.name}: {name} has the type {_type(tensor.dtype)} instead of {_type(wanted)}"
             )
-        if finite:
-            _check_finite(path, name, tensor)
-    if found := differences(own, given):
+    number = len(given)
+    if found := differences(own, from_stored(given, own)):
         raise CheckpointError(f"{path.name} belongs to another model: {found[0]}")
     if len(types := {each for each in types if each.is_floating_point}) > 1:
         raise CheckpointError(f"{path.name} mixes {' and '.join(sorted(map(_type, types)))}")
-    return len(given)
+    return number
 
 
 def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> int:

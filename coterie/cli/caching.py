@@ -39,7 +39,8 @@ def asked_cache(flag: str | None, said: Words) -> CacheSettings | None:
     other = [each for each in words if each.partition("=")[0].partition(".")[0] != "cache"]
     if other or said.overlays:
         raise UserError(
-            "`coterie evaluate` takes flags, and of settings cache=… alone.", hint=_HINT
+            "`coterie evaluate` takes flags, and of settings cache=… and weights=… alone.",
+            hint=_HINT,
         )
     return load_settings(_Asked, [overrides_layer(words)], _HINT).settings.cache if words else None
 

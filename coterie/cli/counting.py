@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,16 @@ def cost_rows(counts: Counts) -> list[tuple[str, str]]:
         ("decoding a token", f"{flop(counts.decoding_flops())} at position {context:,}"),
         ("cache per token", f"{per_token:,} bytes (float32)"),
     ]
+
+
+def weight_rows(weights: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the weights take, in words for people."""
+    sizes = weights["bytes_in_memory"]
+    shown = "; ".join(f"{size:,} bytes in {kind}" for kind, size in sizes.items())
+    rows = [("weights in memory", shown)]
+    if "stored" in weights:
+        rows.append(("weights on disk", f"{weights['bytes_on_disk']:,} bytes, {weights['stored']}"))
+    return rows
 
 
 def counts_as_json(counts: Counts) -> dict[str, Any]:

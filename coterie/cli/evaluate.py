@@ -44,6 +44,7 @@ from coterie.foundation.printable import printable
 from coterie.foundation.records import validated
 from coterie.foundation.runs import cache_root
 from coterie.generate.cache import CacheSettings
+from coterie.quantise import chosen_weights
 from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
 from coterie.train.settings import RunSettings
@@ -95,7 +96,7 @@ def evaluate(
     Parameters
     ----------
     words
-        The run and the texts.
+        The run and the texts; `weights=int8` or `int4` quantises the weights while they are loaded.
     text
         A text to measure, written here; may be given several times.
     json
@@ -118,14 +119,14 @@ def evaluate(
         Where to compute: auto, cpu, cuda, mps.
     """
     refuse_flags(words, "evaluate", _FLAGS)
-    said = read_words(words)
+    said, weights = read_words(words).take_settings("weights")
     through = asked_cache(cache, said)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     target = said.targets[0]
     asked = _Texts(said.targets[1:], text, reading, Scoring(window, stride), raw)
     _refuse_contradictions(asked, tokens)
-    loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    loaded = load_model(target, step, tell_damaged, chosen_weights(*weights))
     loaded.decoder.to(resolve_device(device))
     if asked.some:
         _tell_texts(loaded, asked, through, json=json, tokens=tokens)

@@ -12,6 +12,7 @@ from coterie.foundation.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from coterie.exchange.imported import Imported
+    from coterie.model import Decoder
 
 _IMPORT = "For example: coterie model import path/to/SmolLM2 --name smollm"
 _EXPORT = "For example: coterie model export latest --format hf --out exported"
@@ -117,6 +118,7 @@ def export_model(
         raise UserError(f"There is no format “{format}”; {nearest(format, _FORMATS)}")
     precision = _precision(format, dtype)
     loaded = load_model(target, step)
+    _make_float(loaded.decoder)
     run = loaded.path.parents[1].name if loaded.path.parent.name == "checkpoints" else target
     out = out or Path(f"{run}.gguf" if format == "gguf" else f"{run}-hf")
     if format == "gguf":
@@ -139,6 +141,15 @@ def export_model(
         return
     _show(row)
     next_step(*steps, f"coterie model import {out}  # and back")
+
+
+def _make_float(decoder: Decoder) -> None:
+    """Give a quantised model the values that its weights stand for, and say so."""
+    from coterie.quantise import dequantise, weights_of
+
+    if kind := weights_of(decoder):
+        dequantise(decoder)
+        stderr.print(f"The weights are {kind}; written is what they stand for.", style="hint")
 
 
 def _read(path: Path, *, with_tokenizer: bool) -> Imported:

@@ -18,6 +18,7 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 from coterie.foundation.printable import printable
 from coterie.generate import SamplingSettings, TopLogprobs
+from coterie.quantise import chosen_weights
 from coterie.visualise.console import note
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
@@ -48,7 +49,8 @@ def generate(
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a PROMPT the model
     begins a new text; `-` reads it from standard input. Keys are those of the run's own `sample`
     settings: temperature (0 is greedy), top_k, top_p, min_p, seed, max_tokens, stop, logprobs,
-    cache (cache.size=N) and others: coterie settings sample.
+    cache (cache.size=N) and others: coterie settings sample. `weights=int8` or `int4` quantises the
+    weights while they are loaded.
 
     Parameters
     ----------
@@ -67,13 +69,13 @@ def generate(
     device
         Where to compute: auto, cpu, cuda, mps.
     """
-    said = read_words(words)
+    said, weights = read_words(words).take_settings("weights")
     target, prompt = _target_and_prompt(said)
     if prompts is None and out is not None:
         raise UserError("--out is for the answers to --prompts FILE.jsonl.", hint=_USAGE)
     if prompts is not None and (prompt or samples > 1 or json):
         raise UserError("--prompts takes no prompt, --samples or --json besides.", hint=_USAGE)
-    model = load(target, step=step, device=device)
+    model = load(target, step=step, device=device, weights=chosen_weights(*weights))
     if prompts is not None:
         _answer_file(model, prompts, out, said.layers())
         return

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from coterie.model import DecoderSettings
 
 _SHOW = "For example: coterie model show latest   or: coterie model show quickstart scale=tiny"
-_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I8": "int8", "U8": "uint8",
+}  # fmt: skip
 _EXTEND = "For example: coterie model extend latest context=1024 method=yarn"
 
 
@@ -49,7 +52,7 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
     json
         Print JSON.
     """
-    from coterie.cli.counting import cost_rows, counts_as_json, print_tree
+    from coterie.cli.counting import cost_rows, counts_as_json, print_tree, weight_rows
     from coterie.model import count
 
     parsed = read_words(words)
@@ -60,6 +63,7 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
     if json:
         where = None if target.checkpoint is None else str(target.checkpoint)
         found = {"checkpoint": where, **counts_as_json(counts)}
+        found["weights"] = _weights(target)
         found["settings"] = target.model.model_dump(mode="json")
         emit_json({**found, "tensors": rows} if tensors else found)
         return
@@ -72,7 +76,7 @@ def show(*words: str, tensors: bool = False, step: int | None = None, json: bool
     share = counts.active_parameters / max(counts.parameters, 1)
     active = f"{counts.active_parameters:,} ({share:.0%})"
     sizes = [("parameters", f"{counts.parameters:,}"), ("active per token", active)]
-    console.print(facts([*sizes, *cost_rows(counts)]))
+    console.print(facts([*sizes, *cost_rows(counts), *weight_rows(_weights(target))]))
     if target.checkpoint is None:
         next_step(f"coterie train {name}  # train it")
     else:
@@ -205,6 +209,23 @@ def _preset(name: str, words: Words) -> _Target:
     return _Target(settings.description, settings.model, None)
 
 
+def _weights(target: _Target) -> dict[str, Any]:
+    """Return what the weights take in memory, by format, and on disk, where they lie in a file."""
+    from safetensors import safe_open
+
+    from coterie.checkpoint.layout import MODEL
+    from coterie.quantise import bytes_by_format, stored_kinds
+
+    found: dict[str, Any] = {"bytes_in_memory": bytes_by_format(target.model)}
+    if target.checkpoint is not None:
+        file = target.checkpoint / MODEL
+        with safe_open(file, "pt") as opened:
+            kinds = stored_kinds(opened.keys())
+        found["stored"] = min(kinds.values(), default="float")
+        found["bytes_on_disk"] = file.stat().st_size
+    return found
+
+
 def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
     """Return name, role, shape and type of every tensor; from the file where there is one."""
     import torch
@@ -213,6 +234,7 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
     from coterie.checkpoint.layout import MODEL
     from coterie.foundation.migration import tensor_name
     from coterie.model import Decoder, parameter_roles
+    from coterie.quantise import stored_kinds
 
     with torch.device("meta"):
         decoder = Decoder(target.model)
@@ -229,6 +251,9 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
                 name: (part.get_shape(), _TYPES.get(part.get_dtype(), part.get_dtype()))
                 for name, part in slices.items()
             }
+        kinds = stored_kinds(shapes)
+        of_part = {name: name.rpartition(".")[0] for name in shapes}
+        roles |= {name: roles[of] for name, of in of_part.items() if of in kinds and of in roles}
     return [
         {"name": name, "role": roles.get(name, "buffer"), "shape": shape, "dtype": dtype}
         for name, (shape, dtype) in shapes.items()

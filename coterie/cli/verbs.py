@@ -132,7 +132,7 @@ GROUPS = {
         },
     ),
     "model": (
-        "Look into models; extend their context; exchange them.",
+        "Look into models; extend their context; quantise them; exchange them.",
         {
             "show": Verb(
                 "coterie.cli.model:show",
@@ -145,6 +145,14 @@ GROUPS = {
                 (
                     "coterie model extend latest context=1024 method=yarn",
                     "coterie model extend mine context=512 method=linear --name longer",
+                ),
+            ),
+            "quantise": Verb(
+                "coterie.cli.quantise:quantise",
+                "Make a run whose weights take few bits.",
+                (
+                    "coterie model quantise latest --weights int8",
+                    "coterie model quantise mine --weights int4 --name small",
                 ),
             ),
             "import": Verb(

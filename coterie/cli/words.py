@@ -42,6 +42,13 @@ class Words:
         value = found[-1].partition("=")[2] if found else None
         return Words(self.targets, rest, self.overlays), value
 
+    def take_settings(self, key: str) -> tuple[Words, list[Layer]]:
+        """Take out what is said of one setting, `key=…` and `key.part=…`, as layers."""
+        found = tuple(word for word in self.overrides if re.match(rf"{key}[.=]", word))
+        rest = tuple(word for word in self.overrides if word not in found)
+        layers = [overrides_layer(found)] if found else []
+        return Words(self.targets, rest, self.overlays), layers
+
 
 def read_words(words: tuple[str, ...]) -> Words:
     """Split words into targets, overrides and overlays.

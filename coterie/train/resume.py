@@ -17,6 +17,7 @@ from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.tensors import read_tensors
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
+from coterie.quantise import stored_kinds
 from coterie.train.memory import shadow_parameters
 from coterie.train.progress import Progress
 from coterie.train.randomness import random_state, set_random_state
@@ -92,8 +93,10 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     """Put a freshly opened session into the state of a checkpoint.
 
     Raises:
-        CheckpointError: it belongs to another model, optimizer, tokenizer or text.
+        CheckpointError: it belongs to another model, optimizer, tokenizer or text, or its weights
+            are quantised.
     """
+    _check_trainable(checkpoint)
     _check_belongs(session, checkpoint)
     load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
@@ -110,6 +113,16 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
     session.identity = checkpoint.run or session.identity
     set_random_state(state["random"])
+
+
+def _check_trainable(checkpoint: Checkpoint) -> None:
+    if kinds := set(stored_kinds(checkpoint.model).values()):
+        raise CheckpointError(
+            f"The weights of {checkpoint.path} are {min(kinds)}: they write and score text, but "
+            "cannot be trained, for a step changes a weight by less than they tell apart.",
+            hint="Train the run that they were made from, which origin.json in the run names as "
+            "its source, and quantise it again: coterie model quantise RUN",
+        )
 
 
 def _check_belongs(session: Session, checkpoint: Checkpoint) -> None:

@@ -36,7 +36,7 @@ def test_settings_of_the_cache_are_words(tiny_run, capsys):
         (["--cache", "quantized"], "did you mean “quantised”"),
         (["cache=quantised", "cache.bits=3"], "8 or 4"),
         (["cache=none"], "keeps nothing"),
-        (["cache=full", "temperature=1"], "of settings cache=… alone"),
+        (["cache=full", "temperature=1"], "of settings cache=… and weights=… alone"),
     ],
 )
 def test_what_cannot_be_measured_is_told(tiny_run, capsys, words, told):

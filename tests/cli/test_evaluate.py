@@ -89,7 +89,7 @@ def test_a_changed_text_is_not_measured_in_the_old_ones_name(tiny_run, capsys):
         (["tiny", "--text", ""], "--text 1 is empty"),
         (["tiny", "-"], "standard input is empty"),
         (["tiny", "--text", " ", "--clean", "whitespace"], "cleaning leaves nothing"),
-        (["tiny", "seed=3"], "of settings cache=… alone"),
+        (["tiny", "seed=3"], "of settings cache=… and weights=… alone"),
         (["tinny"], "did you mean “tiny”"),
         ([], "Which run?"),
     ],

@@ -17,6 +17,7 @@ from coterie.foundation.errors import CoterieError
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.operations import FIELDS, HEADER, NUMBERS
 from coterie.model.position.rotary import RotaryPositionPart
+from coterie.quantise import QuantisedTensor
 
 TASK_BYTES = 64 << 10
 """About how much of the weights one task reads: small beside a stage, large beside a ticket."""
@@ -118,6 +119,8 @@ class Builder:
         """
         if values is None:
             return 0
+        if isinstance(values, QuantisedTensor):
+            raise LoweringError(f"its parameters are {values.kind}")
         if values.dtype != torch.float32 or not values.is_contiguous():
             raise LoweringError(f"its parameters are {str(values.dtype).removeprefix('torch.')}")
         self.sources.append(values)

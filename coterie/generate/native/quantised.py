@@ -5,8 +5,9 @@ not the nibbles in them. So the steps are given as vectors of eight; registers w
 than that are LLVM's business. Rows lie one after the other, and the memory is asked for some way
 ahead of its use.
 
-int8: [out, in] bytes. int4: each group of 32 along `in` is 16 bytes, low nibbles its first half,
-high nibbles its second, offset by 8; one float32 scale per group.
+Each group of 32 elements of a row has numbers of its own. int8: a byte per element, and a bfloat16
+scale for the group. int4: 16 bytes, low nibbles the first half of the group and high ones its
+second, and two bfloat16, scale and minimum: an element is scale · nibble + minimum.
 """
 
 from __future__ import annotations
@@ -31,35 +32,38 @@ _FAST = ("fast",)
 
 
 @intrinsic
-def dot_int8(typing: Any, row: Any, x: Any, size: Any) -> Any:
-    """Return row · x, not scaled; `row` int8 and `x` float32 lie at addresses."""
+def dot_int8(typing: Any, row: Any, scale: Any, x: Any, size: Any) -> Any:
+    """Return row · x; a last group may be shorter than 32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, (row, x, size) = _Code(builder), arguments
-        sums = [cgutils.alloca_once_value(builder, _floats(0.0)) for _ in range(4)]
-        whole = builder.and_(size, _word(-GROUP))
-        with cgutils.for_range_slice(builder, _word(0), whole, _word(GROUP)) as (i, _):
-            code.ask(builder.add(row, i))
-            for k, total in enumerate(sums):
-                place = builder.add(i, _word(LANES * k))
+        code, (row, scale, x, size) = _Code(builder), arguments
+        total = cgutils.alloca_once_value(builder, _floats(0.0))
+        groups = builder.udiv(size, _word(GROUP))
+        with cgutils.for_range(builder, groups) as loop:
+            first = builder.mul(loop.index, _word(GROUP))
+            code.ask(builder.add(row, first))
+            part = _floats(0.0)
+            for k in range(4):
+                place = builder.add(first, _word(LANES * k))
                 small = code.load(builder.add(row, place), ir.VectorType(_BYTE, LANES), 1)
                 number = builder.sitofp(builder.sext(small, _INTS), _FLOATS)
-                code.add_product(total, number, code.floats(x, place))
-        first, second, third, fourth = map(builder.load, sums)
-        both = builder.fadd(builder.fadd(first, second), builder.fadd(third, fourth))
-        total = cgutils.alloca_once_value(builder, code.sum(both))
-        with cgutils.for_range_slice(builder, whole, size, _word(1)) as (i, _):
+                part = code.product_and_sum(number, code.floats(x, place), part)
+            code.add_product(total, part, code.everywhere(code.scale_of_int8(scale, loop.index)))
+        last = cgutils.alloca_once_value(builder, code.sum(builder.load(total)))
+        done = builder.mul(groups, _word(GROUP))
+        with cgutils.for_range_slice(builder, done, size, _word(1)) as (i, _):
             small = code.load(builder.add(row, i), _BYTE, 1)
             number = builder.sitofp(builder.sext(small, _INT), _FLOAT)
-            code.add_product(total, number, code.load(code.float_at(x, i), _FLOAT, 4))
-        return builder.load(total)
+            number = builder.fmul(number, code.scale_of_int8(scale, groups), flags=_FAST)
+            code.add_product(last, number, code.load(code.float_at(x, i), _FLOAT, 4))
+        return builder.load(last)
 
-    return types.float32(_ADDRESS, _ADDRESS, types.int64), generate
+    return types.float32(*[_ADDRESS] * 3, types.int64), generate
 
 
 @intrinsic
 def dot_int4(typing: Any, row: Any, scale: Any, x: Any, size: Any) -> Any:
-    """Return row · x, scaled; `size` is a multiple of 32."""
+    """Return row · x; `size` is a multiple of 32."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         code, (row, scale, x, size) = _Code(builder), arguments
@@ -72,23 +76,23 @@ def dot_int4(typing: Any, row: Any, scale: Any, x: Any, size: Any) -> Any:
 
 
 @intrinsic
-def dot_int4_spread(typing: Any, row: Any, scale: Any, spread: Any, shift: Any, size: Any) -> Any:
-    """Return row · x, scaled, where `spread` and `shift` are what `spread_int4` made of x.
+def dot_int4_spread(typing: Any, row: Any, scale: Any, spread: Any, sums: Any, size: Any) -> Any:
+    """Return row · x, where `spread` and `sums` are what `spread_int4` made of x.
 
     Two groups are eight words of eight nibbles. Nibble k of all words is masked out in place, so it
-    counts 16ᵏ times; x was divided by that, and put in the nibbles' order. What is too much because
-    nibbles are offset by 8 was summed up beforehand.
+    counts 16ᵏ times; x was divided by that, and put in the nibbles' order. What minima multiply was
+    summed up beforehand.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, (row, scale, spread, shift, size) = _Code(builder), arguments
+        code, (row, scale, spread, sums, size) = _Code(builder), arguments
         total = cgutils.alloca_once_value(builder, _floats(0.0))
         pairs = builder.udiv(size, _word(2 * GROUP))
         with cgutils.for_range(builder, pairs) as loop:
             first = builder.add(row, builder.mul(loop.index, _word(2 * GROUP_BYTES)))
             code.ask(first)
             nibbles = code.load(first, _INTS, 1)
-            part = code.floats(shift, builder.mul(loop.index, _word(LANES)))
+            part = _floats(0.0)
             for k in range(8):
                 last = k == 7  # masked in place it would be the sign
                 one = (
@@ -99,12 +103,10 @@ def dot_int4_spread(typing: Any, row: Any, scale: Any, spread: Any, shift: Any, 
                 place = builder.add(builder.mul(loop.index, _word(2 * GROUP)), _word(LANES * k))
                 number = builder.sitofp(one, _FLOATS)
                 part = code.product_and_sum(number, code.floats(spread, place), part)
-            scales = code.load(
-                code.float_at(scale, builder.mul(loop.index, _word(2))),
-                ir.VectorType(_FLOAT, 2),
-                4,
-            )
-            code.add_product(total, part, code.take(scales, [0] * 4 + [1] * 4))
+            own = code.float_at(scale, builder.mul(loop.index, _word(2)))
+            words = code.take(code.load(own, ir.VectorType(_INT, 2), 4), [0] * 4 + [1] * 4)
+            whole = code.floats(sums, builder.mul(loop.index, _word(LANES)))
+            code.add_scaled(total, words, part, whole)
         groups = builder.udiv(size, _word(GROUP))
         done = builder.mul(pairs, _word(2))
         with cgutils.for_range_slice(builder, done, groups, _word(1)) as (group, _):
@@ -115,14 +117,14 @@ def dot_int4_spread(typing: Any, row: Any, scale: Any, spread: Any, shift: Any, 
 
 
 @intrinsic
-def spread_int4(typing: Any, x: Any, size: Any, spread: Any, shift: Any) -> Any:
-    """Write x [size] as `dot_int4_spread` reads it, to `spread` [size] and `shift` [size / 8].
+def spread_int4(typing: Any, x: Any, size: Any, spread: Any, sums: Any) -> Any:
+    """Write x [size] as `dot_int4_spread` reads it, to `spread` [size] and `sums` [size / 8].
 
     A last group without a partner stays as it is.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, (x, size, spread, shift) = _Code(builder), arguments
+        code, (x, size, spread, sums) = _Code(builder), arguments
         pairs = builder.udiv(size, _word(2 * GROUP))
         with cgutils.for_range(builder, pairs) as loop:
             base = builder.mul(loop.index, _word(2 * GROUP))
@@ -140,11 +142,7 @@ def spread_int4(typing: Any, x: Any, size: Any, spread: Any, shift: Any) -> Any:
                 total = builder.fadd(total, ordered, flags=_FAST)
                 part = builder.fmul(ordered, _floats(1.0 if k == 7 else 16.0**-k))
                 code.store(part, spread, builder.add(base, _word(LANES * k)))
-            code.store(
-                builder.fmul(total, _floats(-8.0)),
-                shift,
-                builder.mul(loop.index, _word(LANES)),
-            )
+            code.store(total, sums, builder.mul(loop.index, _word(LANES)))
         done = builder.mul(pairs, _word(2 * GROUP))
         with cgutils.for_range_slice(builder, done, size, _word(LANES)) as (i, _):
             code.store(code.floats(x, i), spread, i)
@@ -216,31 +214,46 @@ class _Code:
     def add_group(self, total: Any, row: Any, scale: Any, x: Any, group: Any) -> None:
         """Add the product of one group of int4 and 32 elements of x to a vector.
 
-        Each byte goes to the top of a word; flipping its nibbles' top bits makes them signed, so
-        what remains at the top counts 2²⁸ times.
+        Each byte goes to the bottom of a word, whose nibbles are then the numbers.
         """
         builder = self.builder
         first = builder.add(row, builder.mul(group, _word(GROUP_BYTES)))
         self.ask(first)
         packed = ir.VectorType(_BYTE, GROUP_BYTES)
-        signed = builder.xor(self.load(first, packed, 1), ir.Constant(packed, [-120] * GROUP_BYTES))
-        nothing = ir.Constant(packed, [0] * GROUP_BYTES)
-        part = _floats(0.0)
+        bytes_, nothing = self.load(first, packed, 1), ir.Constant(packed, [0] * GROUP_BYTES)
+        part, whole = _floats(0.0), _floats(0.0)
         for half in range(2):
-            bytes_ = [(16, 16, 16, LANES * half + lane) for lane in range(LANES)]
-            spread = self.take(signed, [place for word in bytes_ for place in word], nothing)
-            words = builder.bitcast(spread, _INTS)
-            low, high = builder.shl(words, _ints(4)), builder.and_(words, _ints(-(1 << 28)))
+            places = [(LANES * half + lane, 16, 16, 16) for lane in range(LANES)]
+            apart = self.take(bytes_, [place for word in places for place in word], nothing)
+            words = builder.bitcast(apart, _INTS)
+            low, high = builder.and_(words, _ints(15)), builder.lshr(words, _ints(4))
             for second, nibbles in enumerate((low, high)):
-                within = 16 * second + LANES * half
-                place = builder.add(builder.mul(group, _word(GROUP)), _word(within))
-                number = builder.sitofp(nibbles, _FLOATS)
-                part = self.product_and_sum(number, self.floats(x, place), part)
-        factor = builder.fmul(
-            self.load(self.float_at(scale, group), _FLOAT, 4), ir.Constant(_FLOAT, 2.0**-28)
-        )
-        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), factor, _INT(0))
-        self.add_product(total, part, self.take(one, [0] * LANES))
+                within = _word(GROUP_BYTES * second + LANES * half)
+                own = self.floats(x, builder.add(builder.mul(group, _word(GROUP)), within))
+                part = self.product_and_sum(builder.sitofp(nibbles, _FLOATS), own, part)
+                whole = builder.fadd(whole, own, flags=_FAST)
+        word = self.load(self.float_at(scale, group), _INT, 4)
+        self.add_scaled(total, self.everywhere(word), part, whole)
+
+    def add_scaled(self, total: Any, words: Any, part: Any, whole: Any) -> None:
+        """Add scale · part + minimum · whole, both given in each lane's word."""
+        builder = self.builder
+        scale = builder.bitcast(builder.shl(words, _ints(16)), _FLOATS)
+        minimum = builder.bitcast(builder.and_(words, _ints(-(1 << 16))), _FLOATS)
+        self.add_product(total, part, scale)
+        self.add_product(total, whole, minimum)
+
+    def scale_of_int8(self, scale: Any, group: Any) -> Any:
+        """Return the scale of a group."""
+        builder = self.builder
+        place = builder.add(scale, builder.mul(group, _word(2)))
+        bits = builder.zext(self.load(place, ir.IntType(16), 2), _INT)
+        return builder.bitcast(builder.shl(bits, _INT(16)), _FLOAT)
+
+    def everywhere(self, value: Any) -> Any:
+        """Return a vector with one value in all lanes."""
+        vector = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
+        return self.take(self.builder.insert_element(vector, value, _INT(0)), [0] * LANES)
 
 
 def _word(value: int) -> Any:

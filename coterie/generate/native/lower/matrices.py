@@ -8,6 +8,7 @@ from torch import Tensor
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Matrix, Operation
 from coterie.generate.native.kernels.product import PRODUCT, Product
 from coterie.generate.native.kernels.rows import FLOAT32_ROWS
+from coterie.quantise import QuantisedTensor
 
 
 def matrix_of(
@@ -20,6 +21,8 @@ def matrix_of(
     """
     if weight.device.type != "cpu":
         raise LoweringError("it is not on the CPU")
+    if isinstance(weight, QuantisedTensor):
+        raise LoweringError(f"its weights are {weight.kind}")
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         raise LoweringError(f"its weights are {str(weight.dtype).removeprefix('torch.')}")
     builder.sources.append(weight)

@@ -1,0 +1,131 @@
+"""`coterie model quantise`: a run whose weights take few bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from coterie.cli.console import console, emit_json, next_step
+from coterie.cli.words import one_target, read_words
+from coterie.foundation.errors import UserError
+from coterie.foundation.layers import Layer
+
+if TYPE_CHECKING:
+    from coterie.checkpoint import LoadedModel
+    from coterie.foundation.runs import RunDirectory
+    from coterie.quantise import WeightSettings
+
+_USAGE = "For example: coterie model quantise latest --weights int8"
+
+
+def quantise(
+    *words: str,
+    weights: str | None = None,
+    name: str | None = None,
+    step: int | None = None,
+    json: bool = False,
+) -> None:
+    """Make a run whose weights take few bits: `coterie model quantise RUN --weights int8`.
+
+    Matrices, packed experts included, become whole numbers with float32 scales; norms, biases and
+    routers stay as they are. The embedding and a head of its own have settings: with int4 they are
+    int8 unless `weights.embedding=` or `weights.head=` says int4 or float32. The new run writes,
+    scores and is shown as any other; it cannot be trained.
+
+    Parameters
+    ----------
+    words
+        The run, and settings of the format as `weights.key=value`.
+    weights
+        The format: int8 or int4.
+    name
+        The new run's name; by default the old one's with the format.
+    step
+        Use the checkpoint of this step instead of the newest.
+    json
+        Print JSON.
+    """
+    from coterie.api.model import tell_damaged
+    from coterie.checkpoint import load_model
+    from coterie.checkpoint.layout import MODEL
+    from coterie.quantise import chosen_weights, stored_bytes
+    from coterie.quantise import quantise as quantise_model
+
+    said, layers = read_words(words).take_settings("weights")
+    if weights is not None:
+        layers.insert(0, Layer("--weights", {"weights": {"kind": weights}}))
+    if said.overrides or said.overlays:
+        raise UserError("Quantising takes settings of `weights` alone.", hint=_USAGE)
+    target = one_target(said, "run", _USAGE)
+    chosen = chosen_weights(*layers)
+    if chosen is None:
+        raise UserError("Which format? Choose --weights int8 or --weights int4.", hint=_USAGE)
+    loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    before = stored_bytes(loaded.decoder.parameters())
+    quantise_model(loaded.decoder, chosen)
+    run = _write(loaded, chosen, name)
+    made = run.checkpoints / "step-00000000" / MODEL
+    sizes = {
+        "memory": (before, stored_bytes(loaded.decoder.parameters())),
+        "disk": ((loaded.path / MODEL).stat().st_size, made.stat().st_size),
+    }
+    if json:
+        found: dict[str, Any] = {"run": run.name, "path": str(run.path), "from": str(loaded.path)}
+        found["weights"] = chosen.model_dump(mode="json")
+        emit_json(
+            {**found, "bytes": {k: {"before": v[0], "after": v[1]} for k, v in sizes.items()}}
+        )
+        return
+    _show(sizes)
+    _show_made(run, target)
+
+
+def _show_made(run: RunDirectory, target: str) -> None:
+    console.print(f"\nMade {run.path}/", soft_wrap=True)
+    next_step(
+        f"coterie evaluate {run.name} FILE  # its perplexity, to hold against {target}'s",
+        f'coterie generate {run.name} "Once"',
+    )
+
+
+def _write(loaded: LoadedModel, weights: WeightSettings, name: str | None) -> RunDirectory:
+    """Write the quantised model as a run of its own and return it."""
+    from coterie.checkpoint.layout import CONFIG, MODEL
+    from coterie.exchange.runs import own_new_run, write_model_run
+    from coterie.foundation.errors import CheckpointError
+    from coterie.foundation.files import sha256_file
+    from coterie.foundation.records import validated
+    from coterie.train.settings import RunSettings
+
+    where = str(loaded.path / CONFIG)
+    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
+    source = loaded.path.absolute().parent.parent.name
+    values = weights.model_dump(mode="json")
+    kind = values["kind"]
+    with own_new_run(name, "quantising", base=f"{source}-{kind}") as run:
+        return write_model_run(
+            loaded.decoder,
+            loaded.own_tokenizer,
+            name=run.name,
+            description=f"{settings.description} Its weights are {kind}.".strip(),
+            origin={
+                "source": str(loaded.path),
+                "architecture": f"{source}, {kind}",
+                "sha256": sha256_file(loaded.path / MODEL),
+                "weights": values,
+            },
+            base=settings,
+        )
+
+
+def _show(sizes: dict[str, tuple[int, int]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("weights", "before", "after", ""):
+        table.add_column(column, justify="right" if column else "left")
+    for where, (old, new) in sizes.items():
+        table.add_row(f"bytes {_PLACES[where]}", f"{old:,}", f"{new:,}", f"{new / old:.0%}")
+    console.print(table)
+
+
+_PLACES: dict[str, Any] = {"memory": "in memory", "disk": "on disk"}

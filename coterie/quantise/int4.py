@@ -1,0 +1,155 @@
+"""int4: groups of 32 elements of a row in whole numbers of 0 … 15, a bfloat16 scale and minimum.
+
+ŵ = scale · q + minimum. With plain rounding the group's range is covered and |w − ŵ| ≤ scale / 2. A
+search takes for each group the pair of least squared error among many: the outermost elements may
+then be cut off a little where the others gain more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from coterie.model import Role
+from coterie.quantise.bfloat import rounded_down, rounded_up
+from coterie.quantise.int8 import GROUP, Int8Tensor
+from coterie.quantise.settings import WeightSettings
+from coterie.quantise.tensor import QuantisedTensor
+
+_HALF, _MOST = GROUP // 2, 15
+_SHARES = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7)
+"""Shares of a group's range that a search covers, about its middle."""
+_AT_ONCE = 1 << 22
+"""Elements of a matrix that are searched together."""
+
+
+class Int4Weights(WeightSettings):
+    """Settings of int4 weights."""
+
+    kind: Literal["int4"] = "int4"
+    embedding: Literal["float32", "int8", "int4"] = Field(
+        default="int8", description="the embedding; a tied head is the same tensor"
+    )
+    head: Literal["float32", "int8", "int4"] = Field(
+        default="int8", description="a head of its own"
+    )
+    search: bool = Field(default=True, description="search each group's scale for the least error")
+
+    def quantised(self, weight: Tensor, role: Role) -> QuantisedTensor | None:
+        """Return a weight in its role's format; None where it stays as it is."""
+        match self.format_of(role):
+            case "int4":
+                return Int4Tensor.of(weight, search=self.search)
+            case "int8":
+                return Int8Tensor.of(weight)
+        return None
+
+
+class Int4Tensor(QuantisedTensor):
+    """A weight in int4.
+
+    Where `in` is no multiple of 32 the last group is filled up with zeros.
+
+    Attributes:
+        packed: uint8 [..., out, 16 · groups]; of each group's 16 bytes the low nibbles are its
+            first half and the high ones its second.
+        scale: scale and minimum of each group, bfloat16 [..., out, groups, 2].
+    """
+
+    kind = "int4"
+    fields = ("packed", "scale")
+    packed: Tensor
+    scale: Tensor
+
+    @classmethod
+    def part_types(cls, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Return the shape and type of each part."""
+        *rows, size = shape
+        groups = -(-size // GROUP)
+        return {
+            "packed": ((*rows, groups * _HALF), torch.uint8),
+            "scale": ((*rows, groups, 2), torch.bfloat16),
+        }
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "*N out in"], *, search: bool = True) -> Self:
+        """Return the weight in int4."""
+        values = F.pad(weight.detach().float(), (0, -weight.shape[-1] % GROUP))
+        groups = values.reshape(-1, GROUP)
+        grid_of = _searched if search and not weight.is_meta else _plain
+        grids = torch.cat([grid_of(each) for each in groups.split(_AT_ONCE // GROUP)])
+        rows = weight.shape[:-1]
+        parts = {
+            "packed": _pack(_numbers(groups, grids)).view(*rows, -1),
+            "scale": grids.bfloat16().view(*rows, -1, 2),
+        }
+        return cls(parts, weight.shape, weight.dtype)
+
+    def dequantise(self) -> Float[Tensor, "*N out in"]:
+        """Return the values."""
+        bytes_ = self.packed.unflatten(-1, (-1, _HALF))
+        scale, minimum = self.scale.float().split(1, -1)
+        values = scale.new_empty(*scale.shape[:-1], GROUP)
+        values[..., :_HALF] = bytes_ & 15
+        values[..., _HALF:] = bytes_ >> 4
+        values.mul_(scale).add_(minimum)
+        return values.flatten(-2)[..., : self.shape[-1]].to(self.dtype)
+
+
+def _pack(numbers: Float[Tensor, "G 32"]) -> UInt8[Tensor, "G 16"]:
+    bytes_ = numbers.to(torch.uint8)
+    return bytes_[:, :_HALF] | bytes_[:, _HALF:] << 4
+
+
+def _numbers(groups: Float[Tensor, "G 32"], grids: Float[Tensor, "G 2"]) -> Float[Tensor, "G 32"]:
+    scale, minimum = grids.split(1, -1)
+    divisor = scale.where(scale > 0, torch.ones_like(scale))  # a group of equal elements
+    return ((groups - minimum) / divisor).round_().clamp_(0, _MOST)
+
+
+def _plain(groups: Float[Tensor, "G 32"]) -> Float[Tensor, "G 2"]:
+    """Return scales and minima that cover each group."""
+    minimum = rounded_down(groups.amin(-1))
+    scale = rounded_up((groups.amax(-1) - minimum) / _MOST)
+    return torch.stack((scale, minimum), -1)
+
+
+def _searched(groups: Float[Tensor, "G 32"]) -> Float[Tensor, "G 2"]:
+    """Return the scale and minimum of least squared error of each group.
+
+    For each share of the range the numbers are rounded and, these given, scale and minimum follow
+    from a linear regression.
+    """
+    best = _plain(groups)
+    least = _error(groups, best)
+    low, high = groups.amin(-1), groups.amax(-1)
+    for share in _SHARES:
+        cut = (high - low) * ((1 - share) / 2)
+        first = torch.stack(((high - low) * (share / _MOST), low + cut), -1)
+        grids = _fitted(groups, _numbers(groups, first))
+        for tried in (grids, _fitted(groups, _numbers(groups, grids))):
+            error = _error(groups, tried)
+            better = error < least
+            best, least = tried.where(better[:, None], best), error.where(better, least)
+    return best
+
+
+def _fitted(groups: Float[Tensor, "G 32"], numbers: Float[Tensor, "G 32"]) -> Float[Tensor, "G 2"]:
+    """Return the line through (number, element) of each group, as bfloat16 holds it."""
+    mean, centre = groups.mean(-1, keepdim=True), numbers.mean(-1, keepdim=True)
+    spread = (numbers - centre).square().sum(-1, keepdim=True)
+    scale = ((numbers - centre) * groups).sum(-1, keepdim=True) / spread.clamp_min(1e-6)
+    scale = scale.bfloat16().float()
+    minimum = (mean - scale * centre).bfloat16().float()
+    return torch.cat((scale, minimum), -1)
+
+
+def _error(groups: Float[Tensor, "G 32"], grids: Float[Tensor, "G 2"]) -> Float[Tensor, " G"]:
+    scale, minimum = grids.split(1, -1)
+    return (_numbers(groups, grids) * scale + minimum - groups).square_().sum(-1)
