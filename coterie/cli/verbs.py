@@ -173,6 +173,19 @@ GROUPS = {
             ),
         },
     ),
+    "benchmark": (
+        "Measure this machine, beside its limits and beside others.",
+        {
+            "decode": Verb(
+                "coterie.cli.benchmark:decode",
+                "Measure greedy decoding.",
+                (
+                    "coterie benchmark decode 31M --against transformers",
+                    "coterie benchmark decode latest --batch 1,4,16,64 --json",
+                ),
+            ),
+        },
+    ),
     "runs": (
         "What has been trained here.",
         {
