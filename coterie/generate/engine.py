@@ -13,9 +13,8 @@ from dataclasses import replace
 
 from coterie.foundation.errors import UserError
 from coterie.generate.beams.texts import best_texts
-from coterie.generate.cache import CacheSettings
 from coterie.generate.memory import CacheMemory
-from coterie.generate.passes import Pass
+from coterie.generate.passes import Pass, passes_for
 from coterie.generate.request import Generation, Piece, Request
 from coterie.generate.sampling import SamplingSettings
 from coterie.generate.scheduler import Scheduler
@@ -38,7 +37,7 @@ class Engine:
             cutting a prompt.
         max_batch: texts that run at the same time; further requests wait for a place.
         passes: ways to compute logits, the preferred ones first; the last serves every call. None:
-            the decoder itself.
+            as each request's `compute` says.
 
     Raises:
         UserError: the tokenizer has more tokens than the model.
@@ -152,7 +151,7 @@ class Engine:
         sampling = sampling or SamplingSettings()
         tokens = self.encode_prompt(prompt)
         if sampling.beams is not None:
-            session, beams = self._session(sampling.cache), sampling.beams
+            session, beams = self._session(sampling), sampling.beams
             best = best_texts(session, self.tokenizer, tokens, sampling, beams, samples)
             return [replace(each, prompt=prompt) for each in best]
         made = self.generate_many(
@@ -213,6 +212,7 @@ class Engine:
                 "join other requests.",
                 hint="Call generate or generate_samples, or leave beams out.",
             )
+        self._passes_of(request.sampling)  # it fails here, where it stops nobody else
         return Text(request, self._tokens(request.prompt), self.tokenizer)
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
@@ -234,6 +234,11 @@ class Engine:
     def _scheduler(self) -> Scheduler:
         return Scheduler(self._session, CacheMemory(self.decoder), self._max_batch)
 
-    def _session(self, settings: CacheSettings) -> DecodeSession:
-        begin = self.tokenizer.begin_of_text
-        return DecodeSession(self.decoder, settings, begin, self._passes)
+    def _session(self, sampling: SamplingSettings) -> DecodeSession:
+        begin, passes = self.tokenizer.begin_of_text, self._passes_of(sampling)
+        return DecodeSession(self.decoder, sampling.cache, begin, passes)
+
+    def _passes_of(self, sampling: SamplingSettings) -> Sequence[Pass]:
+        if self._passes is not None:
+            return self._passes
+        return passes_for(self.decoder, sampling.compute, sampling.max_tokens, self._notify)

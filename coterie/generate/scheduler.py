@@ -3,7 +3,7 @@
 Each step reads prompts, up to a budget of tokens, and then one further token of every running text.
 Prompts that wait are read first come, first served; short ones together, long ones piece by piece
 over several steps, so that running texts are not kept waiting for a whole prompt; equal prompts
-that follow each other are read once. Texts with different cache settings run in groups of their
+that follow each other are read once. Texts with different caches or passes run in groups of their
 own. Nothing that a text is told depends on the others: its prompt is cut where it would be alone,
 it has a row of its own in the cache, and draws from its own random stream.
 """
@@ -19,18 +19,22 @@ from torch import Tensor
 
 from coterie.generate.cache import CacheSettings
 from coterie.generate.memory import CacheMemory
+from coterie.generate.passes import Compute
 from coterie.generate.request import Piece, Request
+from coterie.generate.sampling import SamplingSettings
 from coterie.generate.session import PIECE, DecodeSession
 from coterie.generate.text import Text
 
 Happened = list[tuple[Text, Piece]]
+Means = tuple[CacheSettings, Compute]
+"""What texts that run together share."""
 
 
 @dataclass
 class _Group:
-    """Running texts of one cache setting, in the order of their rows."""
+    """Running texts of one kind of cache and of passes, in the order of their rows."""
 
-    settings: CacheSettings
+    means: Means
     session: DecodeSession
     texts: list[Text] = field(default_factory=list)
 
@@ -59,7 +63,7 @@ class Scheduler:
     """Texts that wait, are being read, and run.
 
     Args:
-        new_session: returns a session with a cache of these settings.
+        new_session: returns a session with the cache and the passes of these settings.
         memory: what caches take and what is left for them.
         max_batch: texts that run at the same time.
         budget: tokens of prompts that are read in one step; at least one piece is.
@@ -67,7 +71,7 @@ class Scheduler:
 
     def __init__(
         self,
-        new_session: Callable[[CacheSettings], DecodeSession],
+        new_session: Callable[[SamplingSettings], DecodeSession],
         memory: CacheMemory,
         max_batch: int,
         budget: int = PIECE,
@@ -151,14 +155,14 @@ class Scheduler:
         if free < 1:
             return None
         first = self._waiting[0]
-        settings = first.request.sampling.cache
-        session = self._session(settings)
+        means = _means(first)
+        session = self._session(first.request.sampling)
         pieces = session.pieces(first.prompt)
         prompts: list[list[int]] = []
         shared: list[list[Text]] = []
         while self._waiting and free:
             text = self._waiting[0]
-            if text.request.sampling.cache != settings:
+            if _means(text) != means:
                 break
             if prompts and text.prompt == prompts[-1]:
                 shared[-1].append(text)
@@ -203,12 +207,12 @@ class Scheduler:
     def _held_bytes(self) -> int:
         return sum(group.session.cache_nbytes for group in self._groups)
 
-    def _session(self, settings: CacheSettings) -> DecodeSession:
-        """Return a new session with a cache of these settings."""
+    def _session(self, sampling: SamplingSettings) -> DecodeSession:
+        """Return a new session with the cache and the passes of these settings."""
         for group in self._groups:
-            if group.settings == settings:
+            if group.means == (sampling.cache, sampling.compute):
                 return group.session.empty()
-        return self._new_session(settings)
+        return self._new_session(sampling)
 
     def _begin(self, reading: _Reading, logits: Float[Tensor, "B V"], happened: Happened) -> None:
         """Choose the first token of texts whose prompts are read; those that go on run."""
@@ -225,13 +229,13 @@ class Scheduler:
             return
         if rows != list(range(len(reading.shared))):
             reading.session.select(rows)
-        settings = texts[0].request.sampling.cache
+        means = _means(texts[0])
         for group in self._groups:
-            if group.settings == settings:
+            if group.means == means:
                 group.session.join(reading.session)
                 group.texts += texts
                 return
-        self._groups.append(_Group(settings, reading.session, texts))
+        self._groups.append(_Group(means, reading.session, texts))
 
     def _decode(self, group: _Group, happened: Happened) -> None:
         """Read the latest token of a group's texts, and choose the next ones."""
@@ -257,3 +261,7 @@ class Scheduler:
         group.texts = [texts[row] for row in order]
         if order:
             group.session.select(order)
+
+
+def _means(text: Text) -> Means:
+    return text.request.sampling.cache, text.request.sampling.compute

@@ -29,6 +29,8 @@ def draw_samples(
         sampling: how to draw; the same seed each time.
         step: optimizer steps done.
     """
+    if sampling.compute == "auto":  # kernels would be compiled, and their threads spin, beside it
+        sampling = sampling.model_copy(update={"compute": "torch"})
     with set_aside():
         return [
             Sampled(step=step, prompt=prompt, text=engine.generate(prompt, sampling).text)

@@ -34,7 +34,8 @@ class Program:
     """
 
     def __init__(self, decoder: Decoder, entries: int = 16, threads: int | None = None) -> None:
-        self.decoder, self.entries = decoder, entries
+        self.entries, self._context = entries, decoder.settings.context
+        self._position = decoder.position
         self.threads = threads or torch.get_num_threads()
         builder = Builder(entries, self.threads, len(decoder.blocks))
         logits = lower(decoder, builder)
@@ -123,8 +124,8 @@ class Program:
         """Make the tables of angles long enough."""
         if positions <= self._reach:
             return
-        part = self.decoder.position
-        self._reach = max(self.decoder.settings.context, 2 * self._reach, positions)
+        part = self._position
+        self._reach = max(self._context, 2 * self._reach, positions)
         self._angles = []
         for rotated, place in self._builder.turns.items():
             assert isinstance(part, RotaryPositionPart)

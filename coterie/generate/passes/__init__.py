@@ -1,10 +1,12 @@
 """Ways to compute the logits of new tokens, asked in order of preference; one file per way.
 
-`eager` calls the decoder and serves everything; a faster way says beforehand which calls it cannot
-serve.
+`eager` calls the decoder and serves everything; `native` has kernels of its own and says beforehand
+which calls it cannot serve; `choice` says which of them a decoder gets.
 """
 
+from coterie.generate.passes.choice import Compute, passes_for
 from coterie.generate.passes.eager import EagerPass
 from coterie.generate.passes.interface import Call, Pass, serving
+from coterie.generate.passes.native import NativePass
 
-__all__ = ["Call", "EagerPass", "Pass", "serving"]
+__all__ = ["Call", "Compute", "EagerPass", "NativePass", "Pass", "passes_for", "serving"]

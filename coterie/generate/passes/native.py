@@ -6,7 +6,10 @@ products are better when there are many tokens.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,19 +42,21 @@ class NativePass:
     """
 
     def __init__(self, decoder: Decoder, notify: Callable[[str], None] | None = None) -> None:
-        self._decoder = decoder
+        self._decoder = weakref.ref(decoder)  # who keeps a pass need not keep the model
+        self._limit = decoder.position.limit
         self._notify = notify or (lambda sentence: None)
         self._program: Program | None = None
+        self._lock = threading.Lock()
         self.reason: str | None = None
-        self._build()
+        self._build(decoder)
 
-    def _build(self) -> None:
+    def _build(self, decoder: Decoder) -> None:
         """Make the program; where that cannot be, say why."""
         self._program = None
         try:
-            if not native.compiled_before():
+            if find_spec("numba") and not native.compiled_before():
                 self._notify("Compiling the kernels for this machine, once: about 20 seconds.")
-            self._program = native.Program(self._decoder, ENTRIES)
+            self._program = native.Program(decoder, ENTRIES)
         except ImportError:
             self.reason = MISSING
         except CoterieError as error:
@@ -73,18 +78,19 @@ class NativePass:
             return "the cache does not hold every position in place"
         if cache.state:
             return "parts of the model carry a state from token to token"
-        limit = self._decoder.position.limit
-        if limit is not None and cache.length + number > limit:
+        if self._limit is not None and cache.length + number > self._limit:
             return "the text is longer than the positions that the model knows"
         return None
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
-        """Return the logits of the last positions, a view that the next call overwrites."""
+        """Return the logits of the last positions."""
         cache, program = call.cache, self._program
         assert cache is not None
         assert program is not None
         if not program.current():
-            self._build()
+            decoder = self._decoder()
+            assert decoder is not None
+            self._build(decoder)
             program = self._program
             assert program is not None, "the decoder was changed to one without kernels"
         batch, number = call.tokens.shape
@@ -92,7 +98,8 @@ class NativePass:
         at = [past + step for past in cache.lengths for step in range(number)]
         memory = [layer.memory(number) for layer in cache.layers if isinstance(layer, InPlaceCache)]
         past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
-        logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past)
+        with self._lock:  # another engine may use the same decoder
+            logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past).clone()
         cache.advance(call.tokens)
         return logits.view(batch, number, -1)[:, -call.last :]
 

@@ -12,6 +12,7 @@ from coterie.foundation.settings import Settings
 from coterie.generate.beams.settings import BeamSettings
 from coterie.generate.cache import CacheSettings, FullCacheSettings
 from coterie.generate.constraints import ConstraintUnion
+from coterie.generate.passes import Compute
 
 StepName = Literal["penalties", "temperature", "top_k", "top_p", "min_p", "typical_p"]
 """The steps from logits to the distribution that is drawn from."""
@@ -102,6 +103,11 @@ class SamplingSettings(Settings):
     )
     cache: CacheSettings = Field(
         default=FullCacheSettings(), description="what is kept of keys and values between tokens"
+    )
+    compute: Compute = Field(
+        default="auto",
+        description="what computes single tokens: torch, kernels of our own, or these where they "
+        "serve and pay",
     )
 
     @field_validator("stop", mode="before")

@@ -1,0 +1,66 @@
+"""Which passes serve a decoder, and whether the native one pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from coterie.foundation.errors import UserError
+from coterie.generate import native
+from coterie.generate.passes.eager import EagerPass
+from coterie.generate.passes.interface import Pass
+from coterie.generate.passes.native import NativePass
+from coterie.model import Decoder, count
+
+Compute = Literal["auto", "torch", "native"]
+"""What computes single tokens: torch, our own kernels, or these where they serve and pay."""
+
+_TOKEN = 5e6
+"""What a token costs in torch besides its weights, in parameters read in that time."""
+_LOADING, _COMPILING = 4e9, 8e9
+"""What it costs to load kernels, and half of what to compile them first, for that serves further
+texts too; in parameters read in that time."""
+_known: WeakKeyDictionary[Decoder, NativePass] = WeakKeyDictionary()
+
+
+def passes_for(
+    decoder: Decoder,
+    compute: Compute = "auto",
+    tokens: int = 0,
+    notify: Callable[[str], None] | None = None,
+) -> tuple[Pass, ...]:
+    """Return the ways to compute logits, the preferred one first; the last serves every call.
+
+    Args:
+        decoder: the model.
+        compute: what shall compute single tokens.
+        tokens: about how many will be, for `auto` to judge whether kernels pay.
+        notify: told when kernels are compiled.
+
+    Raises:
+        UserError: `native` was asked for, and it cannot compute this model.
+    """
+    eager = EagerPass(decoder)
+    if compute == "torch":
+        return (eager,)
+    if compute == "auto" and decoder not in _known and not _pays(decoder, tokens):
+        return (eager,)
+    if decoder not in _known:
+        _known[decoder] = NativePass(decoder, notify)
+    reason = _known[decoder].reason
+    if compute == "native" and reason is not None:
+        raise UserError(
+            f"compute=native cannot decode with this model: {reason}.",
+            hint="Leave compute at auto, which takes torch for what has no kernel.",
+        )
+    return (_known[decoder], eager)
+
+
+def _pays(decoder: Decoder, tokens: int) -> bool:
+    """Return whether so many tokens are worth loading the kernels, or compiling them."""
+    if find_spec("numba") is None or next(decoder.parameters()).device.type != "cpu":
+        return False
+    work = tokens * (count(decoder.settings).active_parameters + _TOKEN)
+    return work >= (_LOADING if native.compiled_before() else _COMPILING)
