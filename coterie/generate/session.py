@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from operator import attrgetter
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +48,9 @@ def position_limit(decoder: Decoder) -> int | None:
     return None if endless else position.limit or decoder.settings.context
 
 
+_MODE = attrgetter("training")
+
+
 @contextmanager
 def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
     """Switch dropout and gradients off inside the block; afterwards every part is as it was.
@@ -56,7 +60,8 @@ def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterato
         modules: all its parts, where somebody has them at hand: finding them takes longer than
             asking each of them.
     """
-    training = [module for module in modules or decoder.modules() if module.training]
+    modules = modules or tuple(decoder.modules())
+    training = [each for each in modules if each.training] if any(map(_MODE, modules)) else []
     for module in training:
         module.training = False
     try:

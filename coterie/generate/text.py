@@ -56,7 +56,8 @@ class Text:
 
     def _advance(self, logits: Float[Tensor, " V"]) -> Piece:
         # A model may have more rows than the tokenizer has tokens; those are never chosen.
-        choice = self._sampler.choose(logits[: self._tokenizer.vocab_size], self.past)
+        size = self._tokenizer.vocab_size
+        choice = self._sampler.choose(logits if len(logits) == size else logits[:size], self.past)
         self.past.append(choice.token)
         self._remaining -= 1
         ended = choice.token in self._tokenizer.ends

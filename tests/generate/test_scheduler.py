@@ -1,5 +1,6 @@
 """Requests that join, leave, fail and are cancelled: each has the text that it has alone."""
 
+import copy
 import functools
 import random
 
@@ -300,3 +301,20 @@ def test_two_streams_do_not_disturb_each_other():
     for number, whole in enumerate(alone):
         got = [each[number] for each in together]
         assert written(got) == written(whole[: len(got)])
+
+
+@pytest.mark.parametrize("name", ["all", "moe"])
+def test_in_a_batch_of_the_same_shape_a_text_is_equal_bit_for_bit(name):
+    decoder, tokenizer = decoder_of(name)
+    engine = Engine(copy.deepcopy(decoder).float(), tokenizer)
+    mine = Request("abc", settings(max_tokens=4, temperature=0))
+    one, two = (
+        engine.generate_many([mine, Request(other, mine.sampling)])[0] for other in ("defg", "hijk")
+    )
+    alone = engine.generate_many([mine])[0]
+    assert one.tokens == two.tokens == alone.tokens
+    assert one.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+    if name == "moe":  # how many tokens an expert gets depends on the others
+        assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
+    else:
+        assert one.logprobs == two.logprobs
