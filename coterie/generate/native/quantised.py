@@ -62,26 +62,12 @@ def dot_int8(typing: Any, row: Any, scale: Any, x: Any, size: Any) -> Any:
 
 
 @intrinsic
-def dot_int4(typing: Any, row: Any, scale: Any, x: Any, size: Any) -> Any:
-    """Return row · x; `size` is a multiple of 32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code, (row, scale, x, size) = _Code(builder), arguments
-        total = cgutils.alloca_once_value(builder, _floats(0.0))
-        with cgutils.for_range(builder, builder.udiv(size, _word(GROUP))) as loop:
-            code.add_group(total, row, scale, x, loop.index)
-        return code.sum(builder.load(total))
-
-    return types.float32(*[_ADDRESS] * 3, types.int64), generate
-
-
-@intrinsic
 def dot_int4_spread(typing: Any, row: Any, scale: Any, spread: Any, sums: Any, size: Any) -> Any:
     """Return row · x, where `spread` and `sums` are what `spread_int4` made of x.
 
     Two groups are eight words of eight nibbles. Nibble k of all words is masked out in place, so it
     counts 16ᵏ times; x was divided by that, and put in the nibbles' order. What minima multiply was
-    summed up beforehand.
+    summed up beforehand. `size` is a multiple of 32.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

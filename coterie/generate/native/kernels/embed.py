@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.machine import fields_at, floats_at, word_at, words_at
+from coterie.generate.native.machine import (
+    as_float,
+    bytes_at,
+    fields_at,
+    floats_at,
+    halves_at,
+    word_at,
+    words_at,
+)
+from coterie.generate.native.quantised import GROUP
 
 
 class Gather(NamedTuple):
@@ -20,6 +30,18 @@ class Gather(NamedTuple):
     out: int
     out_stride: int
     adds: int
+
+
+class GatherInt8(NamedTuple):
+    """out = table[index], whose elements are int8 in groups with a bfloat16 scale each."""
+
+    indices: int
+    index_stride: int
+    table: int
+    width: int
+    out: int
+    out_stride: int
+    scale: int
 
 
 class Hash(NamedTuple):
@@ -43,6 +65,18 @@ class Hash(NamedTuple):
 
 
 _PRIME, _BASE = 2**31 - 1, 1_000_003
+
+
+def _gather_int8(op, numbers, part, entry, thread):
+    op = fields_at(op)
+    index = word_at(op[0], entry * op[1])
+    width, groups = op[3], (op[3] + GROUP - 1) // GROUP
+    row = carray(bytes_at(op[2] + index * width), width)
+    scales = carray(halves_at(op[6] + 2 * index * groups), groups)
+    out = carray(floats_at(op[4] + 4 * entry * op[5]), width)
+    for i in range(width):
+        scale = as_float(np.int32(scales[i // GROUP]) << np.int32(16))
+        out[i] = np.float32(row[i]) * scale
 
 
 def _gather(op, numbers, part, entry, thread):
@@ -79,4 +113,4 @@ def _hash(op, numbers, part, entry, thread):
             found += 1
 
 
-GATHER, HASH = Kernel(_gather), Kernel(_hash)
+GATHER, GATHER_INT8, HASH = Kernel(_gather), Kernel(_gather_int8), Kernel(_hash)

@@ -10,11 +10,10 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.machine import as_float, bytes_at, floats_at, halves_at, kernel
+from coterie.generate.native.machine import as_float, floats_at, halves_at, kernel
 from coterie.generate.native.numerics import dot
+from coterie.generate.native.quantised import GROUP, dot_int4_spread, dot_int8, spread_int4
 
-GROUP = 32
-"""Elements of an int4 row that share a scale."""
 _SIGNATURE = "void(int64, int64, int64, int64, int64, int64, int64)"
 
 
@@ -25,38 +24,6 @@ def bfloat16_dot(row, x, size):
     a, b = carray(halves_at(row), size), carray(floats_at(x), size)
     for i in range(size):
         total += as_float(np.int32(a[i]) << np.int32(16)) * b[i]
-    return total
-
-
-@kernel
-def int8_dot(row, x, size):
-    """Return the product of an int8 and a float32 vector."""
-    total = np.float32(0)
-    a, b = carray(bytes_at(row), size), carray(floats_at(x), size)
-    for i in range(size):
-        total += np.float32(a[i]) * b[i]
-    return total
-
-
-@kernel
-def int4_dot(row, scale, x, size):
-    """Return the product of a row of int4 groups and a float32 vector.
-
-    A group of 32 has one scale and 16 bytes: low nibbles are its first half, high nibbles its
-    second, each 8 more than its value.
-    """
-    total = np.float32(0)
-    scales = carray(floats_at(scale), size // GROUP)
-    for group in range(size // GROUP):
-        packed = carray(bytes_at(row + 16 * group), 16)
-        b = carray(floats_at(x + 4 * GROUP * group), GROUP)
-        part = np.float32(0)
-        for i in range(16):
-            low = np.int32(packed[i]) & np.int32(15)
-            high = (np.int32(packed[i]) >> np.int32(4)) & np.int32(15)
-            part += np.float32(low - np.int32(8)) * b[i]
-            part += np.float32(high - np.int32(8)) * b[i + 16]
-        total += part * scales[group]
     return total
 
 
@@ -73,16 +40,24 @@ def _bfloat16(weight, scale, start, stop, x, size, out):
 
 
 def _int8(weight, scale, start, stop, x, size, out):
-    values, scales = carray(floats_at(out), stop - start), carray(floats_at(scale), stop)
+    values, groups = carray(floats_at(out), stop - start), (size + GROUP - 1) // GROUP
     for row in range(start, stop):
-        values[row - start] = int8_dot(weight + row * size, x, size) * scales[row]
+        first, scales = weight + row * size, scale + 2 * row * groups
+        values[row - start] = dot_int8(first, scales, x, size)  # pyright: ignore[reportCallIssue]
 
 
 def _int4(weight, scale, start, stop, x, size, out):
-    values, groups = carray(floats_at(out), stop - start), size // GROUP
+    """The last group of a row is stored as a whole one; x is filled up with zeros for it."""
+    values, groups = carray(floats_at(out), stop - start), (size + GROUP - 1) // GROUP
+    whole = groups * GROUP
+    room = np.zeros(2 * whole + whole // 8, np.float32)
+    room[:size] = carray(floats_at(x), size)
+    filled = room.ctypes.data
+    spread, sums = filled + 4 * whole, filled + 8 * whole
+    spread_int4(filled, whole, spread, sums)  # pyright: ignore[reportCallIssue]
     for row in range(start, stop):
         packed, scales = weight + 16 * row * groups, scale + 4 * row * groups
-        values[row - start] = int4_dot(packed, scales, x, size)
+        values[row - start] = dot_int4_spread(packed, scales, spread, sums, whole)
 
 
 FLOAT32_ROWS, BFLOAT16_ROWS, INT8_ROWS, INT4_ROWS = (

@@ -7,12 +7,20 @@ from functools import singledispatch
 from torch import nn
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
-from coterie.generate.native.kernels.embed import GATHER, HASH, Gather, Hash
+from coterie.generate.native.kernels.embed import (
+    GATHER,
+    GATHER_INT8,
+    HASH,
+    Gather,
+    GatherInt8,
+    Hash,
+)
 from coterie.generate.native.lower.matrices import matrix_of, product_of
 from coterie.model.embedding.factorised import FactorisedEmbeddingPart
 from coterie.model.embedding.full import FullEmbeddingPart
 from coterie.model.embedding.hashing import mixer
 from coterie.model.embedding.ngram import NgramEmbeddingPart
+from coterie.quantise import Int8Tensor
 
 
 @singledispatch
@@ -27,6 +35,12 @@ def embedded(part: nn.Module, builder: Builder) -> Buffer:
 
 def _looked_up(builder: Builder, table: nn.Parameter) -> Buffer:
     out = builder.buffer(table.shape[1])
+    if isinstance(table, Int8Tensor):
+        builder.sources += [table.data8, table.scale]
+        where = builder.tokens.data_ptr(), 1, table.data8.data_ptr(), out.width
+        small = GatherInt8(*where, out.address, out.width, table.scale.data_ptr())
+        builder.stage(builder.operation(GATHER_INT8, small, 1, builder.count.data_ptr()))
+        return out
     fields = Gather(
         builder.tokens.data_ptr(), 1, builder.vector(table), out.width, out.address, out.width, 0
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Matrix, Operation
+from coterie.generate.native.compile import Kernel
 from coterie.generate.native.kernels.product import PRODUCT, Product
-from coterie.generate.native.kernels.rows import FLOAT32_ROWS
-from coterie.quantise import QuantisedTensor
+from coterie.generate.native.kernels.rows import FLOAT32_ROWS, INT4_ROWS, INT8_ROWS
+from coterie.quantise import Int4Tensor, Int8Tensor, QuantisedTensor
 
 
 def matrix_of(
@@ -22,7 +26,7 @@ def matrix_of(
     if weight.device.type != "cpu":
         raise LoweringError("it is not on the CPU")
     if isinstance(weight, QuantisedTensor):
-        raise LoweringError(f"its weights are {weight.kind}")
+        return _quantised(weight, builder, bias, index or 0)
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         raise LoweringError(f"its weights are {str(weight.dtype).removeprefix('torch.')}")
     builder.sources.append(weight)
@@ -32,6 +36,49 @@ def matrix_of(
         FLOAT32_ROWS.address, weight.data_ptr() + 4 * shift * outer * inner, 0,
         place and place + 4 * shift * outer, outer, inner, 4 * inner,
     )  # fmt: skip
+
+
+@singledispatch
+def _quantised(weight: Tensor, builder: Builder, bias: Tensor | None, index: int) -> Matrix:
+    raise LoweringError(f"its weights are {getattr(weight, 'kind', type(weight).__name__)}")
+
+
+@_quantised.register
+def _(weight: Int8Tensor, builder: Builder, bias: Tensor | None, index: int) -> Matrix:
+    inner = weight.shape[-1]
+    parts = _Parts(builder, weight.data8, weight.scale)
+    return parts.matrix(INT8_ROWS, bias, index, inner, inner)
+
+
+@_quantised.register
+def _(weight: Int4Tensor, builder: Builder, bias: Tensor | None, index: int) -> Matrix:
+    inner = weight.shape[-1]
+    parts = _Parts(builder, weight.packed, weight.scale)
+    return parts.matrix(INT4_ROWS, bias, index, inner, weight.packed.shape[-1])
+
+
+class _Parts(NamedTuple):
+    """The tensors of a quantised matrix; rows of both lie one after the other."""
+
+    builder: Builder
+    values: Tensor
+    scale: Tensor
+
+    def matrix(
+        self, rows: Kernel, bias: Tensor | None, index: int, inner: int, row_bytes: int
+    ) -> Matrix:
+        """Return how kernels read the matrix, or one of a pack."""
+        if not self.values.is_contiguous() or not self.scale.is_contiguous():
+            raise LoweringError("its rows do not lie one after the other")
+        self.builder.sources += [self.values, self.scale]
+        place, outer = self.builder.vector(bias), self.values.shape[-2]
+        experts = self.values.shape[0] if self.values.ndim == 3 else 1
+        scale_bytes = self.scale.nbytes // (outer * experts)
+        return Matrix(
+            rows.address, self.values.data_ptr() + index * outer * row_bytes,
+            self.scale.data_ptr() + index * outer * scale_bytes,
+            place and place + 4 * index * outer, outer, inner, row_bytes + scale_bytes,
+        )  # fmt: skip
 
 
 def product_of(
