@@ -21,6 +21,7 @@ from coterie.benchmark.ceilings import Ceilings
 from coterie.benchmark.turns import Timing, Way, in_turns, spread
 from coterie.foundation.errors import UserError, nearest
 from coterie.generate import Engine, Request, SamplingSettings
+from coterie.generate.passes import NativePass
 from coterie.model import Decoder, DecoderSettings, count
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.interface import Tokenizer
@@ -130,8 +131,15 @@ def stand_in(vocabulary: int) -> Tokenizer:
     return CharacterTokenizer(alphabet, [END_OF_TEXT, UNKNOWN])
 
 
-def our_side(name: str, decoder: Decoder, tokenizer: Tokenizer, sampling: SamplingSettings) -> Side:
-    """Return our engine, decoding greedily with these settings."""
+def our_side(decoder: Decoder, tokenizer: Tokenizer, sampling: SamplingSettings) -> Side:
+    """Return our engine, decoding greedily with these settings.
+
+    Where `compute` is auto, kernels of our own are taken wherever they serve the model, however
+    short the texts of the benchmark are.
+    """
+    if sampling.compute == "auto":
+        serves = NativePass(decoder).reason is None
+        sampling = sampling.model_copy(update={"compute": "native" if serves else "torch"})
     engine = Engine(decoder, tokenizer, max_batch=_MOST_TEXTS)
 
     def way(prompts: Tensor, tokens: int) -> Way:
@@ -156,7 +164,7 @@ def our_side(name: str, decoder: Decoder, tokenizer: Tokenizer, sampling: Sampli
 
         return decode
 
-    return Side(name, way)
+    return Side(f"ours, {sampling.compute}", way)
 
 
 def benchmark_decode(

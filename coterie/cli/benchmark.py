@@ -114,7 +114,7 @@ def _sides(
     from coterie.benchmark import PEERS, Side
     from coterie.benchmark.decode import our_side
 
-    sides = [our_side("ours", decoder, tokenizer, sampling)]
+    sides = [our_side(decoder, tokenizer, sampling)]
     for name in peers:
         place = folder / name
         place.mkdir()
@@ -176,6 +176,8 @@ def _print(table: DecodeTable, saved: Path, *, alone: bool) -> None:
         f"Bound of one stream by reading the active weights: {table.bound:,.0f} tokens/s\n",
         soft_wrap=True,
     )
+    from coterie.cli.counting import wide
+
     shown = Table(box=None, pad_edge=False)
     for column in ("", "batch", "tokens/s", "of bound", "first token", "we are", "range", "same"):
         shown.add_column(column, justify="left" if not column else "right")
@@ -186,7 +188,7 @@ def _print(table: DecodeTable, saved: Path, *, alone: bool) -> None:
             "" if row.of_bound is None else f"{row.of_bound:.0%}", f"{row.first * 1e3:,.0f} ms",
             f"{middle:.2f}×", f"{least:.2f}–{most:.2f}", f"{row.same}/{table.tokens}",
         )  # fmt: skip
-    console.print(shown)
+    wide(console).print(shown)
     console.print(f"\nSaved {saved}", soft_wrap=True)
     if alone:
         next_step("coterie benchmark decode --against transformers  # beside a peer")

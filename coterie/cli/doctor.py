@@ -19,7 +19,7 @@ from coterie.foundation.runs import cache_root, runs_root
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "tokenizers", "pyarrow",
               "matplotlib", "rich", "cyclopts")  # fmt: skip
-_EXTRAS = {"tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+_EXTRAS = {"numba": "fast", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 @dataclass(frozen=True)

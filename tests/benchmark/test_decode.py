@@ -58,7 +58,7 @@ def test_several_texts_count_together_and_who_cannot_is_left_out(decoder):
 
 def test_our_engine_decodes_as_many_tokens_as_asked_for(decoder):
     tokenizer = parse_tokenizer("bytes").build()
-    side = our_side("ours", decoder, tokenizer, SamplingSettings())
+    side = our_side(decoder, tokenizer, SamplingSettings())
     timing = side.way(torch.randint(0, 250, (2, 4)), 6)()
     assert timing.steps == 5
     assert len(timing.tokens) == 6

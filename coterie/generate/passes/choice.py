@@ -9,13 +9,15 @@ from weakref import WeakKeyDictionary
 
 from coterie.foundation.errors import UserError
 from coterie.generate import native
+from coterie.generate.passes.compiled import CompiledPass
 from coterie.generate.passes.eager import EagerPass
 from coterie.generate.passes.interface import Pass
 from coterie.generate.passes.native import NativePass
 from coterie.model import Decoder, count
 
-Compute = Literal["auto", "torch", "native"]
-"""What computes single tokens: torch, our own kernels, or these where they serve and pay."""
+Compute = Literal["auto", "torch", "compiled", "native"]
+"""What computes single tokens: torch, torch's compiler, our own kernels, or these where they serve
+and pay."""
 
 _TOKEN = 5e6
 """What a token costs in torch besides its weights, in parameters read in that time."""
@@ -23,6 +25,7 @@ _LOADING, _COMPILING = 4e9, 8e9
 """What it costs to load kernels, and half of what to compile them first, for that serves further
 texts too; in parameters read in that time."""
 _known: WeakKeyDictionary[Decoder, NativePass] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[Decoder, CompiledPass] = WeakKeyDictionary()
 
 
 def passes_for(
@@ -45,6 +48,10 @@ def passes_for(
     eager = EagerPass(decoder)
     if compute == "torch":
         return (eager,)
+    if compute == "compiled":
+        if decoder not in _compiled:
+            _compiled[decoder] = CompiledPass(decoder, notify)
+        return (_compiled[decoder], eager)
     if compute == "auto" and decoder not in _known and not _pays(decoder, tokens):
         return (eager,)
     if decoder not in _known:

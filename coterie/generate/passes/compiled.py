@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -44,11 +45,11 @@ class CompiledPass:
     def __init__(
         self,
         decoder: Decoder,
-        notify: Callable[[str], None] = lambda sentence: None,
+        notify: Callable[[str], None] | None = None,
         backend: str = "inductor",
     ) -> None:
-        self._decoder = decoder
-        self._notify = notify
+        self._decoder = weakref.ref(decoder)  # who keeps a pass need not keep the model
+        self._notify = notify or (lambda sentence: None)
         self._backend = backend
         self._on_cuda = next(decoder.parameters()).device.type == "cuda"
         self._compiled: Callable[..., Tensor] | None = None
@@ -75,12 +76,14 @@ class CompiledPass:
         Raises:
             UserError: the compiler is not there, or fails.
         """
+        decoder = self._decoder()
+        assert decoder is not None
         assert call.cache is not None
         begin, new = time.perf_counter(), call.tokens.shape[0] not in self._batches
         past = _StaticPast(call.cache, call.tokens)
         context = ForwardContext(cache=past, router_stats=False, run_block=self._run)
         with _compiler().config.patch(recompile_limit=_PROGRAMS):
-            logits = self._decoder(call.tokens, context=context, last=1).logits
+            logits = decoder(call.tokens, context=context, last=1).logits
         assert logits is not None, "without targets the decoder returns logits"
         if new:
             self._batches.add(call.tokens.shape[0])
@@ -108,7 +111,7 @@ class CompiledPass:
         except _compiler().exc.BackendCompilerFailed as error:
             raise UserError(
                 f"The decode step could not be compiled: {str(error).splitlines()[0]}",
-                hint="On a CPU this needs a C++ compiler (g++). Run with compute=torch without it.",
+                hint="On a CPU this needs a C++ compiler (g++); without one take compute=auto.",
             ) from error
 
     def _prepare(self, rotation: Rotation, hidden: Tensor) -> None:

@@ -106,8 +106,8 @@ class SamplingSettings(Settings):
     )
     compute: Compute = Field(
         default="auto",
-        description="what computes single tokens: torch, kernels of our own, or these where they "
-        "serve and pay",
+        description="what computes single tokens: torch, torch's compiler, kernels of our own, or "
+        "these where they serve and pay",
     )
 
     @field_validator("stop", mode="before")

@@ -25,7 +25,7 @@ def test_it_writes_the_same_tokens(feedforward, tmp_path):
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     tokenizer = parse_tokenizer("bytes").build()
     prompts = torch.randint(0, 250, (2, 5), generator=torch.Generator().manual_seed(3))
-    ours = our_side("ours", decoder, tokenizer, SamplingSettings()).way(prompts, 6)()
+    ours = our_side(decoder, tokenizer, SamplingSettings()).way(prompts, 6)()
     ways = PEERS["transformers"].ways(decoder, tokenizer, tmp_path, 1)
     assert len(ways) == (3 if feedforward == "moe" else 1)
     for way in ways.values():

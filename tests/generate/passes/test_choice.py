@@ -8,7 +8,7 @@ import torch
 
 from coterie.foundation.errors import UserError
 from coterie.generate import native
-from coterie.generate.passes import EagerPass, NativePass, choice, passes_for
+from coterie.generate.passes import CompiledPass, EagerPass, NativePass, choice, passes_for
 from coterie.model import DecoderSettings
 
 MLA = {"kind": "latent_vectors", "heads": 2, "chunk": 4, "latents": 2}
@@ -57,6 +57,9 @@ def test_a_pass_is_made_once_and_goes_with_its_decoder():
     first, gone = passes_for(decoder, "native"), weakref.ref(decoder)
     assert kinds(first) == [NativePass, EagerPass]
     assert passes_for(decoder, "auto")[0] is first[0]
-    del decoder, first
+    compiled = passes_for(decoder, "compiled")
+    assert kinds(compiled) == [CompiledPass, EagerPass]
+    assert passes_for(decoder, "compiled")[0] is compiled[0]
+    del decoder, first, compiled
     gc.collect()
     assert gone() is None
