@@ -86,7 +86,7 @@ def decoding() -> Callable[[], int]:
 
 
 def worker(work: str, policy: str) -> None:
-    """Work for as many seconds as each line of standard input says; answer with tokens and times."""
+    """Work for as many seconds as each line of standard input says, and tell the rate."""
     import torch
 
     if policy.startswith("threads="):
@@ -129,7 +129,8 @@ def start(work: str, policy: str, nice: int) -> subprocess.Popen[str]:
 
 def ask(process: subprocess.Popen[str], seconds: float) -> dict[str, float]:
     """Let a worker work and return what it tells."""
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(f"{seconds}\n")
     process.stdin.flush()
     return json.loads(process.stdout.readline())

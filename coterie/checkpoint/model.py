@@ -62,7 +62,7 @@ def locate_checkpoint(
     step: int | None = None,
     on_damaged: OnDamaged | None = None,
 ) -> Path:
-    """Return the sound checkpoint that a target means.
+    """Return the checkpoint that a target means, sound but for the optimizer's unread file.
 
     Args:
         target: a run, its name, `latest`, or the path of a run or of a checkpoint.
@@ -74,12 +74,12 @@ def locate_checkpoint(
         CheckpointError: there is no (sound) checkpoint.
     """
     if isinstance(target, RunDirectory):
-        return find_checkpoint(target, step, on_damaged)
+        return find_checkpoint(target, step, on_damaged, moments=False)
     path = Path(target)
     if is_checkpoint(path):
-        require_sound(path)
+        require_sound(path, moments=False)
         return path
-    return find_checkpoint(find_run(target), step, on_damaged)
+    return find_checkpoint(find_run(target), step, on_damaged, moments=False)
 
 
 def load_model(
@@ -100,7 +100,7 @@ def load_model(
     """
     path = locate_checkpoint(target, step, on_damaged)
     settings = read_settings(path)
-    decoder = model_settings(settings).build()
+    decoder = Decoder(model_settings(settings))  # nothing is drawn: all comes from the file
     load_tensors(decoder, read_tensors(path / MODEL), path)
     if weights is not None and weights_of(decoder) != getattr(weights, "kind", None):
         quantise(decoder, weights)

@@ -1,7 +1,8 @@
 """Reading checkpoints: find the newest sound one, name the damaged, refuse the foreign.
 
-Every file is hashed before it is used. A checkpoint that is torn, altered or senseless is reported
-by name with what is wrong, and the one before it is offered instead.
+Every file is hashed before it is used; where only the model is used, the optimizer's is neither. A
+checkpoint that is torn, altered or senseless is reported by name with what is wrong, and the one
+before it is offered instead.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def find_checkpoint(
     step: int | None = None,
     on_damaged: OnDamaged | None = None,
     also: Callable[[Path], str | None] = lambda path: None,
+    *,
+    moments: bool = True,
 ) -> Path:
     """Return the newest sound checkpoint of a run, or the one of a given step.
 
@@ -53,6 +56,7 @@ def find_checkpoint(
         step: ask for this one; then damage is an error instead of a reason to look further.
         on_damaged: told the path and the problem of each damaged checkpoint passed over.
         also: says what else is wrong with one that is sound by itself, if anything.
+        moments: whether the optimizer's files are read as well; see `find_problem`.
 
     Raises:
         CheckpointError: there is none, or all (or the one asked for) are damaged.
@@ -60,12 +64,13 @@ def find_checkpoint(
     root = run.checkpoints if isinstance(run, RunDirectory) else Path(run)
     found = list_checkpoints(root)
     if step is not None:
-        return _find_step(root, found, step)
+        return _find_step(root, found, step, moments)
     problems: list[str] = []
     for path in reversed(found):
-        problem = find_problem(path) or also(path)
+        problem = find_problem(path, moments=moments) or also(path)
         if problem is None:
-            remember(path)
+            if moments:
+                remember(path)
             return path
         problems.append(f"  {path.name}: {problem}")
         if on_damaged is not None:
@@ -80,12 +85,12 @@ def find_checkpoint(
     )
 
 
-def _find_step(root: Path, found: list[Path], step: int) -> Path:
+def _find_step(root: Path, found: list[Path], step: int, moments: bool) -> Path:
     path = root / directory_name(step)
     if path not in found:
         known = nearest(str(step), [str(step_of(other)) for other in found])
         raise CheckpointError(f"There is no checkpoint of step {step} in {root}; {known}")
-    require_sound(path)
+    require_sound(path, moments=moments)
     return path
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack
 from coterie.generate.passes import Call, EagerPass, Pass, serving
+from coterie.generate.threads import shared_cores
 from coterie.model import CacheSpec, Decoder
 
 PIECE = 512
@@ -60,6 +61,7 @@ def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterato
         modules: all its parts, where somebody has them at hand: finding them takes longer than
             asking each of them.
     """
+    shared_cores().look()
     modules = modules or tuple(decoder.modules())
     training = [each for each in modules if each.training] if any(map(_MODE, modules)) else []
     for module in training:

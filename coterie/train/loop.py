@@ -28,6 +28,7 @@ from coterie.foundation.event_log import read_record
 from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
+from coterie.generate.threads import shared_cores
 from coterie.model import count
 from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, RunStarted
 from coterie.train.guard import Guard, LostRunError
@@ -257,6 +258,7 @@ class _Training:
             while progress.step < settings.steps and not self._stop:
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
+                shared_cores().look()
                 result = session.stepper(progress.step, next(batches))
                 loss = float(result.metrics.loss)  # waits for the device: only then is it done
                 progress.advance(

@@ -14,6 +14,7 @@ from coterie.data.report import were
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
+from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.memory import require_memory, role_parameters
@@ -90,6 +91,8 @@ def open_session(
     seed_all(settings.seed)
     decoder = settings.model.build().to(precision.device).train()
     decoder.activation_checkpointing = train.activation_checkpointing
+    if train.compile:
+        shared_cores().hold()  # what is compiled is compiled again for each number of threads
     forward = torch.compile(decoder) if train.compile else decoder
     optimizer = train.optimizer.build(role_parameters(decoder))
     objective = train.objective.build(settings.model)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from coterie.foundation.errors import UserError
 from coterie.generate.cache.stack import CacheStack, InPlaceCache
 from coterie.generate.passes.interface import Call
+from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.model.context import ForwardContext
 from coterie.model.geometry import KeyLayout, UnevenRows
@@ -98,6 +99,7 @@ class CompiledPass:
         if rotation is not None:
             self._prepare(rotation, hidden)
         if self._compiled is None:
+            shared_cores().hold()  # torch compiles anew for each number of threads
             mode = "reduce-overhead" if self._on_cuda else None
             made: Any = torch.compile(_step, dynamic=False, backend=self._backend, mode=mode)
             self._compiled = made
