@@ -63,6 +63,7 @@ class Sampling(TypedDict, total=False):
     logprobs_mode: str
     beams: Any
     constraints: Any
+    speculation: Any
     cache: Any
 
 

@@ -169,6 +169,7 @@ def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict
                 "text": each.text,
                 "finish_reason": each.finish_reason,
                 **({} if each.score is None else {"score": each.score}),
+                **({"drafted": each.drafted} if each.drafted else {}),
                 "prompt_tokens": each.prompt_tokens,
                 "seconds": each.seconds,
                 "tokens": [

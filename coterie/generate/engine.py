@@ -236,7 +236,7 @@ class Engine:
 
     def _session(self, sampling: SamplingSettings) -> DecodeSession:
         begin, passes = self.tokenizer.begin_of_text, self._passes_of(sampling)
-        return DecodeSession(self.decoder, sampling.cache, begin, passes)
+        return DecodeSession(self.decoder, sampling.cache, begin, passes, sampling.speculation.most)
 
     def _passes_of(self, sampling: SamplingSettings) -> Sequence[Pass]:
         if self._passes is not None:

@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     `text` holds whole characters that are certain; it is empty while a character is unfinished or
     may belong to a stop text. `logprob` and `top_logprobs` are those of the `Choice`. The last
     piece alone has a `finish_reason`; where that is `error`, the piece has the `error` and no token
-    (`NO_TOKEN`).
+    (`NO_TOKEN`). `drafted` tells that the token had been guessed (`speculation`).
     """
 
     text: str
@@ -49,6 +49,7 @@ class Piece(NamedTuple):
     finish_reason: FinishReason | None = None
     top_logprobs: TopLogprobs = ()
     error: Exception | None = None
+    drafted: bool = False
 
     @classmethod
     def failed(cls, error: Exception) -> Piece:
@@ -63,7 +64,8 @@ class Generation:
     `tokens`, `logprobs` and `top_logprobs` include the tokens of a stop text or the end-of-text
     token that ended it; `text` does not. `seconds` is wall-clock time of the whole batch, the
     prompt included. `error` is what ended it where `finish_reason` is `error`. `score` is what a
-    search with beams ranked it by.
+    search with beams ranked it by. `drafted` tokens had been guessed (`speculation`), so that the
+    decoder was called so many times less often.
     """
 
     prompt: str
@@ -76,6 +78,7 @@ class Generation:
     top_logprobs: tuple[TopLogprobs, ...] = ()
     error: Exception | None = None
     score: float | None = None
+    drafted: int = 0
 
     @classmethod
     def collected(
@@ -95,4 +98,5 @@ class Generation:
             seconds=seconds,
             top_logprobs=tuple(piece.top_logprobs for piece in written),
             error=pieces[-1].error,
+            drafted=sum(piece.drafted for piece in written),
         )

@@ -10,6 +10,7 @@ it has a row of its own in the cache, and draws from its own random stream.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ from coterie.generate.session import PIECE, DecodeSession
 from coterie.generate.text import Text
 
 Happened = list[tuple[Text, Piece]]
-Means = tuple[CacheSettings, Compute]
-"""What texts that run together share."""
+Means = tuple[CacheSettings, Compute, int]
+"""What texts that run together share: cache, passes, how many tokens can be taken back."""
 
 
 @dataclass
@@ -155,14 +156,14 @@ class Scheduler:
         if free < 1:
             return None
         first = self._waiting[0]
-        means = _means(first)
+        means = _means(first.request.sampling)
         session = self._session(first.request.sampling)
         pieces = session.pieces(first.prompt)
         prompts: list[list[int]] = []
         shared: list[list[Text]] = []
         while self._waiting and free:
             text = self._waiting[0]
-            if _means(text) != means:
+            if _means(text.request.sampling) != means:
                 break
             if prompts and text.prompt == prompts[-1]:
                 shared[-1].append(text)
@@ -210,7 +211,7 @@ class Scheduler:
     def _session(self, sampling: SamplingSettings) -> DecodeSession:
         """Return a new session with the cache and the passes of these settings."""
         for group in self._groups:
-            if group.means == (sampling.cache, sampling.compute):
+            if group.means == _means(sampling):
                 return group.session.empty()
         return self._new_session(sampling)
 
@@ -229,7 +230,7 @@ class Scheduler:
             return
         if rows != list(range(len(reading.shared))):
             reading.session.select(rows)
-        means = _means(texts[0])
+        means = _means(texts[0].request.sampling)
         for group in self._groups:
             if group.means == means:
                 group.session.join(reading.session)
@@ -238,8 +239,18 @@ class Scheduler:
         self._groups.append(_Group(means, reading.session, texts))
 
     def _decode(self, group: _Group, happened: Happened) -> None:
-        """Read the latest token of a group's texts, and choose the next ones."""
+        """Read the latest token of a group's texts, and choose the next ones.
+
+        A text that runs alone may guess further ones, which are read with it.
+        """
+        alone = group.texts[0] if len(group.texts) == 1 else None
+        draft = [] if alone is None else self._draft(group.session, alone)
+        started = time.perf_counter()
         try:
+            if alone is not None and draft:
+                self._decode_draft(group.session, alone, draft, happened, started)
+                self._leave(group)
+                return
             logits = group.session.read([[text.past[-1]] for text in group.texts])
         except Exception as error:  # it is not known whose it is, and the caches are in pieces
             happened.extend((text, text.fail(error)) for text in group.texts)
@@ -247,7 +258,30 @@ class Scheduler:
             return
         for text, own in zip(group.texts, logits.unbind(), strict=True):
             happened.append((text, text.advance(own)))
+        if alone is not None:
+            alone.pacing.note(time.perf_counter() - started, 1, guessed=False)
         self._leave(group)
+
+    def _draft(self, session: DecodeSession, text: Text) -> list[int]:
+        """Return guesses that fit the text's stretch beside its latest token."""
+        room = session.room
+        return text.draft(None if room is None else room - 1)
+
+    def _decode_draft(
+        self,
+        session: DecodeSession,
+        text: Text,
+        draft: list[int],
+        happened: Happened,
+        started: float,
+    ) -> None:
+        """Read a text's latest token and guesses; keep those that it would have chosen."""
+        logits = session.read_last([[text.past[-1], *draft]], len(draft) + 1)
+        pieces = text.advance_past(draft, logits[0])
+        if not text.finished:
+            session.truncate([len(draft) + 1 - len(pieces)])
+        happened.extend((text, piece) for piece in pieces)
+        text.pacing.note(time.perf_counter() - started, len(pieces), guessed=True)
 
     def _leave(self, group: _Group) -> None:
         """Let finished texts go; the last ones take their places, so that few rows move."""
@@ -263,5 +297,5 @@ class Scheduler:
             group.session.select(order)
 
 
-def _means(text: Text) -> Means:
-    return text.request.sampling.cache, text.request.sampling.compute
+def _means(sampling: SamplingSettings) -> Means:
+    return sampling.cache, sampling.compute, sampling.speculation.most

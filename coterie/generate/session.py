@@ -138,6 +138,15 @@ class DecodeSession:
         """Memory that the cache holds at present, in bytes."""
         return self._cache.nbytes if self._cache is not None else 0
 
+    @property
+    def room(self) -> int | None:
+        """How many tokens every text can still take within its stretch and cache; None: any."""
+        ends = [end for end in (self._limit, self._stable) if end is not None]
+        if not ends:
+            return None
+        longest = max((len(row.tokens) for row in self._rows), default=0)
+        return max(min(ends) - longest, 0)
+
     def pieces(self, tokens: list[int]) -> list[list[int]]:
         """Return a new text cut into pieces to be read one after the other.
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from coterie.generate.request import FinishReason, Piece, Request
 from coterie.generate.sampling import Sampler
+from coterie.generate.speculation import Controller
 from coterie.generate.stopping import StopScanner
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import StreamDecoder
@@ -31,6 +32,8 @@ class Text:
         self.past = list(prompt)
         self.finished = False
         self.cache_size = 0  # bytes that its cache may take; the scheduler fills it in
+        self.pacing = Controller()
+        self._drafter = sampling.speculation.build()
         self._remaining = sampling.max_tokens
         self._unstoppable = sampling.min_tokens
         self._tokenizer = tokenizer
@@ -48,6 +51,29 @@ class Text:
             return self._advance(logits)
         except Exception as error:  # a constraint may be anybody's code
             return self.fail(error)
+
+    def draft(self, most: int | None) -> list[int]:
+        """Return guesses of the next tokens, at most so many; none while they do not pay."""
+        if self._drafter is None or not self.pacing.wants:
+            return []
+        fitting = self._remaining - 1 if most is None else min(most, self._remaining - 1)
+        return self._drafter.draft(self.past, fitting) if fitting > 0 else []
+
+    def advance_past(self, draft: list[int], rows: Float[Tensor, "n V"]) -> list[Piece]:
+        """Choose tokens as long as they are those guessed, and the one after them.
+
+        Args:
+            draft: guesses, of which the decoder has read all.
+            rows: the logits of the first guess's place and of each that follows.
+        """
+        pieces = []
+        for place, row in enumerate(rows):
+            piece = self.advance(row)
+            right = place < len(draft) and piece.token == draft[place]
+            pieces.append(piece._replace(drafted=right))
+            if self.finished or not right:
+                break
+        return pieces
 
     def fail(self, error: Exception) -> Piece:
         """End the text."""

@@ -13,6 +13,7 @@ from coterie.generate.beams.settings import BeamSettings
 from coterie.generate.cache import CacheSettings, FullCacheSettings
 from coterie.generate.constraints import ConstraintUnion
 from coterie.generate.passes import Compute
+from coterie.generate.speculation import NoSpeculation, Speculation
 
 StepName = Literal["penalties", "temperature", "top_k", "top_p", "min_p", "typical_p"]
 """The steps from logits to the distribution that is drawn from."""
@@ -100,6 +101,9 @@ class SamplingSettings(Settings):
     )
     constraints: tuple[ConstraintUnion, ...] = Field(
         default=(), description="what the text may go on with, token by token"
+    )
+    speculation: Speculation = Field(
+        default=NoSpeculation(), description="how several tokens are guessed and read at once"
     )
     cache: CacheSettings = Field(
         default=FullCacheSettings(), description="what is kept of keys and values between tokens"

@@ -1,0 +1,103 @@
+"""Speculation changes when tokens are computed, and never which."""
+
+import functools
+
+import pytest
+import torch
+
+from coterie.generate import Engine, SamplingSettings
+from coterie.generate.speculation import Controller
+from coterie.model import DecoderSettings
+from coterie.tokenizer.settings import Characters
+
+PROMPT = "abcabdabcabd"
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Let texts guess at every step, whatever that costs here."""
+    monkeypatch.setattr(Controller, "wants", True)
+    monkeypatch.setattr(Controller, "note", lambda *given, **named: None)
+
+
+@functools.cache
+def engine(window: int | None = None, learned: bool = False) -> Engine:
+    tokenizer = Characters().build(["abcdefgh"])
+    changes = {"position": {"kind": "learned"}} if learned else {}
+    decoder = DecoderSettings.model_validate({
+        "layers": 2, "width": 16, "context": 32, "vocab_size": tokenizer.vocab_size,
+        "attention": {"kind": "grouped", "heads": 2, "window": window},
+    } | changes).build(torch.Generator().manual_seed(3)).double()  # fmt: skip
+    with torch.no_grad():
+        for number, parameter in enumerate(decoder.parameters()):
+            generator = torch.Generator().manual_seed(number)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return Engine(decoder, tokenizer)
+
+
+def both(own: Engine, **values):
+    """Return a text without guesses and one with them."""
+    values = {"max_tokens": 34, "min_tokens": 34, "temperature": 0} | values
+    plain = own.generate(PROMPT, SamplingSettings.model_validate(values))
+    guess = {"kind": "lookup", "shortest": 1}
+    guessed = own.generate(PROMPT, SamplingSettings.model_validate({"speculation": guess} | values))
+    assert plain.drafted == 0
+    return plain, guessed
+
+
+CACHES = ["full", "window", "none"]
+MODELS = [{}, {"window": 5}, {"learned": True}]
+# Every model and every cache by default; each with each in `make test-all`.
+WAYS = [
+    pytest.param(model, cache, marks=[] if row == column else pytest.mark.exhaustive)
+    for row, model in enumerate(MODELS)
+    for column, cache in enumerate(CACHES)
+]
+
+
+@pytest.mark.parametrize(("model", "cache"), WAYS)
+def test_greedy_texts_are_the_same_beyond_the_context_too(model, cache):
+    plain, guessed = both(engine(**model), cache=cache)
+    assert guessed.tokens == plain.tokens
+    assert guessed.logprobs == pytest.approx(plain.logprobs)
+    assert guessed.text == plain.text
+    assert guessed.drafted > 2
+
+
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 20))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_drawn_texts_are_the_same_for_each_seed(seed):
+    values = {
+        "temperature": 0.7, "top_p": 0.9, "frequency_penalty": 0.05, "seed": seed,
+        "repetition_penalty": 1.05, "constraints": [{"kind": "forbid", "texts": ["aa", "bcb"]}],
+    }  # fmt: skip
+    plain, guessed = both(engine(), **values | {"max_tokens": 20, "min_tokens": 20})
+    assert guessed.tokens == plain.tokens
+
+
+def test_ends_and_lengths_hold():
+    plain, guessed = both(engine(), stop=["ab"], min_tokens=0, temperature=1.0)
+    assert (guessed.text, guessed.finish_reason) == (plain.text, plain.finish_reason)
+    for most in (1, 2, 5):
+        plain, guessed = both(engine(), max_tokens=most, min_tokens=0)
+        assert guessed.tokens == plain.tokens
+
+
+def test_fewer_calls_are_made():
+    own, calls = engine(), []
+    handle = own.decoder.register_forward_pre_hook(lambda module, given: calls.append(given))
+    _, guessed = both(own, max_tokens=12, min_tokens=12)
+    handle.remove()
+    assert len(calls) == 12 + 12 - guessed.drafted
+
+
+def test_texts_beside_each_other_are_those_alone():
+    own = engine()
+    settings = SamplingSettings.model_validate(
+        {"max_tokens": 8, "temperature": 1.0, "speculation": "lookup"}
+    )
+    for number, made in enumerate(own.generate_samples(PROMPT, 2, settings)):
+        seed = settings.model_copy(update={"seed": settings.seed + number})
+        assert made.tokens == own.generate(PROMPT, seed).tokens
