@@ -65,6 +65,7 @@ class Sampling(TypedDict, total=False):
     constraints: Any
     speculation: Any
     cache: Any
+    compute: str
 
 
 @dataclass(frozen=True)

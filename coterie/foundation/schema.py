@@ -91,6 +91,7 @@ def _shape_of(annotation: Any, metadata: tuple[Any, ...]) -> Shape:
             found["optional"] = True
         elif origin is Literal:
             found["choices"] += tuple(item for item in arguments if isinstance(item, str))
+            found["numbers"] |= {type(item) for item in arguments} & {bool, int, float}
         elif origin in (tuple, list):
             found["item"] = arguments[0]
         elif origin is dict:

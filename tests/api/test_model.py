@@ -113,4 +113,5 @@ def test_checkpoints_are_loaded_by_step_and_by_path(trained):
 
 
 def test_the_signature_says_what_can_be_asked_for():
-    assert list(inspect.signature(coterie.load).parameters) == ["target", "step", "device"]
+    parameters = inspect.signature(coterie.load).parameters
+    assert list(parameters) == ["target", "step", "device", "weights"]

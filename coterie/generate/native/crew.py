@@ -43,7 +43,6 @@ class Crew:
     ) -> None:
         self._tables, self._kept = tables, tuple(kept)
         self._threads = max(min(threads, MOST_THREADS), 1)
-        self._open = False
         self._process = 0
         self._hire()
 
@@ -51,16 +50,18 @@ class Crew:
         """Walk the program once, to its end."""
         if os.getpid() != self._process:  # a fork left the helpers behind
             self._hire()
-        if self._open:  # an interruption came between the two calls below
+        try:
+            sleeping = announce(self._call[4], self._call[3], self._threads)
+            if sleeping:
+                for number, bell in enumerate(self._bells, start=1):
+                    if sleeping >> number & 1:
+                        bell.release()
             take_part(*self._call, -1, 0)
-        self._open = True
-        sleeping = announce(self._call[4], self._call[3], self._threads)
-        if sleeping:
-            for number, bell in enumerate(self._bells, start=1):
-                if sleeping >> number & 1:
-                    bell.release()
-        take_part(*self._call, -1, 0)
-        self._open = False
+        except BaseException:
+            # An interruption came between the two calls: helpers are at work already, and must not
+            # be left with memory that is given back while the exception goes up.
+            take_part(*self._call, -1, 0)
+            raise
 
     def _hire(self) -> None:
         """Start helpers around a control block of their own."""
@@ -68,7 +69,7 @@ class Crew:
         addresses = (each.data_ptr() for each in self._tables)
         self._call = (*addresses, len(self._tables[2]), self._control.ctypes.data)
         self._bells = [threading.Lock() for _ in range(self._threads - 1)]
-        self._process, self._open = os.getpid(), False
+        self._process = os.getpid()
         helpers = []
         for number, bell in enumerate(self._bells, start=1):
             bell.acquire()

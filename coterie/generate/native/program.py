@@ -56,7 +56,7 @@ class Program:
         )
         self._angles: list[Tensor] = []
         self._reach = 0
-        self._caches_of: list[tuple[int, int]] = []
+        self._caches_of: list[tuple[int, ...]] = []
 
     @property
     def lookback(self) -> int:
@@ -109,15 +109,14 @@ class Program:
 
     def _place(self, caches: Sequence[Memory]) -> None:
         """Say where the caches lie, if they have moved."""
-        where = [(keys.data_ptr(), values.data_ptr()) for keys, values in caches]
+        where = [
+            (each.data_ptr(), each.stride(0), each.stride(1)) for pair in caches for each in pair
+        ]
         if where == self._caches_of:
             return
-        for layer, (keys, values) in enumerate(caches):
+        for layer, (keys, _) in enumerate(caches):
             assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
-            self._caches[layer, :6] = (
-                keys.data_ptr(), keys.stride(0), keys.stride(1),
-                values.data_ptr(), values.stride(0), values.stride(1),
-            )  # fmt: skip
+            self._caches[layer, :6] = where[2 * layer] + where[2 * layer + 1]
         self._caches_of = where
 
     def _reach_to(self, positions: int) -> None:
