@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from coterie.foundation.errors import UserError
 from coterie.generate.beams.texts import best_texts
+from coterie.generate.cache import PrefixStats, PrefixStore
 from coterie.generate.memory import CacheMemory
 from coterie.generate.passes import Pass, passes_for
 from coterie.generate.request import Generation, Piece, Request
@@ -64,7 +65,13 @@ class Engine:
             raise UserError(f"At least one text must run at a time, not {max_batch}.")
         self._notify = notify or (lambda sentence: None)
         self._max_batch, self._passes = max_batch, passes
+        self._prefixes = PrefixStore(decoder)
         self._submitted = self._scheduler()
+
+    @property
+    def cache_stats(self) -> PrefixStats:
+        """How much of all prompts read with cache=paged was there already, and what is held."""
+        return self._prefixes.stats
 
     def submit(self, request: Request) -> None:
         """Let a request wait for its place in the batch; `step` serves it.
@@ -235,8 +242,12 @@ class Engine:
         return Scheduler(self._session, CacheMemory(self.decoder), self._max_batch)
 
     def _session(self, sampling: SamplingSettings) -> DecodeSession:
+        """Return a session that has read nothing, with the cache of these settings."""
         begin, passes = self.tokenizer.begin_of_text, self._passes_of(sampling)
-        return DecodeSession(self.decoder, sampling.cache, begin, passes, sampling.speculation.most)
+        return DecodeSession(
+            self.decoder, sampling.cache, begin, passes, sampling.speculation.most,
+            prefixes=self._prefixes,
+        )  # fmt: skip
 
     def _passes_of(self, sampling: SamplingSettings) -> Sequence[Pass]:
         if self._passes is not None:

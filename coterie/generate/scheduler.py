@@ -177,7 +177,7 @@ class Scheduler:
                 break
             self._waiting.popleft()
             free -= 1
-        cut = [tuple(prompts)] if len(prompts) > 1 else [(piece,) for piece in pieces]
+        cut = session.begin(prompts)
         return _Reading(session, iter(cut), shared, len(cut))
 
     def _refuse_too_large(self, happened: Happened) -> None:

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from operator import attrgetter
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from coterie.generate.cache import CacheSettings, CacheStack
+from coterie.generate.cache import CacheSettings, CacheStack, PagedStack, PrefixStore
 from coterie.generate.passes import Call, EagerPass, Pass, serving
 from coterie.generate.threads import shared_cores
 from coterie.model import CacheSpec, Decoder
@@ -38,11 +39,17 @@ def cache_specs(decoder: Decoder) -> list[CacheSpec]:
     return [replace(plan.attention.cache_spec(), turn=turn) for plan in decoder.settings.plans()]
 
 
-def position_limit(decoder: Decoder) -> int | None:
-    """Return the most tokens of one stretch; None where a text may go on for ever."""
+def position_limit(decoder: Decoder, cache: CacheSettings | None = None) -> int | None:
+    """Return the most tokens of one stretch; None where a text may go on for ever.
+
+    Args:
+        decoder: the model.
+        cache: what is kept; one in which positions move up bounds distances where layers do not.
+    """
     position = decoder.position
+    moves_up = isinstance(cache, MovesUp) and cache.reach <= decoder.settings.context
     bounded = all(
-        spec.window is not None and not spec.sinks and not spec.summaries
+        (moves_up if spec.window is None else not spec.sinks) and not spec.summaries
         for spec in cache_specs(decoder)
     )
     endless = position.limit is None and position.stable is None and bounded
@@ -50,6 +57,14 @@ def position_limit(decoder: Decoder) -> int | None:
 
 
 _MODE = attrgetter("training")
+@runtime_checkable
+class MovesUp(Protocol):
+    """Settings of a cache whose positions move up to what comes after them."""
+
+    @property
+    def reach(self) -> int:
+        """The largest distance of a token to one that is kept, in layers without a window."""
+        ...
 
 
 @contextmanager
@@ -100,6 +115,7 @@ class DecodeSession:
         passes: ways to compute logits, the preferred ones first; the last serves every call. None:
             the decoder itself.
         rollback: how many of the latest tokens `truncate` may take back.
+        prefixes: blocks of other texts, for caches that go on from them.
     """
 
     def __init__(
@@ -109,13 +125,15 @@ class DecodeSession:
         begin: int | None = None,
         passes: Sequence[Pass] | None = None,
         rollback: int = 0,
+        prefixes: PrefixStore | None = None,
     ) -> None:
         self._decoder = decoder
         self._settings = settings
         self._begin = begin
         self._passes = (EagerPass(decoder),) if passes is None else tuple(passes)
         self._rollback = rollback
-        self._limit = position_limit(decoder)
+        self._prefixes = prefixes
+        self._limit = position_limit(decoder, settings)
         self._stable = decoder.position.stable
         self._specs = cache_specs(decoder)
         self._modules = tuple(decoder.modules())
@@ -146,6 +164,30 @@ class DecodeSession:
             return None
         longest = max((len(row.tokens) for row in self._rows), default=0)
         return max(min(ends) - longest, 0)
+
+    def begin(self, texts: Sequence[list[int]]) -> list[tuple[list[int], ...]]:
+        """Begin new texts; return what is to be read of them, piece by piece.
+
+        A single text is cut, as `pieces` has it; of several one piece each is returned. Leading
+        tokens that the cache finds among those of earlier texts are there already and left out.
+        """
+        known = self._adopt(texts)
+        rest = [text[known:] for text in texts]
+        return [(piece,) for piece in self.pieces(rest[0])] if len(rest) == 1 else [tuple(rest)]
+
+    def _adopt(self, texts: Sequence[list[int]]) -> int:
+        """Return how many leading tokens of all texts the cache has taken over."""
+        stable = self._stable
+        if self._prefixes is None or not isinstance(self._cache, PagedStack):
+            return 0
+        if stable is not None and max(map(len, texts)) > stable:
+            return 0
+        with torch.inference_mode():
+            known = self._cache.adopt(texts, self._prefixes)
+        if known:
+            self._rows = [_Row(text[:known], cached=True) for text in texts]
+            self._stacked = list(self._rows)
+        return known
 
     def pieces(self, tokens: list[int]) -> list[list[int]]:
         """Return a new text cut into pieces to be read one after the other.

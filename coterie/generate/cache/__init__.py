@@ -13,6 +13,7 @@ from coterie.foundation.settings import union
 from coterie.generate.cache.full import FullCacheSettings, FullLayerCache
 from coterie.generate.cache.none import NoCacheSettings
 from coterie.generate.cache.paged import PagedCacheSettings, PagedStack, PrefixStore
+from coterie.generate.cache.prefix import PrefixStats
 from coterie.generate.cache.pruned import HeavyLayerCache, PrunedCacheSettings, PrunedLayerCache
 from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
 from coterie.generate.cache.spilled import SpilledCacheSettings, SpilledLayerCache
@@ -49,6 +50,7 @@ __all__ = [
     "NoCacheSettings",
     "PagedCacheSettings",
     "PagedStack",
+    "PrefixStats",
     "PrefixStore",
     "PrunedCacheSettings",
     "PrunedLayerCache",

@@ -143,7 +143,8 @@ class PagedStack(CacheStack):
         known, state = self._table.adopt(texts)
         store.count(sum(map(len, texts)), known * len(texts))
         if known:
-            super().extend(torch.tensor([text[:known] for text in texts]))
+            device = self._table.pool.device
+            super().extend(torch.tensor([text[:known] for text in texts], device=device))
             self.state = dict(state)
         return known
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class BlockPool:
     def block_nbytes(self) -> int:
         """Memory of one block in all layers, in bytes."""
         return self.nbytes // max(self.capacity, 1)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the blocks are; None before there are any."""
+        return next((layer.device for layer in self.layers), None)
 
     @property
     def idle(self) -> int:
@@ -132,6 +138,11 @@ class LayerMemory:
         ):
             size = pool.size
             held[:, target * size :][:, :size] = given[:, block * size :][:, :size]
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where it is; None before it is used."""
+        return None if self._both is None else self._both[0].device
 
     @property
     def nbytes(self) -> int:

@@ -58,6 +58,11 @@ class PrunedCacheSettings(Settings):
         return self
 
     @property
+    def reach(self) -> int:
+        """The largest distance of a token to one that is kept."""
+        return self.size + self.budget.stride
+
+    @property
     def budget(self) -> Budget:
         """How the positions are shared out."""
         heavy = int((self.size - self.sinks) * self.heavy)
