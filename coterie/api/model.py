@@ -25,6 +25,7 @@ from coterie.generate import (
     SamplingSettings,
     TopLogprobs,
 )
+from coterie.generate.resumable import ResumableText
 from coterie.model import Decoder, count
 from coterie.quantise import WeightSettings, chosen_weights, stored_bytes, weights_of
 from coterie.tokenizer.interface import Tokenizer
@@ -286,6 +287,27 @@ class Model:
     def stream_with(self, prompt: str, sampling: SamplingSettings) -> Iterator[StreamedText]:
         """Yield what `stream` does, from settings that are resolved."""
         return map(StreamedText, self._engine.stream(prompt, sampling))
+
+    def resumable(self, path: Path, prompt: str, *layers: Layer) -> ResumableText:
+        """Return the text of a session's file, or a new one if there is no such file.
+
+        Args:
+            path: of the file; nothing is written to it yet.
+            prompt: of a new text.
+            layers: laid over the run's own sampling settings, or over the session's.
+
+        Raises:
+            UserError: the session has a text and cannot take a prompt, or it cannot be resumed.
+        """
+        if not path.exists():
+            tokens = self._engine.encode_prompt(prompt)
+            return ResumableText(self._engine, self.sampling(*layers), tokens)
+        if prompt:
+            raise UserError(
+                f"The session {path} has a text already and cannot take another prompt.",
+                hint="Leave the prompt out to go on, or name a new file.",
+            )
+        return ResumableText.load(self._engine, path, layers)
 
     @cached_property
     def _engine(self) -> Engine:

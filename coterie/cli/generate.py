@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from coterie.api.answers import answer_file, answers, read_prompts, write_answers
-from coterie.api.model import Model, Text, load
+from coterie.api.model import Model, StreamedText, Text, load
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.flags import refuse_flags
 from coterie.cli.words import Words, read_words, standard_input
@@ -18,6 +19,7 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 from coterie.foundation.printable import printable
 from coterie.generate import SamplingSettings, TopLogprobs
+from coterie.generate.resumable import ResumableText
 from coterie.quantise import chosen_weights
 from coterie.visualise.console import note
 
@@ -26,7 +28,8 @@ _HYPHEN = (
     "Run: coterie generate --help   (a prompt that begins so can come through standard input: "
     "echo PROMPT | coterie generate RUN -)"
 )
-_FLAGS = ("--json", "--samples", "--prompts", "--out", "--step", "--device")
+_FLAGS = ("--json", "--samples", "--prompts", "--out", "--session", "--step", "--device")
+_SAVE_EVERY = 30.0  # seconds
 _ENDS = {
     "length": "max_tokens reached",
     "stop": "a stop text was met",
@@ -41,6 +44,7 @@ def generate(
     samples: int = 1,
     prompts: Path | None = None,
     out: Path | None = None,
+    session: Path | None = None,
     step: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -64,6 +68,10 @@ def generate(
         Answer a file of JSON lines, {"prompt": …} and perhaps an id and keys of its own, in order.
     out
         Where the answers go, JSON lines; an interrupted job goes on there. Else standard output.
+    session
+        Go on with the text of this file, or begin one: it keeps the text, its cache and its random
+        stream, so that several commands write what one would have. It is saved every 30 seconds
+        and at the end. Without a PROMPT where the file exists.
     step
         Use the checkpoint of this step instead of the newest.
     device
@@ -71,20 +79,20 @@ def generate(
     """
     said, weights = read_words(words).take_settings("weights")
     target, prompt = _target_and_prompt(said)
-    if prompts is None and out is not None:
-        raise UserError("--out is for the answers to --prompts FILE.jsonl.", hint=_USAGE)
-    if prompts is not None and (prompt or samples > 1 or json):
-        raise UserError("--prompts takes no prompt, --samples or --json besides.", hint=_USAGE)
+    _refuse_contradictions(prompt, prompts, out, session, alone=not json and samples == 1)
     model = load(target, step=step, device=device, weights=chosen_weights(*weights))
     if prompts is not None:
         _answer_file(model, prompts, out, said.layers())
+        return
+    if session is not None:
+        _go_on(model, prompt, session, said.layers())
         return
     sampling = model.sampling(*said.layers())
     if json:
         emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
         return
     if samples == 1 and sampling.beams is None:
-        _show_stream(model, prompt, sampling)
+        _show_stream(model.stream_with(prompt, sampling), prompt)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
@@ -117,13 +125,42 @@ def _target_and_prompt(said: Words) -> tuple[str, str]:
     return said.targets[0], prompt
 
 
-def _show_stream(model: Model, prompt: str, sampling: SamplingSettings) -> None:
+def _refuse_contradictions(
+    prompt: str, prompts: Path | None, out: Path | None, session: Path | None, *, alone: bool
+) -> None:
+    """Refuse flags that exclude each other; `alone`: one text is to be shown as it comes."""
+    if prompts is None and out is not None:
+        raise UserError("--out is for the answers to --prompts FILE.jsonl.", hint=_USAGE)
+    if prompts is not None and (prompt or session or not alone):
+        raise UserError("--prompts takes no prompt, --samples or --json besides.", hint=_USAGE)
+    if session is not None and not alone:
+        raise UserError("--session writes one text as it comes: leave --json and --samples out.")
+
+
+def _go_on(model: Model, prompt: str, path: Path, layers: Sequence[Layer]) -> None:
+    """Go on with the text of a session's file, or begin it."""
+    text = model.resumable(path, prompt, *layers)
+    _show_stream(_saving(text, path), prompt)
+
+
+def _saving(text: ResumableText, path: Path) -> Iterator[StreamedText]:
+    """Yield the pieces of a text, saving it now and then and at the end."""
+    saved = time.monotonic()
+    for piece in text.stream():
+        yield StreamedText(piece)
+        if time.monotonic() - saved > _SAVE_EVERY:
+            text.save(path)
+            saved = time.monotonic()
+    text.save(path)
+
+
+def _show_stream(pieces: Iterable[StreamedText], prompt: str) -> None:
     """Print one text as it comes and then, on standard error, how fast it came."""
     if console.is_terminal:
         console.print(prompt, style="dim", end="", soft_wrap=True)
     times = [time.perf_counter()]
     reason = None
-    for piece in model.stream_with(prompt, sampling):
+    for piece in pieces:
         _write(piece)
         times.append(time.perf_counter())
         reason = piece.finish_reason

@@ -158,7 +158,7 @@ class Engine:
         sampling = sampling or SamplingSettings()
         tokens = self.encode_prompt(prompt)
         if sampling.beams is not None:
-            session, beams = self._session(sampling), sampling.beams
+            session, beams = self.new_session(sampling), sampling.beams
             best = best_texts(session, self.tokenizer, tokens, sampling, beams, samples)
             return [replace(each, prompt=prompt) for each in best]
         made = self.generate_many(
@@ -239,9 +239,9 @@ class Engine:
         return list(prompt)
 
     def _scheduler(self) -> Scheduler:
-        return Scheduler(self._session, CacheMemory(self.decoder), self._max_batch)
+        return Scheduler(self.new_session, CacheMemory(self.decoder), self._max_batch)
 
-    def _session(self, sampling: SamplingSettings) -> DecodeSession:
+    def new_session(self, sampling: SamplingSettings) -> DecodeSession:
         """Return a session that has read nothing, with the cache of these settings."""
         begin, passes = self.tokenizer.begin_of_text, self._passes_of(sampling)
         return DecodeSession(

@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack, PagedStack, PrefixStore
+from coterie.generate.cache.exporting import exported, restore
 from coterie.generate.passes import Call, EagerPass, Pass, serving
 from coterie.generate.threads import shared_cores
 from coterie.model import CacheSpec, Decoder
@@ -57,6 +58,8 @@ def position_limit(decoder: Decoder, cache: CacheSettings | None = None) -> int 
 
 
 _MODE = attrgetter("training")
+
+
 @runtime_checkable
 class MovesUp(Protocol):
     """Settings of a cache whose positions move up to what comes after them."""
@@ -174,6 +177,26 @@ class DecodeSession:
         known = self._adopt(texts)
         rest = [text[known:] for text in texts]
         return [(piece,) for piece in self.pieces(rest[0])] if len(rest) == 1 else [tuple(rest)]
+
+    def kept(self) -> tuple[list[int], dict[str, Tensor]]:
+        """Return the tokens of the only text's stretch, and what its cache holds of them.
+
+        Raises:
+            UserError: the cache cannot be saved.
+        """
+        assert len(self._rows) == 1
+        row = self._rows[0]
+        return list(row.tokens), exported(self._cache) if row.cached and self._cache else {}
+
+    def resume(self, tokens: list[int], tensors: dict[str, Tensor]) -> None:
+        """Go on from what `kept` returned, in a session that has read nothing."""
+        self._rows = [_Row(list(tokens), cached=bool(tensors))]
+        self._stacked = [row for row in self._rows if row.cached]
+        if tensors:
+            assert self._cache is not None
+            with torch.inference_mode():
+                on_device = {name: each.to(self._device) for name, each in tensors.items()}
+                restore(self._cache, tokens, on_device)
 
     def _adopt(self, texts: Sequence[list[int]]) -> int:
         """Return how many leading tokens of all texts the cache has taken over."""

@@ -45,6 +45,15 @@ class Text:
         self._characters = StreamDecoder(tokenizer, after=shown)
         self._scanner = StopScanner(sampling.stop)
 
+    def replay(self, written: list[int]) -> None:
+        """Go on from tokens that were chosen before, by these settings."""
+        self.past += written
+        self._sampler.replay(written, self._tokenizer.vocab_size)
+        begins = self.past[0] == self._tokenizer.start_of_text
+        self._characters = StreamDecoder(
+            self._tokenizer, after=self.past[1:] if begins else self.past
+        )
+
     def advance(self, logits: Float[Tensor, " V"]) -> Piece:
         """Choose the next token from the model's logits; what goes wrong ends this text alone."""
         try:

@@ -155,6 +155,12 @@ class Sampler:
         self._made += 1
         follow(self._constraints, token)
 
+    def replay(self, tokens: Sequence[int], vocab_size: int) -> None:
+        """Take note of tokens that were chosen before, each by a number of its own."""
+        self._counts = np.zeros(max(vocab_size, len(self._counts)), dtype=np.float32)
+        for token in tokens:
+            self.note(token)
+
     def fork(self) -> Sampler:
         """Return a sampler that goes on from here by itself."""
         other = copy.copy(self)
