@@ -4,7 +4,7 @@
     python benchmarks/neighbour.py --policies default,GOMP_SPINCOUNT=1000,OMP_WAIT_POLICY=passive
 
 Each policy is a process of its own with its own environment, kept for the whole run: `adaptive` is
-what Coterie does unasked, `fixed` the same without it, `threads=N` that many threads, and
+`COTERIE_THREADS=adaptive`, `fixed` the same without it, `threads=N` that many threads, and
 `NAME=VALUE` a variable of the environment under `fixed`. In every round each policy works for some
 seconds beside each number of neighbours, in turns; a neighbour is a process that counts. Training
 takes steps of the preset `quickstart`, decoding writes one text greedily with its fresh model.
@@ -115,8 +115,7 @@ def start(work: str, policy: str, nice: int) -> subprocess.Popen[str]:
     name, _, value = policy.partition("=")
     if name.isupper():
         environment[name] = value
-    if policy != "adaptive":
-        environment["COTERIE_THREADS"] = "fixed"
+    environment["COTERIE_THREADS"] = policy if policy == "adaptive" else ""
     command = [sys.executable, __file__, "--worker", work, "--policies", policy]
     process = subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

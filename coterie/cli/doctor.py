@@ -128,10 +128,6 @@ def _torch() -> list[Check]:
     """Run a matrix product on each device: an installation that imports may still not compute."""
     import torch
 
-    from coterie.generate.threads import shared_cores
-
-    cores = shared_cores()
-    cores.look()
     checks = []
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     for device in devices:
@@ -145,23 +141,20 @@ def _torch() -> list[Check]:
             else f"{torch.get_num_threads()} threads"
         )
         checks.append(Check(f"compute on {device}", "good", f"{rates} ({label})"))
-    cores.look()
-    checks.append(_threads(cores.others, torch.get_num_threads()))
+    checks.append(_threads(torch.get_num_threads()))
     if len(devices) == 1:
         checks.append(Check("GPU", "note", "none found; everything runs on the CPU"))
     return checks
 
 
-def _threads(others: float | None, threads: int) -> Check:
+def _threads(threads: int) -> Check:
     """Say how many threads compute, and who decides it."""
-    from coterie.foundation.cores import CHOICE, FIXED, user_choice
+    from coterie.foundation.cores import ADAPTIVE, CHOICE, adaptive
 
-    if said := user_choice():
-        return Check("threads", "good", f"{threads}, as {said} says")
-    now = "" if others is None else f"; they use {others:.1f} cores now"
-    hint = f"Always the same number: {CHOICE}={FIXED}, or OMP_NUM_THREADS=N"
-    text = f"{threads}; fewer while other processes use the cores{now}"
-    return Check("threads", "good", text, "" if others is None or others < 0.5 else hint)
+    if adaptive():
+        return Check("threads", "good", f"{threads}; fewer while other processes use the cores")
+    hint = f"Beside a busy program fewer are faster: {CHOICE}={ADAPTIVE}, or OMP_NUM_THREADS=1"
+    return Check("threads", "good", str(threads), hint)
 
 
 def _rate(device: str, dtype: object, size: int = 1024, repeats: int = 5) -> float:

@@ -2,12 +2,13 @@
 
 Threads that compute together wait for each other at the end of each small piece of work. When
 another process takes one core, each such wait lasts until the thread there has its turn again:
-beside one busy process on two cores, two threads reach a quarter of their quiet rate and one thread
-three quarters (`benchmarks/neighbour.py`). So there are only as many threads as cores are free, and
-all of them again as soon as the others are done.
+beside one busy process on two cores, two threads reach a quarter of their quiet rate and one
+thread three quarters (`benchmarks/neighbour.py`). So whoever asks for it gets only as many threads
+as cores are free, and all of them again as soon as the others are done. Nobody gets it unasked:
+the last bits of sums may depend on the number of threads, and a run must repeat to the bit.
 
 What others use is what the cores worked (/proc/stat) less what this process did. Where the system
-does not tell, or the user said how many threads there shall be, nothing is changed.
+does not tell, or the user said how many threads there shall be, nothing is changed either.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 INTERVAL = 0.25  # seconds between two looks; the system counts in hundredths
 TOLERANCE = 0.4  # cores that others may use before a thread is given up for them
 MARGIN = 0.15  # less than that by which they must fall before it is taken up again
-CHOICE, FIXED = "COTERIE_THREADS", "fixed"
+CHOICE, ADAPTIVE = "COTERIE_THREADS", "adaptive"
 
 
 class SharedCores:
@@ -56,7 +57,7 @@ class SharedCores:
         self._worked = (lambda: core_seconds(usable)) if worked is None else worked
         self._cores = len(usable) if cores is None else cores
         self._most = self._set = threads()
-        self._fixed = user_choice() is not None
+        self._fixed = not adaptive()
         self._last: tuple[float, float, float] | None = None
         self.others: float | None = None
 
@@ -96,12 +97,9 @@ class SharedCores:
         return fewer if fewer < self._set else max(more, self._set)
 
 
-def user_choice() -> str | None:
-    """Return the setting by which the user said that the number of threads is theirs, if any."""
-    if os.environ.get(CHOICE) == FIXED:
-        return f"{CHOICE}={FIXED}"
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return f"OMP_NUM_THREADS={threads}" if threads else None
+def adaptive() -> bool:
+    """Return whether the user asked for fewer threads beside others, and did not say how many."""
+    return os.environ.get(CHOICE) == ADAPTIVE and not os.environ.get("OMP_NUM_THREADS")
 
 
 def usable_cores() -> Collection[int]:

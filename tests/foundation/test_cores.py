@@ -40,7 +40,7 @@ class Machine:
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("COTERIE_THREADS", raising=False)
+    monkeypatch.setenv("COTERIE_THREADS", "adaptive")
 
 
 def test_a_thread_is_given_up_for_a_busy_neighbour_and_taken_up_again():
@@ -72,7 +72,7 @@ def test_what_somebody_else_set_is_the_new_most():
     assert [machine.after(each) for each in (0.0, 3.0, 0.0)] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("said", [("OMP_NUM_THREADS", "2"), ("COTERIE_THREADS", "fixed")])
+@pytest.mark.parametrize("said", [("OMP_NUM_THREADS", "2"), ("COTERIE_THREADS", "")])
 def test_what_the_user_said_stays(said, monkeypatch):
     monkeypatch.setenv(*said)
     machine = Machine()
