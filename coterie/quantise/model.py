@@ -49,6 +49,8 @@ def install(decoder: nn.Module, weights: Mapping[str, Tensor]) -> None:
     They need no gradient. Layers whose experts are quantised get a kernel that reads only those
     that tokens chose.
     """
+    if not weights:
+        return
     made: dict[int, nn.Parameter] = {}
     for name, old, own, part, _ in list(owned_parameters(decoder)):
         if name in weights and id(old) not in made:
