@@ -143,7 +143,7 @@ def test_the_verb_makes_a_run_of_its_own(capsys):
         assert torch.equal(loaded.decoder.state_dict()[name], tensor)
     origin = json.loads((run.path.parent / "short-48" / ORIGIN).read_text())
     assert (origin["method"], origin["factor"], origin["original_context"]) == ("yarn", 4.0, 12)
-    assert call(["generate", "short-48", "To be", "max_tokens=30", "--json"]) == 0
+    assert call(["generate", "short-48", "To be", "max_tokens=30", "min_tokens=30", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["samples"][0]["tokens"]) == 30
     assert call(["model", "extend", "short-48", "context=96", "method=ntk", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
