@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.evaluate.scoring import DISJOINT, Progress, Scoring, windows_at_once
-from coterie.evaluate.windows import Window, windows
+from coterie.evaluate.windows import Window, all_windows
 from coterie.foundation.errors import UserError
 from coterie.generate.cache import CacheSettings
 from coterie.generate.session import cache_specs, evaluation
@@ -68,12 +68,7 @@ def cached_logprobs(
         UserError: the cache would keep nothing.
     """
     window = scoring.window_of(decoder)
-    cuts = [
-        (number, cut)
-        for number, tokens in enumerate(sequences)
-        for cut in windows(len(tokens), window, scoring.stride)
-    ]
-    cuts.sort(key=lambda each: each[1].start - each[1].stop)  # the longest first
+    cuts = all_windows(map(len, sequences), window, scoring.stride)
     found: list[list[tuple[int, Tensor]]] = [[] for _ in sequences]
     done, held, tokens = 0, 0.0, 0
     for batch in _alike(cuts, windows_at_once(decoder)):

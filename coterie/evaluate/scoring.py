@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.batch import IGNORE
 from coterie.evaluate.routing import LoadCounter
-from coterie.evaluate.windows import Window, windows
+from coterie.evaluate.windows import Window, all_windows
 from coterie.foundation.errors import DataError
 from coterie.generate.session import evaluation
 from coterie.model import Decoder
@@ -165,12 +165,7 @@ def sequence_logprobs(
             raise DataError(
                 f"Token {int(odd[0])} lies outside the model's vocabulary (0 … {vocabulary - 1:,})."
             )
-    cuts = [
-        (number, cut)
-        for number, row in enumerate(rows)
-        for cut in windows(len(row), window, scoring.stride)
-    ]
-    cuts.sort(key=lambda each: each[1].start - each[1].stop)  # the longest first
+    cuts = all_windows(map(len, rows), window, scoring.stride)
     pieces: list[list[tuple[int, Tensor]]] = [[] for _ in rows]
     done = 0
     for batch in _batches(cuts, windows_at_once(decoder) * decoder.settings.context):

@@ -10,6 +10,7 @@ A window of n inputs scores n targets, the last of which lies beyond it. The rec
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from coterie.foundation.errors import UserError
@@ -24,6 +25,22 @@ class Window(NamedTuple):
     start: int
     stop: int
     scored: int
+
+
+def all_windows(
+    lengths: Iterable[int], window: int, stride: int | None = None
+) -> list[tuple[int, Window]]:
+    """Cut texts of so many tokens; return each window with its text's number, the longest first.
+
+    Raises:
+        UserError: as `windows` does.
+    """
+    cuts = [
+        (number, cut)
+        for number, length in enumerate(lengths)
+        for cut in windows(length, window, stride)
+    ]
+    return sorted(cuts, key=lambda each: each[1].start - each[1].stop)
 
 
 def windows(num_tokens: int, window: int, stride: int | None = None) -> list[Window]:

@@ -25,7 +25,7 @@ class EagerPass:
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
         """Return the logits of the last positions; the tokens become part of the past."""
-        context = ForwardContext(cache=call.cache, lengths=call.lengths)
+        context = ForwardContext(cache=call.cache, lengths=call.lengths, router_stats=False)
         logits = self._decoder(call.tokens, context=context, last=call.last).logits
         assert logits is not None, "without targets the decoder returns logits"
         return logits

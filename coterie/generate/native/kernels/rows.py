@@ -10,33 +10,17 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.machine import as_float, floats_at, halves_at, kernel
+from coterie.generate.native.machine import floats_at
 from coterie.generate.native.numerics import dot
 from coterie.generate.native.quantised import GROUP, dot_int4_spread, dot_int8, spread_int4
 
 _SIGNATURE = "void(int64, int64, int64, int64, int64, int64, int64)"
 
 
-@kernel
-def bfloat16_dot(row, x, size):
-    """Return the product of a bfloat16 and a float32 vector."""
-    total = np.float32(0)
-    a, b = carray(halves_at(row), size), carray(floats_at(x), size)
-    for i in range(size):
-        total += as_float(np.int32(a[i]) << np.int32(16)) * b[i]
-    return total
-
-
 def _float32(weight, scale, start, stop, x, size, out):
     values = carray(floats_at(out), stop - start)
     for row in range(start, stop):
         values[row - start] = dot(weight + 4 * row * size, x, size)
-
-
-def _bfloat16(weight, scale, start, stop, x, size, out):
-    values = carray(floats_at(out), stop - start)
-    for row in range(start, stop):
-        values[row - start] = bfloat16_dot(weight + 2 * row * size, x, size)
 
 
 def _int8(weight, scale, start, stop, x, size, out):
@@ -60,6 +44,4 @@ def _int4(weight, scale, start, stop, x, size, out):
         values[row - start] = dot_int4_spread(packed, scales, spread, sums, whole)
 
 
-FLOAT32_ROWS, BFLOAT16_ROWS, INT8_ROWS, INT4_ROWS = (
-    Kernel(each, _SIGNATURE) for each in (_float32, _bfloat16, _int8, _int4)
-)
+FLOAT32_ROWS, INT8_ROWS, INT4_ROWS = (Kernel(each, _SIGNATURE) for each in (_float32, _int8, _int4))
