@@ -106,6 +106,7 @@ def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Lay
     else:
         made = answer_file(model, prompts, out, *layers, told=note)
         failed = sum("error" in answer for answer in made)
+        note(f"{len(made):,} prompts answered now; all answers are in {out}")
     if failed:
         note(f"{failed:,} prompts failed; their lines have the error.")
 

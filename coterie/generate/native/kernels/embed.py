@@ -14,6 +14,7 @@ from coterie.generate.native.machine import (
     fields_at,
     floats_at,
     halves_at,
+    kernel,
     word_at,
     words_at,
 )
@@ -21,27 +22,19 @@ from coterie.generate.native.quantised import GROUP
 
 
 class Gather(NamedTuple):
-    """out = table[index] (+ what is there already); a task is one entry."""
+    """out = table[index] (+ what is there already); a task is one entry.
+
+    Where there is a `scale`, elements are int8 in groups with a bfloat16 scale each.
+    """
 
     indices: int
     index_stride: int
     table: int
+    scale: int
     width: int
     out: int
     out_stride: int
     adds: int
-
-
-class GatherInt8(NamedTuple):
-    """out = table[index], whose elements are int8 in groups with a bfloat16 scale each."""
-
-    indices: int
-    index_stride: int
-    table: int
-    width: int
-    out: int
-    out_stride: int
-    scale: int
 
 
 class Hash(NamedTuple):
@@ -58,6 +51,7 @@ class Hash(NamedTuple):
     number: int
     rows: int
     table: int
+    scale: int
     width: int
     out: int
     out_stride: int
@@ -67,36 +61,35 @@ class Hash(NamedTuple):
 _PRIME, _BASE = 2**31 - 1, 1_000_003
 
 
-def _gather_int8(op, numbers, part, entry, thread):
-    op = fields_at(op)
-    index = word_at(op[0], entry * op[1])
-    width, groups = op[3], (op[3] + GROUP - 1) // GROUP
-    row = carray(bytes_at(op[2] + index * width), width)
-    scales = carray(halves_at(op[6] + 2 * index * groups), groups)
-    out = carray(floats_at(op[4] + 4 * entry * op[5]), width)
-    for i in range(width):
-        scale = as_float(np.int32(scales[i // GROUP]) << np.int32(16))
-        out[i] = np.float32(row[i]) * scale
+@kernel
+def take_row(table, scale, index, width, out, adds):
+    """Write one row of a table, or add it to what is there."""
+    target = carray(floats_at(out), width)
+    if not adds:
+        target[:] = np.float32(0)
+    if scale:
+        groups = (width + GROUP - 1) // GROUP
+        small = carray(bytes_at(table + index * width), width)
+        scales = carray(halves_at(scale + 2 * index * groups), groups)
+        for i in range(width):
+            factor = as_float(np.int32(scales[i // GROUP]) << np.int32(16))
+            target[i] += np.float32(small[i]) * factor
+    else:
+        row = carray(floats_at(table + 4 * index * width), width)
+        for i in range(width):
+            target[i] += row[i]
 
 
 def _gather(op, numbers, part, entry, thread):
     op = fields_at(op)
     index = word_at(op[0], entry * op[1])
-    width = op[3]
-    row = carray(floats_at(op[2] + 4 * index * width), width)
-    out = carray(floats_at(op[4] + 4 * entry * op[5]), width)
-    if op[6]:
-        for i in range(width):
-            out[i] += row[i]
-    else:
-        for i in range(width):
-            out[i] = row[i]
+    take_row(op[2], op[3], index, op[4], op[5] + 4 * entry * op[6], op[7])
 
 
 def _hash(op, numbers, part, entry, thread):
     """Gather the rows of the n-grams that end with one token; `embedding.hashing` defines them."""
     op = fields_at(op)
-    longest, number, width = op[1], op[4], op[7]
+    longest, number, width = op[1], op[4], op[8]
     history = carray(words_at(op[0] + 8 * entry * longest), longest)
     orders, mixers = carray(words_at(op[2]), number), carray(words_at(op[3]), number)
     residue, power, found = 0, 1, 0
@@ -105,12 +98,9 @@ def _hash(op, numbers, part, entry, thread):
         power = power * _BASE % _PRIME
         if found < number and orders[found] == back + 1:
             row = residue * mixers[found] % _PRIME % op[5] + found * op[5]
-            source = carray(floats_at(op[6] + 4 * row * width), width)
-            shift = found * width if op[10] else 0
-            out = carray(floats_at(op[8] + 4 * (entry * op[9] + shift)), width)
-            for i in range(width):
-                out[i] = source[i] if op[10] else out[i] + source[i]
+            shift = found * width if op[11] else 0
+            take_row(op[6], op[7], row, width, op[9] + 4 * (entry * op[10] + shift), not op[11])
             found += 1
 
 
-GATHER, GATHER_INT8, HASH = Kernel(_gather), Kernel(_gather_int8), Kernel(_hash)
+GATHER, HASH = Kernel(_gather), Kernel(_hash)

@@ -7,20 +7,12 @@ from functools import singledispatch
 from torch import nn
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
-from coterie.generate.native.kernels.embed import (
-    GATHER,
-    GATHER_INT8,
-    HASH,
-    Gather,
-    GatherInt8,
-    Hash,
-)
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.kernels.embed import GATHER, HASH, Gather, Hash
+from coterie.generate.native.lower.matrices import matrix_of, product_of, table_of
 from coterie.model.embedding.factorised import FactorisedEmbeddingPart
 from coterie.model.embedding.full import FullEmbeddingPart
 from coterie.model.embedding.hashing import mixer
 from coterie.model.embedding.ngram import NgramEmbeddingPart
-from coterie.quantise import Int8Tensor
 
 
 @singledispatch
@@ -35,15 +27,8 @@ def embedded(part: nn.Module, builder: Builder) -> Buffer:
 
 def _looked_up(builder: Builder, table: nn.Parameter) -> Buffer:
     out = builder.buffer(table.shape[1])
-    if isinstance(table, Int8Tensor):
-        builder.sources += [table.data8, table.scale]
-        where = builder.tokens.data_ptr(), 1, table.data8.data_ptr(), out.width
-        small = GatherInt8(*where, out.address, out.width, table.scale.data_ptr())
-        builder.stage(builder.operation(GATHER_INT8, small, 1, builder.count.data_ptr()))
-        return out
-    fields = Gather(
-        builder.tokens.data_ptr(), 1, builder.vector(table), out.width, out.address, out.width, 0
-    )
+    where = builder.tokens.data_ptr(), 1, *table_of(builder, table)
+    fields = Gather(*where, out.width, out.address, out.width, 0)
     builder.stage(builder.operation(GATHER, fields, 1, builder.count.data_ptr()))
     return out
 
@@ -69,7 +54,7 @@ def _ngram(part: NgramEmbeddingPart, builder: Builder) -> Buffer:
     fields = Hash(
         builder.history(part.lookback, part.padding_id).data_ptr(), part.lookback + 1,
         builder.words(sizes.orders), builder.words([mixer(order) for order in sizes.orders]),
-        number, sizes.rows, builder.vector(part.table), channels, out.address, out.width, joins,
+        number, sizes.rows, *table_of(builder, part.table), channels, out.address, out.width, joins,
     )  # fmt: skip
     builder.stage(builder.operation(HASH, fields, 1, builder.count.data_ptr()))
     if part.projection is None:

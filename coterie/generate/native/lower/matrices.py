@@ -38,6 +38,18 @@ def matrix_of(
     )  # fmt: skip
 
 
+def table_of(builder: Builder, table: Tensor) -> tuple[int, int]:
+    """Return the addresses of a table's rows and, where they are int8, of their scales.
+
+    Raises:
+        LoweringError: they are stored otherwise.
+    """
+    if not isinstance(table, Int8Tensor):
+        return builder.vector(table), 0
+    builder.sources += [table.data8, table.scale]
+    return table.data8.data_ptr(), table.scale.data_ptr()
+
+
 @singledispatch
 def _quantised(weight: Tensor, builder: Builder, bias: Tensor | None, index: int) -> Matrix:
     raise LoweringError(f"its weights are {getattr(weight, 'kind', type(weight).__name__)}")

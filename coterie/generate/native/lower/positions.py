@@ -8,6 +8,7 @@ from typing import NamedTuple
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Operation
 from coterie.generate.native.kernels.embed import GATHER, Gather
 from coterie.generate.native.kernels.heads import HALF, INTERLEAVED
+from coterie.generate.native.lower.matrices import table_of
 from coterie.model.position import PositionPart
 from coterie.model.position.learned import LearnedPositionPart
 from coterie.model.position.rotary import RotaryPositionPart
@@ -54,7 +55,7 @@ def added(part: PositionPart, builder: Builder, stream: Buffer) -> tuple[Operati
 @added.register
 def _learned(part: LearnedPositionPart, builder: Builder, stream: Buffer) -> tuple[Operation, ...]:
     fields = Gather(
-        builder.positions.data_ptr(), 1, builder.vector(part.weight), stream.width,
+        builder.positions.data_ptr(), 1, *table_of(builder, part.weight), stream.width,
         stream.address, stream.width, 1,
     )  # fmt: skip
     return (builder.operation(GATHER, fields, 1, builder.count.data_ptr()),)

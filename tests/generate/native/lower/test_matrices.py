@@ -24,6 +24,9 @@ MODELS = {
     "tied, biases": {
         "head": {"tied": True}, "attention": {"kind": "grouped", "heads": 2, "bias": True},
     },
+    "learned positions": {"position": "learned"},
+    "n-grams": {"embedding": {"kind": "ngram", "rows": 64}},
+    "n-grams added": {"embedding": {"kind": "ngram", "rows": 64, "combine": "add"}},
 }  # fmt: skip
 
 
