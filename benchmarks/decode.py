@@ -1,4 +1,4 @@
-"""Greedy decoding at 16 M and 31 M active parameters, and below 10 M, beside transformers.
+"""Greedy decoding at 17 M and 29 M active parameters, and below 10 M, beside transformers.
 
     python benchmarks/decode.py [FLAGS OF `coterie benchmark decode`]
 
@@ -12,7 +12,7 @@ import sys
 
 from coterie.cli.app import run
 
-SIZES = ("3M", "16M", "31M")
+SIZES = ("2M", "17M", "29M")
 
 
 def main() -> int:

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    decoder, tokenizer = standard_model("16M")
+    decoder, tokenizer = standard_model("17M")
     for temperature in (0.0, 0.8):
         shown = []
         for batch in asked.batches:

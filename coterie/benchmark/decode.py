@@ -30,10 +30,10 @@ from coterie.tokenizer.special import END_OF_TEXT, UNKNOWN
 _MOST_TEXTS = 1024
 
 SIZES = {
-    "3M": (2, 256, 2048),
-    "16M": (4, 512, 8192),
-    "31M": (8, 512, 8192),
-    "86M": (12, 768, 16384),
+    "2M": (2, 256, 2048),
+    "17M": (4, 512, 8192),
+    "29M": (8, 512, 8192),
+    "98M": (12, 768, 16384),
 }
 """Layers, width and vocabulary of the mixtures to measure without a run, by active parameters."""
 

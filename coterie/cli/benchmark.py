@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coterie.model import Decoder
     from coterie.tokenizer.interface import Tokenizer
 
-_USAGE = "For example: coterie benchmark decode 31M --against transformers"
+_USAGE = "For example: coterie benchmark decode 29M --against transformers"
 
 
 def decode(
@@ -36,8 +36,8 @@ def decode(
 ) -> None:
     """Measure greedy decoding: `coterie benchmark decode [TARGET] [key=value ...]`.
 
-    TARGET is a run, or the size of an untrained mixture (3M, 16M, 31M, 86M active parameters;
-    16M if none is named). Keys are those of `sample` (weights, cache, compute, …). Prints what the
+    TARGET is a run, or the size of an untrained mixture (2M, 17M, 29M, 98M active parameters;
+    17M if none is named). Keys are those of `sample` (weights, cache, compute, …). Prints what the
     machine can do at most, tokens per second as a share of that, the time to the first token, and
     how much faster we are than each peer: the median over rounds of turns, smallest and largest.
 
@@ -65,9 +65,9 @@ def decode(
     said = read_words(words)
     peers, batches = _peers(against), _batches(batch)
     decoder, tokenizer, sampling = _model(said)
-    ceilings = measure_ceilings()
     with tempfile.TemporaryDirectory() as folder:
         sides = _sides(decoder, tokenizer, sampling, peers, Path(folder))
+        ceilings = measure_ceilings()
         table = benchmark_decode(
             decoder, sides, ceilings, batches=batches, prompt=prompt, tokens=tokens,
             rounds=rounds, tell=lambda what: stderr.print(what, style="dim"),
@@ -75,7 +75,7 @@ def decode(
     saved = out or cache_root() / "benchmarks" / f"decode-{time.strftime('%Y%m%d-%H%M%S')}.json"
     values = {
         "measured": time.strftime("%F %T"), **_machine(),
-        "target": (said.targets or ("16M",))[0], "sampling": sampling.model_dump(mode="json"),
+        "target": (said.targets or ("17M",))[0], "sampling": sampling.model_dump(mode="json"),
         **table.as_json(),
     }  # fmt: skip
     saved.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def _model(said: Words) -> tuple[Decoder, Tokenizer, SamplingSettings]:
     from coterie.foundation.layers import load_settings
     from coterie.generate import SamplingSettings
 
-    target = (said.targets or ("16M",))[0]
+    target = (said.targets or ("17M",))[0]
     if len(said.targets) > 1:
         raise UserError("One run or size at a time.", hint=_USAGE)
     if target in SIZES:

@@ -180,7 +180,7 @@ GROUPS = {
                 "coterie.cli.benchmark:decode",
                 "Measure greedy decoding.",
                 (
-                    "coterie benchmark decode 31M --against transformers",
+                    "coterie benchmark decode 29M --against transformers",
                     "coterie benchmark decode latest --batch 1,4,16,64 --json",
                 ),
             ),

@@ -46,7 +46,7 @@ def test_a_run_is_measured_and_the_table_saved(tiny_run, tmp_path, capsys):
         (["--against", "transformer"], "did you mean “transformers”"),
         (["--batch", "1,x"], "whole numbers"),
         (["7M"], "7M"),
-        (["tiny", "3M"], "One run or size"),
+        (["tiny", "2M"], "One run or size"),
         (["tiny", "tokens=3"], "tokens"),
     ],
 )

@@ -29,10 +29,10 @@ class LlamaCpp:
             llama_cpp = importlib.import_module("llama_cpp")
         except ImportError as error:
             raise UserError(
-                "llama.cpp's Python package is not installed.",
+                f"llama.cpp's Python package cannot be imported: {error}.",
                 hint="Run: pip install llama-cpp-python   (it is compiled while it is installed)",
             ) from error
-        path = export_file(decoder, tokenizer, folder / "model.gguf", dtype="f32")
+        path = export_file(decoder, None, folder / "model.gguf", dtype="f32")
         return {"llama.cpp, f32": _Eval(llama_cpp, path, decoder.settings.context, threads)}
 
 
