@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from coterie.generate.cache import CacheSettings, CacheStack, PagedStack, PrefixStore
 from coterie.generate.cache.exporting import exported, restore
-from coterie.generate.passes import Call, EagerPass, Pass, serving
+from coterie.generate.passes import Call, EagerPass, Pass, SeveralSteps, serving
+from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.generate.threads import shared_cores
 from coterie.model import CacheSpec, Decoder
 
@@ -246,6 +247,33 @@ class DecodeSession:
             if self._stacked == self._rows:  # the common case: nobody moved
                 return self._call(new, self._cache, last)
             return self._read_apart(new, restarted, last)
+
+    def steps(self, tokens: Sequence[int], rules: Sequence[Rule], most: int) -> list[Chosen] | None:
+        """Read a token of each text, choose the next, read that, and so on, in one call.
+
+        A text that ended by its rule must not be read on. None: nothing was read, since this takes
+        several calls.
+
+        Args:
+            tokens: one of each text.
+            rules: how its tokens are chosen.
+            most: tokens to choose, at most.
+        """
+        room = self.room
+        most = most if room is None else min(most, room)
+        if most < 2 or self._stacked != self._rows or self._cache is None:
+            return None
+        call = Call(torch.tensor([[token] for token in tokens], device=self._device), self._cache)
+        way = serving(self._passes, call)
+        if not isinstance(way, SeveralSteps):
+            return None
+        with evaluation(self._decoder, self._modules):
+            made = way.steps(call, rules, most)
+        if made is None:
+            return None
+        for row, token, chosen in zip(self._rows, tokens, made, strict=True):
+            row.tokens += [token, *chosen.tokens[:-1]]
+        return made
 
     def _move_on(self) -> list[_Row]:
         """Begin new stretches and give up caches where that is due; return the rows that begin."""

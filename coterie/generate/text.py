@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.generate.request import FinishReason, Piece, Request
-from coterie.generate.sampling import Sampler
+from coterie.generate.request import NO_TOKEN, FinishReason, Piece, Request
+from coterie.generate.sampling import Choice, Chosen, Rule, Sampler, not_finite
 from coterie.generate.speculation import Controller
 from coterie.generate.stopping import StopScanner
 from coterie.tokenizer.interface import Tokenizer
@@ -84,6 +84,26 @@ class Text:
                 break
         return pieces
 
+    @property
+    def rule(self) -> Rule | None:
+        """How the next tokens are chosen; None: that takes more than a rule can say."""
+        return self._sampler.rule(self._tokenizer.vocab_size, self._remaining)
+
+    def take(self, chosen: Chosen) -> list[Piece]:
+        """Go on with tokens that were chosen by the `rule`, as far as the text goes."""
+        pieces = []
+        for token, logprob in zip(chosen.tokens, chosen.logprobs, strict=True):
+            try:
+                if token == NO_TOKEN:
+                    raise not_finite()
+                self._sampler.note(token)
+                pieces.append(self._take(Choice(token, logprob)))
+            except Exception as error:
+                pieces.append(self.fail(error))
+            if self.finished:
+                break
+        return pieces
+
     def fail(self, error: Exception) -> Piece:
         """End the text."""
         self.finished = True
@@ -92,7 +112,12 @@ class Text:
     def _advance(self, logits: Float[Tensor, " V"]) -> Piece:
         # A model may have more rows than the tokenizer has tokens; those are never chosen.
         size = self._tokenizer.vocab_size
-        choice = self._sampler.choose(logits if len(logits) == size else logits[:size], self.past)
+        return self._take(
+            self._sampler.choose(logits if len(logits) == size else logits[:size], self.past)
+        )
+
+    def _take(self, choice: Choice) -> Piece:
+        """Return what a chosen token adds to the text."""
         self.past.append(choice.token)
         self._remaining -= 1
         ended = choice.token in self._tokenizer.ends

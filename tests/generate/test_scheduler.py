@@ -10,7 +10,7 @@ import torch
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.generate import Engine, Request, SamplingSettings
 from coterie.generate import memory as memory_module
-from coterie.generate.passes import EagerPass
+from coterie.generate.passes import EagerPass, NativePass
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
@@ -89,7 +89,7 @@ def written(pieces):
     return [(piece.text, piece.token, piece.finish_reason) for piece in pieces]
 
 
-def mix(engine, pool, alone) -> None:
+def mix(engine, pool, alone, near=1e-9) -> None:
     """Submit requests at random moments, cancel some, and compare what the others say."""
     coming = [Request(**vars(request)) for request in random.choices(pool, k=random.randint(2, 6))]
     expected = {id(new): alone[key(new)] for new in coming}
@@ -110,7 +110,7 @@ def mix(engine, pool, alone) -> None:
         whole = whole[: len(got)] if number in cancelled else whole
         assert written(got) == written(whole)
         for one, other in zip(got, whole, strict=True):
-            assert abs(one.logprob - other.logprob) < 1e-9
+            assert abs(one.logprob - other.logprob) < near
 
 
 def key(request):
@@ -318,3 +318,38 @@ def test_in_a_batch_of_the_same_shape_a_text_is_equal_bit_for_bit(name):
         assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
     else:
         assert one.logprobs == two.logprobs
+
+
+class OneByOne:
+    """A pass that goes no further than it is asked to."""
+
+    def __init__(self, inner) -> None:
+        self.refuses, self.read = inner.refuses, inner.read
+
+
+@pytest.mark.parametrize("name", ["all", "moe"])
+@pytest.mark.parametrize("mixes", [6, pytest.param(200, marks=pytest.mark.exhaustive)])
+def test_tokens_chosen_several_at_a_time_are_the_same(name, mixes):
+    decoder, tokenizer = decoder_of(name, 40)
+    decoder = copy.deepcopy(decoder).float()
+    native, eager = NativePass(decoder), EagerPass(decoder)
+    calls, steps = [], native.steps
+
+    def counted(call, rules, most):
+        made = steps(call, rules, most)
+        calls.append([len(each.tokens) for each in made])
+        return made
+
+    native.steps = counted
+    single = Engine(decoder, tokenizer, passes=[OneByOne(native), eager])
+    several = Engine(decoder, tokenizer, max_batch=3, passes=[native, eager])
+    for _ in range(mixes):
+        pool = [draw_request() for _ in range(2)]
+        pool += [
+            Request(each.prompt, settings(max_tokens=number, temperature=number % 2), number)
+            for number, each in enumerate(pool + pool + pool, start=8)
+        ]
+        alone = {key(each): [piece for _, piece in single.run([each])] for each in pool}
+        mix(several, pool, alone, 1e-5)
+    assert max(map(max, calls)) > 2
+    assert any(len(set(each)) > 1 for each in calls)  # one has ended before the others

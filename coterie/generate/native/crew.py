@@ -22,6 +22,7 @@ from coterie.generate.native.interpreter import (
     STOP,
     announce,
     take_part,
+    take_steps,
 )
 
 _LINE_BYTES = 64
@@ -48,6 +49,16 @@ class Crew:
 
     def step(self) -> None:
         """Walk the program once, to its end."""
+        self.steps(0, 0, 1)
+
+    def steps(self, records: int, entries: int, most: int) -> None:
+        """Walk it again and again, as long as any text goes on that the records speak of.
+
+        Args:
+            records: their address.
+            entries: how many.
+            most: steps, at least 1.
+        """
         if os.getpid() != self._process:  # a fork left the helpers behind
             self._hire()
         try:
@@ -56,7 +67,7 @@ class Crew:
                 for number, bell in enumerate(self._bells, start=1):
                     if sleeping >> number & 1:
                         bell.release()
-            take_part(*self._call, -1, 0)
+            take_steps(*self._call, records, entries, most)
         except BaseException:
             # An interruption came between the two calls: helpers are at work already, and must not
             # be left with memory that is given back while the exception goes up.

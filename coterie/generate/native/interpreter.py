@@ -11,6 +11,7 @@ from __future__ import annotations
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import entry_point
+from coterie.generate.native.kernels.choose import ON, RECORD
 from coterie.generate.native.machine import (
     add_word,
     call_at,
@@ -104,15 +105,21 @@ def walk(operations, numbers, stages, count, control, step, thread):
             return
 
 
-@entry_point
-def announce(control, count, threads):
-    """Open the next step; return which helpers must be woken, one bit each."""
+@kernel
+def begin_step(control, count):
+    """Open the next step to whoever looks for one."""
     step = word(control) + 1
     for stage in range(count):
         ticket = control + 8 * (COUNTERS + 2 * LINE * stage)
         set_word(ticket, step << 32)
         set_word(ticket + 8 * LINE, step << 32)
     set_word(control, step)
+
+
+@entry_point
+def announce(control, count, threads):
+    """Open the next step; return which helpers must be woken, one bit each."""
+    begin_step(control, count)
     sleeping = 0
     for thread in range(1, threads):
         if swap_word(control + 8 * (PARKED + LINE * thread), 1, 0):
@@ -147,3 +154,27 @@ def take_part(operations, numbers, stages, count, control, seen, thread):
             if word(control) == seen or not swap_word(parked, 1, 0):
                 return seen
     return seen
+
+
+@kernel
+def any_on(records, entries):
+    """Return whether any text goes on."""
+    going = 0
+    for entry in range(entries):
+        going += word(records + 8 * (RECORD * entry + ON))
+    return going > 0
+
+
+@entry_point
+def take_steps(operations, numbers, stages, count, control, records, entries, most):
+    """Walk to the end of the step that was announced, and through further ones.
+
+    They follow as long as any text goes on. A helper that sleeps is not woken for them; the others
+    do its part.
+    """
+    for done in range(most):
+        if done:
+            if not any_on(records, entries):
+                return
+            begin_step(control, count)
+        walk(operations, numbers, stages, count, control, word(control), 0)

@@ -9,3 +9,5 @@ FIELDS = 24
 WORDS = HEADER + FIELDS
 NUMBERS = 2
 """Numbers in float64 that go with one."""
+MOST_STEPS, MOST_ENDS = 64, 7
+"""Of one call: the most tokens chosen for an entry, and the most tokens that may end its text."""

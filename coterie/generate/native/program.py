@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.generate.native.builder import Builder, LoweringError
+from coterie.generate.native.choices import Choices
 from coterie.generate.native.crew import Crew
 from coterie.generate.native.lower.model import lower
+from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.model import Decoder
 from coterie.model.position.rotary import RotaryPositionPart
 
@@ -41,6 +43,7 @@ class Program:
         logits = lower(decoder, builder)
         self._builder = builder
         self._logits = next(each for each in builder.kept if each.data_ptr() == logits.address)
+        self._choices = Choices(builder, logits)
         self._sources = [(each, each.data_ptr()) for each in builder.sources]
         self._tables = builder.tables()
         self._crew = Crew(self._tables, builder.kept, self.threads)
@@ -86,17 +89,53 @@ class Program:
             caches: the memory of each layer, with room for the positions.
             past: for each token up to `lookback` tokens before it, −1 for none.
         """
+        self._prepare(tokens, rows, positions, 1, caches, past)
+        self._crew.step()
+        return self._logits[: len(tokens)]
+
+    def steps(
+        self,
+        tokens: Sequence[int],
+        positions: Sequence[int],
+        caches: Sequence[Memory],
+        rules: Sequence[Rule],
+        most: int,
+        past: Sequence[Sequence[int]] = (),
+    ) -> list[Chosen]:
+        """Read one token of each row, choose the next, read that, and so on.
+
+        Args:
+            tokens: of each row.
+            positions: of each.
+            caches: the memory of each layer, with room for `most` positions.
+            rules: how each row's tokens are chosen.
+            most: tokens to choose, at most `MOST_STEPS`.
+            past: as of `step`.
+        """
+        self._prepare(tokens, range(len(tokens)), positions, most, caches, past)
+        with self._choices.switched_on(rules, most):
+            self._crew.steps(self._choices.records.data_ptr(), len(tokens), most)
+            return self._choices.chosen(len(tokens))
+
+    def _prepare(
+        self,
+        tokens: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        further: int,
+        caches: Sequence[Memory],
+        past: Sequence[Sequence[int]],
+    ) -> None:
+        """Write down what the next step is to read, of rows that go `further` positions on."""
         number = len(tokens)
         assert 0 < number <= self.entries, f"a step reads up to {self.entries} tokens"
         self._count[0] = number
         self._tokens[:number], self._rows[:number] = tokens, rows
         self._positions[:number] = positions
-        self._reach_to(max(positions) + 1)
+        self._reach_to(max(positions) + further)
         self._place(caches)
         if self._builder.past is not None:
             self._tell(tokens, past)
-        self._crew.step()
-        return self._logits[:number]
 
     def _tell(self, tokens: Sequence[int], past: Sequence[Sequence[int]]) -> None:
         """Write down the tokens that end with each."""

@@ -7,7 +7,7 @@ they cannot serve; `choice` says which of them a decoder gets.
 from coterie.generate.passes.choice import Compute, passes_for
 from coterie.generate.passes.compiled import CompiledPass
 from coterie.generate.passes.eager import EagerPass
-from coterie.generate.passes.interface import Call, Pass, serving
+from coterie.generate.passes.interface import Call, Pass, SeveralSteps, serving
 from coterie.generate.passes.native import NativePass
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "EagerPass",
     "NativePass",
     "Pass",
+    "SeveralSteps",
     "passes_for",
     "serving",
 ]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache.stack import CacheStack
+from coterie.generate.sampling.rule import Chosen, Rule
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,25 @@ class Pass(Protocol):
 
         A row with fewer real tokens than positions asked for has its first one repeated before
         them; a row without any returns something that nobody looks at.
+        """
+        ...
+
+
+@runtime_checkable
+class SeveralSteps(Pass, Protocol):
+    """A pass that can also choose tokens and go on from them, without a return to its caller."""
+
+    def steps(self, call: Call, rules: Sequence[Rule], most: int) -> list[Chosen] | None:
+        """Read the one new token of each row, choose the next, read that, and so on.
+
+        Args:
+            call: one that is not refused.
+            rules: how the tokens of each row are chosen.
+            most: tokens to choose for each row, at least 1; a row ends earlier by its rule.
+
+        Returns:
+            At most so many of each row, all rows that go on equally many; of these all but the last
+            are part of the past. None: the rules are more than it can follow.
         """
         ...
 

@@ -7,8 +7,9 @@ products are better when there are many tokens.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,9 @@ from torch import Tensor
 from coterie.foundation.errors import CoterieError
 from coterie.generate import native
 from coterie.generate.cache.stack import CacheStack, InPlaceCache
+from coterie.generate.native.operations import MOST_ENDS, MOST_STEPS
 from coterie.generate.passes.interface import Call
+from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.model import Decoder
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 ENTRIES = 16
 """The most tokens of one step: beyond, torch's products are as fast."""
+_NOTICED = 0.05  # seconds between pieces of text
 MISSING = "numba is not installed (pip install 'coterie[fast]')"
 
 
@@ -47,6 +51,7 @@ class NativePass:
         self._notify = notify or (lambda sentence: None)
         self._program: Program | None = None
         self._lock = threading.Lock()
+        self._seconds: dict[int, float] = {}  # of a step of so many rows
         self.reason: str | None = None
         self._build(decoder)
 
@@ -84,8 +89,47 @@ class NativePass:
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
         """Return the logits of the last positions."""
-        cache, program = call.cache, self._program
+        cache, program = call.cache, self._current()
         assert cache is not None
+        batch, number = call.tokens.shape
+        rows = [row for row in range(batch) for _ in range(number)]
+        at = [past + step for past in cache.lengths for step in range(number)]
+        memory = self._memory(cache, number)
+        past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
+        with self._lock:  # another engine may use the same decoder
+            logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past).clone()
+        cache.advance(call.tokens)
+        return logits.view(batch, number, -1)[:, -call.last :]
+
+    def steps(self, call: Call, rules: Sequence[Rule], most: int) -> list[Chosen] | None:
+        """Read a token of each row, choose the next, and go on so for a while."""
+        cache, program = call.cache, self._current()
+        assert cache is not None
+        assert call.tokens.shape[1] == 1
+        if any(len(rule.ends) > MOST_ENDS for rule in rules):
+            return None
+        rows = call.tokens.shape[0]
+        most = min(most, MOST_STEPS, self._fitting(rows))
+        tokens, memory = call.tokens[:, 0].tolist(), self._memory(cache, most)
+        past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
+        with self._lock:
+            began = time.perf_counter()
+            made = program.steps(tokens, cache.lengths, memory, rules, most, past)
+            took = time.perf_counter() - began
+        number = max(len(each.tokens) for each in made)
+        self._seconds[rows] = took / number
+        read = [[token, *each.tokens[:-1]] for token, each in zip(tokens, made, strict=True)]
+        whole = [row + row[-1:] * (number - len(row)) for row in read]
+        cache.advance(torch.tensor(whole))
+        return made
+
+    def _fitting(self, rows: int) -> int:
+        """Return how many steps take about as long as a reader does not notice."""
+        return max(int(_NOTICED / self._seconds[rows]), 1) if rows in self._seconds else 2
+
+    def _current(self) -> Program:
+        """Return the program of the parameters where they lie now."""
+        program = self._program
         assert program is not None
         if not program.current():
             decoder = self._decoder()
@@ -93,15 +137,11 @@ class NativePass:
             self._build(decoder)
             program = self._program
             assert program is not None, "the decoder was changed to one without kernels"
-        batch, number = call.tokens.shape
-        rows = [row for row in range(batch) for _ in range(number)]
-        at = [past + step for past in cache.lengths for step in range(number)]
-        memory = [layer.memory(number) for layer in cache.layers if isinstance(layer, InPlaceCache)]
-        past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
-        with self._lock:  # another engine may use the same decoder
-            logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past).clone()
-        cache.advance(call.tokens)
-        return logits.view(batch, number, -1)[:, -call.last :]
+        return program
+
+    @staticmethod
+    def _memory(cache: CacheStack, extra: int) -> list[tuple[Tensor, Tensor]]:
+        return [layer.memory(extra) for layer in cache.layers if isinstance(layer, InPlaceCache)]
 
 
 def _past(cache: CacheStack, tokens: Tensor, lookback: int) -> list[list[int]]:

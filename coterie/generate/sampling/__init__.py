@@ -5,7 +5,17 @@ The chain: add `logit_bias`, mask what may not follow, then the steps in the ord
 fraction of torch's calls at this size, and steps that truncate leave a shorter row behind.
 """
 
-from coterie.generate.sampling.sampler import Choice, Sampler, TopLogprobs
+from coterie.generate.sampling.rule import Chosen, Rule
+from coterie.generate.sampling.sampler import Choice, Sampler, TopLogprobs, not_finite
 from coterie.generate.sampling.settings import LogprobsMode, SamplingSettings
 
-__all__ = ["Choice", "LogprobsMode", "Sampler", "SamplingSettings", "TopLogprobs"]
+__all__ = [
+    "Choice",
+    "Chosen",
+    "LogprobsMode",
+    "Rule",
+    "Sampler",
+    "SamplingSettings",
+    "TopLogprobs",
+    "not_finite",
+]

@@ -19,7 +19,12 @@ def uniform(seed: int, index: int) -> float:
     SplitMix64 (Steele, Lea and Flood 2014, “Fast Splittable Pseudorandom Number Generators”),
     begun at a scattered seed, so that neighbouring seeds share nothing.
     """
-    return (_mix(_mix(seed + _GAMMA) + (index + 1) * _GAMMA) >> 11) * 2.0**-53
+    return (_mix(stream_key(seed) + (index + 1) * _GAMMA) >> 11) * 2.0**-53
+
+
+def stream_key(seed: int) -> int:
+    """Return the 64 bits at which the random stream of a seed begins."""
+    return _mix(seed + _GAMMA)
 
 
 def _mix(value: int) -> int:

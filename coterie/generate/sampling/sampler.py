@@ -19,7 +19,8 @@ from coterie.generate.sampling.candidates import (
     log_probabilities,
     probabilities,
 )
-from coterie.generate.sampling.drawing import draw, uniform
+from coterie.generate.sampling.drawing import draw, stream_key, uniform
+from coterie.generate.sampling.rule import Rule
 from coterie.generate.sampling.settings import SamplingSettings, StepName
 from coterie.generate.sampling.steps import STEPS, History
 from coterie.tokenizer.interface import Tokenizer
@@ -137,6 +138,24 @@ class Sampler:
         self.note(token)
         return choice
 
+    def rule(self, size: int, left: int) -> Rule | None:
+        """Return how the next tokens are chosen; None: it takes more than a rule can say.
+
+        Args:
+            size: tokens of the tokenizer.
+            left: tokens that may still be written.
+        """
+        given = self.settings
+        if self._constraints or len(self._biased) or len(self._banned) > 1:
+            return None
+        if self._made < given.min_tokens or not given.ruled:
+            return None
+        banned = self._banned[0] if self._banned else -1
+        return Rule(
+            size, given.temperature, given.top_k or 0, given.top_p, given.min_p,
+            stream_key(self._seed), self._made, left, banned, tuple(self._ends),
+        )  # fmt: skip
+
     def penalised(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Candidates:
         """Return the log-probabilities after bias, constraints and penalties; choose nothing.
 
@@ -224,12 +243,17 @@ def _finite(row: Float[Tensor, " V"]) -> Float[np.ndarray, " V"]:
     """
     raw = log_probabilities(row.numpy())
     if np.isnan(raw[0]):  # one number that is not finite makes all of them NaN
-        raise CoterieError(
-            "The model's output is not finite, so no token can be chosen from it.",
-            hint="Its weights are probably damaged or its training diverged: "
-            "try an earlier checkpoint, or train with a lower learning rate.",
-        )
+        raise not_finite()
     return raw
+
+
+def not_finite() -> CoterieError:
+    """Return what is said of logits among which some are no numbers."""
+    return CoterieError(
+        "The model's output is not finite, so no token can be chosen from it.",
+        hint="Its weights are probably damaged or its training diverged: "
+        "try an earlier checkpoint, or train with a lower learning rate.",
+    )
 
 
 def _told(logs: Candidates, token: int, place: int, count: int) -> Choice:

@@ -162,3 +162,18 @@ class SamplingSettings(Settings):
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken (temperature 0), so that no chance enters."""
         return self.temperature == 0
+
+    @property
+    def ruled(self) -> bool:
+        """Whether nothing but the logits and chance decides, and nothing further is to be told."""
+        neutral = (
+            self.repetition_penalty == 1
+            and self.frequency_penalty == self.presence_penalty == 0
+            and self.typical_p == 1
+            and not self.logprobs
+            and self.logprobs_mode == "raw"
+        )
+        ruled = ORDER[1:5]  # from temperature to min_p
+        usual = tuple(step for step in self.order if step in ruled) == ruled
+        plain = self.temperature == 0 or self.temperature > 0.01
+        return neutral and plain and (self.greedy or usual)

@@ -64,13 +64,13 @@ def test_an_interruption_between_announcing_and_walking_is_made_up_for(monkeypat
 
     program = Program(build(), threads=2)
     first = text(program)
-    walk = crew.take_part
+    walk = crew.take_steps
 
     def interrupted(*given):
-        monkeypatch.setattr(crew, "take_part", walk)
+        monkeypatch.setattr(crew, "take_steps", walk)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(crew, "take_part", interrupted)
+    monkeypatch.setattr(crew, "take_steps", interrupted)
     with pytest.raises(KeyboardInterrupt):
         program.step([0], [0], [0], room())
     assert same(first, text(program))
