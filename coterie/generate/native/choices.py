@@ -55,7 +55,7 @@ class Choices:
             key = int(np.uint64(rule.key).astype(np.int64))
             records[entry] = (
                 1, rule.size, key, rule.made, 0, min(rule.left, most), rule.top_k, rule.banned,
-                len(rule.ends), *ends,
+                rule.least, len(rule.ends), *ends,
             )  # fmt: skip
             choices[entry] = rule.temperature, rule.top_p, rule.min_p
         try:

@@ -18,6 +18,7 @@ class Rule(NamedTuple):
         made: numbers that were drawn from it.
         left: tokens that may still be written.
         banned: a token never to choose, −1 for none.
+        least: numbers to draw before the text may end.
         ends: tokens that end the text.
     """
 
@@ -30,6 +31,7 @@ class Rule(NamedTuple):
     made: int
     left: int
     banned: int
+    least: int
     ends: tuple[int, ...]
 
 

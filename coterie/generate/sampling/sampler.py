@@ -148,12 +148,13 @@ class Sampler:
         given = self.settings
         if self._constraints or len(self._biased) or len(self._banned) > 1:
             return None
-        if self._made < given.min_tokens or not given.ruled:
+        if not given.ruled or size < len(self._ends) + 2:
             return None
         banned = self._banned[0] if self._banned else -1
         return Rule(
             size, given.temperature, given.top_k or 0, given.top_p, given.min_p,
-            stream_key(self._seed), self._made, left, banned, tuple(self._ends),
+            stream_key(self._seed), self._made, left, banned, given.min_tokens,
+            tuple(self._ends),
         )  # fmt: skip
 
     def penalised(self, logits: Float[Tensor, " V"], past: Sequence[int]) -> Candidates:

@@ -92,6 +92,11 @@ def test_tokens_that_end_a_text_and_the_most_of_each():
     caches = room(3)
     found = program.steps([1, 1, 1], [0, 0, 0], caches, [ending, short, full], TOKENS)
     assert [each.tokens for each in found] == [text[: place + 1], text[:2], text]
+    late = Sampler(SamplingSettings(temperature=1.0, min_tokens=TOKENS), ends=[text[place]])
+    (longer,) = program.steps([1], [0], caches, [late.rule(40, 1000)], TOKENS)
+    assert longer.tokens[:place] == text[:place]
+    assert len(longer.tokens) == TOKENS
+    assert text[place] not in longer.tokens
     # A single step chooses nothing, and the positions are those that it is given.
     again = program.step([1], [2], [0], caches)
     assert torch.equal(again, program.step([1], [0], [0], caches))
@@ -141,13 +146,11 @@ def test_the_distribution_over_many_draws():
 def test_what_a_rule_cannot_say():
     for changes in (
         {"repetition_penalty": 1.1}, {"frequency_penalty": 0.1}, {"presence_penalty": 0.1},
-        {"typical_p": 0.9}, {"logprobs": 2}, {"logprobs_mode": "processed"}, {"min_tokens": 1},
+        {"typical_p": 0.9}, {"logprobs": 2}, {"logprobs_mode": "processed"},
         {"temperature": 0.005},
         {"order": ("top_k", "temperature", "penalties", "top_p", "min_p", "typical_p")},
     ):  # fmt: skip
         assert Sampler(SamplingSettings(**changes)).rule(40, 9) is None, changes
     assert Sampler(SamplingSettings(), banned=[1, 2]).rule(40, 9) is None
     assert Sampler(SamplingSettings(), bias={3: 1.0}).rule(40, 9) is None
-    waits = Sampler(SamplingSettings(min_tokens=1))
-    waits.choose(torch.zeros(40), [0])
-    assert waits.rule(40, 9).made == 1
+    assert Sampler(SamplingSettings(), ends=[0]).rule(2, 9) is None  # nothing may be left

@@ -22,10 +22,11 @@ from coterie.generate.native.machine import (
 from coterie.generate.native.numerics import exponential
 from coterie.generate.native.operations import MOST_ENDS
 
-ON, SIZE, KEY, MADE, WRITTEN, LEFT, TOP_K, BANNED, ENDS = range(9)
+ON, SIZE, KEY, MADE, WRITTEN, LEFT, TOP_K, BANNED, LEAST, ENDS = range(10)
 """What an entry's record says: whether it goes on, how many tokens it may choose from, the key of
 its random stream, tokens drawn from it, tokens written in this call, tokens to write, how many are
-kept (0: all), a token never to choose (−1: none), how many tokens end it, and then these."""
+kept (0: all), a token never to choose (−1: none), how many tokens it must have before it may end,
+how many tokens end it, and then these."""
 RECORD = ENDS + 1 + MOST_ENDS
 TEMPERATURE, TOP_P, MIN_P = range(3)
 """Its numbers in float64; a temperature of 0 takes the likeliest."""
@@ -82,11 +83,21 @@ def uniform(key, index):
 
 
 @kernel
-def likeliest(logits, size, banned):
-    """Return the first of the largest, the banned one aside."""
-    best, top = -1, _BELOW_ALL
+def rule_out(logits, record):
+    """Make impossible what must not be chosen now."""
+    if record[BANNED] >= 0:
+        logits[record[BANNED]] = _BELOW_ALL
+    if record[MADE] < record[LEAST]:
+        for i in range(record[ENDS]):
+            logits[record[ENDS + 1 + i]] = _BELOW_ALL
+
+
+@kernel
+def likeliest(logits, size):
+    """Return the first of the largest."""
+    best, top = NO_TOKEN, _BELOW_ALL
     for i in range(size):
-        if logits[i] > top and i != banned:
+        if logits[i] > top:
             best, top = i, logits[i]
     return best
 
@@ -211,13 +222,12 @@ def found(weights, size, point):
 @kernel
 def drawn(logits, record, choice, weights, heap):
     """Return the token that falls to one entry, drawn by its settings."""
-    size, banned = record[SIZE], record[BANNED]
-    best = likeliest(logits, size, banned)
+    size = record[SIZE]
+    rule_out(logits, record)
+    best = likeliest(logits, size)
     if choice[TEMPERATURE] == 0 or best < 0:
         return best
     weigh(logits, size, logits[best], choice[TEMPERATURE], weights)
-    if 0 <= banned < size:
-        weights[banned] = _NOTHING
     if 0 < record[TOP_K] < size:
         keep_top_k(weights, size, record[TOP_K], heap)
     if choice[TOP_P] < 1:
