@@ -335,10 +335,12 @@ class Decoder(nn.Module):
 
         Args:
             embedded: the tokens as the first block reads them.
-            hidden: what the last block made of them.
+            hidden: what the last block made of them, before the norm.
             context: of all tokens.
             valids: for each depth to go to, which of its positions count in the router statistics.
         """
+        normalised = self.settings.mtp is not None and self.settings.mtp.normalised
+        hidden = self.norm(hidden) if normalised else hidden
         for depth, (module, valid) in enumerate(zip(self.mtp, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
             own, _ = placed(_shortened(context, depth, valid), later, self.position)
@@ -346,7 +348,9 @@ class Decoder(nn.Module):
                 module, self.activation_checkpointing, hidden, later, context=own
             )
             assert isinstance(module, MTPModule)
-            yield module.norm(hidden), of_layer
+            final = module.norm(hidden)
+            hidden = final if normalised else hidden
+            yield final, of_layer
 
     def _mtp_losses(
         self, embedded: Tensor, hidden: Tensor, targets: Tensor, context: ForwardContext

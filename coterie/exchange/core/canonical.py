@@ -29,9 +29,9 @@ class Canonical:
 
     Attributes:
         settings: the decoder's.
-        plans: its layers in canonical form.
+        plans: its layers in canonical form, and after them the blocks of its MTP modules.
         position: its positions in canonical form.
-        biased: for each layer, whether a selection bias changes its routing.
+        biased: for each of these, whether a selection bias changes its routing.
     """
 
     settings: DecoderSettings
@@ -125,9 +125,12 @@ def canonical(settings: DecoderSettings, biased: Sequence[bool] | None = None) -
 
     Args:
         settings: of a decoder.
-        biased: for each layer, whether its selection bias is in use; None: wherever it has one.
+        biased: for each layer and MTP module, whether its selection bias is in use; None: wherever
+            it has one.
     """
-    plans = tuple(_canonical_plan(plan, settings.width) for plan in settings.plans())
+    further = (settings.mtp_plan(),) * (settings.mtp.depth if settings.mtp else 0)
+    every = (*settings.plans(), *further)
+    plans = tuple(_canonical_plan(plan, settings.width) for plan in every)
     if biased is None:
         biased = [_has_bias(plan) for plan in plans]
     return Canonical(settings, plans, _canonical_position(settings), tuple(biased))

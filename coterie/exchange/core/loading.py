@@ -59,7 +59,8 @@ def load_decoder(
     own = decoder.state_dict()
     with torch.no_grad():
         for entry, layout in chosen:
-            if not entry.own:
+            absent = entry.optional and not all(name in source.shapes for name in layout.names)
+            if not entry.own or absent:
                 continue
             shapes = [own[name].shape for name in entry.own]
             found = layout.to_own([source.read(name) for name in layout.names], shapes)

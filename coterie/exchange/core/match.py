@@ -44,6 +44,8 @@ _PHRASES = {
     "additive": "its additive embeddings",
     "block_layout.kind": "its {} layout of attention and feed-forward part",
     "mtp": "its MTP modules",
+    "mtp.depth": "its {} MTP modules",
+    "mtp.normalised": "MTP modules that read states before the last norm (mtp.normalised={})",
     "value": "its value head",
     "pooled": "its pooled head",
     "norm.kind": "its {} normalisation",
@@ -105,7 +107,7 @@ def match(decoder: Decoder, families: Iterable[F], *, format: str, page: str) ->
     Raises:
         ExchangeError: there is none; the message names the closest and what has no home there.
     """
-    layers = range(decoder.settings.layers)
+    layers = range(decoder.settings.layers + len(decoder.mtp))
     biases = {layer: bool(bias.any()) for layer, bias in selection_biases(decoder).items()}
     wanted = canonical(decoder.settings, [biases.get(layer, False) for layer in layers])
     closest: tuple[tuple[int, int], str, list[str]] | None = None
@@ -154,10 +156,11 @@ def _foreign_parts(wanted: Canonical, found: Match[Any] | None) -> int:
 def _differences(wanted: Canonical, offered: Canonical) -> list[str]:
     """Return a phrase for each thing of a model that another, offered in its place, lacks."""
     found: list[str] = []
-    if len(wanted.plans) != len(offered.plans):
-        return [f"its {len(wanted.plans)} layers"]
+    if wanted.settings.layers != offered.settings.layers:
+        return [f"its {wanted.settings.layers} layers"]
     pairs = [(_top(wanted), _top(offered))]
-    pairs += [(_layer(wanted, i), _layer(offered, i)) for i in range(len(wanted.plans))]
+    both = min(len(wanted.plans), len(offered.plans))
+    pairs += [(_layer(wanted, i), _layer(offered, i)) for i in range(both)]
     for ours, theirs in pairs:
         for path, value in _lacking(ours, theirs):
             phrase = _PHRASES.get(path, f"{path.replace('_', ' ')} = {{}}").format(value)
@@ -169,6 +172,8 @@ def _differences(wanted: Canonical, offered: Canonical) -> list[str]:
 def _top(model: Canonical) -> dict[str, Any]:
     """Return what holds for the whole model, as plain values."""
     values = model.settings.model_dump() | {"position": model.position.model_dump()}
+    if model.settings.mtp is not None:  # its blocks are compared as layers are
+        values["mtp"] = {name: values["mtp"][name] for name in ("depth", "normalised")}
     context = values.pop("context")
     if isinstance(model.position, LearnedPosition):  # others compute any number of positions
         values["position"]["context"] = context

@@ -18,9 +18,10 @@ from coterie.model.attention import Attention
 from coterie.model.attention.mla import LatentAttention
 from coterie.model.position import RotaryPosition
 
-_EXPERT = re.compile(r"(blocks\.\d+\.feedforward)\.experts\.0\.(\w+)")
-_SHARED = re.compile(r"(blocks\.\d+\.feedforward)\.shared\.0\.(\w+)")
-_ATTENTION = re.compile(r"blocks\.(\d+)\.attention\.(.+)")
+_BLOCK = r"(?:blocks\.(\d+)|mtp\.\d+\.block)"
+_EXPERT = re.compile(rf"({_BLOCK}\.feedforward)\.experts\.0\.(\w+)")
+_SHARED = re.compile(rf"({_BLOCK}\.feedforward)\.shared\.0\.(\w+)")
+_ATTENTION = re.compile(rf"{_BLOCK}\.attention\.(.+)")
 
 
 class Reparametrised:
@@ -37,7 +38,8 @@ class Reparametrised:
         state = skeleton.state_dict()
         self.shapes = {name: tensor.shape for name, tensor in state.items()}
         self._scales = {name for name, role in roles.items() if role == "norm"}
-        self._plans = settings.plans()
+        self._plans = {str(layer): plan for layer, plan in enumerate(settings.plans())}
+        self._further = settings.mtp_plan()
         self._order = _reordering(decoder.settings, settings)
 
     def read(self, name: str) -> Tensor:
@@ -54,9 +56,9 @@ class Reparametrised:
     def _lookup(self, name: str) -> Tensor | None:
         """Return our tensor of a name; several are joined where they become one."""
         if match := _EXPERT.fullmatch(name):
-            return self._joint_packs(match[1], match[2])
+            return self._joint_packs(match[1], match[3])
         if match := _SHARED.fullmatch(name):
-            return self._joint_shared(match[1], match[2])
+            return self._joint_shared(match[1], match[3])
         return self._own.get(name)
 
     def _joint_packs(self, layer: str, part: str) -> Tensor | None:
@@ -85,7 +87,8 @@ class Reparametrised:
         match = _ATTENTION.fullmatch(name)
         if self._order is None or match is None:
             return tensor
-        rows = _rotated_rows(self._plans[int(match[1])].attention, match[2], self._settings)
+        plan = self._plans.get(match[1], self._further)
+        rows = _rotated_rows(plan.attention, match[2], self._settings)
         if rows is None:
             return tensor
         start, channels, offset, rotated = rows

@@ -55,6 +55,20 @@ def same(own: str, *foreign: str, exact: bool = False) -> Entry:
     return Entry((own,), tuple(_unchanged(name) for name in foreign), exact)
 
 
+def copied(own: str, foreign: str) -> Entry:
+    """Map a tensor that another entry maps too, to a copy of it that may be absent."""
+    return Entry((own,), (_unchanged(foreign),), optional=True)
+
+
+def halves_swapped(own: str, foreign: str) -> Entry:
+    """Map a matrix of which the other side holds the latter half of the columns first."""
+
+    def swap(tensors: list[Tensor]) -> list[Tensor]:
+        return [tensors[0].roll(tensors[0].shape[1] // 2, dims=1)]
+
+    return Entry((own,), (Layout((foreign,), lambda found, _: swap(found), swap),))
+
+
 def transposed(own: str, foreign: str) -> Entry:
     """Map a matrix that the other side holds as [in, out]."""
     layout = Layout((foreign,), lambda x, _: [x[0].mT], lambda x: [x[0].mT])

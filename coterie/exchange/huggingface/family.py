@@ -23,7 +23,8 @@ class Family(core.Family[Config]):
         prefix: what the names of all tensors but the head's begin with.
         defaults: what config.json means where it is silent.
         idle: patterns of tensors that hold no weights of the model.
-        mtp: whether layers after the last one are MTP modules, which may be left out.
+        mtp: what config.json calls the number of MTP modules, which are the layers after the last
+            one and may be absent; empty: the family has none.
         aliases: other names of values in config.json, and the names meant.
         head: the head's tensor and the embedding's, which may both be there when they are tied.
     """
@@ -32,7 +33,7 @@ class Family(core.Family[Config]):
     defaults: Mapping[str, Any]
     prefix: str = "model."
     idle: tuple[str, ...] = ()
-    mtp: bool = False
+    mtp: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     head: tuple[str, str] = ("lm_head.weight", "model.embed_tokens.weight")
 

@@ -13,6 +13,7 @@ from coterie.exchange.core.loading import load_decoder
 from coterie.exchange.files import TensorFiles, open_folder, read_json, refuse_pickles
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families import FAMILIES, Family
+from coterie.exchange.huggingface.families.tensors import MODULE_COPIES
 from coterie.exchange.imported import ExchangeError, Imported, reasons_of
 from coterie.exchange.tokenizers import fitted, from_huggingface
 from coterie.foundation.errors import TokenizerError, nearest
@@ -48,6 +49,11 @@ def import_folder(
     given = family.reads(config)
     config.finish(folder / CONFIG)
     files = open_folder(folder)
+    source = _Source(files, family)
+    if family.mtp and (held := source.modules(given)) != config.raw(family.mtp):
+        config = Config(values | {family.mtp: held}, family.defaults, family.aliases)
+        given = family.reads(config)
+        config.finish(folder / CONFIG)
     if given["layers"] > len(files.stored):
         raise ExchangeError(
             f"{folder / CONFIG} describes {given['layers']:,} layers, but there are only "
@@ -58,7 +64,7 @@ def import_folder(
     except ValidationError as error:
         reasons = "\n  ".join(reasons_of(error))
         raise ExchangeError(f"{folder / CONFIG} describes no model:\n  {reasons}") from error
-    source = _Source(files, family, settings)
+    source.settle(settings)
     units = source.common_dtype()
     decoder = load_decoder(
         settings,
@@ -125,28 +131,61 @@ def _family(values: dict[str, Any], folder: Path) -> Family:
 class _Source:
     """The tensors of a folder under the names that the family's tensor map uses."""
 
-    def __init__(self, files: TensorFiles, family: Family, settings: DecoderSettings) -> None:
-        self.files = files
+    def __init__(self, files: TensorFiles, family: Family) -> None:
+        self.files, self._family = files, family
         self.notes: list[str] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
         bare = not any(name.startswith(family.prefix) for name in files.stored)
         self.names = {
             family.prefix + name if bare and name != family.head[0] else name: name
             for name in files.stored
         }
-        beyond = [name for name in self.names if family.layer(name) >= settings.layers]
-        if beyond and family.mtp:
-            self.notes.append("the MTP modules were left out; no logit depends on them")
+        for name in filter(family.is_idle, list(self.names)):
+            del self.names[name]
+
+    def modules(self, given: dict[str, Any]) -> int:
+        """Return how many MTP modules are there and can be held; a note says which cannot.
+
+        Args:
+            given: the settings of the decoder; what each module repeats of the model, its
+                embedding and its head, must be equal to that.
+        """
+        family, first = self._family, given["layers"]
+        said = given.get("mtp", {"depth": 0})["depth"]
+        stored = {family.layer(name) - first for name in self.names}
+        held = next(depth for depth in range(said + 1) if depth == said or depth not in stored)
+        why = f"config.json speaks of {said}" if max(stored, default=-1) >= held else None
+        for module in range(held):
+            for name in MODULE_COPIES:
+                copy = f"{family.prefix}layers.{first + module}.{name}"
+                main = family.head[given["head"]["tied"] or name == MODULE_COPIES[0]]
+                if {copy, main} <= self.names.keys() and not self._same(copy, main):
+                    held, why = 0, f"{copy} differs from {main}"
+        if why is not None:
+            left = "the MTP modules were" if not held else f"MTP modules after {held} were"
+            self.notes.append(f"{left} left out: {why}; no logit depends on them")
+        return held
+
+    def settle(self, settings: DecoderSettings) -> None:
+        """Forget the tensors that have no place in a decoder, and copies of others."""
+        family, modules = self._family, settings.mtp.depth if settings.mtp else 0
         for name in list(self.names):
-            if family.is_idle(name) or (family.mtp and name in beyond):
+            layer = family.layer(name) - settings.layers
+            copy = layer >= 0 and name.endswith(MODULE_COPIES)
+            if family.mtp and (layer >= modules or copy):
                 del self.names[name]
         head, embedding = family.head
         if settings.head.tied and head in self.names and embedding in self.names:
             self._check_tied(head, embedding)
-        self.shapes = {name: files.stored[theirs].shape for name, theirs in self.names.items()}
+        stored = self.files.stored
+        self.shapes = {name: stored[theirs].shape for name, theirs in self.names.items()}
+
+    def _same(self, one: str, other: str) -> bool:
+        return torch.equal(self.read(one), self.read(other))
 
     def _check_tied(self, head: str, embedding: str) -> None:
         """Drop a tied head that is stored as well, if it equals the embedding."""
-        if not torch.equal(self.read(head), self.read(embedding)):
+        if not self._same(head, embedding):
             raise ExchangeError(
                 f"config.json ties the head to the embedding, but {head} and {embedding} differ.",
                 hint="Set tie_word_embeddings to false in config.json to use both.",

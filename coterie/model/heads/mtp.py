@@ -9,8 +9,9 @@ head:
     hᵏ = block_k(h'ᵏ),  p(t_{i+k+1}) = head(hᵏ_i)
 
 So hᵏ_i has seen tokens up to i + k and no further. Embedded tokens are those that the first block
-reads, positions and structure included; every module normalises what it hands the head itself.
-Generation does without these modules: they cost parameters, and nothing per token written.
+reads, positions and structure included; every module normalises what it hands the head itself, and
+`normalised` ones read that of the depth before. Generation does without these modules, which cost
+parameters and nothing per token written, unless they guess (`speculation=mtp`).
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class MTPSettings(Settings):
     )
     block: str | None = Field(
         default=None, description="the variation of each module's block; None: as the last layer"
+    )
+    normalised: bool = Field(
+        default=False,
+        description="modules read states that the norm before the head went through, as published "
+        "checkpoints have it",
     )
 
     def counts(self, plan: BlockPlan, norm: Norm, width: int) -> tuple[Count, ...]:

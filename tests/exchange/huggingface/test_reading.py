@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from coterie.exchange.files import SINGLE
-from coterie.exchange.huggingface import import_folder
+from coterie.exchange.huggingface import export_folder, import_folder
+from coterie.exchange.imported import ExchangeError
 
 
 @pytest.fixture
@@ -92,13 +95,91 @@ def test_a_tied_head_may_be_written_out(rewritten):
     assert same(*rewritten("llama", doubled, tie_word_embeddings=True))
 
 
-def test_mtp_modules_are_left_out_with_a_note(rewritten):
-    def further(tensors):
-        return tensors | {"model.layers.2.eh_proj.weight": torch.ones(32, 64)}
+def with_module(tensors, **changes):
+    """Return tensors with an MTP module under its published names, after layers 0 and 1."""
+    last, new = "model.layers.1.", "model.layers.2."
+    module = {new + x.removeprefix(last): y * 0.9 for x, y in tensors.items() if last in x}
+    ends = {name: torch.linspace(0.5, 1.5, 32) for name in ("enorm", "hnorm", "shared_head.norm")}
+    module |= {f"{new}{name}.weight": each for name, each in ends.items()}
+    module[f"{new}eh_proj.weight"] = torch.randn(32, 64) * 0.2
+    module[f"{new}embed_tokens.weight"] = tensors["model.embed_tokens.weight"].clone()
+    module[f"{new}shared_head.head.weight"] = tensors["lm_head.weight"].clone()
+    return tensors | module | {new + name: each for name, each in changes.items()}
 
-    before, after = rewritten("deepseek_v3", further)
+
+def module_logits(model, tensors, tokens):
+    """Return what transformers' own parts make of a module's tensors."""
+    new = "model.layers.2."
+    own = {name.removeprefix(new): each for name, each in tensors.items() if new in name}
+    hidden = model.model(tokens).last_hidden_state[:, :-1]
+    later = model.model.embed_tokens(tokens)[:, 1:]
+    once = copy.deepcopy(model)
+    norm, layer = once.model.norm, once.model.layers[1]
+
+    def normal(x, name):
+        norm.weight.copy_(own[f"{name}.weight"])
+        return norm(x)
+
+    both = torch.cat((normal(later, "enorm"), normal(hidden, "hnorm")), dim=-1)
+    norm.weight.copy_(own["shared_head.norm.weight"])
+    for name, parameter in layer.named_parameters():
+        if "experts" not in name or "shared" in name:
+            parameter.copy_(own[name])
+        else:
+            parameter.mul_(0.9)
+    layer.mlp.gate.e_score_correction_bias.copy_(own["mlp.gate.e_score_correction_bias"])
+    once.model.layers = torch.nn.ModuleList([layer])
+    return once(inputs_embeds=both @ own["eh_proj.weight"].mT).logits
+
+
+@pytest.mark.parametrize("kind", ["deepseek_v3", "glm4_moe"])
+@torch.no_grad()
+def test_mtp_modules_are_kept(kind, foreign, tokens, tmp_path):
+    model = foreign(kind)
+    model.save_pretrained(tmp_path / "theirs")
+    plain = import_folder(tmp_path / "theirs")
+    weights = tmp_path / "theirs" / "model.safetensors"
+    save_file(tensors := with_module(load_file(weights)), weights, metadata={"format": "pt"})
+    found, x = import_folder(tmp_path / "theirs"), tokens(2, 12)
+    assert found.notes == ()
+    assert len(plain.decoder.mtp) == 0
+    assert torch.equal(found.decoder(x).logits, plain.decoder(x).logits)
+    guessed = found.decoder.predict_mtp(x)[0]
+    assert (guessed - module_logits(model, tensors, x)).abs().max() <= 2e-5
+    export_folder(found.decoder, None, tmp_path / "ours")
+    written = load_file(tmp_path / "ours" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    assert all(torch.equal(written[name], tensors[name]) for name in tensors)
+    again = import_folder(tmp_path / "ours")
+    assert again.decoder.settings == found.decoder.settings
+    assert same(again, found)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", experts_implementation="eager")
+    assert (theirs(x).logits - model(x).logits).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "note"),
+    [
+        ({"embed_tokens.weight": torch.ones(61, 32)}, {}, "2.embed_tokens.weight differs from"),
+        ({"shared_head.head.weight": torch.ones(61, 32)}, {}, "head.weight differs from lm_head"),
+        ({}, {"num_nextn_predict_layers": 0}, "config.json speaks of 0"),
+    ],
+)
+def test_mtp_modules_that_cannot_be_held_are_left_out(changes, settings, note, rewritten):
+    kept = lambda tensors: with_module(tensors, **changes)  # noqa: E731
+    before, after = rewritten("deepseek_v3", kept, **settings)
     assert same(before, after)
     assert "MTP modules were left out" in after.notes[0]
+    assert note in after.notes[0]
+
+
+def test_an_mtp_module_with_holes_is_refused(rewritten):
+    def holes(tensors):
+        whole = with_module(tensors)
+        return {name: each for name, each in whole.items() if "2.hnorm" not in name}
+
+    with pytest.raises(ExchangeError, match=r"1 tensors are missing: model\.layers\.2\.hnorm"):
+        rewritten("deepseek_v3", holes)
 
 
 def test_shards_are_read(foreign, tmp_path):

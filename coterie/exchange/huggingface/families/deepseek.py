@@ -13,6 +13,7 @@ from coterie.exchange.huggingface.families.tensors import RoutedNames, tensor_ma
 from coterie.model.experts.select import GroupLimited
 
 tensor_map = tensor_map_with(RoutedNames(shared="mlp.shared_experts"))
+MODULES = "num_nextn_predict_layers"
 LATENT_EPSILON = 1e-6  # of the norms of latents, whatever rms_norm_eps is
 
 
@@ -20,6 +21,8 @@ def read_layers(
     config: Config, router: dict[str, Any], balance: str = "none", *, bias: bool = False
 ) -> dict[str, Any]:
     """Return the settings of all layers: `first_k_dense_replace` dense ones, then routed ones.
+
+    MTP modules go on from there.
 
     Args:
         config: the configuration.
@@ -29,7 +32,8 @@ def read_layers(
     """
     config.require("moe_layer_freq", 1, None)
     layers = config.whole("num_hidden_layers")
-    first = min(config.whole("first_k_dense_replace", 0, least=0), layers)
+    depth = config.count(MODULES, 0, least=0)
+    first = min(config.whole("first_k_dense_replace", 0, least=0), layers + depth)
     width = config.whole("moe_intermediate_size")
     mixture = routed(
         config.count("n_routed_experts"),
@@ -44,7 +48,17 @@ def read_layers(
         "dense": {"feedforward": dense(config.whole("intermediate_size"), bias=bias)},
         "moe": {"feedforward": mixture},
     }
-    return block_pattern(["dense"] * first + ["moe"] * (layers - first), blocks)
+    labels = ["dense"] * first + ["moe"] * (layers + depth - first)
+    given = block_pattern(labels[:layers], blocks)
+    if not depth:
+        return given
+    module = {"depth": depth, "normalised": True}
+    if len(set(labels[layers:])) > 1:
+        config.refuse(f"first_k_dense_replace is {first}, so that the MTP modules would differ")
+    if labels[layers] != labels[layers - 1]:
+        given["blocks"] = {labels[layers]: blocks[labels[layers]]}
+        module["block"] = labels[layers]
+    return given | {"mtp": module}
 
 
 def read_sigmoid_router(config: Config) -> dict[str, Any]:
@@ -73,12 +87,16 @@ def read_groups(config: Config, score: str) -> Any:
     }
 
 
-def write_sigmoid_router() -> dict[str, Any]:
-    """Return what config.json says of that router; where it is silent, vLLM assumes softmax."""
+def write_sigmoid_router(model: Canonical) -> dict[str, Any]:
+    """Return what config.json says of that router and the MTP modules beside it.
+
+    Where it is silent on scores, vLLM assumes softmax.
+    """
+    mtp = model.settings.mtp
     return {
         "scoring_func": "sigmoid",
         "topk_method": "noaux_tc",
-        "num_nextn_predict_layers": 0,
+        MODULES: 0 if mtp is None else mtp.depth,
     }
 
 

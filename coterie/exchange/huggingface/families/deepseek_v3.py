@@ -1,7 +1,6 @@
 """DeepSeek-V3: multi-head latent attention; sigmoid scores, a selection bias, groups of experts.
 
-DeepSeek-AI 2024, arXiv:2412.19437. The MTP modules are not exchanged; `transformers` leaves them
-out as well.
+DeepSeek-AI 2024, arXiv:2412.19437. The MTP modules are the layers after the last one.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families.common import read_stream, write_stream
 from coterie.exchange.huggingface.families.deepseek import (
+    MODULES,
     pairs_needed,
     read_latent,
     read_layers,
@@ -53,7 +53,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
         **write_latent(model),
         **write_layers(model),
         "rope_interleave": model.rotary.layout == "interleaved",
-        **write_sigmoid_router(),
+        **write_sigmoid_router(model),
     }
 
 
@@ -66,6 +66,6 @@ DEEPSEEK_V3 = Family(
     writes=_writes,
     tensor_map=tensor_map,
     limits=pairs_needed,
-    mtp=True,
+    mtp=MODULES,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

@@ -11,6 +11,7 @@ from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
 from coterie.exchange.huggingface.families.common import read_attention, read_stream, write_stream
 from coterie.exchange.huggingface.families.deepseek import (
+    MODULES,
     pairs_needed,
     read_layers,
     read_sigmoid_router,
@@ -59,7 +60,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
         **write_layers(model),
         "attention_bias": bool(model.grouped.bias),
         "use_qk_norm": model.grouped.query_key_norm is not None,
-        **write_sigmoid_router(),
+        **write_sigmoid_router(model),
     }
 
 
@@ -72,6 +73,6 @@ GLM4_MOE = Family(
     writes=_writes,
     tensor_map=tensor_map,
     limits=pairs_needed,
-    mtp=True,
+    mtp=MODULES,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coterie.exchange.core.tensor_map import Entry, ExpertNames, empty, experts, same
+from coterie.exchange.core.tensor_map import (
+    Entry,
+    ExpertNames,
+    copied,
+    empty,
+    experts,
+    halves_swapped,
+    same,
+)
 from coterie.model import DecoderSettings
 from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.attention.mla import LatentAttention
+from coterie.model.blocks import BlockPlan
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.balance import BiasBalance
 from coterie.model.feedforward.dense import Dense
@@ -19,6 +28,8 @@ from coterie.model.feedforward.dense import Dense
 PER_EXPERT = ExpertNames(
     "experts.{e}.gate_proj.weight", "experts.{e}.up_proj.weight", "experts.{e}.down_proj.weight"
 )
+MODULE_COPIES = ("embed_tokens.weight", "shared_head.head.weight")
+"""What an MTP module holds of the model's: its embedding and its head."""
 FUSED = ExpertNames("experts.gate_up_proj", "experts.gate_up_proj", "experts.down_proj")
 
 
@@ -46,20 +57,39 @@ def tensor_map(settings: DecoderSettings, names: RoutedNames = RoutedNames()) ->
     ]
     if not settings.head.tied:
         entries.append(same("head.weight", "lm_head.weight"))
+    width = settings.width
     for layer, plan in enumerate(settings.plans()):
-        own, foreign = f"blocks.{layer}", f"model.layers.{layer}"
-        entries += [
-            same(f"{own}.attention_norm.weight", f"{foreign}.input_layernorm.weight"),
-            same(f"{own}.feedforward_norm.weight", f"{foreign}.post_attention_layernorm.weight"),
-            *_attention(f"{own}.attention", f"{foreign}.self_attn", plan.attention),
-        ]
-        own, feedforward = f"{own}.feedforward", plan.feedforward
-        if isinstance(feedforward, Dense):
-            entries += _gated(f"{own}.mlp", f"{foreign}.mlp", bias=feedforward.mlp.bias)
-        else:
-            assert isinstance(feedforward, MixtureOfExperts)
-            entries += _routed(own, foreign, feedforward, names, settings.width)
+        entries += _block(f"blocks.{layer}", f"model.layers.{layer}", plan, names, width)
+    for module in range(settings.mtp.depth if settings.mtp else 0):
+        own, foreign = f"mtp.{module}", f"model.layers.{settings.layers + module}"
+        entries += _block(f"{own}.block", foreign, settings.mtp_plan(), names, width)
+        entries += _module(own, foreign, tied=settings.head.tied)
     return entries
+
+
+def _module(own: str, foreign: str, *, tied: bool) -> list[Entry]:
+    """Map an MTP module beside its block; it has the model's embedding and head once more."""
+    return [
+        same(f"{own}.hidden_norm.weight", f"{foreign}.hnorm.weight"),
+        same(f"{own}.token_norm.weight", f"{foreign}.enorm.weight"),
+        halves_swapped(f"{own}.projection", f"{foreign}.eh_proj.weight"),
+        same(f"{own}.norm.weight", f"{foreign}.shared_head.norm.weight"),
+        copied("embedding.weight", f"{foreign}.{MODULE_COPIES[0]}"),
+        copied("embedding.weight" if tied else "head.weight", f"{foreign}.{MODULE_COPIES[1]}"),
+    ]
+
+
+def _block(own: str, foreign: str, plan: BlockPlan, names: RoutedNames, width: int) -> list[Entry]:
+    entries = [
+        same(f"{own}.attention_norm.weight", f"{foreign}.input_layernorm.weight"),
+        same(f"{own}.feedforward_norm.weight", f"{foreign}.post_attention_layernorm.weight"),
+        *_attention(f"{own}.attention", f"{foreign}.self_attn", plan.attention),
+    ]
+    own, feedforward = f"{own}.feedforward", plan.feedforward
+    if isinstance(feedforward, Dense):
+        return entries + _gated(f"{own}.mlp", f"{foreign}.mlp", bias=feedforward.mlp.bias)
+    assert isinstance(feedforward, MixtureOfExperts)
+    return entries + _routed(own, foreign, feedforward, names, width)
 
 
 def tensor_map_with(names: RoutedNames) -> Callable[[DecoderSettings], list[Entry]]:
