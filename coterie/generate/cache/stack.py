@@ -136,10 +136,9 @@ class CacheStack:
         """Make T new tokens of every row part of the past.
 
         Their keys and values were written into the memory of the layers, which are all
-        `InPlaceCache`s; no row holds several documents, and no part of the decoder carries a state.
+        `InPlaceCache`s, and no row holds several documents. The caller brings `state` up to date.
         """
         assert self._documents is None
-        assert not self.state
         number = tokens.shape[1]
         self._recent.extend(tokens, None)
         self.length += number

@@ -85,6 +85,7 @@ class Builder:
     operations: list[Operation] = field(default_factory=list)
     stages: list[tuple[int, int]] = field(default_factory=list)
     turns: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[str, Tensor] = field(default_factory=dict)
     past: Tensor | None = None
     padding: int = 0
 
@@ -132,6 +133,11 @@ class Builder:
         self.copies.append((values, copied))
         self.kept.append(copied)
         return copied
+
+    def carried(self, name: str, *shape: int) -> Tensor:
+        """Return room for what a part knows of each row's past, handed on under a name."""
+        self.states[name] = self.room(self.entries, *shape, dtype=torch.int64)
+        return self.states[name]
 
     def history(self, lookback: int, padding: int) -> Tensor:
         """Return room for the tokens that end with each entry, oldest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import torch
 from jaxtyping import Float
@@ -65,6 +65,20 @@ class Program:
     def lookback(self) -> int:
         """Tokens before each that a step must be told of."""
         return 0 if self._builder.past is None else self._builder.past.shape[1] - 1
+
+    @property
+    def carries(self) -> Set[str]:
+        """Names of what parts know of each row's past."""
+        return self._builder.states.keys()
+
+    def know(self, states: Mapping[str, Tensor], rows: int) -> None:
+        """Set what parts know of the past of the first rows."""
+        for name, room in self._builder.states.items():
+            room[:rows] = states[name]
+
+    def known(self, rows: int) -> dict[str, Tensor]:
+        """Return what parts know of it now."""
+        return {name: room[:rows].clone() for name, room in self._builder.states.items()}
 
     def current(self) -> bool:
         """Bring copies up to date; return whether the parameters still lie where they did."""
@@ -164,6 +178,8 @@ class Program:
             return
         part = self._position
         self._reach = max(self._context, 2 * self._reach, positions)
+        if part.stable is not None:  # beyond, angles are others for the whole text
+            self._reach = min(self._reach, part.stable)
         self._angles = []
         for rotated, place in self._builder.turns.items():
             assert isinstance(part, RotaryPositionPart)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 ENTRIES = 16
 """The most tokens of one step: beyond, torch's products are as fast."""
 _NOTICED = 0.05  # seconds between pieces of text
+MOST_POSITIONS = 1 << 40
 MISSING = "numba is not installed (pip install 'coterie[fast]')"
 
 
@@ -47,7 +48,9 @@ class NativePass:
 
     def __init__(self, decoder: Decoder, notify: Callable[[str], None] | None = None) -> None:
         self._decoder = weakref.ref(decoder)  # who keeps a pass need not keep the model
-        self._limit = decoder.position.limit
+        position = decoder.position
+        bounds = [each for each in (position.limit, position.stable) if each is not None]
+        self._limit = min(bounds, default=None)
         self._notify = notify or (lambda sentence: None)
         self._program: Program | None = None
         self._lock = threading.Lock()
@@ -81,10 +84,10 @@ class NativePass:
             return "rows have unequally many new tokens"
         if not all(isinstance(layer, InPlaceCache) for layer in cache.layers):
             return "the cache does not hold every position in place"
-        if cache.state:
-            return "parts of the model carry a state from token to token"
-        if self._limit is not None and cache.length + number > self._limit:
-            return "the text is longer than the positions that the model knows"
+        if cache.state.keys() != self._program.carries:
+            return "parts of the model carry a state that no kernel knows"
+        if number > self._left(cache):
+            return "the text is longer than the positions that the model knows or keeps"
         return None
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
@@ -97,7 +100,9 @@ class NativePass:
         memory = self._memory(cache, number)
         past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
         with self._lock:  # another engine may use the same decoder
+            program.know(cache.state, batch)
             logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past).clone()
+            cache.state = program.known(batch)
         cache.advance(call.tokens)
         return logits.view(batch, number, -1)[:, -call.last :]
 
@@ -109,19 +114,25 @@ class NativePass:
         if any(len(rule.ends) > MOST_ENDS for rule in rules):
             return None
         rows = call.tokens.shape[0]
-        most = min(most, MOST_STEPS, self._fitting(rows))
+        most = min(most, MOST_STEPS, self._fitting(rows), self._left(cache))
         tokens, memory = call.tokens[:, 0].tolist(), self._memory(cache, most)
         past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
         with self._lock:
+            program.know(cache.state, rows)
             began = time.perf_counter()
             made = program.steps(tokens, cache.lengths, memory, rules, most, past)
             took = time.perf_counter() - began
+            cache.state = program.known(rows)
         number = max(len(each.tokens) for each in made)
         self._seconds[rows] = took / number
         read = [[token, *each.tokens[:-1]] for token, each in zip(tokens, made, strict=True)]
         whole = [row + row[-1:] * (number - len(row)) for row in read]
         cache.advance(torch.tensor(whole))
         return made
+
+    def _left(self, cache: CacheStack) -> int:
+        """Return how many positions may follow."""
+        return MOST_POSITIONS if self._limit is None else self._limit - cache.length
 
     def _fitting(self, rows: int) -> int:
         """Return how many steps take about as long as a reader does not notice."""

@@ -118,7 +118,12 @@ def _at_first(values: Int[Tensor, "B K T"], first: Tensor) -> Int[Tensor, "B K T
     return values.gather(-1, first.expand_as(values))
 
 
+def powers() -> list[int]:
+    """Return what a token is multiplied by in a name's hash, for each distance from the tag."""
+    return [pow(_BASE, i, _PRIME) for i in range(_LONGEST)]
+
+
 @lru_cache(maxsize=8)
 def _powers(device: torch.device) -> Int[Tensor, " n"]:
     with torch.inference_mode(False):  # made while generating, it must serve training as well
-        return torch.tensor([pow(_BASE, i, _PRIME) for i in range(_LONGEST)], device=device)
+        return torch.tensor(powers(), device=device)

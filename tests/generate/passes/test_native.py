@@ -33,6 +33,27 @@ def rotary(**changes):
     return {"position": {"kind": "rotary"} | changes}
 
 
+def mla(**changes):
+    sizes = {"heads": 4, "kv_rank": 8, "query_rank": 6, "nope_dim": 5, "rope_dim": 4}
+    return {"attention": {"kind": "mla", "value_dim": 7} | sizes | changes}
+
+
+def sparse(kind, window=None, sinks=0, **sizes):
+    return grouped(window=window, sinks=sinks, sparse={"kind": kind} | sizes)
+
+
+STRUCTURE = [
+    {
+        "kind": "structure",
+        "kinds": {
+            name: {"opening": f"<{name}>", "closing": f"</{name}>", "follow": follow, "bound": 3}
+            | {"opening_id": 2 * number, "closing_id": 2 * number + 1}
+            for number, (name, follow) in enumerate(
+                {"speaker": "name", "scene": "count", "stage": "inside"}.items()
+            )
+        },
+    }
+]
 YARN = {"kind": "yarn", "factor": 2.0, "original_context": 16}
 PARTS = {
     "plain": {},
@@ -73,6 +94,16 @@ PARTS = {
             {"count": 1, "mlp": {"kind": "null"}},
         ],
     ),
+    "strided": sparse("strided", stride=3),
+    "strided window": sparse("strided", 7, 2, stride=3),
+    "dilated": sparse("dilated", 8, 1, stride=2),
+    "blocks": sparse("blocks", size=2, local=1, first=1, chosen=2),
+    "latents": mla() | rotary(),
+    "latents, keys of heads": mla(rotary_key="per_head", latent_norm=None)
+    | rotary(layout="interleaved", scaling=YARN),
+    "latents, whole queries": mla(query_rank=None, bias=True, window=6, sinks=1),
+    "latents, strided": mla(sparse={"kind": "strided", "stride": 3}),
+    "structure": {"additive": STRUCTURE} | rotary(),
     "parallel": {"block_layout": {"kind": "parallel", "norms": "own"}},
     "mixed": {"block_layout": {"kind": "parallel", "gate": "channel"}},
     "mixed by token": {"block_layout": {"kind": "parallel", "gate": "token"}},
@@ -84,7 +115,6 @@ PARTS = {
     "tied head": {"head": {"tied": True, "bias": True}},
 }
 REFUSED = {
-    "sparse": (grouped(sparse={"kind": "strided", "stride": 2}), "sparse=strided"),
     "latents": ({"attention": {"kind": "latent_vectors", "heads": 2, "chunk": 4, "latents": 2}},
                 "LatentVector"),
 }  # fmt: skip

@@ -59,12 +59,15 @@ class Attend(NamedTuple):
 
 
 @kernel
-def attend_block(query, keys, values, number, channels, scale, weights, out, highest, total):
-    """Add `number` positions to a running softmax; return its new maximum and sum."""
+def attend_block(query, keys, values, number, step, channels, scale, weights, out, highest, total):
+    """Add `number` positions, each `step` after the one before, to a running softmax.
+
+    Returns its new maximum and sum.
+    """
     w, o = carray(floats_at(weights), number), carray(floats_at(out), channels)
     top = highest
     for s in range(number):
-        w[s] = dot(query, keys + 4 * s * channels, channels) * scale
+        w[s] = dot(query, keys + 4 * s * step * channels, channels) * scale
         top = max(top, w[s])
     shrink = exponential(highest - top)
     for s in range(number):
@@ -75,7 +78,7 @@ def attend_block(query, keys, values, number, channels, scale, weights, out, hig
     for i in range(channels):
         o[i] *= shrink
     for s in range(number):
-        weight, v = w[s], carray(floats_at(values + 4 * s * channels), channels)
+        weight, v = w[s], carray(floats_at(values + 4 * s * step * channels), channels)
         for i in range(channels):
             o[i] += weight * v[i]
     return top, total
@@ -105,7 +108,7 @@ def _attend(op, numbers, part, entry, thread):
             stop = min(start + BLOCK, sinks if start < sinks else position + 1)
             at = 4 * start * channels
             highest, total = attend_block(
-                query, keys + at, values + at, stop - start, channels, scale, weights, out,
+                query, keys + at, values + at, stop - start, 1, channels, scale, weights, out,
                 highest, total,
             )  # fmt: skip
             start = low if stop == sinks and start < sinks else stop

@@ -14,7 +14,7 @@ from coterie.generate.native.machine import floats_at
 from coterie.generate.native.numerics import dot
 from coterie.generate.native.quantised import GROUP, dot_int4_spread, dot_int8, spread_int4
 
-_SIGNATURE = "void(int64, int64, int64, int64, int64, int64, int64)"
+SIGNATURE = "void(int64, int64, int64, int64, int64, int64, int64)"
 
 
 def _float32(weight, scale, start, stop, x, size, out):
@@ -44,4 +44,4 @@ def _int4(weight, scale, start, stop, x, size, out):
         values[row - start] = dot_int4_spread(packed, scales, spread, sums, whole)
 
 
-FLOAT32_ROWS, INT8_ROWS, INT4_ROWS = (Kernel(each, _SIGNATURE) for each in (_float32, _int8, _int4))
+FLOAT32_ROWS, INT8_ROWS, INT4_ROWS = (Kernel(each, SIGNATURE) for each in (_float32, _int8, _int4))

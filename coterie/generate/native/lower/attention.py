@@ -6,17 +6,18 @@ from functools import singledispatch
 
 from torch import nn
 
-from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.builder import Buffer, Builder, LoweringError, Operation
 from coterie.generate.native.kernels.attend import ATTEND, BLOCK, Attend
 from coterie.generate.native.kernels.heads import HEADS, Heads
-from coterie.generate.native.kernels.norm import NO_NORM
+from coterie.generate.native.kernels.sparse import SPARSE, Sparse
+from coterie.generate.native.lower.latent import latent_attended
+from coterie.generate.native.lower.masks import pattern_of
 from coterie.generate.native.lower.matrices import matrix_of, product_of
-from coterie.generate.native.lower.norms import NormPlan, norm_of
+from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.grouped import GroupedAttentionPart
+from coterie.model.attention.mla import LatentAttentionPart
 from coterie.model.position import PositionPart
-
-_NONE = NormPlan(NO_NORM, 0, 0, 0.0)
 
 
 @singledispatch
@@ -36,6 +37,9 @@ def attended(
     raise LoweringError(f"no kernel for {type(part).__name__}")
 
 
+attended.register(LatentAttentionPart, latent_attended)
+
+
 @attended.register
 def _grouped(
     part: GroupedAttentionPart,
@@ -45,8 +49,6 @@ def _grouped(
     source: Buffer,
     residual: Buffer | None,
 ) -> Buffer:
-    if part.mask.sparse is not None:
-        raise LoweringError(f"no kernel for attention.sparse={part.mask.sparse.kind}")
     channels = part.channels
     query, key, value = (
         builder.buffer(each.shape[0]) for each in (part.query, part.key, part.value)
@@ -62,8 +64,8 @@ def _grouped(
         *(product_of(builder, m, source, out) for m, out in zip(matrices, outs, strict=True))
     )
     turn = turn_of(position, builder, channels)
-    queries = norm_of(part.query_norm, builder) if part.query_norm else _NONE
-    keys = norm_of(part.key_norm, builder) if part.key_norm else _NONE
+    queries = norm_of(part.query_norm, builder) if part.query_norm else PLAIN
+    keys = norm_of(part.key_norm, builder) if part.key_norm else PLAIN
     steps = builder.positions.data_ptr(), builder.rows.data_ptr(), builder.caches[layer].data_ptr()
     prepare = Heads(
         *steps, query.address, query.width, key.address, key.width, value.address, value.width,
@@ -72,16 +74,34 @@ def _grouped(
     )  # fmt: skip
     repeat = builder.count.data_ptr()
     builder.stage(builder.operation(HEADS, prepare, 1, repeat, queries.epsilon))
-    out, group = builder.buffer(query.width), heads // key_heads
-    together = group if key_heads > 1 else 1
-    read = Attend(
-        *steps, query.address, query.width, out.address, out.width, heads, key_heads, channels,
-        part.mask.window or 0, part.mask.sinks, together,
-        builder.room(builder.threads, BLOCK).data_ptr(), BLOCK,
-    )  # fmt: skip
-    scale = channels**-0.5 * turn.logit_scale
-    builder.stage(builder.operation(ATTEND, read, heads // together, repeat, scale))
+    out = builder.buffer(query.width)
+    builder.stage(_reading(part, builder, layer, query, out, turn.logit_scale))
     done = builder.buffer(source.width)
     output = matrix_of(builder, part.output, part.output_bias)
     builder.stage(product_of(builder, output, out, done, residual))
     return done
+
+
+def _reading(
+    part: GroupedAttentionPart,
+    builder: Builder,
+    layer: int,
+    query: Buffer,
+    out: Buffer,
+    logit_scale: float,
+) -> Operation:
+    """Return the operation by which heads read their past."""
+    mask, channels, repeat = part.mask, part.channels, builder.count.data_ptr()
+    heads, key_heads = query.width // channels, part.key.shape[0] // channels
+    scale = channels**-0.5 * logit_scale
+    where = (
+        builder.positions.data_ptr(), builder.rows.data_ptr(), builder.caches[layer].data_ptr(),
+        query.address, query.width, out.address, out.width, heads, key_heads, channels,
+    )  # fmt: skip
+    scratch = builder.room(builder.threads, BLOCK).data_ptr(), BLOCK
+    if mask.sparse is not None:
+        fields = Sparse(*where, pattern_of(mask, builder), *scratch)
+        return builder.operation(SPARSE, fields, heads, repeat, scale)
+    together = heads // key_heads if key_heads > 1 else 1
+    read = Attend(*where, mask.window or 0, mask.sinks, together, *scratch)
+    return builder.operation(ATTEND, read, heads // together, repeat, scale)

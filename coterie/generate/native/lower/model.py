@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.builder import Buffer, Builder
+from coterie.generate.native.lower.additive import joined
 from coterie.generate.native.lower.embeddings import embedded
 from coterie.generate.native.lower.layouts import through
 from coterie.generate.native.lower.matrices import matrix_of, product_of
@@ -20,13 +21,13 @@ def lower(decoder: Decoder, builder: Builder) -> Buffer:
     Raises:
         LoweringError: it has something that no kernel computes.
     """
-    if len(decoder.additive):
-        raise LoweringError("no kernel for additive embeddings")
     position = decoder.position
     assert isinstance(position, PositionPart)
     stream = embedded(decoder.embedding, builder)
     for operation in added(position, builder, stream):
         builder.stage(operation)
+    for number, part in enumerate(decoder.additive, start=1):
+        builder.stage(joined(part, builder, f"additive.{number}", stream))
     if decoder.embedding_norm is not None:
         stream = normalised(builder, decoder.embedding_norm, stream)
     for layer, block in enumerate(decoder.blocks):

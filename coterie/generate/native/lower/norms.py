@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
-from coterie.generate.native.kernels.norm import LAYER, NORMALISE, RMS, Normalise
+from coterie.generate.native.kernels.norm import LAYER, NO_NORM, NORMALISE, RMS, Normalise
 from coterie.model.norm.layer import LayerNormPart
 from coterie.model.norm.rms import RMSNormPart
 
@@ -20,6 +20,10 @@ class NormPlan(NamedTuple):
     gain: int
     bias: int
     epsilon: float
+
+
+PLAIN = NormPlan(NO_NORM, 0, 0, 0.0)
+"""What is not normalised."""
 
 
 @singledispatch
