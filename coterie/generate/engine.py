@@ -83,7 +83,7 @@ class Engine:
         self._submitted.add(self._text(request))
 
     def step(self) -> list[tuple[Request, Piece]]:
-        """Read prompts and one further token of each running text; return each new piece.
+        """Read prompts and a token or more of each running text; return each new piece.
 
         Empty once nothing waits or runs; a step that only read part of a prompt is empty too, so
         ask `idle`.

@@ -1,11 +1,12 @@
 """Which request is read when: texts join a running batch, leave it, and wait for a place in it.
 
-Each step reads prompts, up to a budget of tokens, and then one further token of every running text.
-Prompts that wait are read first come, first served; short ones together, long ones piece by piece
-over several steps, so that running texts are not kept waiting for a whole prompt; equal prompts
-that follow each other are read once. Texts with different caches or passes run in groups of their
-own. Nothing that a text is told depends on the others: its prompt is cut where it would be alone,
-it has a row of its own in the cache, and draws from its own random stream.
+Each step reads prompts, up to a budget of tokens, and then a further token of every running text,
+or several where the pass chooses them itself. Prompts that wait are read first come, first served;
+short ones together, long ones piece by piece over several steps, so that running texts are not kept
+waiting for a whole prompt; equal prompts that follow each other are read once. Texts with different
+caches or passes run in groups of their own. Nothing that a text is told depends on the others: its
+prompt is cut where it would be alone, it has a row of its own in the cache, and draws from its own
+random stream.
 """
 
 from __future__ import annotations
@@ -120,11 +121,16 @@ class Scheduler:
         return False
 
     def step(self) -> Happened:
-        """Read prompts and one token of each running text; return what that gave."""
+        """Read prompts and a token or more of each running text; return what that gave.
+
+        Texts that begin alone say their first token at once and are read on in the next step.
+        """
         happened: Happened = []
         self._read_prompts(happened)
+        begun = {id(text) for text, _ in happened}
         for group in self._groups:
-            self._decode(group, happened)
+            if not all(id(text) in begun for text in group.texts):
+                self._decode(group, happened)
         self._groups = [group for group in self._groups if group.texts]
         return happened
 

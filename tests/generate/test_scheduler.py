@@ -156,7 +156,7 @@ def test_a_long_prompt_does_not_keep_others_waiting():
 
 def test_no_more_run_than_may_and_the_first_come_are_the_first_served():
     engine, watching = make_engine(max_batch=2)
-    requests = [Request("abc"[:n], settings(max_tokens=n, seed=n)) for n in (3, 1, 2)]
+    requests = [Request("abcd"[:n], settings(max_tokens=n, seed=n)) for n in (3, 1, 4)]
     ended = [request for request, piece in engine.run(requests) if piece.finish_reason]
     assert ended == [requests[1], requests[0], requests[2]]
     assert max(map(len, watching.calls)) == 2
