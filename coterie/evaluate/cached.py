@@ -18,7 +18,8 @@ from coterie.evaluate.scoring import DISJOINT, Progress, Scoring, windows_at_onc
 from coterie.evaluate.windows import Window, all_windows
 from coterie.foundation.errors import UserError
 from coterie.generate.cache import CacheSettings
-from coterie.generate.session import cache_specs, evaluation
+from coterie.generate.modes import evaluation
+from coterie.generate.session import cache_specs
 from coterie.model import Decoder
 from coterie.model.context import ForwardContext
 

@@ -13,7 +13,7 @@ from coterie.batch import IGNORE
 from coterie.evaluate.routing import LoadCounter
 from coterie.evaluate.windows import Window, all_windows
 from coterie.foundation.errors import DataError
-from coterie.generate.session import evaluation
+from coterie.generate.modes import evaluation
 from coterie.model import Decoder
 from coterie.model.context import ForwardContext
 from coterie.tokenizer.interface import Tokenizer

@@ -16,7 +16,7 @@ import torch
 from coterie.batch import TokenBatch
 from coterie.evaluate.routing import LoadCounter, RoutingHealth
 from coterie.foundation.errors import DataError
-from coterie.generate.session import evaluation
+from coterie.generate.modes import evaluation
 from coterie.model import Decoder
 from coterie.model.context import ForwardContext
 

@@ -220,7 +220,8 @@ class Engine:
                 hint="Call generate or generate_samples, or leave beams out.",
             )
         self._passes_of(request.sampling)  # it fails here, where it stops nobody else
-        return Text(request, self._tokens(request.prompt), self.tokenizer)
+        drafter = request.sampling.speculation.build(self.decoder)
+        return Text(request, self._tokens(request.prompt), self.tokenizer, drafter)
 
     def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
         """Return a request's prompt as tokens.
@@ -246,7 +247,7 @@ class Engine:
         begin, passes = self.tokenizer.begin_of_text, self._passes_of(sampling)
         return DecodeSession(
             self.decoder, sampling.cache, begin, passes, sampling.speculation.most,
-            prefixes=self._prefixes,
+            prefixes=self._prefixes, watch=sampling.speculation.watches,
         )  # fmt: skip
 
     def _passes_of(self, sampling: SamplingSettings) -> Sequence[Pass]:

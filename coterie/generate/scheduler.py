@@ -28,8 +28,9 @@ from coterie.generate.session import PIECE, DecodeSession
 from coterie.generate.text import Text
 
 Happened = list[tuple[Text, Piece]]
-Means = tuple[CacheSettings, Compute, int]
-"""What texts that run together share: cache, passes, how many tokens can be taken back."""
+Means = tuple[CacheSettings, Compute, int, bool]
+"""What texts that run together share: cache, passes, how many tokens can be taken back, and whether
+hidden states are kept."""
 
 
 @dataclass
@@ -250,8 +251,10 @@ class Scheduler:
         A text that runs alone may guess further ones, which are read with it.
         """
         alone = group.texts[0] if len(group.texts) == 1 else None
-        draft = [] if alone is None else self._draft(group.session, alone)
         started = time.perf_counter()
+        # Modules cost time even where they come to no guess.
+        tried = alone is not None and group.session.watch and alone.pacing.wants
+        draft = [] if alone is None else self._draft(group.session, alone)
         try:
             if alone is not None and draft:
                 self._decode_draft(group.session, alone, draft, happened, started)
@@ -267,11 +270,14 @@ class Scheduler:
         for text, own in zip(group.texts, logits.unbind(), strict=True):
             happened.append((text, text.advance(own)))
         if alone is not None:
-            alone.pacing.note(time.perf_counter() - started, 1, guessed=False)
+            alone.pacing.note(time.perf_counter() - started, 1, guessed=tried)
         self._leave(group)
 
     def _decode_several(self, group: _Group, happened: Happened, started: float) -> bool:
         """Choose several tokens of each text in one call; return whether that could be done."""
+        first = group.texts[0]
+        if group.session.watch and len(group.texts) == 1 and not first.pacing.resting:
+            return False  # a drafter wants to see what each call makes of the tokens
         rules = [text.rule for text in group.texts]
         known = [rule for rule in rules if rule is not None]
         if len(known) < len(rules):
@@ -291,7 +297,7 @@ class Scheduler:
     def _draft(self, session: DecodeSession, text: Text) -> list[int]:
         """Return guesses that fit the text's stretch beside its latest token."""
         room = session.room
-        return text.draft(None if room is None else room - 1)
+        return text.draft(None if room is None else room - 1, lambda: session.take_states(0))
 
     def _decode_draft(
         self,
@@ -324,4 +330,5 @@ class Scheduler:
 
 
 def _means(sampling: SamplingSettings) -> Means:
-    return sampling.cache, sampling.compute, sampling.speculation.most
+    guess = sampling.speculation
+    return sampling.cache, sampling.compute, guess.most, guess.watches

@@ -13,22 +13,20 @@ give the same text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from operator import attrgetter
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from coterie.generate.cache import CacheSettings, CacheStack, PagedStack, PrefixStore
 from coterie.generate.cache.exporting import exported, restore
+from coterie.generate.modes import evaluation
 from coterie.generate.passes import Call, EagerPass, Pass, SeveralSteps, serving
 from coterie.generate.sampling.rule import Chosen, Rule
-from coterie.generate.threads import shared_cores
 from coterie.model import CacheSpec, Decoder
 
 PIECE = 512
@@ -58,9 +56,6 @@ def position_limit(decoder: Decoder, cache: CacheSettings | None = None) -> int 
     return None if endless else position.limit or decoder.settings.context
 
 
-_MODE = attrgetter("training")
-
-
 @runtime_checkable
 class MovesUp(Protocol):
     """Settings of a cache whose positions move up to what comes after them."""
@@ -69,28 +64,6 @@ class MovesUp(Protocol):
     def reach(self) -> int:
         """The largest distance of a token to one that is kept, in layers without a window."""
         ...
-
-
-@contextmanager
-def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Switch dropout and gradients off inside the block; afterwards every part is as it was.
-
-    Args:
-        decoder: the model.
-        modules: all its parts, where somebody has them at hand: finding them takes longer than
-            asking each of them.
-    """
-    shared_cores().look()
-    modules = modules or tuple(decoder.modules())
-    training = [each for each in modules if each.training] if any(map(_MODE, modules)) else []
-    for module in training:
-        module.training = False
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def latest(tokens: list[int], count: int, begin: int | None = None) -> list[int]:
@@ -105,8 +78,18 @@ def latest(tokens: list[int], count: int, begin: int | None = None) -> list[int]
 class _Row:
     """One text: the tokens of its present stretch, and whether they are kept in a cache."""
 
-    def __init__(self, tokens: list[int], cached: bool) -> None:
+    def __init__(
+        self, tokens: list[int], cached: bool, states: Sequence[Tensor] = (), fresh: bool = True
+    ) -> None:
         self.tokens, self.cached = tokens, cached
+        self.states, self.fresh = list(states), fresh  # see `DecodeSession.take_states`
+
+    def again(self) -> _Row:
+        """Return a row that goes on from here by itself."""
+        return _Row(list(self.tokens), self.cached, self.states, self.fresh)
+
+    def forget_states(self) -> None:
+        self.states, self.fresh = [], True
 
 
 class DecodeSession:
@@ -120,6 +103,7 @@ class DecodeSession:
             the decoder itself.
         rollback: how many of the latest tokens `truncate` may take back.
         prefixes: blocks of other texts, for caches that go on from them.
+        watch: whether hidden states are kept for `take_states`.
     """
 
     def __init__(
@@ -130,6 +114,7 @@ class DecodeSession:
         passes: Sequence[Pass] | None = None,
         rollback: int = 0,
         prefixes: PrefixStore | None = None,
+        watch: bool = False,
     ) -> None:
         self._decoder = decoder
         self._settings = settings
@@ -137,6 +122,7 @@ class DecodeSession:
         self._passes = (EagerPass(decoder),) if passes is None else tuple(passes)
         self._rollback = rollback
         self._prefixes = prefixes
+        self.watch = watch
         self._limit = position_limit(decoder, settings)
         self._stable = decoder.position.stable
         self._specs = cache_specs(decoder)
@@ -245,7 +231,7 @@ class DecodeSession:
         restarted = self._move_on()
         with evaluation(self._decoder, self._modules):
             if self._stacked == self._rows:  # the common case: nobody moved
-                return self._call(new, self._cache, last)
+                return self._call(new, self._cache, last, self._rows)
             return self._read_apart(new, restarted, last)
 
     def steps(self, tokens: Sequence[int], rules: Sequence[Rule], most: int) -> list[Chosen] | None:
@@ -273,6 +259,7 @@ class DecodeSession:
             return None
         for row, token, chosen in zip(self._rows, tokens, made, strict=True):
             row.tokens += [token, *chosen.tokens[:-1]]
+            row.forget_states()
         return made
 
     def _move_on(self) -> list[_Row]:
@@ -283,6 +270,7 @@ class DecodeSession:
             restarted = [row for row in self._rows if len(row.tokens) > limit]
             for row in restarted:
                 row.tokens = latest(row.tokens, max(limit // 2, 1), self._begin)
+                row.forget_states()
                 row.cached = self._cache is not None
         unstable = []
         if stable is not None:
@@ -315,10 +303,12 @@ class DecodeSession:
         if self._stacked:
             news = {id(row): more for row, more in zip(self._rows, new, strict=True)}
             pieces = [news[id(row)] for row in self._stacked]
-            keep(self._stacked, self._call(pieces, self._cache, last))
+            keep(self._stacked, self._call(pieces, self._cache, last, self._stacked))
         alone = [row for row in self._rows if not row.cached]
         if alone:
-            keep(alone, self._call([row.tokens for row in alone], None, last))
+            for row in alone:
+                row.forget_states()
+            keep(alone, self._call([row.tokens for row in alone], None, last, alone))
         if restarted:
             cache = self._build()
             assert cache is not None
@@ -326,23 +316,34 @@ class DecodeSession:
             # All are equally long: the latter half of a context.
             pieces = list(zip(*(_pieces(row.tokens) for row in restarted), strict=True))
             for piece in pieces[:-1]:
-                self._call(piece, cache, last)
-            keep(restarted, self._call(pieces[-1], cache, last))
+                self._call(piece, cache, last, restarted)
+            keep(restarted, self._call(pieces[-1], cache, last, restarted))
             self._cache.join(cache)
             self._stacked = [*self._stacked, *restarted]
         least = min(each.shape[0] for each in found.values())
         return torch.stack([found[id(row)][-least:] for row in self._rows])
 
     def _call(
-        self, rows: Sequence[Sequence[int]], cache: CacheStack | None, last: int
+        self,
+        rows: Sequence[Sequence[int]],
+        cache: CacheStack | None,
+        last: int,
+        owners: Sequence[_Row],
     ) -> Float[Tensor, "B n V"]:
         """Read tokens of rows, however many of each."""
         lengths = tuple(map(len, rows))
         longest = max(lengths)
+
+        def keep(hidden: Tensor) -> None:
+            for owner, own, length in zip(owners, hidden, lengths, strict=True):
+                owner.states.append(own[:length])
+
+        watch = keep if self.watch else None
         if min(lengths) == longest:
-            call = Call(torch.tensor(rows, device=self._device), cache, None, last)
+            call = Call(torch.tensor(rows, device=self._device), cache, None, last, watch)
         else:
-            call = Call(torch.tensor(_padded(rows), device=self._device), cache, lengths, last)
+            tokens = torch.tensor(_padded(rows), device=self._device)
+            call = Call(tokens, cache, lengths, last, watch)
         return serving(self._passes, call).read(call)
 
     def select(self, rows: Sequence[int]) -> None:
@@ -352,10 +353,22 @@ class DecodeSession:
         kept = [self._rows[row] for row in rows]
         places = [at[id(row)] for row in kept if row.cached]
         once = len(set(rows)) == len(rows)
-        self._rows = kept if once else [_Row(list(row.tokens), row.cached) for row in kept]
+        self._rows = kept if once else [row.again() for row in kept]
         if places != list(range(len(self._stacked))):
             self._keep_stacked(places)
         self._stacked = [row for row in self._rows if row.cached]
+
+    def take_states(self, row: int) -> tuple[Float[Tensor, "n D"] | None, bool]:
+        """Return what the last block made of a text's latest tokens, all since this was last asked.
+
+        Returns:
+            The hidden states, None where there are none, and whether they do not go on from those
+            before: a new stretch began, or tokens were read of which nothing was kept.
+        """
+        of = self._rows[row]
+        states, fresh = torch.cat(of.states) if of.states else None, of.fresh
+        of.states, of.fresh = [], False
+        return states, fresh
 
     def truncate(self, counts: Sequence[int]) -> None:
         """Take back so many of each text's latest tokens, fewer than its present stretch has.
@@ -366,6 +379,8 @@ class DecodeSession:
         for row, count in zip(self._rows, counts, strict=True):
             assert 0 <= count < len(row.tokens)
             del row.tokens[len(row.tokens) - count :]
+            if count and row.states:  # of the latest call, which read as many and more
+                row.states[-1] = row.states[-1][: len(row.states[-1]) - count]
         if not self._stacked or self._cache is None:
             return
         taken = {id(row): count for row, count in zip(self._rows, counts, strict=True)}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from coterie.generate.request import NO_TOKEN, FinishReason, Piece, Request
 from coterie.generate.sampling import Choice, Chosen, Rule, Sampler, not_finite
-from coterie.generate.speculation import Controller
+from coterie.generate.speculation import Controller, Drafter, Read
 from coterie.generate.stopping import StopScanner
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import StreamDecoder
@@ -20,12 +20,19 @@ class Text:
         request: what is asked for.
         prompt: its tokens.
         tokenizer: the model's.
+        drafter: guesses its tokens; None: nothing does.
 
     Raises:
         UserError: a constraint cannot be met with this tokenizer.
     """
 
-    def __init__(self, request: Request, prompt: list[int], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        request: Request,
+        prompt: list[int],
+        tokenizer: Tokenizer,
+        drafter: Drafter | None = None,
+    ) -> None:
         sampling = request.sampling
         self.request = request
         self.prompt = prompt
@@ -33,7 +40,7 @@ class Text:
         self.finished = False
         self.cache_size = 0  # bytes that its cache may take; the scheduler fills it in
         self.pacing = Controller()
-        self._drafter = sampling.speculation.build()
+        self._drafter = drafter
         self._remaining = sampling.max_tokens
         self._unstoppable = sampling.min_tokens
         self._tokenizer = tokenizer
@@ -61,12 +68,12 @@ class Text:
         except Exception as error:  # a constraint may be anybody's code
             return self.fail(error)
 
-    def draft(self, most: int | None) -> list[int]:
+    def draft(self, most: int | None, read: Read) -> list[int]:
         """Return guesses of the next tokens, at most so many; none while they do not pay."""
         if self._drafter is None or not self.pacing.wants:
             return []
         fitting = self._remaining - 1 if most is None else min(most, self._remaining - 1)
-        return self._drafter.draft(self.past, fitting) if fitting > 0 else []
+        return self._drafter.draft(self.past, fitting, read) if fitting > 0 else []
 
     def advance_past(self, draft: list[int], rows: Float[Tensor, "n V"]) -> list[Piece]:
         """Choose tokens as long as they are those guessed, and the one after them.

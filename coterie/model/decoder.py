@@ -273,6 +273,40 @@ class Decoder(nn.Module):
         chain = self._chain(embedded, hidden, context, nothing)
         return tuple(self._logits(final) for final, _ in chain)
 
+    def read_module(
+        self,
+        module: int,
+        hidden: Float[Tensor, "B T D"],
+        text: Int[Tensor, "B S"],
+        cache: DecoderCache,
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B V"]]:
+        """Let a module of multi-token prediction go on through a cache of its one layer.
+
+        Args:
+            module: its number, from 0.
+            hidden: what the depth before made of T positions; for module 0 the last block, before
+                the norm.
+            text: whose last T tokens are those that the module joins them with, and which begins
+                at least `embedding.lookback` before these, or with the text.
+            cache: of the positions that it has read.
+
+        Returns:
+            What the next depth reads, and the logits of the last position.
+        """
+        assert self.settings.mtp is not None
+        number, first = hidden.shape[1], cache.length + module + 1
+        start = first + number - text.shape[1]
+        part, span = self.mtp[module], Span(max(start, 0), text.shape[1], text.device)
+        assert isinstance(part, MTPModule)
+        later, joined = self._embed(text, EMPTY, span)[:, -number:], text[:, -number:]
+        context, _ = placed(ForwardContext(cache=cache, router_stats=False), joined, self.position)
+        normalised = self.settings.mtp.normalised
+        hidden = self.norm(hidden) if normalised and module == 0 else hidden
+        hidden, _ = part(hidden, later, context.but(kv_cache=cache.layers[0]))
+        cache.extend(joined, context.rows)
+        final = part.norm(hidden)
+        return final if normalised else hidden, self._logits(final[:, -1])
+
     def carried(
         self, tokens: Int[Tensor, "B T"], lengths: tuple[int, ...], cache: DecoderCache
     ) -> dict[str, Tensor]:

@@ -74,6 +74,7 @@ class Builder:
         entries: the most tokens of one step.
         threads: that will walk it, at most.
         layers: attention layers, for the table of caches.
+        hidden: where the stream after the last block will be.
     """
 
     entries: int
@@ -88,6 +89,7 @@ class Builder:
     states: dict[str, Tensor] = field(default_factory=dict)
     past: Tensor | None = None
     padding: int = 0
+    hidden: Buffer | None = None
 
     def __post_init__(self) -> None:
         self.count = self.room(1, dtype=torch.int64)

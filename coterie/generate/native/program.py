@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from coterie.generate.native.builder import Builder, LoweringError
+from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.choices import Choices
 from coterie.generate.native.crew import Crew
 from coterie.generate.native.lower.model import lower
@@ -42,7 +42,8 @@ class Program:
         builder = Builder(entries, self.threads, len(decoder.blocks))
         logits = lower(decoder, builder)
         self._builder = builder
-        self._logits = next(each for each in builder.kept if each.data_ptr() == logits.address)
+        self._logits = _memory(builder, logits)
+        self._hidden = _memory(builder, builder.hidden) if builder.hidden else None
         self._choices = Choices(builder, logits)
         self._sources = [(each, each.data_ptr()) for each in builder.sources]
         self._tables = builder.tables()
@@ -151,6 +152,11 @@ class Program:
         if self._builder.past is not None:
             self._tell(tokens, past)
 
+    def hidden(self, number: int) -> Float[Tensor, "n D"]:
+        """Return what the last block made of the tokens of the latest step, of which a view."""
+        assert self._hidden is not None
+        return self._hidden[:number]
+
     def _tell(self, tokens: Sequence[int], past: Sequence[Sequence[int]]) -> None:
         """Write down the tokens that end with each."""
         assert self._builder.past is not None
@@ -186,6 +192,10 @@ class Program:
             tables = part.angles(self._reach, rotated)
             self._angles += tables
             place[:] = torch.tensor([each.data_ptr() for each in tables])
+
+
+def _memory(builder: Builder, buffer: Buffer) -> Tensor:
+    return next(each for each in builder.kept if each.data_ptr() == buffer.address)
 
 
 __all__ = ["LoweringError", "Program"]

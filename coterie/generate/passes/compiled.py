@@ -62,6 +62,8 @@ class CompiledPass:
         """Return why it cannot serve a call."""
         if call.cache is None or call.tokens.shape[1] != 1 or call.cache.rows == 0:
             return "only single tokens after a prompt are compiled"
+        if call.watch is not None:
+            return "hidden states are asked for"
         if call.lengths is not None and min(call.lengths) < 1:
             return "a row has nothing to read"
         if call.cache.state or not all(isinstance(x, InPlaceCache) for x in call.cache.layers):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,13 +22,30 @@ class EagerPass:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
+        self._last = decoder.settings.layers - 1
 
     def refuses(self, call: Call) -> None:
         """Return None: it serves every call."""
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
         """Return the logits of the last positions; the tokens become part of the past."""
-        context = ForwardContext(cache=call.cache, lengths=call.lengths, router_stats=False)
+        observers = (_LastBlock(self._last, call.watch),) if call.watch else ()
+        context = ForwardContext(
+            cache=call.cache, lengths=call.lengths, router_stats=False, observers=observers
+        )
         logits = self._decoder(call.tokens, context=context, last=call.last).logits
         assert logits is not None, "without targets the decoder returns logits"
         return logits
+
+
+@dataclass(frozen=True)
+class _LastBlock:
+    """Hands on what the last block made of the tokens."""
+
+    last: int
+    watch: Callable[[Tensor], None]
+
+    def layer_done(self, layer: int, hidden: Float[Tensor, "B T D"]) -> None:
+        """Look at the residual stream after a block."""
+        if layer == self.last:
+            self.watch(hidden)

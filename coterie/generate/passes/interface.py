@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,12 +23,15 @@ class Call:
             nothing is kept.
         lengths: how many tokens of each row are real, the others being padding; None: all.
         last: of how many last positions of each row logits are wanted.
+        watch: handed what the last block made of all T tokens [B, T, D], before the norm; what is
+            handed over is the receiver's.
     """
 
     tokens: Int[Tensor, "B T"]
     cache: CacheStack | None = None
     lengths: tuple[int, ...] | None = None
     last: int = 1
+    watch: Callable[[Float[Tensor, "B T D"]], None] | None = None
 
 
 @runtime_checkable

@@ -103,6 +103,8 @@ class NativePass:
             program.know(cache.state, batch)
             logits = program.step(call.tokens.flatten().tolist(), rows, at, memory, past).clone()
             cache.state = program.known(batch)
+            if call.watch is not None:
+                call.watch(program.hidden(len(rows)).clone().view(batch, number, -1))
         cache.advance(call.tokens)
         return logits.view(batch, number, -1)[:, -call.last :]
 

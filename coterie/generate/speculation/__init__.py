@@ -12,17 +12,23 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.generate.speculation.controller import Controller
-from coterie.generate.speculation.interface import Drafter, SpeculationSettings
+from coterie.generate.speculation.interface import Drafter, Read, SpeculationSettings
 from coterie.generate.speculation.lookup import LookupSpeculation
+from coterie.generate.speculation.mtp import MTPSpeculation
 from coterie.generate.speculation.none import NoSpeculation
 
-Speculation = Annotated[NoSpeculation | LookupSpeculation, union(NoSpeculation, LookupSpeculation)]
+Speculation = Annotated[
+    NoSpeculation | LookupSpeculation | MTPSpeculation,
+    union(NoSpeculation, LookupSpeculation, MTPSpeculation),
+]
 
 __all__ = [
     "Controller",
     "Drafter",
     "LookupSpeculation",
+    "MTPSpeculation",
     "NoSpeculation",
+    "Read",
     "Speculation",
     "SpeculationSettings",
 ]

@@ -25,6 +25,11 @@ class Controller:
         """Whether the next step should guess."""
         return self._plain is not None and not self._resting
 
+    @property
+    def resting(self) -> bool:
+        """Whether guesses are left out for a while."""
+        return self._resting > 0
+
     def note(self, seconds: float, gained: int, *, guessed: bool) -> None:
         """Take note of a step.
 

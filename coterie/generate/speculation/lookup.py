@@ -11,7 +11,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from coterie.generate.speculation.interface import SpeculationSettings
+from coterie.generate.speculation.interface import Read, SpeculationSettings
+from coterie.model import Decoder
 
 
 class LookupSpeculation(SpeculationSettings):
@@ -35,7 +36,7 @@ class LookupSpeculation(SpeculationSettings):
         """The most tokens of one guess."""
         return self.tokens
 
-    def build(self) -> Lookup:
+    def build(self, decoder: Decoder) -> Lookup:
         """Return what guesses for one text."""
         return Lookup(self.shortest, self.longest, self.tokens)
 
@@ -55,7 +56,7 @@ class Lookup:
         self._after: dict[tuple[int, ...], int] = {}  # where the latest match of an n-gram ends
         self._indexed = 0  # ends of n-grams up to here are known
 
-    def draft(self, past: Sequence[int], most: int) -> list[int]:
+    def draft(self, past: Sequence[int], most: int, read: Read) -> list[int]:
         """Return at most so many tokens that may come next."""
         for end in range(self._indexed + 1, len(past)):
             for size in self._sizes:

@@ -7,8 +7,12 @@ import pytest
 from coterie.generate.speculation.lookup import Lookup, LookupSpeculation
 
 
+def nothing():
+    return None, True
+
+
 def draft(past, most=6, shortest=1, longest=3, tokens=6):
-    return Lookup(shortest, longest, tokens).draft(past, most)
+    return Lookup(shortest, longest, tokens).draft(past, most, nothing)
 
 
 def test_the_longest_match_comes_before_a_later_one():
@@ -41,7 +45,7 @@ def test_a_growing_text_is_looked_up_as_anew():
     grown, past = Lookup(1, 3, 5), []
     for _ in range(200):
         past.append(random.randrange(4))
-        assert grown.draft(past, 5) == draft(past, 5, tokens=5)
+        assert grown.draft(past, 5, nothing) == draft(past, 5, tokens=5)
 
 
 def test_impossible_settings_are_refused():

@@ -33,6 +33,7 @@ def lower(decoder: Decoder, builder: Builder) -> Buffer:
     for layer, block in enumerate(decoder.blocks):
         assert isinstance(block, Block)
         stream = through(block.block_layout, builder, block, position, layer, stream)
+    builder.hidden = stream
     return _head(decoder, builder, normalised(builder, decoder.norm, stream))
 
 

@@ -1,0 +1,36 @@
+"""Evaluation for as long as something is computed, and everything as it was afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+
+import torch
+from torch import nn
+
+from coterie.generate.threads import shared_cores
+
+_MODE = attrgetter("training")
+
+
+@contextmanager
+def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Switch dropout and gradients off inside the block; afterwards every part is as it was.
+
+    Args:
+        decoder: the model.
+        modules: all its parts, where somebody has them at hand: finding them takes longer than
+            asking each of them.
+    """
+    shared_cores().look()
+    modules = modules or tuple(decoder.modules())
+    training = [each for each in modules if each.training] if any(map(_MODE, modules)) else []
+    for module in training:
+        module.training = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
