@@ -27,8 +27,8 @@ class CacheSpec:
     Attributes:
         window: the latest positions that a query sees, its own included; None: all before it.
         sinks: the first positions of the text, which every query sees besides its window.
-        summaries: whether finished runs of positions are replaced by summaries of them, so that
-            the layer's cache must be a `SummaryCache`.
+        summaries: how many replace each finished run of positions, so that the layer's cache must
+            be a `SummaryCache`; 0: positions are kept.
         run: positions of such a run; 0 without summaries.
         rotated: which of the two tensors a layer hands over is turned by its position.
         turn: turns such a tensor [B, T, H, C] by so many further positions [B, T]; None where
@@ -37,7 +37,7 @@ class CacheSpec:
 
     window: int | None = None
     sinks: int = 0
-    summaries: bool = False
+    summaries: int = 0
     run: int = 0
     rotated: Literal["keys", "values"] = "keys"
     turn: Turn | None = None

@@ -61,10 +61,16 @@ class Buffer:
         self._used = end
         return held[:, :, :end]
 
-    def room_for(self, extra: int) -> Float[Tensor, "B K R C"]:
-        """Return all the memory of the rows, with room for `extra` positions beyond those used."""
-        assert self._held is not None, "nothing was appended yet"
-        return self._reserved(self._held[: self._rows], self._used + extra)
+    def room_for(self, extra: int, like: Tensor | None = None) -> Float[Tensor, "B K R C"]:
+        """Return all the memory of the rows, with room for `extra` positions beyond those used.
+
+        Args:
+            extra: positions to come.
+            like: gives rows, heads and channels where nothing is held.
+        """
+        like = self._held[: self._rows] if self._held is not None else like
+        assert like is not None, "nothing was appended yet"
+        return self._reserved(like, self._used + extra)
 
     def resize(self, used: int) -> None:
         """Say how many positions are used: fewer than before, or those written into the room."""

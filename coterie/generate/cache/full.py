@@ -45,7 +45,7 @@ class FullCacheSettings(Settings):
 
     def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
-            return SummaryLayerCache(spec.run, rollback)
+            return SummaryLayerCache(spec.run, rollback, spec.summaries)
         return FullLayerCache(self.room)
 
 

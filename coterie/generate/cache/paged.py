@@ -121,7 +121,7 @@ class PagedStack(CacheStack):
 
     def _layer(self, number: int, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
-            return SummaryLayerCache(spec.run, rollback)
+            return SummaryLayerCache(spec.run, rollback, spec.summaries)
         return PagedLayerCache(number)
 
     def _bind(self) -> None:

@@ -67,6 +67,34 @@ class InPlaceCache(LayerCache, Protocol):
         ...
 
 
+@runtime_checkable
+class PlacedCache(LayerCache, Protocol):
+    """A layer's cache whose memory may be read and written by others, wherever positions are."""
+
+    @property
+    def placeable(self) -> bool:
+        """Whether that is so for what it holds now."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """How many positions of each row may be written at once."""
+        ...
+
+    def placed(self, extra: int, past: tuple[int, ...]) -> Any:
+        """Return where positions are, with room for `extra` more of each row.
+
+        Args:
+            extra: positions that are about to be written.
+            past: how many each row has read.
+        """
+        ...
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Say how many positions each row has read now, of which at most `extra` are new."""
+        ...
+
+
 class CacheStack:
     """The past of a batch of texts, as `coterie.model.cache` describes it.
 
@@ -135,8 +163,8 @@ class CacheStack:
     def advance(self, tokens: Int[Tensor, "B T"]) -> None:
         """Make T new tokens of every row part of the past.
 
-        Their keys and values were written into the memory of the layers, which are all
-        `InPlaceCache`s, and no row holds several documents. The caller brings `state` up to date.
+        Their keys and values were written into the memory of the layers, each an `InPlaceCache` or
+        a `PlacedCache`; no row holds several documents. The caller brings `state` up to date.
         """
         assert self._documents is None
         number = tokens.shape[1]
@@ -145,8 +173,11 @@ class CacheStack:
         if self._lengths is not None:
             self._lengths = tuple(length + number for length in self._lengths)
         for layer in self.layers:
-            assert isinstance(layer, InPlaceCache)
-            layer.advance(self.length)
+            if isinstance(layer, InPlaceCache):
+                layer.advance(self.length)
+            else:
+                assert isinstance(layer, PlacedCache)
+                layer.written(self.lengths)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order; `[0, 0]` doubles the first."""

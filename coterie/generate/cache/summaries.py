@@ -29,17 +29,36 @@ class _Run(NamedTuple):
     summaries: int
 
 
+class RunPlacement(NamedTuple):
+    """Where runs and summaries lie; valid until the next call of anything.
+
+    Attributes:
+        rows: of each row the position that its run begins with, its number of summaries, then the
+            addresses and the strides between heads, in elements, of the run's keys and values and
+            of the summaries' keys and values.
+        held: what the addresses point to.
+    """
+
+    rows: Int[Tensor, "B 10"]
+    held: tuple[Tensor, ...]
+
+    def words(self) -> tuple[int, ...]:
+        """Return what kernels find the rows by, as many words as other placements have."""
+        return self.rows.data_ptr(), 0, 0, 0, 0, 0, 0, 0
+
+
 class SummaryLayerCache:
     """Keys and values of one layer: the latest positions, and summaries of all before them.
 
     Args:
         run: positions of one run; needed where some may be taken back.
         rollback: how many of the latest positions may be taken back.
+        number: summaries of one run; needed where others write them.
     """
 
-    def __init__(self, run: int = 0, rollback: int = 0) -> None:
+    def __init__(self, run: int = 0, rollback: int = 0, number: int = 0) -> None:
         assert run or not rollback, "runs of unknown length cannot be taken back"
-        self._run, self._rollback = run, rollback
+        self._run, self._rollback, self._number_of = run, rollback, number
         self._keys, self._values = Buffer(_FIRST_ROOM), Buffer(_FIRST_ROOM)
         self._summary_keys, self._summary_values = Buffer(_FIRST_ROOM), Buffer(_FIRST_ROOM)
         self._forgotten = 0
@@ -90,13 +109,62 @@ class SummaryLayerCache:
         self, count: int, keys: Float[Tensor, "B K L C"], values: Float[Tensor, "B J L E"]
     ) -> None:
         """Forget the oldest `count` positions and keep L summaries in their place."""
-        if self._rollback:
-            self._remember(count, keys.shape[2])
-        self._keys.forget(count)
-        self._values.forget(count)
         self._summary_keys.append(keys)
         self._summary_values.append(values)
+        self._forget(count, keys.shape[2])
+
+    def _forget(self, count: int, summaries: int) -> None:
+        """Forget the oldest positions, for which so many summaries stand."""
+        if self._rollback:
+            self._remember(count, summaries)
+        self._keys.forget(count)
+        self._values.forget(count)
         self._forgotten += count
+
+    @property
+    def placeable(self) -> bool:
+        """Whether kernels can read and write it."""
+        return self._number_of > 0
+
+    @property
+    def left(self) -> int:
+        """How many positions may be written until a run is finished."""
+        return min(self._run - len(each._keys) for each in self._rows or [self])
+
+    def placed(self, extra: int, past: tuple[int, ...]) -> RunPlacement:
+        """Return where runs and summaries are, with room for `extra` positions and a summary."""
+        rows, held = [], []
+        for each in self._rows or [self]:
+            groups = [
+                (each._keys, each._summary_keys, extra),
+                (each._values, each._summary_values, extra),
+                (each._summary_keys, each._keys, self._number_of),
+                (each._summary_values, each._values, self._number_of),
+            ]
+            tensors = [one.room_for(more, other.all()) for one, other, more in groups]
+            held += tensors
+            for row in range(len(tensors[0])):
+                words = [each._forgotten, len(each._summary_keys)]
+                for tensor in tensors:
+                    words += [tensor[row].data_ptr(), tensor.stride(1)]
+                rows.append(words)
+        return RunPlacement(torch.tensor(rows), tuple(held))
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Say how many positions each row has read now; finished runs have been summarised."""
+        if self._rows is not None:
+            for row, length in zip(self._rows, past, strict=True):
+                row.written((length,))
+            return
+        used = len(self._keys) + past[0] - self._length
+        self._length = past[0]
+        assert used <= self._run
+        for buffer in (self._keys, self._values):
+            buffer.resize(used)
+        if used == self._run:
+            for buffer in (self._summary_keys, self._summary_values):
+                buffer.resize(len(buffer) + self._number_of)
+            self._forget(used, self._number_of)
 
     def _remember(self, count: int, summaries: int) -> None:
         """Keep the runs that are about to be forgotten, as far as they may have to come back."""

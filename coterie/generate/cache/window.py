@@ -61,7 +61,7 @@ class WindowCacheSettings(Settings):
 
     def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
-            return SummaryLayerCache(spec.run, rollback)
+            return SummaryLayerCache(spec.run, rollback, spec.summaries)
         bounds = [bound for bound in (spec.window, self.size) if bound is not None]
         if not bounds:
             return FullLayerCache(_FIRST_ROOM)
@@ -71,7 +71,7 @@ class WindowCacheSettings(Settings):
 def smaller(spec: CacheSpec, rollback: int) -> LayerCache | None:
     """Return the exact cache of a layer that needs less than everything; None: it does not."""
     if spec.summaries:
-        return SummaryLayerCache(spec.run, rollback)
+        return SummaryLayerCache(spec.run, rollback, spec.summaries)
     return None if spec.window is None else WindowLayerCache(spec.window, spec.sinks, rollback)
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from coterie.generate.cache.summaries import RunPlacement
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.choices import Choices
 from coterie.generate.native.crew import Crew
@@ -16,8 +17,9 @@ from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.model import Decoder
 from coterie.model.position.rotary import RotaryPositionPart
 
-Memory = tuple[Tensor, Tensor]
-"""What a full cache holds of one layer, with its room: keys and values [B, K, room, C]."""
+Memory = tuple[Tensor, Tensor] | RunPlacement
+"""What a full cache holds of one layer, with its room: keys and values [B, K, room, C]; or where
+runs of positions and their summaries are."""
 
 
 class Program:
@@ -168,14 +170,10 @@ class Program:
 
     def _place(self, caches: Sequence[Memory]) -> None:
         """Say where the caches lie, if they have moved."""
-        where = [
-            (each.data_ptr(), each.stride(0), each.stride(1)) for pair in caches for each in pair
-        ]
+        where = [_words(each) for each in caches]
         if where == self._caches_of:
             return
-        for layer, (keys, _) in enumerate(caches):
-            assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
-            self._caches[layer, :6] = where[2 * layer] + where[2 * layer + 1]
+        self._caches[:, : len(where[0])] = where
         self._caches_of = where
 
     def _reach_to(self, positions: int) -> None:
@@ -196,6 +194,18 @@ class Program:
 
 def _memory(builder: Builder, buffer: Buffer) -> Tensor:
     return next(each for each in builder.kept if each.data_ptr() == buffer.address)
+
+
+def _words(memory: Memory) -> tuple[int, ...]:
+    """Return what kernels find a layer's cache by."""
+    if isinstance(memory, RunPlacement):
+        return memory.words()
+    keys, values = memory
+    assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
+    return (
+        keys.data_ptr(), keys.stride(0), keys.stride(1),
+        values.data_ptr(), values.stride(0), values.stride(1), 0, 0,
+    )  # fmt: skip
 
 
 __all__ = ["LoweringError", "Program"]

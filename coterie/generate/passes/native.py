@@ -19,19 +19,18 @@ from torch import Tensor
 
 from coterie.foundation.errors import CoterieError
 from coterie.generate import native
-from coterie.generate.cache.stack import CacheStack, InPlaceCache
+from coterie.generate.cache.stack import CacheStack, InPlaceCache, PlacedCache
 from coterie.generate.native.operations import MOST_ENDS, MOST_STEPS
 from coterie.generate.passes.interface import Call
 from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.model import Decoder
 
 if TYPE_CHECKING:
-    from coterie.generate.native.program import Program
+    from coterie.generate.native.program import Memory, Program
 
 ENTRIES = 16
 """The most tokens of one step: beyond, torch's products are as fast."""
 _NOTICED = 0.05  # seconds between pieces of text
-MOST_POSITIONS = 1 << 40
 MISSING = "numba is not installed (pip install 'coterie[fast]')"
 
 
@@ -82,12 +81,13 @@ class NativePass:
             return f"a step reads at most {ENTRIES} tokens"
         if call.lengths is not None and min(call.lengths) < number:
             return "rows have unequally many new tokens"
-        if not all(isinstance(layer, InPlaceCache) for layer in cache.layers):
+        moved = [each for each in cache.layers if not isinstance(each, InPlaceCache)]
+        if not all(isinstance(each, PlacedCache) and each.placeable for each in moved):
             return "the cache does not hold every position in place"
         if cache.state.keys() != self._program.carries:
             return "parts of the model carry a state that no kernel knows"
         if number > self._left(cache):
-            return "the text is longer than the positions that the model knows or keeps"
+            return "so many tokens go beyond the positions that the model or its cache has"
         return None
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
@@ -134,7 +134,10 @@ class NativePass:
 
     def _left(self, cache: CacheStack) -> int:
         """Return how many positions may follow."""
-        return MOST_POSITIONS if self._limit is None else self._limit - cache.length
+        found = [each.left for each in cache.layers if isinstance(each, PlacedCache)]
+        if self._limit is not None:
+            found.append(self._limit - cache.length)
+        return min(found, default=MOST_STEPS)
 
     def _fitting(self, rows: int) -> int:
         """Return how many steps take about as long as a reader does not notice."""
@@ -153,8 +156,15 @@ class NativePass:
         return program
 
     @staticmethod
-    def _memory(cache: CacheStack, extra: int) -> list[tuple[Tensor, Tensor]]:
-        return [layer.memory(extra) for layer in cache.layers if isinstance(layer, InPlaceCache)]
+    def _memory(cache: CacheStack, extra: int) -> list[Memory]:
+        found: list[Memory] = []
+        for layer in cache.layers:
+            if isinstance(layer, InPlaceCache):
+                found.append(layer.memory(extra))
+            else:
+                assert isinstance(layer, PlacedCache)
+                found.append(layer.placed(extra, cache.lengths))
+        return found
 
 
 def _past(cache: CacheStack, tokens: Tensor, lookback: int) -> list[list[int]]:

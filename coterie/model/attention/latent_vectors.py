@@ -67,7 +67,7 @@ class LatentVectorAttention(Settings):
 
     def cache_spec(self) -> CacheSpec:
         """Return what a cache must keep for it."""
-        return CacheSpec(summaries=True, run=self.chunk)
+        return CacheSpec(summaries=self.latents, run=self.chunk)
 
     def check(self, width: int) -> None:
         """Make sure that the heads fit the model's width and each other.

@@ -88,15 +88,17 @@ def test_a_forked_process_has_helpers_of_its_own_and_ends():
 
 
 @pytest.mark.exhaustive
-def test_a_process_ends_while_helpers_spin():
-    code = """
-        import torch
+@pytest.mark.parametrize("wait", [0, 1], ids=["spin", "sleep"])
+def test_a_process_ends_while_helpers(wait):
+    code = f"""
+        import threading, torch
         from coterie.generate.native.program import Program
         from coterie.model import DecoderSettings
-        values = {"layers": 1, "width": 32, "context": 32, "vocab_size": 50}
-        decoder = DecoderSettings.model_validate(values).build()
-        program = Program(decoder, threads=3)
-        program.step([1], [0], [0], [(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))])
+        values = {{"layers": 2, "width": 32, "context": 32, "vocab_size": 50}}
+        program = Program(DecoderSettings.model_validate(values).build(), threads=3)
+        program.step([1], [0], [0], [(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))] * 2)
+        threading.Event().wait({wait})
     """
+    text(Program(build()), 1)  # compiles the kernels, if need be; the process below finds them
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=300, check=False)
     assert done.returncode == 0

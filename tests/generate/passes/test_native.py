@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from coterie.foundation.layers import load_settings
 from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
 from coterie.generate.cache.stack import InPlaceCache
 from coterie.generate.passes.eager import EagerPass
@@ -12,6 +13,8 @@ from coterie.generate.passes.interface import Call
 from coterie.generate.passes.native import ENTRIES, NativePass
 from coterie.generate.session import cache_specs
 from coterie.model import DecoderSettings
+from coterie.presets import preset_layers, preset_names
+from coterie.train.settings import RunSettings
 
 VOCAB, CONTEXT = 23, 24
 MOE = {"kind": "moe", "experts": [{"count": 6, "mlp": {"kind": "gated", "width": 24}}]}
@@ -36,6 +39,11 @@ def rotary(**changes):
 def mla(**changes):
     sizes = {"heads": 4, "kv_rank": 8, "query_rank": 6, "nope_dim": 5, "rope_dim": 4}
     return {"attention": {"kind": "mla", "value_dim": 7} | sizes | changes}
+
+
+def latent_vectors(**changes):
+    sizes = {"heads": 4, "kv_heads": 2, "chunk": 9, "latents": 3}
+    return {"attention": {"kind": "latent_vectors"} | sizes | changes}
 
 
 def sparse(kind, window=None, sinks=0, **sizes):
@@ -66,6 +74,7 @@ PARTS = {
     "wide heads": grouped(head_dim=12),
     "interleaved": rotary(layout="interleaved"),
     "half rotated": rotary(fraction=0.5),
+    "dynamic scaling": rotary(scaling={"kind": "dynamic", "factor": 2.0, "original_context": 17}),
     "yarn": rotary(scaling=YARN),
     "learned": {"position": {"kind": "learned"}},
     "no positions": {"position": {"kind": "none"}},
@@ -103,6 +112,8 @@ PARTS = {
     | rotary(layout="interleaved", scaling=YARN),
     "latents, whole queries": mla(query_rank=None, bias=True, window=6, sinks=1),
     "latents, strided": mla(sparse={"kind": "strided", "stride": 3}),
+    "latent vectors": latent_vectors() | rotary(scaling=YARN),
+    "latent vectors, biases": latent_vectors(kv_heads=4, bias=True),
     "structure": {"additive": STRUCTURE} | rotary(),
     "parallel": {"block_layout": {"kind": "parallel", "norms": "own"}},
     "mixed": {"block_layout": {"kind": "parallel", "gate": "channel"}},
@@ -114,10 +125,6 @@ PARTS = {
     },
     "tied head": {"head": {"tied": True, "bias": True}},
 }
-REFUSED = {
-    "latents": ({"attention": {"kind": "latent_vectors", "heads": 2, "chunk": 4, "latents": 2}},
-                "LatentVector"),
-}  # fmt: skip
 
 
 def build(**changes):
@@ -126,7 +133,12 @@ def build(**changes):
         "initial": {"std": 0.3, "outputs": "plain"},
     } | grouped() | changes  # fmt: skip
     settings = DecoderSettings.model_validate(values)
-    decoder = settings.build(torch.Generator().manual_seed(0)).eval()
+    return randomised(settings.build(torch.Generator().manual_seed(0)))
+
+
+def randomised(decoder):
+    """Return a decoder with values that hide no mistake."""
+    decoder.eval()
     with torch.no_grad():  # what begins as 0 or 1 would hide mistakes
         for parameter in decoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -157,7 +169,8 @@ def follow(decoder, lengths, steps, threads=1):
                 assert each.refuses(call) is None
                 logits.append(each.read(call).clone())
     for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
-        assert isinstance(one, InPlaceCache)
+        if not isinstance(one, InPlaceCache):
+            continue
         assert isinstance(other, InPlaceCache)
         for mine, theirs in zip(one.memory(0), other.memory(0), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
@@ -180,12 +193,10 @@ def test_two_threads_give_the_same_bits_as_one(part):
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("part", REFUSED)
-def test_what_has_no_kernel_is_refused_with_a_reason(part):
-    changes, word = REFUSED[part]
-    reason = NativePass(build(**changes)).reason
+def test_what_has_no_kernel_is_refused_with_a_reason():
+    reason = NativePass(build().to(torch.bfloat16)).reason
     assert reason is not None
-    assert word in reason
+    assert "bfloat16" in reason
 
 
 def test_calls_that_it_cannot_serve_are_refused():
@@ -223,3 +234,26 @@ def test_parameters_may_change_between_steps():
         with torch.inference_mode():
             ours, theirs = native.read(Call(tokens, cache)), eager.read(Call(tokens, copied))
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def tiny(name):
+    """Return a preset's model at its tiny scale."""
+    model = load_settings(RunSettings, preset_layers(name, "tiny")).settings.model
+    tags = sorted({tag for each in model.additive for tag in each.tags().values()})
+    ids = {tag: index for index, tag in enumerate(tags)}
+    changed = {
+        "vocab_size": VOCAB,
+        "additive": tuple(each.with_ids(ids) for each in model.additive),
+    }
+    return randomised(model.model_copy(update=changed).build(torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_served_and_gives_the_log_probabilities_of_torch(name):
+    decoder = tiny(name)
+    windows = {each.window for each in cache_specs(decoder) if each.window}
+    longest = max(windows, default=14) - 2  # then on over its edge
+    ours, theirs = follow(decoder, (3, longest, 7), (1,) * 40)
+    for mine, logits in zip(ours, theirs, strict=True):
+        both = mine.log_softmax(-1), logits.log_softmax(-1)
+        torch.testing.assert_close(*both, atol=1e-5, rtol=0)

@@ -11,11 +11,13 @@ from coterie.generate.native.kernels.attend import ATTEND, BLOCK, Attend
 from coterie.generate.native.kernels.heads import HEADS, Heads
 from coterie.generate.native.kernels.sparse import SPARSE, Sparse
 from coterie.generate.native.lower.latent import latent_attended
+from coterie.generate.native.lower.latent_vectors import latent_vectors_attended
 from coterie.generate.native.lower.masks import pattern_of
 from coterie.generate.native.lower.matrices import matrix_of, product_of
 from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.grouped import GroupedAttentionPart
+from coterie.model.attention.latent_vectors import LatentVectorAttentionPart
 from coterie.model.attention.mla import LatentAttentionPart
 from coterie.model.position import PositionPart
 
@@ -38,6 +40,7 @@ def attended(
 
 
 attended.register(LatentAttentionPart, latent_attended)
+attended.register(LatentVectorAttentionPart, latent_vectors_attended)
 
 
 @attended.register
