@@ -26,6 +26,9 @@ MODELS = {
     },
     "learned positions": {"position": "learned"},
     "n-grams": {"embedding": {"kind": "ngram", "rows": 64}},
+    "latents": {
+        "attention": {"kind": "mla", "heads": 2, "kv_rank": 40, "nope_dim": 8, "rope_dim": 4},
+    },
     "n-grams added": {"embedding": {"kind": "ngram", "rows": 64, "combine": "add"}},
 }  # fmt: skip
 
