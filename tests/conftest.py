@@ -7,21 +7,116 @@ run's seed and its own name: a failure prints the seed, and `--seed N` draws the
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 import random
 import resource
+import threading
+import types
 import zlib
 from collections import defaultdict
+from inspect import signature
 from pathlib import Path
 
+import hypothesis
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
+import torch
+
+
+class EnteredError(Exception):
+    """The arguments are as annotated; there is no result yet."""
+
+
+class Annotations:
+    """The annotations of one function, enforced once for each kind of call.
+
+    A check depends on nothing but types, shapes and float types: calls that agree in these are
+    checked when the first of them comes.
+    """
+
+    lock = threading.RLock()
+    of: dict[tuple[object, ...], Annotations] = {}
+
+    def __init__(self, function, checker):
+        self.function, self.checker, self.seen, self.result = function, checker, set(), []
+
+    @functools.cached_property
+    def check(self):
+        """Return a function of the same annotations that hands out the result put into it."""
+        result, entered = self.result, EnteredError
+
+        def stand_in(*given, **named):
+            if not result:
+                raise entered
+            return result[0]
+
+        where = self.function.__globals__  # where the names of annotations are found
+        stand_in = types.FunctionType(stand_in.__code__, where, None, None, stand_in.__closure__)
+        functools.update_wrapper(stand_in, self.function).__signature__ = signature(self.function)
+        del stand_in.__wrapped__, self.function  # what it closes over may go
+        return enforce(stand_in, typechecker=self.checker)
+
+    def enforce(self, kinds, given, named, *result):
+        with self.lock:
+            drawn = random.getstate()  # one item of a list is looked at, drawn at random
+            self.result[:] = result
+            try:
+                self.check(*given, **named)
+            except EnteredError:
+                pass
+            finally:
+                self.result.clear()
+                random.setstate(drawn)
+            self.seen.add(kinds)
+
+
+def kind(value):
+    """Return all that an annotation can ask of a value."""
+    if isinstance(value, torch.Tensor):
+        return type(value), value.dtype, value.shape
+    if isinstance(value, tuple | list) and value:
+        return type(value), *map(kind, value[:8]), kind(value[-1])
+    if isinstance(value, dict):
+        return type(value), *((kind(key), kind(each)) for key, each in [*value.items()][:8])
+    return value if isinstance(value, str) and len(value) < 32 else type(value)
+
+
+enforce = jaxtyping.jaxtyped
+
+
+def enforce_once(function=None, *, typechecker):
+    """Stand in for `jaxtyped`, which costs most calls of a small model more than they do."""
+    if function is None:
+        return functools.partial(enforce_once, typechecker=typechecker)
+    if isinstance(function, type):
+        if dataclasses.is_dataclass(function) and "__init__" in vars(function):
+            function.__init__ = enforce_once(function.__init__, typechecker=typechecker)
+        return function
+    # Equal code may stand in two classes; a function in a function is the same each time.
+    name = function.__module__, function.__qualname__, str(function.__annotations__)
+    own = Annotations.of.setdefault((*name, function.__code__), Annotations(function, typechecker))
+    seen = own.seen
+
+    @functools.wraps(function)
+    def enforced(*given, **named):
+        __tracebackhide__ = True
+        kinds = *map(kind, given), *((name, kind(each)) for name, each in named.items())
+        if kinds not in seen:
+            own.enforce(kinds, given, named)
+        result = function(*given, **named)
+        kinds = kinds, kind(result)
+        if kinds not in seen:
+            own.enforce(kinds, given, named, result)
+        return result
+
+    return enforced
+
 
 # Shape annotations are enforced under pytest only; users pay nothing for them.
-install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
-
-import hypothesis  # noqa: E402
-import torch  # noqa: E402
+jaxtyping.jaxtyped = enforce_once
+jaxtyping.install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
 
 # A busy machine draws examples slowly; that says nothing of what is tested. What failed among
 # examples drawn anew is printed as a line to paste.

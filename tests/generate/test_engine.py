@@ -1,5 +1,7 @@
 """The engine: streams, samples, stops, contexts that run over, and that it leaves no trace."""
 
+import random
+
 import numpy as np
 import pytest
 import tokenizers
@@ -212,8 +214,7 @@ def test_generating_leaves_no_trace(training):
     modes = {name: module.training for name, module in decoder.named_modules()}
     weights = {name: each.clone() for name, each in decoder.state_dict().items()}
     torch.manual_seed(5)
-    # Python's own generator serves the shape checks that run under these tests.
-    before = torch.random.get_rng_state(), np.random.get_state()
+    before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
     stream = engine.stream("abc", settings(max_tokens=5))
     for _ in stream:
         assert {name: module.training for name, module in decoder.named_modules()} == modes
@@ -221,6 +222,7 @@ def test_generating_leaves_no_trace(training):
         assert not torch.is_inference_mode_enabled()
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1][1], np.random.get_state()[1])
+    assert random.getstate() == before[2]
     for name, each in decoder.state_dict().items():
         assert torch.equal(each, weights[name]), name
 
