@@ -118,6 +118,14 @@ def enforce_once(function=None, *, typechecker):
 jaxtyping.jaxtyped = enforce_once
 jaxtyping.install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
 
+from coterie.foundation.runs import cache_root  # noqa: E402
+from coterie.generate.native import folder  # noqa: E402
+
+# Machine code is the same whatever is tested: compiled once per machine, as for users, and not
+# once per process (16 CPU seconds). Its folder is named after a digest of its sources.
+_KERNELS = cache_root()
+folder.cache_root = lambda: _KERNELS
+
 # A busy machine draws examples slowly; that says nothing of what is tested. What failed among
 # examples drawn anew is printed as a line to paste.
 for profile in ("same", "anew"):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, overload
 
+import coterie.train as training  # its names are imported when first used
 from coterie.api.given import layer_of
 from coterie.checkpoint import LoadedModel, is_checkpoint, load_model
 from coterie.checkpoint.layout import CONFIG
@@ -26,14 +27,17 @@ from coterie.generate import (
     TopLogprobs,
 )
 from coterie.generate.resumable import ResumableText
+from coterie.generate.sampling.settings import OF_DRAWING
 from coterie.model import Decoder, count
 from coterie.quantise import WeightSettings, chosen_weights, stored_bytes, weights_of
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import pieces_of
-from coterie.train import RunSettings
 from coterie.train.precision import resolve_device
 from coterie.visualise.console import note
 from coterie.visualise.notebook import facts_html
+
+if TYPE_CHECKING:
+    from coterie.train.settings import RunSettings
 
 _HINT = (
     "Run: coterie settings sample  to see the keys. On the command line a prompt that looks like "
@@ -167,7 +171,7 @@ class Model:
             CheckpointError: they are not those of this version.
         """
         where = str(self.path / CONFIG)
-        return validated(RunSettings, self._loaded.settings, where, CheckpointError)
+        return validated(training.RunSettings, self._loaded.settings, where, CheckpointError)
 
     @overload
     def generate(
@@ -214,11 +218,13 @@ class Model:
             UserError: there is no prompt.
         """
         settings = self.sampling(layer_of(sampling))
+        self._loaded.require_unchanged()
         made = self._engine.generate_many([Request(prompt, settings) for prompt in prompts])
         return [Text.of(each) for each in made]
 
     def run(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Piece]]:
         """Yield the pieces of many requests as they come; see `coterie.generate.Engine.run`."""
+        self._loaded.require_unchanged()
         return self._engine.run(requests)
 
     def stream(self, prompt: str = "", **sampling: Unpack[Sampling]) -> Iterator[StreamedText]:
@@ -261,6 +267,7 @@ class Model:
             UserError: the stride lies outside the window.
         """
         texts = [text] if isinstance(text, str) else text
+        self._loaded.require_unchanged()
         scored = score_texts(self.decoder, self.tokenizer, texts, Scoring(window, stride))
         found = [self._score(each) for each in scored]
         return found[0] if isinstance(text, str) else found
@@ -273,19 +280,26 @@ class Model:
     def sampling(self, *layers: Layer) -> SamplingSettings:
         """Return the run's own sampling settings with layers laid over them.
 
+        Where a layer asks for beams, what the run's own say of drawing is left out.
+
         Raises:
             SettingsError: a key does not exist or a value does not fit.
         """
-        own = Layer("the run's sample settings", self._loaded.settings.get("sample") or {})
+        values = self._loaded.settings.get("sample") or {}
+        if any(layer.values.get("beams") for layer in layers):
+            values = {key: each for key, each in values.items() if key not in OF_DRAWING}
+        own = Layer("the run's sample settings", values)
         return load_settings(SamplingSettings, [own, *layers], _HINT).settings
 
     def generate_with(self, prompt: str, sampling: SamplingSettings, samples: int) -> list[Text]:
         """Return what `generate` does, from settings that are resolved."""
+        self._loaded.require_unchanged()
         made = self._engine.generate_samples(prompt, samples, sampling)
         return [Text.of(each) for each in made]
 
     def stream_with(self, prompt: str, sampling: SamplingSettings) -> Iterator[StreamedText]:
         """Yield what `stream` does, from settings that are resolved."""
+        self._loaded.require_unchanged()
         return map(StreamedText, self._engine.stream(prompt, sampling))
 
     def resumable(self, path: Path, prompt: str, *layers: Layer) -> ResumableText:

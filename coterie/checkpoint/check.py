@@ -10,16 +10,18 @@ Whoever only uses the model does not read the optimizer's file, two thirds of a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from coterie.checkpoint.hashing import begin, digest_of
 from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, STATE, TOKENIZER, named_step
 from coterie.checkpoint.manifest import Manifest, read_manifest
 from coterie.checkpoint.state import read_state
-from coterie.checkpoint.tensors import check_model, check_optimizer, count_tensors, hollow_model
+from coterie.checkpoint.tensor_file import tensor_names
+from coterie.checkpoint.tensors import check_model, check_optimizer, hollow_model
 from coterie.foundation.errors import CheckpointError, CoterieError
-from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import read_settings_file
 from coterie.foundation.printable import printable
 from coterie.foundation.records import validated
@@ -40,8 +42,10 @@ def find_problem(path: Path | str, *, finite: bool = True, moments: bool = True)
     path = Path(path)
     try:
         manifest = read_manifest(path)
-        _check_bytes(path, manifest, unread=() if moments else (OPTIMIZER,))
-        _check_sense(path, manifest, finite, moments)
+        read = [name for name in manifest.files if moments or name != OPTIMIZER]
+        _check_sizes(path, manifest)
+        with _hashed(path, manifest, read):
+            _check_sense(path, manifest, finite, moments)
     except CoterieError as error:
         return error.message.replace(f"{path}/", "").rstrip(".")
     except OSError as error:
@@ -92,8 +96,8 @@ def read_tokenizer(path: Path) -> Tokenizer | None:
     return load_tokenizer(path / TOKENIZER) if TOKENIZER in read_manifest(path).files else None
 
 
-def _check_bytes(path: Path, manifest: Manifest, unread: Collection[str]) -> None:
-    """Check the size of every file, and the checksum of all but those that are not to be read."""
+def _check_sizes(path: Path, manifest: Manifest) -> None:
+    """Check that every file is there in its size."""
     for name, expected in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -101,8 +105,27 @@ def _check_bytes(path: Path, manifest: Manifest, unread: Collection[str]) -> Non
             raise CheckpointError(f"{name} {missing}")
         if (size := file.stat().st_size) != expected.bytes:
             raise CheckpointError(f"{name} has {size:,} bytes instead of {expected.bytes:,}")
-        if name not in unread and sha256_file(file) != expected.sha256:
+
+
+@contextlib.contextmanager
+def _hashed(path: Path, manifest: Manifest, names: Collection[str]) -> Iterator[None]:
+    """Check the checksums of files beside what is done inside, of which they decide first.
+
+    Raises:
+        CheckpointError: a file is not what was written, whatever was found inside.
+    """
+    for name in names:
+        begin(path / name)
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    for name in names:
+        if digest_of(path / name) != manifest.files[name].sha256:
             raise CheckpointError(f"{name} does not match its checksum")
+    if problem is not None:
+        raise problem
 
 
 def _check_sense(path: Path, manifest: Manifest, finite: bool, moments: bool) -> None:
@@ -118,7 +141,7 @@ def _check_sense(path: Path, manifest: Manifest, finite: bool, moments: bool) ->
             f"{step:,} and format {manifest.format}"
         )
     values = read_settings(path)
-    _check_layers(values, count_tensors(path / MODEL))
+    _check_layers(values, len(tensor_names(path / MODEL)))
     settings = model_settings(values)
     _check_tokenizer(path, manifest, settings)
     hollow = hollow_model(settings)
@@ -126,7 +149,7 @@ def _check_sense(path: Path, manifest: Manifest, finite: bool, moments: bool) ->
     weights = check_model(path / MODEL, hollow, trained=step > 0, finite=finite)
     _check_count(manifest, MODEL, weights)
     file = path / OPTIMIZER
-    held = check_optimizer(file, hollow, step, known=known) if moments else count_tensors(file)
+    held = check_optimizer(file, hollow, step, known=known) if moments else len(tensor_names(file))
     _check_count(manifest, OPTIMIZER, held)
 
 

@@ -12,10 +12,12 @@ from coterie.checkpoint.check import (
     read_tokenizer,
     require_sound,
 )
+from coterie.checkpoint.hashing import require_unchanged
 from coterie.checkpoint.layout import MODEL, is_checkpoint
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.read import OnDamaged, find_checkpoint
-from coterie.checkpoint.tensors import load_tensors, read_tensors
+from coterie.checkpoint.tensor_file import read_tensors
+from coterie.checkpoint.tensors import adopt_tensors
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.runs import RunDirectory, find_run
 from coterie.model import Decoder
@@ -26,6 +28,9 @@ from coterie.tokenizer.interface import Tokenizer
 @dataclass(frozen=True)
 class LoadedModel:
     """A decoder in evaluation mode on the CPU, and what belongs to it.
+
+    Its weights are the checkpoint's own file, mapped into memory: a page is read when it is first
+    used, and copied when it is first written to.
 
     Attributes:
         decoder: the model.
@@ -55,6 +60,14 @@ class LoadedModel:
                 hint="Import it again from a place that holds its tokenizer as well.",
             )
         return self.own_tokenizer
+
+    def require_unchanged(self) -> None:
+        """Refuse to go on with weights whose file was written to, or cut short, since.
+
+        Raises:
+            CheckpointError: it was.
+        """
+        require_unchanged(self.path / MODEL, mapped=True)
 
 
 def locate_checkpoint(
@@ -101,7 +114,8 @@ def load_model(
     path = locate_checkpoint(target, step, on_damaged)
     settings = read_settings(path)
     decoder = Decoder(model_settings(settings))  # nothing is drawn: all comes from the file
-    load_tensors(decoder, read_tensors(path / MODEL), path)
+    adopt_tensors(decoder, read_tensors(path / MODEL), path)
+    require_unchanged(path / MODEL)
     if weights is not None and weights_of(decoder) != getattr(weights, "kind", None):
         quantise(decoder, weights)
     return LoadedModel(

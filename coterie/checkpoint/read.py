@@ -19,7 +19,7 @@ from coterie.checkpoint.layout import MODEL, OPTIMIZER, directory_name, list_che
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.retain import remember
 from coterie.checkpoint.state import read_state
-from coterie.checkpoint.tensors import read_tensors
+from coterie.checkpoint.tensor_file import read_tensors
 from coterie.foundation.errors import CheckpointError, nearest
 from coterie.foundation.runs import RunDirectory
 from coterie.tokenizer.interface import Tokenizer

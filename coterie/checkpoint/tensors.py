@@ -1,4 +1,4 @@
-"""Tensors in files: written, read with readable errors, and checked against a model.
+"""Tensors by name: a model's own, put into one, and checked against one.
 
 What a model's tensors must be is asked of the model itself, built without memory on torch's meta
 device from the checkpoint's own settings.
@@ -6,90 +6,20 @@ device from the checkpoint's own settings.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from coterie.checkpoint.tensor_file import ALIGNMENT, iterate_tensors
 from coterie.foundation.errors import CheckpointError
-from coterie.foundation.migration import tensor_name
 from coterie.foundation.printable import printable
 from coterie.model import Decoder, DecoderSettings
 from coterie.quantise import QuantisedTensor, from_stored, install, to_stored
 
-# What the library and torch raise on headers that are malformed, too large or of unknown types.
-_READING = (SafetensorError, OSError, ValueError, RuntimeError, LookupError, TypeError,
-            AttributeError, OverflowError)  # fmt: skip
 _NOT_NEGATIVE = ("step", "exp_avg_sq", "variance", "row_var", "col_var")
 _FACTORED = ("row_var", "col_var")
-
-
-def save_tensors(
-    tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file that whoever may read its folder may read.
-
-    Raises:
-        OSError: the system could not write; the library's own error hides that in its text.
-    """
-    try:
-        save_file(tensors, path, metadata=None if metadata is None else dict(metadata))
-    except SafetensorError as error:
-        found = re.search(r"\(os error (\d+)\)", str(error))
-        if found is None:
-            raise
-        number = int(found[1])
-        raise OSError(number, os.strerror(number), str(path)) from error
-    path.chmod(path.parent.stat().st_mode & 0o666)  # the library lets nobody else read it
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return all tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        return {tensor_name(name): tensor for name, tensor in load_file(path).items()}
-    except _READING as error:
-        raise _unreadable(path, error) from error
-
-
-def count_tensors(path: Path) -> int:
-    """Return how many tensors a safetensors file holds.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return len(file.keys())
-    except _READING as error:
-        raise _unreadable(path, error) from error
-
-
-def iterate_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of a safetensors file one after the other.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - no mapping
-                yield tensor_name(name), file.get_tensor(name)
-    except _READING as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return CheckpointError(f"{path.name} cannot be read ({printable(reason[:200], keep='')})")
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -112,6 +42,39 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path |
     Raises:
         CheckpointError: names or shapes differ; the message lists the first of each.
     """
+    values = _install_quantised(model, _fitting(model, tensors, source))
+    model.load_state_dict(values, strict=False)  # nothing is missing
+
+
+def adopt_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str) -> None:
+    """Let a model take a checkpoint's tensors over, where its own would be copies of them.
+
+    Those of another type, or that do not begin where torch's own memory would, are copied still.
+
+    Raises:
+        CheckpointError: names or shapes differ; the message lists the first of each.
+    """
+    own = model.state_dict(keep_vars=True)
+    values = _install_quantised(model, _fitting(model, tensors, source))
+    for name, value in values.items():
+        own[name].data = _aligned(value.to(own[name].dtype))
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return a tensor that begins where torch would have put it."""
+    if isinstance(tensor, QuantisedTensor):
+        return tensor.map(_aligned)
+    return tensor.clone() if tensor.data_ptr() % ALIGNMENT else tensor
+
+
+def _fitting(
+    model: nn.Module, tensors: Mapping[str, Tensor], source: Path | str
+) -> dict[str, Tensor]:
+    """Return a tensor for each of a model's own, tied ones and quantised ones included.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
     own = model.state_dict(keep_vars=True)
     given = from_stored(tensors, own)
     by_identity: dict[int, str] = {}
@@ -125,9 +88,14 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: Path |
             f"The checkpoint {source} belongs to another model:\n  " + "\n  ".join(problems),
             hint="Use the settings it was trained with; they lie beside it in config.yaml.",
         )
-    install(model, {n: each for n, each in given.items() if isinstance(each, QuantisedTensor)})
-    values = {n: each for n, each in given.items() if not isinstance(each, QuantisedTensor)}
-    model.load_state_dict(values, strict=False)  # nothing is missing: see above
+    return given
+
+
+def _install_quantised(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put quantised weights into a model; return the others."""
+    made = {name: each for name, each in given.items() if isinstance(each, QuantisedTensor)}
+    install(model, {name: _aligned(each) for name, each in made.items()})
+    return {name: each for name, each in given.items() if name not in made}
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
@@ -247,8 +215,15 @@ def _check_moment(
         raise CheckpointError(f"{where} counts {float(tensor):g} steps, but {step:,} were done")
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether all values are finite, in a fifth of the time of asking each."""
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())):
+        return True  # what is not finite stays so in a sum
+    return bool(torch.isfinite(tensor).all())  # or the sum of large ones was too large
+
+
 def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not is_finite(tensor):
         raise CheckpointError(
             f"{path.name}: {printable(name, keep='')} holds values that are not finite"
         )

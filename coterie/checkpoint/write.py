@@ -18,14 +18,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, STATE, TOKENIZER, directory_name
 from coterie.checkpoint.manifest import FileRecord, Manifest, write_manifest
 from coterie.checkpoint.retain import make_room, remember, retain, sweep
 from coterie.checkpoint.state import complete_state
-from coterie.checkpoint.tensors import model_tensors, save_tensors
+from coterie.checkpoint.tensor_file import save_tensors
+from coterie.checkpoint.tensors import is_finite, model_tensors
 from coterie.foundation.disk import explain_disk_errors
 from coterie.foundation.files import atomic_directory, sha256_file
 from coterie.foundation.layers import dump_yaml
@@ -70,13 +70,14 @@ def save_checkpoint(
         sweep(root)
         make_room(target)
     with atomic_directory(target, replace=True) as partial:
-        finite = _save(model_tensors(model), partial / MODEL)
+        weights = model_tensors(model)
+        finite = _save(weights, partial / MODEL)
         finite &= _save(optimizer_state, partial / OPTIMIZER)
         (partial / STATE).write_text(complete.model_dump_json(), encoding="utf-8")
         (partial / CONFIG).write_text(dump_yaml(settings), encoding="utf-8")
         if tokenizer is not None:
             save_tokenizer(tokenizer, partial / TOKENIZER)
-        counts = {MODEL: len(model_tensors(model)), OPTIMIZER: len(optimizer_state)}
+        counts = {MODEL: len(weights), OPTIMIZER: len(optimizer_state)}
         files = {
             path.name: FileRecord(
                 bytes=path.stat().st_size,
@@ -99,14 +100,7 @@ def checkpoint_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir())
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a copy that owns its memory, as the file format asks for."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-
-
 def _save(tensors: Mapping[str, Tensor], path: Path) -> bool:
-    """Write copies of tensors; return whether all their values are finite."""
-    copies = {name: _plain(tensor) for name, tensor in tensors.items()}
-    save_tensors(copies, path)
-    floating = (tensor for tensor in copies.values() if tensor.is_floating_point())
-    return all(bool(torch.isfinite(tensor).all()) for tensor in floating)
+    """Write tensors; return whether all their values are finite."""
+    save_tensors(tensors, path)
+    return all(is_finite(tensor.detach()) for tensor in tensors.values())

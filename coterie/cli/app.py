@@ -5,7 +5,9 @@ Verbs are registered by import path, so that `coterie --help` imports none of th
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
@@ -98,6 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 the user's input, 130 interrupted."""
     from coterie.cli.console import prepare_streams
 
+    with contextlib.suppress(ValueError, OSError):
+        faulthandler.enable()  # a mapped file that is cut short ends in a signal
     prepare_streams()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 

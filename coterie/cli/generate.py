@@ -6,22 +6,22 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from coterie.api.answers import answer_file, answers, read_prompts, write_answers
-from coterie.api.model import Model, StreamedText, Text, load
-from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.checkpoint.hashing import begin_ahead
+from coterie.cli.console import console, emit_json, next_step, note, stderr
 from coterie.cli.flags import refuse_flags
 from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 from coterie.foundation.printable import printable
-from coterie.generate import SamplingSettings, TopLogprobs
-from coterie.generate.resumable import ResumableText
-from coterie.quantise import chosen_weights
-from coterie.visualise.console import note
+
+if TYPE_CHECKING:
+    from coterie.api.model import Model, StreamedText, Text
+    from coterie.generate import SamplingSettings, TopLogprobs
+    from coterie.generate.resumable import ResumableText
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
 _HYPHEN = (
@@ -80,7 +80,7 @@ def generate(
     said, weights = read_words(words).take_settings("weights")
     target, prompt = _target_and_prompt(said)
     _refuse_contradictions(prompt, prompts, out, session, alone=not json and samples == 1)
-    model = load(target, step=step, device=device, weights=chosen_weights(*weights))
+    model = _load(target, step, device, weights)
     if prompts is not None:
         _answer_file(model, prompts, out, said.layers())
         return
@@ -98,8 +98,19 @@ def generate(
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
 
 
+def _load(target: str, step: int | None, device: str, weights: list[Layer]) -> Model:
+    """Load the run's model; its files are hashed while torch is imported, a second or two."""
+    begin_ahead(target, step)
+    from coterie.api.model import load
+    from coterie.quantise import chosen_weights
+
+    return load(target, step=step, device=device, weights=chosen_weights(*weights))
+
+
 def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Layer]) -> None:
     """Answer a file of prompts, and say on standard error how many failed."""
+    from coterie.api.answers import answer_file, answers, read_prompts, write_answers
+
     if out is None:
         asked = read_prompts(model, prompts, *layers)
         failed = write_answers(answers(asked, model.run), sys.stdout)
@@ -146,6 +157,8 @@ def _go_on(model: Model, prompt: str, path: Path, layers: Sequence[Layer]) -> No
 
 def _saving(text: ResumableText, path: Path) -> Iterator[StreamedText]:
     """Yield the pieces of a text, saving it now and then and at the end."""
+    from coterie.api.model import StreamedText
+
     saved = time.monotonic()
     for piece in text.stream():
         yield StreamedText(piece)

@@ -13,8 +13,6 @@ from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import SettingsError, UserError, nearest
 
 if TYPE_CHECKING:
-    from coterie.checkpoint import LoadedModel
-    from coterie.exchange.extend import Extension
     from coterie.model import DecoderSettings
 
 _SHOW = "For example: coterie model show latest   or: coterie model show quickstart scale=tiny"
@@ -112,11 +110,18 @@ def extend(
     from coterie.api.model import tell_damaged
     from coterie.checkpoint import load_model
     from coterie.exchange.extend import extend as extend_model
+    from coterie.exchange.runs import write_derived_run
 
     target, length, method = _wish(read_words(words))
     loaded = load_model(target, step=step, on_damaged=tell_damaged)
     made = extend_model(loaded.decoder, length, method)
-    run = _write(loaded, made, method, name)
+    context, way = made.decoder.settings.context, f"with {method} " if method else ""
+    run = write_derived_run(
+        loaded, made.decoder, name=name, what="extending", suffix=str(context),
+        instead_of=str(loaded.decoder.settings.context),
+        said=f"Extended {way}to {context:,} tokens.",
+        origin={"method": method, "original_context": made.original, "factor": made.factor},
+    )  # fmt: skip
     table = _before_and_after(loaded.decoder.settings, made.decoder.settings)
     if json:
         emit_json({
@@ -211,16 +216,14 @@ def _preset(name: str, words: Words) -> _Target:
 
 def _weights(target: _Target) -> dict[str, Any]:
     """Return what the weights take in memory, by format, and on disk, where they lie in a file."""
-    from safetensors import safe_open
-
     from coterie.checkpoint.layout import MODEL
+    from coterie.checkpoint.tensor_file import tensor_names
     from coterie.quantise import bytes_by_format, stored_kinds
 
     found: dict[str, Any] = {"bytes_in_memory": bytes_by_format(target.model)}
     if target.checkpoint is not None:
         file = target.checkpoint / MODEL
-        with safe_open(file, "pt") as opened:
-            kinds = stored_kinds(opened.keys())
+        kinds = stored_kinds(tensor_names(file))
         found["stored"] = min(kinds.values(), default="float")
         found["bytes_on_disk"] = file.stat().st_size
     return found
@@ -271,40 +274,6 @@ def _print_tensors(rows: list[dict[str, Any]]) -> None:
         shape = " × ".join(f"{size:,}" for size in row["shape"]) or "1"
         table.add_row(row["name"], row["role"], shape, row["dtype"])
     wide(console).print(table)
-
-
-def _write(loaded: LoadedModel, made: Extension, method: str | None, name: str | None) -> Any:
-    """Write the extended model as a run of its own and return it."""
-    from coterie.checkpoint.layout import CONFIG, MODEL
-    from coterie.exchange.runs import own_new_run, write_model_run
-    from coterie.foundation.errors import CheckpointError
-    from coterie.foundation.files import sha256_file
-    from coterie.foundation.records import validated
-    from coterie.train.settings import RunSettings
-
-    where = str(loaded.path / CONFIG)
-    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
-    # A checkpoint lies in its run's directory of checkpoints.
-    source = loaded.path.absolute().parent.parent.name
-    base = source.removesuffix(f"-{settings.model.context}")
-    context = made.decoder.settings.context
-    way = f"with {method} " if method else ""
-    with own_new_run(name, "extending", base=f"{base}-{context}") as run:
-        return write_model_run(
-            made.decoder,
-            loaded.own_tokenizer,
-            name=run.name,
-            description=f"{settings.description} Extended {way}to {context:,} tokens.".strip(),
-            origin={
-                "source": str(loaded.path),
-                "architecture": f"{source}, extended",
-                "sha256": sha256_file(loaded.path / MODEL),
-                "method": method,
-                "original_context": made.original,
-                "factor": made.factor,
-            },
-            base=settings,
-        )
 
 
 def _before_and_after(old: DecoderSettings, new: DecoderSettings) -> list[tuple[str, str, str]]:

@@ -12,7 +12,6 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 
 if TYPE_CHECKING:
-    from coterie.checkpoint import LoadedModel
     from coterie.foundation.runs import RunDirectory
     from coterie.quantise import WeightSettings
 
@@ -49,8 +48,40 @@ def quantise(
     from coterie.api.model import tell_damaged
     from coterie.checkpoint import load_model
     from coterie.checkpoint.layout import MODEL
-    from coterie.quantise import chosen_weights, stored_bytes
+    from coterie.exchange.runs import write_derived_run
     from coterie.quantise import quantise as quantise_model
+    from coterie.quantise import stored_bytes
+
+    target, chosen = _asked(words, weights)
+    loaded = load_model(target, step=step, on_damaged=tell_damaged)
+    before = stored_bytes(loaded.decoder.parameters())
+    quantise_model(loaded.decoder, chosen)
+    values = chosen.model_dump(mode="json")
+    run = write_derived_run(
+        loaded, loaded.decoder, name=name, what="quantising", suffix=values["kind"],
+        said=f"Its weights are {values['kind']}.", origin={"weights": values},
+    )  # fmt: skip
+    made = run.checkpoints / "step-00000000" / MODEL
+    sizes = {
+        "memory": (before, stored_bytes(loaded.decoder.parameters())),
+        "disk": ((loaded.path / MODEL).stat().st_size, made.stat().st_size),
+    }
+    if json:
+        bytes_ = {where: {"before": old, "after": new} for where, (old, new) in sizes.items()}
+        found = {"run": run.name, "path": str(run.path), "from": str(loaded.path)}
+        emit_json({**found, "weights": values, "bytes": bytes_})
+        return
+    _show(sizes)
+    _show_made(run, target)
+
+
+def _asked(words: tuple[str, ...], weights: str | None) -> tuple[str, WeightSettings]:
+    """Return the run and the format.
+
+    Raises:
+        UserError: one is missing, or there is more than that.
+    """
+    from coterie.quantise import chosen_weights
 
     said, layers = read_words(words).take_settings("weights")
     if weights is not None:
@@ -61,24 +92,7 @@ def quantise(
     chosen = chosen_weights(*layers)
     if chosen is None:
         raise UserError("Which format? Choose --weights int8 or --weights int4.", hint=_USAGE)
-    loaded = load_model(target, step=step, on_damaged=tell_damaged)
-    before = stored_bytes(loaded.decoder.parameters())
-    quantise_model(loaded.decoder, chosen)
-    run = _write(loaded, chosen, name)
-    made = run.checkpoints / "step-00000000" / MODEL
-    sizes = {
-        "memory": (before, stored_bytes(loaded.decoder.parameters())),
-        "disk": ((loaded.path / MODEL).stat().st_size, made.stat().st_size),
-    }
-    if json:
-        found: dict[str, Any] = {"run": run.name, "path": str(run.path), "from": str(loaded.path)}
-        found["weights"] = chosen.model_dump(mode="json")
-        emit_json(
-            {**found, "bytes": {k: {"before": v[0], "after": v[1]} for k, v in sizes.items()}}
-        )
-        return
-    _show(sizes)
-    _show_made(run, target)
+    return target, chosen
 
 
 def _show_made(run: RunDirectory, target: str) -> None:
@@ -87,36 +101,6 @@ def _show_made(run: RunDirectory, target: str) -> None:
         f"coterie evaluate {run.name} FILE  # its perplexity, to hold against {target}'s",
         f'coterie generate {run.name} "Once"',
     )
-
-
-def _write(loaded: LoadedModel, weights: WeightSettings, name: str | None) -> RunDirectory:
-    """Write the quantised model as a run of its own and return it."""
-    from coterie.checkpoint.layout import CONFIG, MODEL
-    from coterie.exchange.runs import own_new_run, write_model_run
-    from coterie.foundation.errors import CheckpointError
-    from coterie.foundation.files import sha256_file
-    from coterie.foundation.records import validated
-    from coterie.train.settings import RunSettings
-
-    where = str(loaded.path / CONFIG)
-    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
-    source = loaded.path.absolute().parent.parent.name
-    values = weights.model_dump(mode="json")
-    kind = values["kind"]
-    with own_new_run(name, "quantising", base=f"{source}-{kind}") as run:
-        return write_model_run(
-            loaded.decoder,
-            loaded.own_tokenizer,
-            name=run.name,
-            description=f"{settings.description} Its weights are {kind}.".strip(),
-            origin={
-                "source": str(loaded.path),
-                "architecture": f"{source}, {kind}",
-                "sha256": sha256_file(loaded.path / MODEL),
-                "weights": values,
-            },
-            base=settings,
-        )
 
 
 def _show(sizes: dict[str, tuple[int, int]]) -> None:

@@ -16,6 +16,7 @@ from coterie.foundation.settings import kind_of, members
 from coterie.model import Decoder, DecoderSettings
 from coterie.model.position import NoPosition, RotaryPosition
 from coterie.model.position.scaling import NoScaling, Scaling, ScalingSettings
+from coterie.quantise import QuantisedTensor, install
 
 METHODS = tuple(kind_of(member) for member in members(Scaling) if member is not NoScaling)
 
@@ -24,7 +25,7 @@ class Extension(NamedTuple):
     """An extended model.
 
     Attributes:
-        decoder: a new one with equal weights, in evaluation mode.
+        decoder: a new one with equal weights, quantised as they were, in evaluation mode.
         original: tokens of the context before any extension.
         factor: the new context over the original one.
     """
@@ -50,6 +51,8 @@ def extend(decoder: Decoder, context: int, method: str | None) -> Extension:
     parameter = next(decoder.parameters())
     other = Decoder(settings).to(device=parameter.device, dtype=parameter.dtype)
     other.load_state_dict(decoder.state_dict())
+    kept = decoder.named_parameters()
+    install(other, {name: each for name, each in kept if isinstance(each, QuantisedTensor)})
     return Extension(other.eval(), original, context / original)
 
 

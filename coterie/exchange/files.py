@@ -15,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from coterie.checkpoint.tensors import save_tensors
+from coterie.checkpoint.tensor_file import save_tensors
 from coterie.exchange.imported import ExchangeError
 from coterie.foundation import records
 from coterie.foundation.compiled import compiled
@@ -193,9 +193,7 @@ def write_tensors(
 
 
 def _write(path: Path, names: Iterable[str], read: Callable[[str], Tensor]) -> None:
-    # Clones, because safetensors refuses views that share memory.
-    tensors = {name: read(name).detach().contiguous().clone() for name in names}
-    save_tensors(tensors, path, {"format": "pt"})
+    save_tensors({name: read(name) for name in names}, path, {"format": "pt"})
 
 
 def some(names: Iterable[str]) -> str:

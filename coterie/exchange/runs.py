@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import coterie
-from coterie.checkpoint import checkpoint_bytes, save_checkpoint
-from coterie.foundation.errors import RunError
+from coterie.checkpoint import LoadedModel, checkpoint_bytes, save_checkpoint
+from coterie.checkpoint.layout import CONFIG, MODEL
+from coterie.foundation.errors import CheckpointError, RunError
 from coterie.foundation.event_log import EventLog
 from coterie.foundation.events import Event
-from coterie.foundation.files import atomic_directory, write_json_atomic
+from coterie.foundation.files import atomic_directory, sha256_file, write_json_atomic
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.locks import own_unless_held
+from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory, check_name, fresh_name, own_fresh, runs_root
 from coterie.model import Decoder, count
 from coterie.tokenizer.interface import Tokenizer
@@ -127,6 +129,54 @@ def write_model_run(
                 log(event)
         inside.write_config(dump_yaml(settings))
     return run
+
+
+def write_derived_run(
+    loaded: LoadedModel,
+    decoder: Decoder,
+    *,
+    name: str | None,
+    what: str,
+    suffix: str,
+    said: str,
+    origin: Mapping[str, Any],
+    instead_of: str = "",
+) -> RunDirectory:
+    """Write a model that was made from a checkpoint as a run of its own.
+
+    Args:
+        loaded: what it was made from; data, sampling and seed are kept.
+        decoder: the model.
+        name: of the run; None: the old one's with the suffix.
+        what: what is done, for the message to others: "extending".
+        suffix: what tells the new run from the old.
+        said: what was changed, a sentence for the description.
+        origin: for `origin.json`, beside the checkpoint and its checksum.
+        instead_of: a suffix that the new one replaces.
+
+    Raises:
+        CheckpointError: the settings are not those of a run of this version.
+        UserError: as for `write_model_run`.
+    """
+    where = str(loaded.path / CONFIG)
+    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
+    # A checkpoint lies in its run's directory of checkpoints.
+    source = loaded.path.absolute().parent.parent.name
+    base = f"{source.removesuffix(f'-{instead_of}')}-{suffix}"
+    with own_new_run(name, what, base=base) as run:
+        return write_model_run(
+            decoder,
+            loaded.own_tokenizer,
+            name=run.name,
+            description=f"{settings.description} {said}".strip(),
+            origin={
+                "source": str(loaded.path),
+                "architecture": f"{source}, {suffix}",
+                "sha256": sha256_file(loaded.path / MODEL),
+                **origin,
+            },
+            base=settings,
+        )
 
 
 def _settings(

@@ -12,22 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from coterie.checkpoint.tensor_file import save_tensors
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import atomic_file
 from coterie.generate.sampling import SamplingSettings
 
 _FORMAT = "coterie session 1"
-_TYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL", torch.uint8: "U8",
-}  # fmt: skip
 
 
 @dataclass
@@ -61,20 +57,8 @@ class SavedText:
             "model": self.model, "sampling": self.sampling.model_dump(mode="json"),
             "prompt": self.prompt, "written": self.written, "stretch": self.stretch,
         })  # fmt: skip
-        header: dict[str, Any] = {"__metadata__": {"format": _FORMAT, "text": said}}
-        end = 0
-        for name, tensor in self.tensors.items():
-            start, end = end, end + tensor.numel() * tensor.element_size()
-            header[name] = {
-                "dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape),
-                "data_offsets": [start, end],
-            }  # fmt: skip
-        begin = json.dumps(header).encode()
-        begin += b" " * (-len(begin) % 8)
-        with atomic_file(path) as partial, partial.open("wb") as file:
-            file.write(len(begin).to_bytes(8, "little") + begin)
-            for tensor in self.tensors.values():
-                _write(file, tensor)
+        with atomic_file(path) as partial:
+            save_tensors(self.tensors, partial, {"format": _FORMAT, "text": said})
 
     @classmethod
     def load(cls, path: Path, model: str) -> SavedText:
@@ -100,15 +84,6 @@ class SavedText:
         except (SafetensorError, ValidationError, KeyError, ValueError) as error:
             raise UserError(f"The session {path} is damaged: {error}") from error
         return cls(model, sampling, said["prompt"], said["written"], said["stretch"], tensors)
-
-
-def _write(file: IO[bytes], tensor: Tensor) -> None:
-    """Write the numbers of a tensor, copying no more than one head of it."""
-    if tensor.dim() > 1 and not tensor.is_contiguous():
-        for part in tensor:
-            _write(file, part)
-        return
-    file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def weights_digest(decoder: nn.Module) -> str:

@@ -41,6 +41,7 @@ from coterie.train.randomness import set_aside
 from coterie.train.resume import (
     checkpoint_settings,
     find_misfit,
+    require_trainable,
     restore_session,
     save_session,
 )
@@ -114,6 +115,8 @@ def _train(
     resume: bool,
     changed: Collection[str] | None,
 ) -> TrainResult:
+    if resume:
+        require_trainable(run)
     with _forgetting(run):
         trackers = [tracker.build(run) for tracker in settings.train.trackers]
     with Publisher(run, [*observers, *trackers]) as publish:

@@ -7,16 +7,19 @@ and the settings travel with the rest, so nothing else is needed to go on as if 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_state, save_checkpoint
-from coterie.checkpoint.layout import CONFIG, OPTIMIZER
+from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, list_checkpoints
 from coterie.checkpoint.manifest import read_manifest
-from coterie.checkpoint.tensors import read_tensors
+from coterie.checkpoint.tensor_file import read_tensors, tensor_names
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
+from coterie.foundation.runs import RunDirectory
 from coterie.quantise import stored_kinds
 from coterie.train.memory import shadow_parameters
 from coterie.train.progress import Progress
@@ -96,7 +99,7 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
         CheckpointError: it belongs to another model, optimizer, tokenizer or text, or its weights
             are quantised.
     """
-    _check_trainable(checkpoint)
+    _refuse_quantised(checkpoint.model, checkpoint.path)
     _check_belongs(session, checkpoint)
     load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
@@ -115,10 +118,23 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     set_random_state(state["random"])
 
 
-def _check_trainable(checkpoint: Checkpoint) -> None:
-    if kinds := set(stored_kinds(checkpoint.model).values()):
+def require_trainable(run: RunDirectory) -> None:
+    """Refuse a run whose newest checkpoint holds quantised weights, before any data is read.
+
+    Raises:
+        CheckpointError: it does. One that cannot be read is left to whoever looks for damage.
+    """
+    for path in list_checkpoints(run.checkpoints)[-1:]:
+        names: list[str] = []
+        with contextlib.suppress(CheckpointError):
+            names = tensor_names(path / MODEL)
+        _refuse_quantised(names, path)
+
+
+def _refuse_quantised(names: Iterable[str], path: Path) -> None:
+    if kinds := set(stored_kinds(names).values()):
         raise CheckpointError(
-            f"The weights of {checkpoint.path} are {min(kinds)}: they write and score text, but "
+            f"The weights of {path} are {min(kinds)}: they write and score text, but "
             "cannot be trained, for a step changes a weight by less than they tell apart.",
             hint="Train the run that they were made from, which origin.json in the run names as "
             "its source, and quantise it again: coterie model quantise RUN",

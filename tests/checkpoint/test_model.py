@@ -7,7 +7,8 @@ import torch
 
 from coterie.checkpoint import load_model
 from coterie.checkpoint.check import find_problem
-from coterie.checkpoint.tensors import model_tensors, read_tensors
+from coterie.checkpoint.tensor_file import read_tensors
+from coterie.checkpoint.tensors import model_tensors
 from coterie.foundation.errors import CheckpointError
 
 

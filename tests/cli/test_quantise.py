@@ -10,6 +10,7 @@ import coterie
 from coterie.cli.app import run as call
 from coterie.exchange.runs import ORIGIN
 from coterie.foundation.runs import runs_root
+from coterie.train import loop
 
 
 @pytest.fixture
@@ -63,10 +64,16 @@ def test_bytes_before_and_after(small, capsys):
     assert not [name for name, row in rows.items() if row["role"] == "buffer"]
 
 
-def test_training_it_is_refused_with_the_way_out(small, capsys):
+def test_training_it_is_refused_with_the_way_out_before_data_are_read(small, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "open_session", None)  # it would be called
     said = refused(capsys, "train", "--resume", "tiny-int4", "train.steps=1")
     assert "are int4: they write and score text, but cannot be trained" in said
     assert "origin.json" in said
+
+
+def test_a_longer_context_keeps_the_format(small, capsys):
+    made = told(capsys, "model", "extend", "tiny-int4", "context=128", "method=yarn")
+    assert told(capsys, "model", "show", made["run"])["weights"]["stored"] == "int4"
 
 
 def test_an_export_says_what_it_writes(small, capsys, tmp_path):

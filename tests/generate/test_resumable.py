@@ -148,7 +148,7 @@ def test_an_interrupted_save_leaves_the_text_before(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("coterie.generate.saved._write", full)
+    monkeypatch.setattr("coterie.checkpoint.tensor_file._write", full)
     with pytest.raises(UserError):
         resumed.save(path)
     assert path.read_bytes() == before

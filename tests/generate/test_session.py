@@ -3,9 +3,21 @@
 import pytest
 import torch
 
-from coterie.generate.cache import FullCacheSettings, NoCacheSettings, WindowCacheSettings
-from coterie.generate.session import DecodeSession, evaluation, latest, position_limit
+from coterie.generate.cache import (
+    CacheStack,
+    FullCacheSettings,
+    NoCacheSettings,
+    WindowCacheSettings,
+)
+from coterie.generate.session import (
+    DecodeSession,
+    cache_specs,
+    evaluation,
+    latest,
+    position_limit,
+)
 from coterie.model import DecoderSettings
+from coterie.model.context import ForwardContext
 from coterie.model.position import PositionPart, Rotation
 
 CONTEXT = 16
@@ -151,3 +163,40 @@ def test_the_latest_tokens_begin_with_the_one_that_begins_texts():
     assert latest([7, 1, 2, 3], 1, begin=7) == [3]  # no room for both
     assert latest([1, 7, 2, 3], 3, begin=7) == [7, 2, 3]
     assert latest([1, 2, 7, 3], 2, begin=5) == latest([1, 2, 7, 3], 2) == [7, 3]
+
+
+STRUCTURE = {"kind": "structure", "kinds": {"scene": {
+    "opening": "<C>", "closing": "</C>", "opening_id": 3, "closing_id": 4, "follow": "count",
+    "bound": 3,
+}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["all", "window", "structure", "none"])
+def test_tokens_taken_back_leave_no_trace(case):
+    """Rows of unequal length take unequally many back, as after guesses that were wrong."""
+    attention, settings = KEPT.get(case, (None, FullCacheSettings()))
+    more = {"additive": [STRUCTURE]} if case == "structure" else {}
+    decoder = build(attention, **more)
+    settings = NoCacheSettings() if case == "none" else settings
+    one, other = (DecodeSession(decoder, settings, rollback=3) for _ in range(2))
+    for session in (one, other):
+        session.read([[1, 2, 3, 4, 5], [6, 3, 7]])
+    one.read([[8, 3, 9], [3, 2, 1]])
+    one.truncate([1, 3])
+    other.read([[8, 3], []])
+    got, wanted = (session.read([[4], [5]]) for session in (one, other))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
+def test_what_is_carried_is_that_of_reading_token_by_token():
+    decoder, tokens = build(additive=[STRUCTURE]), torch.tensor([[1, 3, 2, 5], [3, 3, 0, 0]])
+    stack = FullCacheSettings().build(cache_specs(decoder))
+    with torch.no_grad():
+        for at in range(4):
+            lengths = (1, int(at < 2))
+            context = ForwardContext(cache=stack, lengths=lengths)
+            decoder(tokens[:, at : at + 1], context=context)
+        found = decoder.carried(tokens, (4, 2), CacheStack([]))
+    assert found.keys() == stack.state.keys() != set()
+    for name, state in found.items():
+        assert torch.equal(state, stack.state[name])

@@ -21,6 +21,10 @@ StepName = Literal["penalties", "temperature", "top_k", "top_p", "min_p", "typic
 ORDER: tuple[StepName, ...] = get_args(StepName)
 """The steps in the order of transformers and vLLM."""
 
+OF_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "order", "seed",
+              "logprobs_mode", "speculation")  # fmt: skip
+"""Settings that have no say where texts are searched for instead of drawn."""
+
 LogprobsMode = Literal["raw", "processed"]
 """Of which distribution log-probabilities are told: the model's own, or the one drawn from."""
 
@@ -152,9 +156,17 @@ class SamplingSettings(Settings):
 
     @model_validator(mode="after")
     def _searches_or_draws(self) -> SamplingSettings:
-        drawing = {"stop": self.stop, "logprobs": self.logprobs}
-        wrong = [name for name, value in drawing.items() if value]
-        if self.beams is not None and wrong:
+        if self.beams is None:
+            return self
+        fields = type(self).model_fields
+        wrong = [
+            name
+            for name in (*OF_DRAWING, "stop", "logprobs")
+            if getattr(self, name) != fields[name].default
+        ]
+        if self.greedy and "temperature" in wrong:  # nothing is drawn then either
+            wrong.remove("temperature")
+        if wrong:
             raise ValueError(f"a search with beams knows no {' and no '.join(wrong)}")
         return self
 

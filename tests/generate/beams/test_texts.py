@@ -7,6 +7,7 @@ import torch
 
 from coterie.foundation.errors import UserError
 from coterie.generate import Engine, SamplingSettings
+from coterie.generate.sampling.settings import ORDER
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
@@ -86,7 +87,15 @@ def test_a_search_cannot_be_streamed():
         list(engine().stream("abc", settings()))
 
 
-@pytest.mark.parametrize("word", ["stop", "logprobs"])
-def test_what_makes_no_sense_is_refused(word):
-    with pytest.raises(ValueError, match=f"knows no {word}"):
-        settings(**{word: {"stop": ["a"], "logprobs": 3}[word]})
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"stop": ["a"]}, {"logprobs": 3}, {"temperature": 0.5}, {"top_p": 0.9}, {"seed": 2},
+        {"speculation": "lookup"}, {"order": [*reversed(ORDER)]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_has_no_say_in_a_search_is_refused(given):
+    with pytest.raises(ValueError, match=f"knows no {next(iter(given))}"):
+        settings(**given)
+    assert settings(temperature=0).greedy

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 
-from coterie.generate.native.quantised import (  # noqa: E402
+from coterie.generate.native.compile import entry_point
+from coterie.generate.native.quantised import (
     dot_int4_spread,
     dot_int8,
     spread_int4,
@@ -17,7 +18,7 @@ ROWS = 3
 CLOSE = 2e-6
 
 
-@numba.njit
+@entry_point
 def _int8(weight, scale, x):
     rows, size = weight.shape
     out = np.zeros(rows, np.float32)
@@ -28,7 +29,7 @@ def _int8(weight, scale, x):
     return out
 
 
-@numba.njit
+@entry_point
 def _int4(packed, scale, x, spread, sums):
     rows, size = packed.shape[0], x.shape[0]
     out = np.zeros(rows, np.float32)
