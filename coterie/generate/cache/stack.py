@@ -112,6 +112,12 @@ class CacheStack:
         self._lengths: tuple[int, ...] | None = None  # of each row, once they may differ
         self._documents: DocumentRecord | None = None
         self._recent = RecentTokens(RECENT_TOKENS + rollback)
+        # Asked for with every step, and a question that takes long.
+        self.in_place = tuple(x if isinstance(x, InPlaceCache) else None for x in self.layers)
+        self.placed = tuple(
+            x if whole is None and isinstance(x, PlacedCache) else None
+            for x, whole in zip(self.layers, self.in_place, strict=True)
+        )
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -172,12 +178,12 @@ class CacheStack:
         self.length += number
         if self._lengths is not None:
             self._lengths = tuple(length + number for length in self._lengths)
-        for layer in self.layers:
-            if isinstance(layer, InPlaceCache):
-                layer.advance(self.length)
+        for whole, placed in zip(self.in_place, self.placed, strict=True):
+            if whole is not None:
+                whole.advance(self.length)
             else:
-                assert isinstance(layer, PlacedCache)
-                layer.written(self.lengths)
+                assert placed is not None
+                placed.written(self.lengths)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order; `[0, 0]` doubles the first."""

@@ -32,23 +32,28 @@ class Choices:
     def __init__(self, builder: Builder, logits: Buffer) -> None:
         entries, past = builder.entries, builder.past
         self.records = builder.room(entries, RECORD, dtype=torch.int64)
-        self._choices = builder.room(entries, CHOICES, dtype=torch.float64)
-        self._tokens = builder.room(entries, MOST_STEPS, dtype=torch.int64)
-        self._logprobs = builder.room(entries, MOST_STEPS, dtype=torch.float64)
+        choices = builder.room(entries, CHOICES, dtype=torch.float64)
+        tokens = builder.room(entries, MOST_STEPS, dtype=torch.int64)
+        logprobs = builder.room(entries, MOST_STEPS, dtype=torch.float64)
         fields = Choose(
-            logits.address, logits.width, self.records.data_ptr(), self._choices.data_ptr(),
+            logits.address, logits.width, self.records.data_ptr(), choices.data_ptr(),
             builder.tokens.data_ptr(), builder.positions.data_ptr(),
             0 if past is None else past.data_ptr(), 0 if past is None else past.shape[1],
-            self._tokens.data_ptr(), self._logprobs.data_ptr(), MOST_STEPS,
+            tokens.data_ptr(), logprobs.data_ptr(), MOST_STEPS,
             builder.buffer(logits.width).address, builder.buffer(logits.width).address,
         )  # fmt: skip
+        # NumPy's views cost a fraction of torch's.
+        self._numbers, self._written = self.records.numpy(), self.records.numpy()[:, WRITTEN]
+        self._choices, self._tokens, self._logprobs = (
+            x.numpy() for x in (choices, tokens, logprobs)
+        )
         builder.stage(builder.operation(CHOOSE, fields, 1, builder.count.data_ptr()))
 
     @contextmanager
     def switched_on(self, rules: Sequence[Rule], most: int) -> Iterator[None]:
         """Let tokens be chosen by these rules inside the block."""
         assert 0 < most <= MOST_STEPS
-        records, choices = self.records.numpy(), self._choices.numpy()
+        records, choices = self._numbers, self._choices
         for entry, rule in enumerate(rules):
             assert len(rule.ends) <= MOST_ENDS
             ends = rule.ends + (0,) * (MOST_ENDS - len(rule.ends))
@@ -65,9 +70,8 @@ class Choices:
 
     def chosen(self, rows: int) -> list[Chosen]:
         """Return what was chosen for the first rows."""
-        counts = self.records[:rows, WRITTEN].tolist()
-        made = zip(self._tokens[:rows].tolist(), self._logprobs[:rows].tolist(), strict=True)
+        counts = self._written[:rows].tolist()
         return [
-            Chosen(tokens[:count], logprobs[:count])
-            for count, (tokens, logprobs) in zip(counts, made, strict=True)
+            Chosen(self._tokens[row, :count].tolist(), self._logprobs[row, :count].tolist())
+            for row, count in enumerate(counts)
         ]

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from coterie.foundation.errors import UserError
-from coterie.generate.cache.stack import CacheStack, InPlaceCache
+from coterie.generate.cache.stack import CacheStack
 from coterie.generate.passes.interface import Call
 from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
@@ -66,7 +66,7 @@ class CompiledPass:
             return "hidden states are asked for"
         if call.lengths is not None and min(call.lengths) < 1:
             return "a row has nothing to read"
-        if call.cache.state or not all(isinstance(x, InPlaceCache) for x in call.cache.layers):
+        if call.cache.state or None in call.cache.in_place:
             return "this cache, or an embedding that carries a state, has no static shape"
         batch = call.tokens.shape[0]
         if batch not in self._batches and len(self._batches) == _BATCHES:

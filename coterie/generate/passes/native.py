@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import CoterieError
 from coterie.generate import native
-from coterie.generate.cache.stack import CacheStack, InPlaceCache, PlacedCache
+from coterie.generate.cache.stack import CacheStack
 from coterie.generate.native.operations import MOST_ENDS, MOST_STEPS
 from coterie.generate.passes.interface import Call
 from coterie.generate.sampling.rule import Chosen, Rule
@@ -81,8 +81,10 @@ class NativePass:
             return f"a step reads at most {ENTRIES} tokens"
         if call.lengths is not None and min(call.lengths) < number:
             return "rows have unequally many new tokens"
-        moved = [each for each in cache.layers if not isinstance(each, InPlaceCache)]
-        if not all(isinstance(each, PlacedCache) and each.placeable for each in moved):
+        if not all(
+            whole is not None or (placed is not None and placed.placeable)
+            for whole, placed in zip(cache.in_place, cache.placed, strict=True)
+        ):
             return "the cache does not hold every position in place"
         if cache.state.keys() != self._program.carries:
             return "parts of the model carry a state that no kernel knows"
@@ -134,7 +136,7 @@ class NativePass:
 
     def _left(self, cache: CacheStack) -> int:
         """Return how many positions may follow."""
-        found = [each.left for each in cache.layers if isinstance(each, PlacedCache)]
+        found = [each.left for each in cache.placed if each is not None]
         if self._limit is not None:
             found.append(self._limit - cache.length)
         return min(found, default=MOST_STEPS)
@@ -158,12 +160,12 @@ class NativePass:
     @staticmethod
     def _memory(cache: CacheStack, extra: int) -> list[Memory]:
         found: list[Memory] = []
-        for layer in cache.layers:
-            if isinstance(layer, InPlaceCache):
-                found.append(layer.memory(extra))
+        for whole, placed in zip(cache.in_place, cache.placed, strict=True):
+            if whole is not None:
+                found.append(whole.memory(extra))
             else:
-                assert isinstance(layer, PlacedCache)
-                found.append(layer.placed(extra, cache.lengths))
+                assert placed is not None
+                found.append(placed.placed(extra, cache.lengths))
         return found
 
 
