@@ -19,7 +19,7 @@ from coterie.generate.native.operations import FIELDS, HEADER, NUMBERS
 from coterie.model.position.rotary import RotaryPositionPart
 from coterie.quantise import QuantisedTensor
 
-TASK_BYTES = 64 << 10
+TASK_BYTES = 128 << 10
 """About how much of the weights one task reads: small beside a stage, large beside a ticket."""
 
 
