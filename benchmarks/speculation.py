@@ -1,7 +1,7 @@
 """Speculation: accepted tokens and speed against none, on held-out prose, drama and code.
 
     python benchmarks/speculation.py RUN --prose FILE --drama FILE --code FILE [--ways lookup mtp]
-        [--rounds 5] [--prompts 3] [--tokens 128]
+        [--rounds 5] [--prompts 3] [--tokens 128] [--always]
 
 RUN is a run or a .gguf file. Each round writes all texts with each way in turn. Printed for each
 way: tokens per call of the decoder, the speed against `none` (median and range of the rounds), and
@@ -18,8 +18,7 @@ from pathlib import Path
 from coterie.checkpoint import load_model
 from coterie.exchange.gguf import import_file
 from coterie.generate import Engine, SamplingSettings
-
-BEFORE = 96  # tokens of each prompt
+from coterie.generate.speculation import Controller
 
 
 def engine_of(run: str) -> Engine:
@@ -32,12 +31,12 @@ def engine_of(run: str) -> Engine:
     return Engine(found.decoder, found.tokenizer)
 
 
-def prompts_of(engine: Engine, file: Path, count: int) -> list[str]:
+def prompts_of(engine: Engine, file: Path, count: int, before: int) -> list[str]:
     """Return pieces of a text at equal distances."""
     text = file.read_text(encoding="utf-8")
     tokens = engine.tokenizer.encode(text[: 4000 * count])
     step = len(tokens) // count
-    return [engine.tokenizer.decode(tokens[i * step : i * step + BEFORE]) for i in range(count)]
+    return [engine.tokenizer.decode(tokens[i * step : i * step + before]) for i in range(count)]
 
 
 def main() -> None:
@@ -47,15 +46,25 @@ def main() -> None:
     for kind in ("prose", "drama", "code"):
         parser.add_argument(f"--{kind}", type=Path)
     parser.add_argument("--ways", nargs="+", default=["lookup", "mtp"])
-    for name, default in (("rounds", 5), ("prompts", 3), ("tokens", 128)):
+    for name, default in (("rounds", 5), ("prompts", 3), ("tokens", 128), ("before", 96)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--compute", default="auto")
+    parser.add_argument("--always", action="store_true", help="guess whether or not it pays")
+    parser.add_argument("--guess", type=int, default=1, help="tokens of one guess of mtp")
     given = parser.parse_args()
     engine = engine_of(given.run)
+    if given.always:
+        Controller.wants = property(lambda pacing: True)  # type: ignore[method-assign]
+        Controller.note = lambda *given, **named: None  # type: ignore[method-assign]
+    more = {"mtp": {"tokens": given.guess}}
     settings = {
         way: SamplingSettings.model_validate(
-            {"speculation": way, "temperature": given.temperature, "compute": given.compute}
+            {
+                "speculation": {"kind": way, **more.get(way, {})},
+                "temperature": given.temperature,
+                "compute": given.compute,
+            }
             | {"max_tokens": given.tokens, "min_tokens": given.tokens}
         )
         for way in ("none", *given.ways)
@@ -63,7 +72,7 @@ def main() -> None:
     for kind in ("prose", "drama", "code"):
         if (file := getattr(given, kind)) is None:
             continue
-        prompts = prompts_of(engine, file, given.prompts)
+        prompts = prompts_of(engine, file, given.prompts, given.before)
         seconds: dict[str, list[float]] = {way: [] for way in settings}
         tokens: dict[str, list[tuple[int, ...]]] = {}
         drafted = dict.fromkeys(settings, 0)

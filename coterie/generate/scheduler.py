@@ -260,7 +260,7 @@ class Scheduler:
                 self._decode_draft(group.session, alone, draft, happened, started)
                 self._leave(group)
                 return
-            if self._decode_several(group, happened, started):
+            if not tried and self._decode_several(group, happened, started):
                 return
             logits = group.session.read([[text.past[-1]] for text in group.texts])
         except Exception as error:  # it is not known whose it is, and the caches are in pieces
@@ -275,9 +275,6 @@ class Scheduler:
 
     def _decode_several(self, group: _Group, happened: Happened, started: float) -> bool:
         """Choose several tokens of each text in one call; return whether that could be done."""
-        first = group.texts[0]
-        if group.session.watch and len(group.texts) == 1 and not first.pacing.resting:
-            return False  # a drafter wants to see what each call makes of the tokens
         rules = [text.rule for text in group.texts]
         known = [rule for rule in rules if rule is not None]
         if len(known) < len(rules):

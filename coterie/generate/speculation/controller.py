@@ -10,25 +10,21 @@ _SHORTEST_REST, _LONGEST_REST = 32, 1024  # steps without guesses after they did
 class Controller:
     """Compares the tokens a second with guesses and without.
 
-    Guesses that do not pay are left out for a while, each time for twice as long. A step without
-    guesses is measured first. Which steps guess depends on the clock; what they write does not.
+    Guesses that do not pay are left out for a while, each time for twice as long. Two steps without
+    guesses come first, and the faster one counts: the other may have made room. Which steps guess
+    depends on the clock; what they write does not.
     """
 
     def __init__(self) -> None:
         self._plain: float | None = None  # seconds of a step, which gains one token
         self._seconds = self._gained = 0.0  # of a step with guesses
-        self._trials = 0
+        self._trials = self._plains = 0
         self._resting, self._rest = 0, _SHORTEST_REST
 
     @property
     def wants(self) -> bool:
         """Whether the next step should guess."""
-        return self._plain is not None and not self._resting
-
-    @property
-    def resting(self) -> bool:
-        """Whether guesses are left out for a while."""
-        return self._resting > 0
+        return self._plains > 1 and not self._resting
 
     def note(self, seconds: float, gained: int, *, guessed: bool) -> None:
         """Take note of a step.
@@ -39,7 +35,9 @@ class Controller:
             guessed: whether it read guesses.
         """
         if not guessed:
-            self._plain = _mixed(self._plain, seconds)
+            first = self._plain is None or (self._plains == 1 and seconds < self._plain)
+            self._plain = seconds if first else _mixed(self._plain, seconds)
+            self._plains += 1
             self._resting = max(self._resting - 1, 0)
             return
         assert self._plain is not None, "a step without guesses comes first"

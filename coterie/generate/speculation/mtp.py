@@ -30,11 +30,7 @@ class MTPSpeculation(SpeculationSettings):
     """Guess with the model's MTP modules."""
 
     kind: Literal["mtp"] = "mtp"
-    tokens: int = Field(default=2, ge=1, le=16, description="the most tokens of one guess")
-    least: float = Field(
-        default=0.4, ge=0, le=1,
-        description="guessing stops after a token to which the module gives less than this",
-    )  # fmt: skip
+    tokens: int = Field(default=1, ge=1, le=16, description="the most tokens of one guess")
 
     @property
     def most(self) -> int:
@@ -58,7 +54,7 @@ class MTPSpeculation(SpeculationSettings):
                 hint="Take speculation=lookup, which needs none, or a model that was trained with "
                 "model.mtp.depth=1 or imported with its modules.",
             )
-        return Modules(decoder, self.tokens, self.least)
+        return Modules(decoder, self.tokens)
 
 
 class Modules:
@@ -69,11 +65,10 @@ class Modules:
     Args:
         decoder: whose they are.
         tokens: the most tokens of one guess.
-        least: probability of a guess below which guessing stops.
     """
 
-    def __init__(self, decoder: Decoder, tokens: int, least: float) -> None:
-        self._decoder, self._tokens, self._least = decoder, tokens, least
+    def __init__(self, decoder: Decoder, tokens: int) -> None:
+        self._decoder, self._tokens = decoder, tokens
         self._spec = decoder.settings.mtp_plan().attention.cache_spec()
         self._parts = tuple(decoder.modules())
         # Parts that carry a state from token to token embed the text from its beginning.
@@ -103,37 +98,33 @@ class Modules:
 
     def _guess(self, text: list[int], states: Float[Tensor, "1 n D"], most: int) -> list[int]:
         """Return guesses of what follows a text of which the decoder has read all but the last."""
-        known, going, fresh = len(text), True, states
+        known, fresh = len(text), states
         for module in range(len(self._caches)):
             fresh = _joined(self._pending[module], fresh)
             certain = max(self._seen - module, 0)  # positions whose token is
-            if not going:  # for another time; a module above has nothing new to read either
+            if len(text) == known + most:  # for another time, and modules above have nothing new
                 held = self._caches[module].length
                 self._pending[module] = fresh[:, : max(self._seen - module + 1, 0) - held]
                 break
             first, read = self._caches[module].length, fresh
             fresh, token = self._read(module, read, text)
-            if token is not None:
-                text.append(token)
-            going = token is not None and len(text) - known < most
+            text.append(token)
             if module == len(self._caches) - 1:
-                self._repeat(fresh[:, -1:], text, known + most if going else 0)
+                self._repeat(fresh[:, -1:], text, known + most)
             self._take_back(module, certain)
             self._pending[module] = read[:, certain - first : certain - first + bool(module)]
         return text[known:]
 
     def _repeat(self, hidden: Float[Tensor, "1 1 D"], text: list[int], most: int) -> None:
-        """Go on with the last module until the text is so long, or its guess not worth reading."""
+        """Go on with the last module until the text is so long."""
         while len(text) < most:
             hidden, token = self._read(len(self._caches) - 1, hidden, text)
-            if token is None:
-                return
             text.append(token)
 
     def _read(
         self, module: int, hidden: Float[Tensor, "1 n D"], text: list[int]
-    ) -> tuple[Float[Tensor, "1 n D"], int | None]:
-        """Let a module go on; return its states and its guess, None where it hardly has one."""
+    ) -> tuple[Float[Tensor, "1 n D"], int]:
+        """Let a module go on; return its states and its guess."""
         cache, made, logits = self._caches[module], [], hidden
         for piece in hidden.split(PIECE, dim=1):
             first = cache.length + module + 1
@@ -141,8 +132,7 @@ class Modules:
             rows = torch.tensor([tokens], device=hidden.device)
             states, logits = self._decoder.read_module(module, piece, rows, cache)
             made.append(states)
-        share, token = logits[0].float().softmax(-1).max(-1)
-        return torch.cat(made, 1), int(token) if float(share) >= self._least else None
+        return torch.cat(made, 1), int(logits[0].argmax())
 
     def _take_back(self, module: int, length: int) -> None:
         """Leave in a module's cache so many positions."""

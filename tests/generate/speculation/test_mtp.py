@@ -43,7 +43,7 @@ def states_of(decoder, tokens):
 def test_guesses_are_those_of_the_modules_read_anew(mtp, changes):
     decoder, generator = make_decoder(mtp, **changes), torch.Generator().manual_seed(5)
     text = torch.randint(11, (9,), generator=generator).tolist()
-    drafter, known = Modules(decoder, 5, 0.0), 0
+    drafter, known = Modules(decoder, 5), 0
     for accepted in (2, 1, 4, 3, 1, 6):
         whole = states_of(decoder, text[:-1])
         most = min(5, accepted + 1)
@@ -57,13 +57,13 @@ def test_guesses_are_those_of_the_modules_read_anew(mtp, changes):
         text += torch.randint(11, (accepted - len(guesses[: accepted - 1]) - 1,)).tolist()
 
 
-def test_guessing_stops_where_the_module_is_not_sure():
+def test_as_many_are_guessed_as_there_is_room_for():
     decoder, text = make_decoder({"depth": 1}), [1, 2, 3]
     with torch.inference_mode():
         states = states_of(decoder, text[:-1])
-        assert Modules(decoder, 4, 1.0).draft(text, 4, lambda: (states, True)) == []
-        assert Modules(decoder, 4, 0.0).draft(text, 4, lambda: (None, True)) == []
-        assert len(Modules(decoder, 4, 0.0).draft(text, 2, lambda: (states, True))) == 2
+        assert Modules(decoder, 4).draft(text, 4, lambda: (None, True)) == []
+        assert len(Modules(decoder, 4).draft(text, 2, lambda: (states, True))) == 2
+        assert len(Modules(decoder, 3).draft(text, 9, lambda: (states, True))) == 3
 
 
 def test_a_module_that_is_right_saves_calls(monkeypatch):

@@ -5,8 +5,9 @@ import functools
 import pytest
 import torch
 
-from coterie.generate import Engine, SamplingSettings
+from coterie.generate import Engine, Request, SamplingSettings
 from coterie.generate.speculation import Controller
+from coterie.generate.text import Text
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
@@ -37,7 +38,7 @@ def engine(window: int | None = None, learned: bool = False, **changes) -> Engin
 
 
 GUESSES = {
-    "lookup": {"kind": "lookup", "shortest": 1}, "mtp": {"kind": "mtp", "tokens": 4, "least": 0},
+    "lookup": {"kind": "lookup", "shortest": 1}, "mtp": {"kind": "mtp", "tokens": 4},
 }  # fmt: skip
 every_way = pytest.mark.parametrize("way", GUESSES)
 
@@ -84,6 +85,37 @@ def test_drawn_texts_are_the_same_for_each_seed(seed, way):
     }  # fmt: skip
     plain, guessed = both(engine(), way, **values | {"max_tokens": 20, "min_tokens": 20})
     assert guessed.tokens == plain.tokens
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("way", GUESSES)
+def test_20_000_draws_have_the_distribution_of_the_model(way):
+    """Chi-square, of the place of the first guess and, where that was right, of the one after."""
+    own = engine()
+    values = {"temperature": 1.0, "speculation": GUESSES[way]}
+    settings = SamplingSettings.model_validate(values)
+    session, past = own.new_session(settings), own.encode_prompt(PROMPT)
+    session.read([past[:-1]])
+    drafter = settings.speculation.build(own.decoder)
+    assert drafter is not None
+    guess = drafter.draft(past, 1, lambda: session.take_states(0))
+    logits = session.read_last([[past[-1], *guess]], 2)[0]
+    found = torch.zeros(2, logits.shape[1])
+    for seed in range(20_000):
+        text = Text(Request(past, settings, seed), past, own.tokenizer)
+        for place, piece in enumerate(text.advance_past(guess, logits)):
+            found[place, piece.token] += 1
+    assert found[1].sum() == found[0, guess[0]] > 100
+    for counts, row in zip(found, logits, strict=True):
+        known = row[: own.tokenizer.vocab_size].clone()
+        if own.tokenizer.unknown_token is not None:
+            known[own.tokenizer.unknown_token] = -torch.inf
+        shares = known.float().softmax(-1)
+        expected = shares * counts.sum()
+        usual = expected > 5
+        off = ((counts[: len(known)] - expected).square() / expected)[usual].sum()
+        freedom = int(usual.sum()) - 1
+        assert off < freedom + 4 * (2 * freedom) ** 0.5 + 6  # beyond the 99.9th percentile
 
 
 def test_ends_and_lengths_hold():
