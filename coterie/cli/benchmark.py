@@ -46,7 +46,7 @@ def decode(
     words
         The run or size, and settings as key=value.
     against
-        Peers, with commas: transformers, transformers-compiled, llama.cpp.
+        Peers, with commas: transformers, transformers-compiled, llama.cpp; int8, int4 (ourselves).
     batch
         How many texts to decode together, with commas: 1,4,16,64.
     prompt
