@@ -72,14 +72,19 @@ class Annotations:
             self.seen.add(kinds)
 
 
-def kind(value):
-    """Return all that an annotation can ask of a value."""
+def kind(value, depth=4):
+    """Return all that an annotation can ask of a value, which looks no deeper than that."""
     if isinstance(value, torch.Tensor):
         return type(value), value.dtype, value.shape
+    if not depth:
+        return type(value)
     if isinstance(value, tuple | list) and value:
-        return type(value), *map(kind, value[:8]), kind(value[-1])
+        looked = value[:8] if len(value) <= 8 else (*value[:8], value[-1])
+        return type(value), *(kind(each, depth - 1) for each in looked)
     if isinstance(value, dict):
-        return type(value), *((kind(key), kind(each)) for key, each in [*value.items()][:8])
+        return type(value), *(
+            (kind(key, depth - 1), kind(each, depth - 1)) for key, each in [*value.items()][:8]
+        )
     return value if isinstance(value, str) and len(value) < 32 else type(value)
 
 
