@@ -85,7 +85,8 @@ PUBLISHED = {
         "num_key_value_heads": 16, "q_lora_rank": None, "routed_scaling_factor": 1.0,
         "scoring_func": "softmax", "topk_group": 1, "topk_method": "greedy", "vocab_size": 102400,
         "rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}}),
-    "DeepSeek-V3": (671_026_404_352, "deepseek_v3", LATENT | {
+    # The main model, and its module for a further token without the embedding and head they share.
+    "DeepSeek-V3": (671_026_404_352 + 11_610_067_968, "deepseek_v3", LATENT | {
         "aux_loss_alpha": 0.001, "first_k_dense_replace": 3, "hidden_size": 7168,
         "intermediate_size": 18432, "moe_intermediate_size": 2048, "n_group": 8,
         "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": True,

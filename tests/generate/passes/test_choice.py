@@ -11,8 +11,6 @@ from coterie.generate import native
 from coterie.generate.passes import CompiledPass, EagerPass, NativePass, choice, passes_for
 from coterie.model import DecoderSettings
 
-MLA = {"kind": "latent_vectors", "heads": 2, "chunk": 4, "latents": 2}
-
 
 class Stub(EagerPass):
     reason = None
@@ -48,8 +46,8 @@ def test_without_numba_torch_decodes_and_native_is_an_error(monkeypatch):
 
 
 def test_native_says_what_has_no_kernel():
-    with pytest.raises(UserError, match="LatentVector"):
-        passes_for(build(attention=MLA), "native")
+    with pytest.raises(UserError, match="bfloat16"):
+        passes_for(build().to(torch.bfloat16), "native")
 
 
 def test_a_pass_is_made_once_and_goes_with_its_decoder():
