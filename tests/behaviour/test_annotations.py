@@ -57,21 +57,19 @@ def test_functions_in_functions_and_lists_are_seen():
         make(0)(whole, names=(1,))
 
 
-class One:
-    def same(self, x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        return x
-
-
-class Other:
-    def same(self, x: Float[Tensor, " n"]) -> Float[Tensor, " n 2"]:
-        return x
-
-
 def test_functions_of_equal_code_are_told_apart():
-    x = torch.zeros(2)
-    assert checked(One.same)(One(), x) is x
+    def made(result):
+        def same(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+            return x
+
+        same.__annotations__["return"] = result
+        same.__qualname__ = str(result)
+        return checked(same)
+
+    x, right, wrong = torch.zeros(2), Float[Tensor, " n"], Float[Tensor, " n 2"]
+    assert made(right)(x) is x
     with pytest.raises(jaxtyping.TypeCheckError, match="return value"):
-        checked(Other.same)(Other(), x)
+        made(wrong)(x)
 
 
 def test_the_model_is_checked_and_the_random_numbers_of_tests_are_left_alone():

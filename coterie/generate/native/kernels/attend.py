@@ -20,6 +20,7 @@ from coterie.generate.native.kernels.heads import (
     VALUE_ROW,
     VALUES,
 )
+from coterie.generate.native.kernels.mask import run_at, runs_of
 from coterie.generate.native.machine import (
     fields_at,
     floats_at,
@@ -37,8 +38,8 @@ BLOCK = 128
 class Attend(NamedTuple):
     """out = softmax(scale · q·kᵀ)·v; a task is `together` query heads of one entry.
 
-    A window of 0 is none; `scale` is the operation's number; `scratch` has room for one block for
-    each head and thread.
+    `mask` is where a `Pattern` stands; `scale` is the operation's number; `scratch` has room for a
+    block for each thread.
     """
 
     positions: int
@@ -51,8 +52,7 @@ class Attend(NamedTuple):
     heads: int
     key_heads: int
     channels: int
-    window: int
-    sinks: int
+    mask: int
     together: int
     scratch: int
     scratch_stride: int
@@ -88,14 +88,12 @@ def _attend(op, numbers, part, entry, thread):
     """Let some heads of one entry read their past."""
     op, scale = fields_at(op), number_at(numbers, 0)
     position, row = word_at(op[0], entry), word_at(op[1], entry)
-    cache, channels, together = carray(words_at(op[2]), 6), op[9], op[12]
+    cache, channels, together = carray(words_at(op[2]), 6), op[9], op[11]
     first_head = part * together
     key_head = first_head // (op[7] // op[8])
     keys = cache[KEYS] + 4 * (row * cache[KEY_ROW] + key_head * cache[KEY_HEAD])
     values = cache[VALUES] + 4 * (row * cache[VALUE_ROW] + key_head * cache[VALUE_HEAD])
-    low = max(position - op[10] + 1, 0) if op[10] else 0
-    sinks = min(op[11], low)
-    weights = op[13] + 4 * thread * op[14]
+    weights = op[12] + 4 * thread * op[13]
     for head in range(first_head, first_head + together):
         query = op[3] + 4 * (entry * op[4] + head * channels)
         out = op[5] + 4 * (entry * op[6] + head * channels)
@@ -103,15 +101,15 @@ def _attend(op, numbers, part, entry, thread):
         for i in range(channels):
             o[i] = np.float32(0)
         highest, total = np.float32(-1e30), np.float32(0)
-        start = 0 if sinks else low
-        while start <= position:
-            stop = min(start + BLOCK, sinks if start < sinks else position + 1)
-            at = 4 * start * channels
-            highest, total = attend_block(
-                query, keys + at, values + at, stop - start, 1, channels, scale, weights, out,
-                highest, total,
-            )  # fmt: skip
-            start = low if stop == sinks and start < sinks else stop
+        for run in range(runs_of(op[10])):
+            start, stop, step = run_at(op[10], run, position)
+            while start < stop:
+                number, at = min(BLOCK, (stop - start + step - 1) // step), 4 * start * channels
+                highest, total = attend_block(
+                    query, keys + at, values + at, number, step, channels, scale, weights, out,
+                    highest, total,
+                )  # fmt: skip
+                start += number * step
         for i in range(channels):
             o[i] /= total
 

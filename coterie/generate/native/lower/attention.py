@@ -9,11 +9,10 @@ from torch import nn
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Operation
 from coterie.generate.native.kernels.attend import ATTEND, BLOCK, Attend
 from coterie.generate.native.kernels.heads import HEADS, Heads
-from coterie.generate.native.kernels.sparse import SPARSE, Sparse
 from coterie.generate.native.lower.latent import latent_attended
 from coterie.generate.native.lower.latent_vectors import latent_vectors_attended
 from coterie.generate.native.lower.masks import pattern_of
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.matrices import matrix_of, product_of, projected
 from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.grouped import GroupedAttentionPart
@@ -53,19 +52,8 @@ def _grouped(
     residual: Buffer | None,
 ) -> Buffer:
     channels = part.channels
-    query, key, value = (
-        builder.buffer(each.shape[0]) for each in (part.query, part.key, part.value)
-    )
+    query, key, value = projected(builder, part, source)
     heads, key_heads = query.width // channels, key.width // channels
-    matrices = (
-        matrix_of(builder, part.query, part.query_bias),
-        matrix_of(builder, part.key, part.key_bias),
-        matrix_of(builder, part.value, part.value_bias),
-    )
-    outs = (query, key, value)
-    builder.stage(
-        *(product_of(builder, m, source, out) for m, out in zip(matrices, outs, strict=True))
-    )
     turn = turn_of(position, builder, channels)
     queries = norm_of(part.query_norm, builder) if part.query_norm else PLAIN
     keys = norm_of(part.key_norm, builder) if part.key_norm else PLAIN
@@ -94,17 +82,14 @@ def _reading(
     logit_scale: float,
 ) -> Operation:
     """Return the operation by which heads read their past."""
-    mask, channels, repeat = part.mask, part.channels, builder.count.data_ptr()
+    channels, repeat = part.channels, builder.count.data_ptr()
     heads, key_heads = query.width // channels, part.key.shape[0] // channels
     scale = channels**-0.5 * logit_scale
     where = (
         builder.positions.data_ptr(), builder.rows.data_ptr(), builder.caches[layer].data_ptr(),
         query.address, query.width, out.address, out.width, heads, key_heads, channels,
     )  # fmt: skip
-    scratch = builder.room(builder.threads, BLOCK).data_ptr(), BLOCK
-    if mask.sparse is not None:
-        fields = Sparse(*where, pattern_of(mask, builder), *scratch)
-        return builder.operation(SPARSE, fields, heads, repeat, scale)
     together = heads // key_heads if key_heads > 1 else 1
-    read = Attend(*where, mask.window or 0, mask.sinks, together, *scratch)
+    scratch = builder.room(builder.threads, BLOCK).data_ptr(), BLOCK
+    read = Attend(*where, pattern_of(part.mask, builder), together, *scratch)
     return builder.operation(ATTEND, read, heads // together, repeat, scale)

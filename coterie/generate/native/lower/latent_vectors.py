@@ -5,7 +5,7 @@ from __future__ import annotations
 from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.attend import BLOCK
 from coterie.generate.native.kernels.summaries import KEEP, READ, SUMMARISE, Chunked
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.matrices import matrix_of, product_of, projected
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.latent_vectors import LatentVectorAttentionPart
 from coterie.model.position import PositionPart
@@ -21,18 +21,7 @@ def latent_vectors_attended(
 ) -> Buffer:
     """Add latent-vector attention; return where residual + attention(source) will be."""
     channels, (key_heads, number, _) = part.channels, part.latents.shape
-    query, key, value = (
-        builder.buffer(each.shape[0]) for each in (part.query, part.key, part.value)
-    )
-    weights = zip(
-        (part.query, part.key, part.value),
-        (part.query_bias, part.key_bias, part.value_bias),
-        (query, key, value),
-        strict=True,
-    )
-    builder.stage(
-        *(product_of(builder, matrix_of(builder, w, bias), source, out) for w, bias, out in weights)
-    )
+    query, key, value = projected(builder, part, source)
     turn, out = turn_of(position, builder, channels), builder.buffer(query.width)
     heads, room = query.width // channels, BLOCK + channels
     fields = Chunked(

@@ -12,6 +12,8 @@ from coterie.generate.native.builder import Buffer, Builder, LoweringError, Matr
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.kernels.product import PRODUCT, Product
 from coterie.generate.native.kernels.rows import FLOAT32_ROWS, INT4_ROWS, INT8_ROWS
+from coterie.model.attention.grouped import GroupedAttentionPart
+from coterie.model.attention.latent_vectors import LatentVectorAttentionPart
 from coterie.quantise import Int4Tensor, Int8Tensor, QuantisedTensor
 
 
@@ -104,3 +106,18 @@ def product_of(
         residual.address if residual else 0, residual.width if residual else 0,
     )  # fmt: skip
     return builder.operation(PRODUCT, fields, -(-matrix.outer // chunk))
+
+
+def projected(
+    builder: Builder, part: GroupedAttentionPart | LatentVectorAttentionPart, source: Buffer
+) -> tuple[Buffer, Buffer, Buffer]:
+    """Add the products that make queries, keys and values; return where they will be."""
+    weights = (
+        (part.query, part.query_bias), (part.key, part.key_bias), (part.value, part.value_bias)
+    )  # fmt: skip
+    query, key, value = outs = [builder.buffer(weight.shape[0]) for weight, _ in weights]
+    builder.stage(*(
+        product_of(builder, matrix_of(builder, *each), source, out)
+        for each, out in zip(weights, outs, strict=True)
+    ))  # fmt: skip
+    return query, key, value
