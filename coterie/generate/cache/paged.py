@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.pool import BlockPool
 from coterie.generate.cache.prefix import PrefixStats
-from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.table import BlockTable
 from coterie.model import CacheSpec
@@ -163,7 +163,20 @@ class PagedStack(CacheStack):
         """Make T new tokens, whose keys every layer has appended, part of the past."""
         super().extend(tokens, rows)
         shares = self._shares and self._documents is None
-        self._table.commit(tokens, rows, self.state if shares else None)
+        real = None if rows is None else rows.lengths
+        self._table.commit(tokens, real, self.state if shares else None)
+
+    def reserve(self, extra: int) -> None:
+        """Have blocks for so many positions of each row."""
+        self._table.take((extra,) * self.rows)
+
+    def advance(self, tokens: Int[Tensor, "B T"], real: tuple[int, ...] | None = None) -> None:
+        """Make T new tokens, whose keys were written into the blocks, part of the past."""
+        super().advance(tokens, real)
+        # Of a row that has ended the state has gone on without it.
+        knows = self._shares and not (self.state and real and len(set(real)) > 1)
+        self._table.commit(tokens, real, self.state if knows else None)
+        self._table.truncate(self.lengths)  # blocks that were not needed go back
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Keep only these rows of the batch, in this order; copies share their blocks."""
@@ -220,6 +233,26 @@ class PagedLayerCache:
         at = torch.arange(places.length, device=keys.device).expand(len(rows.past), -1)
         return held_keys, held_values, KeyLayout(positions=at)
 
+    @property
+    def placeable(self) -> bool:
+        """Whether kernels can read it."""
+        return True
+
+    @property
+    def left(self) -> int:
+        """How many positions can be written at once: any number."""
+        return 1 << 30
+
+    def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
+        """Return where positions are; the table has reserved room."""
+        assert self.table is not None
+        pool = self.table.pool
+        keys, values = pool.layer(self._number).reserved(pool)
+        return Placement(_shared(keys), _shared(values), self.table.runs())
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Do nothing: rows belong to the table."""
+
     def select(self, rows: Int[Tensor, " R"]) -> None:
         """Do nothing: rows belong to the table."""
 
@@ -233,3 +266,8 @@ class PagedLayerCache:
     def nbytes(self) -> int:
         """The stack counts blocks, which layers share."""
         return 0
+
+
+def _shared(memory: Float[Tensor, "K N C"]) -> Float[Tensor, "1 K N C"]:
+    """Return memory that belongs to no row: the next row begins where this one does."""
+    return memory.as_strided((1, *memory.shape), (0, *memory.stride()))

@@ -128,6 +128,11 @@ class LayerMemory:
             self._both = (_longer(old[0], room), _longer(old[1], room))
         return self._both
 
+    def reserved(self, pool: BlockPool) -> tuple[Float[Tensor, "K N C"], Float[Tensor, "J N E"]]:
+        """Return the memory of all blocks, after something was written to it."""
+        assert self._both is not None
+        return self.tensors(self._both[0][None], self._both[1][None], pool)
+
     def copy(self, source: LayerMemory, block: int, target: int, pool: BlockPool) -> None:
         """Copy a block of some layer over one of this."""
         if source._both is None:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.settings import Settings
-from coterie.generate.cache.ragged import appended, joined, numbered, padded
-from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.generate.cache.ragged import Spare, appended, joined, numbered, padded
+from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.window import smaller
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
@@ -113,6 +113,7 @@ class PrunedLayerCache:
         self._held: tuple[Tensor, Tensor] | None = None  # each row from slot 0 on
         self._filled: tuple[int, ...] = ()  # slots of each row
         self._totals: tuple[int, ...] = ()  # positions that each row has read
+        self._spare = Spare(), Spare()
 
     def append(
         self,
@@ -248,15 +249,54 @@ class PrunedLayerCache:
             self._held = keys[:, :, :width], values[:, :, :width]
 
     @property
+    def placeable(self) -> bool:
+        """Whether kernels can read it."""
+        return True
+
+    @property
+    def left(self) -> int:
+        """How many positions can be written before it is cut."""
+        most = self._budget.size + self._rollback
+        return most + self._budget.stride - max(self._filled, default=0)
+
+    def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
+        """Return where positions are, with room for `extra` more of each row."""
+        assert self._held is not None
+        pairs = zip(self._spare, self._held, strict=True)
+        (keys, own_keys, start), (values, own_values, _) = (s.memory(h, extra) for s, h in pairs)
+        assert start == 0
+        self._held = own_keys, own_values
+        firsts = (total - have for total, have in zip(past, self._filled, strict=True))
+        runs = [[[first, total + extra, -first]] for first, total in zip(firsts, past, strict=True)]
+        return Placement(keys, values, torch.tensor(runs))
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Say how many positions each row has read now."""
+        assert self._held is not None
+        count = past[0] - self._totals[0]
+        self._totals, self._filled = past, tuple(have + count for have in self._filled)
+        more = max(self._filled) - self._held[0].shape[2]
+        keys, values = (s.grown(h, more) for s, h in zip(self._spare, self._held, strict=True))
+        self._held = keys, values
+        self._cut()
+
+    @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return 0 if self._held is None else sum(each.nbytes for each in self._held)
+        if self._held is None:
+            return 0
+        return sum(s.nbytes(held) for s, held in zip(self._spare, self._held, strict=True))
 
 
 class HeavyLayerCache(PrunedLayerCache):
     """The same, and the positions between them that drew most attention."""
 
     _drawn: Float[Tensor, "B S"] | None = None
+
+    @property
+    def placeable(self) -> bool:
+        """Whether kernels can read it: they do not say where they looked."""
+        return False
 
     def observe(self, received: Float[Tensor, "B S"]) -> None:
         """Take down how much attention each slot drew from the queries of the latest call."""

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from coterie.model.geometry import FAR, UnevenRows
 
+_SPARE = 32
+
 
 def appended(
     held: Float[Tensor, "B K R C"],
@@ -52,6 +54,40 @@ def padded(each: Tensor, width: int) -> Tensor:
     larger = each.new_zeros(*each.shape[:2], width, *each.shape[3:])
     larger[:, :, : each.shape[2]] = each
     return larger
+
+
+class Spare:
+    """Memory behind the positions of a tensor, for more to be written there.
+
+    Whoever replaces the tensor need not say so: the memory is then made anew.
+    """
+
+    def __init__(self) -> None:
+        self._view: Tensor | None = None
+        self._start = 0
+
+    def memory(self, held: Float[Tensor, "B K S C"], extra: int) -> tuple[Tensor, Tensor, int]:
+        """Return memory with room for `extra` more, what it is now held as, and where that begins.
+
+        The second replaces `held`.
+        """
+        width = held.shape[2]
+        if self._view is not held or self._start + width + extra > self._memory.shape[2]:
+            self._memory = padded(held, width + extra + _SPARE)
+            self._start = 0
+            self._view = held = self._memory[:, :, :width]
+        return self._memory, held, self._start
+
+    def grown(self, held: Tensor, count: int, drop: int = 0) -> Tensor:
+        """Return what is held after `count` more were written and the first `drop` let go."""
+        self._start += drop
+        end = self._start + held.shape[2] + count - drop
+        self._view = self._memory[:, :, self._start : end]
+        return self._view
+
+    def nbytes(self, held: Tensor) -> int:
+        """Return the bytes that a tensor takes with the room around it."""
+        return self._memory.nbytes if self._view is held else held.nbytes
 
 
 def joined(one: Tensor, other: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coterie.generate.cache.documents import DocumentRecord
 from coterie.generate.cache.recent import RecentTokens
+from coterie.generate.cache.summaries import RunPlacement
 from coterie.model import AttentionCache
 from coterie.model.geometry import UnevenRows, place_rows
 
@@ -67,6 +68,34 @@ class InPlaceCache(LayerCache, Protocol):
         ...
 
 
+class Placement(NamedTuple):
+    """Where one layer's positions lie; valid until the next call of anything.
+
+    Attributes:
+        keys: of all rows; where rows share memory, of B = 1.
+        values: likewise.
+        runs: of each row, stretches of positions that follow each other in memory: the first, the
+            one after the last, and how many slots further than its number a position lies. Rows
+            with fewer are padded with empty ones. None: position p is at slot p.
+        bound: the most positions that a query sees, its own included; 0: any.
+    """
+
+    keys: Float[Tensor, "B K R C"]
+    values: Float[Tensor, "B J R E"]
+    runs: Int[Tensor, "b n 3"] | None = None
+    bound: int = 0
+
+    def words(self) -> tuple[int, ...]:
+        """Return addresses, and strides in elements, as kernels read them."""
+        keys, values, runs, bound = self
+        assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
+        return (
+            keys.data_ptr(), keys.stride(0), keys.stride(1),
+            values.data_ptr(), values.stride(0), values.stride(1),
+            *((0, 0) if runs is None else (runs.data_ptr(), runs.shape[1])), bound,
+        )  # fmt: skip
+
+
 @runtime_checkable
 class PlacedCache(LayerCache, Protocol):
     """A layer's cache whose memory may be read and written by others, wherever positions are."""
@@ -81,7 +110,7 @@ class PlacedCache(LayerCache, Protocol):
         """How many positions of each row may be written at once."""
         ...
 
-    def placed(self, extra: int, past: tuple[int, ...]) -> Any:
+    def placed(self, extra: int, past: tuple[int, ...]) -> Placement | RunPlacement:
         """Return where positions are, with room for `extra` more of each row.
 
         Args:
@@ -166,8 +195,13 @@ class CacheStack:
         else:
             self._lengths, self.length = rows.totals, max(rows.totals)
 
-    def advance(self, tokens: Int[Tensor, "B T"]) -> None:
+    def reserve(self, extra: int) -> None:
+        """Prepare for so many positions of each row to be written into the memory of the layers."""
+
+    def advance(self, tokens: Int[Tensor, "B T"], real: tuple[int, ...] | None = None) -> None:
         """Make T new tokens of every row part of the past.
+
+        Of rows that have ended, and will leave, only `real` were read.
 
         Their keys and values were written into the memory of the layers, each an `InPlaceCache` or
         a `PlacedCache`; no row holds several documents. The caller brings `state` up to date.

@@ -44,7 +44,7 @@ class RunPlacement(NamedTuple):
 
     def words(self) -> tuple[int, ...]:
         """Return what kernels find the rows by, as many words as other placements have."""
-        return self.rows.data_ptr(), 0, 0, 0, 0, 0, 0, 0
+        return self.rows.data_ptr(), 0, 0, 0, 0, 0, 0, 0, 0
 
 
 class SummaryLayerCache:

@@ -71,6 +71,7 @@ class BlockTable:
         self.pool = pool
         self.rows: list[Row] = []
         self.places: Places | None = None
+        self._told: list[list[int]] = []  # the blocks for which `_runs` was made
 
     def adopt(self, texts: Sequence[Sequence[int]]) -> tuple[int, State]:
         """Begin rows with what is known of their texts; return how many tokens, and the state.
@@ -96,6 +97,11 @@ class BlockTable:
         batch, number = tokens.shape
         new = (number,) * batch if rows is None else rows.lengths
         self.rows = self.rows or [Row() for _ in range(batch)]
+        self.take(new)
+        self.places = self._places(tokens.device, new, rows)
+
+    def take(self, new: tuple[int, ...]) -> None:
+        """Have blocks for so many new tokens of each row, which nobody else writes to or reads."""
         size = self.pool.size
         for row, count in zip(self.rows, new, strict=True):
             held = len(row.tokens)
@@ -103,7 +109,16 @@ class BlockTable:
                 row.blocks[held // size] = self.pool.own(row.blocks[held // size])
             while len(row.blocks) * size < held + count:
                 row.blocks.append(self.pool.take())
-        self.places = self._places(tokens.device, new, rows)
+
+    def runs(self) -> Int[Tensor, "B n 3"]:
+        """Return where the positions of each row lie: first, end, and by how much it is moved."""
+        blocks = [row.blocks for row in self.rows]
+        if blocks != self._told:
+            self._told = [list(each) for each in blocks]
+            each = [_runs(row, self.pool.size) for row in blocks]
+            most = max(map(len, each))
+            self._runs = torch.tensor([row + [(0, 0, 0)] * (most - len(row)) for row in each])
+        return self._runs
 
     def _places(
         self, device: torch.device, new: tuple[int, ...], rows: UnevenRows | None
@@ -125,17 +140,17 @@ class BlockTable:
         return Places(length, table, 0, slots, (row, place))
 
     def commit(
-        self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None, state: State | None
+        self, tokens: Int[Tensor, "B T"], real: tuple[int, ...] | None, state: State | None
     ) -> None:
         """Make new tokens, whose keys and values are written, part of the rows.
 
         Args:
             tokens: of every row.
-            rows: how many of them are real.
+            real: how many of each; None: all.
             state: what parts of the decoder carry on; None: no text may share these blocks.
         """
         size, index = self.pool.size, self.pool.index
-        counts = (tokens.shape[1],) * tokens.shape[0] if rows is None else rows.lengths
+        counts = (tokens.shape[1],) * tokens.shape[0] if real is None else real
         for number, (row, new) in enumerate(zip(self.rows, tokens.tolist(), strict=True)):
             row.tokens += new[: counts[number]]
             while state is not None and (len(row.digests) + 1) * size <= len(row.tokens):
@@ -195,6 +210,18 @@ class BlockTable:
 
     def __del__(self) -> None:
         self._release(self.rows)
+
+
+def _runs(blocks: Sequence[int], size: int) -> list[tuple[int, int, int]]:
+    """Return the runs of a row's positions, those that lie together as one."""
+    runs: list[tuple[int, int, int]] = []
+    for number, block in enumerate(blocks):
+        first, shift = number * size, (block - number) * size
+        if runs and runs[-1][2] == shift:
+            runs[-1] = (runs[-1][0], first + size, shift)
+        else:
+            runs.append((first, first + size, shift))
+    return runs
 
 
 def _slots(table: Int[Tensor, "B n"], at: Int[Tensor, "B T"], size: int) -> Int[Tensor, "B T"]:

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from coterie.generate.cache.ragged import Spare
+from coterie.generate.cache.stack import Placement
 from coterie.model.geometry import FAR, KeyLayout, UnevenRows, real_tokens
 
 
@@ -37,6 +39,8 @@ class UnevenWindow:
         self._window, self._sinks, self._rollback = reach
         self._keys, self._values, self._positions = keys, values, positions
         self._oldest = oldest
+        self._spare = Spare(), Spare()
+        self._past: tuple[int, ...] = ()
 
     def append(
         self, keys: Float[Tensor, "B K T C"], values: Float[Tensor, "B J T E"], rows: UnevenRows
@@ -85,6 +89,36 @@ class UnevenWindow:
         own = rows.key_starts.gather(1, positions.clamp(max=rows.key_starts.shape[1] - 1))
         return (positions - begin < self._sinks) & (own == begin) & (positions < FAR)
 
+    def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
+        """Return where positions are, with room for `extra` more; there are no sinks."""
+        keys, self._keys, start = self._spare[0].memory(self._keys, extra)
+        values, self._values, _ = self._spare[1].memory(self._values, extra)
+        self._past = past
+        end = start + self._keys.shape[2]  # each row's latest position is before this slot
+        firsts = (
+            max(old, total - self._window + 1)
+            for old, total in zip(self._oldest, past, strict=True)
+        )
+        runs = [
+            [[first, total + extra, end - total]] for first, total in zip(firsts, past, strict=True)
+        ]
+        return Placement(keys, values, torch.tensor(runs), self._window)
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Say how many positions each row has read now."""
+        ends = torch.tensor(past, device=self._positions.device)[:, None]
+        count = past[0] - self._past[0]
+        new = ends + torch.arange(-count, 0, device=ends.device)
+        reach = self._window - 1 + self._rollback
+        self._oldest = tuple(
+            max(old, total - reach) for old, total in zip(self._oldest, past, strict=True)
+        )
+        positions = torch.cat((self._positions, new), 1)
+        drop = max(positions.shape[1] - min(max(past), reach), 0)
+        self._positions = positions[:, drop:]
+        self._keys = self._spare[0].grown(self._keys, count, drop)
+        self._values = self._spare[1].grown(self._values, count, drop)
+
     def join(self, other: UnevenWindow) -> None:
         """Put the rows of another after one's own."""
         missing = self._keys.shape[2] - other._keys.shape[2]
@@ -120,7 +154,7 @@ class UnevenWindow:
     @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return self._keys.nbytes + self._values.nbytes
+        return self._spare[0].nbytes(self._keys) + self._spare[1].nbytes(self._values)
 
 
 def check_kept(oldest: int, length: int, window: int, rollback: int) -> None:

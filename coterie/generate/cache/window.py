@@ -20,7 +20,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.full import FullLayerCache
-from coterie.generate.cache.stack import CacheStack, LayerCache
+from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.uneven import UnevenWindow, check_kept
 from coterie.model import CacheSpec
@@ -199,6 +199,36 @@ class WindowLayerCache:
             self._first = (keys[:, :, : self._length], values[:, :, : self._length])
 
     @property
+    def placeable(self) -> bool:
+        """Whether kernels can read it: sinks lie apart."""
+        return not self._sinks
+
+    @property
+    def left(self) -> int:
+        """How many positions can be written at once: any number."""
+        return 1 << 30
+
+    def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
+        """Return where positions are, with room for `extra` more of each row."""
+        if self._rows is not None:
+            return self._rows.placed(extra, past)
+        (keys, start, end), (values, _, _) = self._keys.placed(extra), self._values.placed(extra)
+        first = self._length - (end - start)
+        runs = torch.tensor([[[first, self._length + extra, start - first]]])
+        return Placement(
+            keys, values, runs.expand(keys.shape[0], -1, -1).contiguous(), self._window
+        )
+
+    def written(self, past: tuple[int, ...]) -> None:
+        """Say how many positions each row has read now."""
+        if self._rows is not None:
+            self._rows.written(past)
+            return
+        for each in (self._keys, self._values):
+            each.written(past[0] - self._length)
+        self._length = past[0]
+
+    @property
     def nbytes(self) -> int:
         """Memory held, in bytes."""
         first = 0 if self._first is None else sum(each.nbytes for each in self._first)
@@ -234,7 +264,7 @@ class _Latest:
         begin, middle = self._start, self._end
         hidden = max(middle - begin - self._shown, 0)  # kept for `drop` alone
         self._end += new.shape[2]
-        if self._end > self._room:
+        if self._end > self._held.shape[2]:
             joined = torch.cat((self._held[:, :, begin:middle], new), dim=2)
             kept = min(self._keep, joined.shape[2])
             self._held[:, :, :kept] = joined[:, :, joined.shape[2] - kept :]
@@ -243,6 +273,23 @@ class _Latest:
         self._held[:, :, middle : self._end] = new
         self._start = max(self._end - self._keep, self._start)
         return self._held[:, :, begin + hidden : self._end]
+
+    def placed(self, extra: int) -> tuple[Tensor, int, int]:
+        """Return the buffer, with room for `extra` more, and between which slots it is seen."""
+        held = self.some
+        if self._end + extra > held.shape[2]:
+            kept = held[:, :, self._start : self._end].clone()
+            if kept.shape[2] + extra > held.shape[2]:
+                shape = (*held.shape[:2], kept.shape[2] + extra, held.shape[3])
+                held = self._held = held.new_empty(shape)
+            held[:, :, : kept.shape[2]] = kept
+            self._start, self._end = 0, kept.shape[2]
+        return held, max(self._end - self._shown, self._start), self._end
+
+    def written(self, count: int) -> None:
+        """Say that so many more positions were written behind the latest."""
+        self._end += count
+        self._start = max(self._end - self._keep, self._start)
 
     def latest(self, like: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K n C"]:
         """Return the positions kept; `like` gives the type where there are none yet."""

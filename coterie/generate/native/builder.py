@@ -15,6 +15,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import CoterieError
 from coterie.generate.native.compile import Kernel
+from coterie.generate.native.kernels.heads import CACHE_WORDS
 from coterie.generate.native.operations import FIELDS, HEADER, NUMBERS
 from coterie.model.position.rotary import RotaryPositionPart
 from coterie.quantise import QuantisedTensor
@@ -96,7 +97,7 @@ class Builder:
         self.tokens = self.room(self.entries, dtype=torch.int64)
         self.positions = self.room(self.entries, dtype=torch.int64)
         self.rows = self.room(self.entries, dtype=torch.int64)
-        self.caches = self.room(self.layers, 8, dtype=torch.int64)
+        self.caches = self.room(self.layers, CACHE_WORDS, dtype=torch.int64)
 
     def room(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return memory that the program keeps."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from coterie.generate.cache.stack import Placement
 from coterie.generate.cache.summaries import RunPlacement
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.choices import Choices
@@ -17,9 +18,8 @@ from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.model import Decoder
 from coterie.model.position.rotary import RotaryPositionPart
 
-Memory = tuple[Tensor, Tensor] | RunPlacement
-"""What a full cache holds of one layer, with its room: keys and values [B, K, room, C]; or where
-runs of positions and their summaries are."""
+Memory = Placement | RunPlacement
+"""Where what a cache holds of one layer is."""
 
 
 class Program:
@@ -63,6 +63,7 @@ class Program:
         self._angles: list[Tensor] = []
         self._reach = 0
         self._caches_of: list[tuple[int, ...]] = []
+        self._placed: Sequence[Memory] = ()
 
     @property
     def lookback(self) -> int:
@@ -103,7 +104,7 @@ class Program:
             tokens: n of them, in the order of positions where several are of one row.
             rows: of the cache, of each.
             positions: of each.
-            caches: the memory of each layer, with room for the positions.
+            caches: where each layer's positions are, with room for the new ones.
             past: for each token up to `lookback` tokens before it, −1 for none.
         """
         self._prepare(tokens, rows, positions, 1, caches, past)
@@ -124,7 +125,7 @@ class Program:
         Args:
             tokens: of each row.
             positions: of each.
-            caches: the memory of each layer, with room for `most` positions.
+            caches: where each layer's positions are, with room for `most` more.
             rules: how each row's tokens are chosen.
             most: tokens to choose, at most `MOST_STEPS`.
             past: as of `step`.
@@ -170,11 +171,11 @@ class Program:
 
     def _place(self, caches: Sequence[Memory]) -> None:
         """Say where the caches lie, if they have moved."""
-        where = [_words(each) for each in caches]
-        if where == self._caches_of:
-            return
-        self._caches[:, : len(where[0])] = where
-        self._caches_of = where
+        self._placed = caches  # what lies there is not freed before it is read
+        where = [each.words() for each in caches]
+        if where != self._caches_of:
+            self._caches_of = where
+            self._caches[:, : len(where[0])] = where
 
     def _reach_to(self, positions: int) -> None:
         """Make the tables of angles long enough."""
@@ -194,18 +195,6 @@ class Program:
 
 def _memory(builder: Builder, buffer: Buffer) -> Tensor:
     return next(each for each in builder.kept if each.data_ptr() == buffer.address)
-
-
-def _words(memory: Memory) -> tuple[int, ...]:
-    """Return what kernels find a layer's cache by."""
-    if isinstance(memory, RunPlacement):
-        return memory.words()
-    keys, values = memory
-    assert keys.stride(2) == keys.shape[3], "the positions of a head follow each other"
-    return (
-        keys.data_ptr(), keys.stride(0), keys.stride(1),
-        values.data_ptr(), values.stride(0), values.stride(1), 0, 0,
-    )  # fmt: skip
 
 
 __all__ = ["LoweringError", "Program"]

@@ -1,4 +1,4 @@
-"""Single tokens by our own kernels, over a cache that holds every position in place.
+"""Single tokens by our own kernels, over caches whose memory they can read and write.
 
 Weights are read once for all rows, without a call of torch. Prompts are left to torch, whose matrix
 products are better when there are many tokens.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import CoterieError
 from coterie.generate import native
-from coterie.generate.cache.stack import CacheStack
+from coterie.generate.cache.stack import CacheStack, Placement
 from coterie.generate.native.operations import MOST_ENDS, MOST_STEPS
 from coterie.generate.passes.interface import Call
 from coterie.generate.sampling.rule import Chosen, Rule
@@ -85,7 +85,7 @@ class NativePass:
             whole is not None or (placed is not None and placed.placeable)
             for whole, placed in zip(cache.in_place, cache.placed, strict=True)
         ):
-            return "the cache does not hold every position in place"
+            return "no kernel reads this cache"
         if cache.state.keys() != self._program.carries:
             return "parts of the model carry a state that no kernel knows"
         if number > self._left(cache):
@@ -99,7 +99,7 @@ class NativePass:
         batch, number = call.tokens.shape
         rows = [row for row in range(batch) for _ in range(number)]
         at = [past + step for past in cache.lengths for step in range(number)]
-        memory = self._memory(cache, number)
+        memory = _memory(cache, number)
         past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
         with self._lock:  # another engine may use the same decoder
             program.know(cache.state, batch)
@@ -119,7 +119,7 @@ class NativePass:
             return None
         rows = call.tokens.shape[0]
         most = min(most, MOST_STEPS, self._fitting(rows), self._left(cache))
-        tokens, memory = call.tokens[:, 0].tolist(), self._memory(cache, most)
+        tokens, memory = call.tokens[:, 0].tolist(), _memory(cache, most)
         past = _past(cache, call.tokens, program.lookback) if program.lookback else ()
         with self._lock:
             program.know(cache.state, rows)
@@ -131,7 +131,7 @@ class NativePass:
         self._seconds[rows] = took / number
         read = [[token, *each.tokens[:-1]] for token, each in zip(tokens, made, strict=True)]
         whole = [row + row[-1:] * (number - len(row)) for row in read]
-        cache.advance(torch.tensor(whole))
+        cache.advance(torch.tensor(whole), tuple(map(len, read)))
         return made
 
     def _left(self, cache: CacheStack) -> int:
@@ -157,16 +157,18 @@ class NativePass:
             assert program is not None, "the decoder was changed to one without kernels"
         return program
 
-    @staticmethod
-    def _memory(cache: CacheStack, extra: int) -> list[Memory]:
-        found: list[Memory] = []
-        for whole, placed in zip(cache.in_place, cache.placed, strict=True):
-            if whole is not None:
-                found.append(whole.memory(extra))
-            else:
-                assert placed is not None
-                found.append(placed.placed(extra, cache.lengths))
-        return found
+
+def _memory(cache: CacheStack, extra: int) -> list[Memory]:
+    """Return where each layer's positions are, with room for further ones."""
+    cache.reserve(extra)
+    found: list[Memory] = []
+    for whole, placed in zip(cache.in_place, cache.placed, strict=True):
+        if whole is not None:
+            found.append(Placement(*whole.memory(extra)))
+        else:
+            assert placed is not None
+            found.append(placed.placed(extra, cache.lengths))
+    return found
 
 
 def _past(cache: CacheStack, tokens: Tensor, lookback: int) -> list[list[int]]:

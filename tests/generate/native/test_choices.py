@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from coterie.generate.cache.stack import Placement
 from coterie.generate.native.program import Program
 from coterie.generate.request import NO_TOKEN
 from coterie.generate.sampling import Sampler, SamplingSettings
@@ -30,7 +31,7 @@ def build(vocab, **changes):
 
 
 def room(rows):
-    return [(torch.zeros(rows, 4, 64, 4), torch.zeros(rows, 4, 64, 4))]
+    return [Placement(torch.zeros(rows, 4, 64, 4), torch.zeros(rows, 4, 64, 4))]
 
 
 def sampled(program, samplers, vocab, tokens=TOKENS):

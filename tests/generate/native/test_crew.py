@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 
+from coterie.generate.cache.stack import Placement
 from coterie.generate.native.program import Program
 from coterie.model import DecoderSettings
 
@@ -19,7 +20,7 @@ def build():
 
 
 def room():
-    return [(torch.zeros(1, 4, 64, 8), torch.zeros(1, 4, 64, 8)) for _ in range(2)]
+    return [Placement(torch.zeros(1, 4, 64, 8), torch.zeros(1, 4, 64, 8)) for _ in range(2)]
 
 
 def text(program, tokens=30):
@@ -92,11 +93,13 @@ def test_a_forked_process_has_helpers_of_its_own_and_ends():
 def test_a_process_ends_while_helpers(wait):
     code = f"""
         import threading, torch
+        from coterie.generate.cache.stack import Placement
         from coterie.generate.native.program import Program
         from coterie.model import DecoderSettings
         values = {{"layers": 2, "width": 32, "context": 32, "vocab_size": 50}}
         program = Program(DecoderSettings.model_validate(values).build(), threads=3)
-        program.step([1], [0], [0], [(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))] * 2)
+        full = Placement(torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8, 8))
+        program.step([1], [0], [0], [full] * 2)
         threading.Event().wait({wait})
     """
     text(Program(build()), 1)  # compiles the kernels, if need be; the process below finds them

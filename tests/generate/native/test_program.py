@@ -2,6 +2,7 @@
 
 import torch
 
+from coterie.generate.cache.stack import Placement
 from coterie.generate.native.program import Program
 from coterie.model import DecoderSettings
 
@@ -14,7 +15,9 @@ def test_a_cache_at_the_same_address_with_other_strides_is_another():
 
     def text(room):
         keys, values = (each[: 4 * room * 8].zero_().view(1, 4, room, 8) for each in memory)
-        steps = [program.step([at], [0], [at], [(keys, values)])[0].clone() for at in range(9)]
+        steps = [
+            program.step([at], [0], [at], [Placement(keys, values)])[0].clone() for at in range(9)
+        ]
         return torch.stack(steps), keys[0, :, :9].clone()
 
     (logits, keys), (again, others) = text(64), text(16)

@@ -1,12 +1,19 @@
 """The native pass gives the logits of the decoder itself, and says what it cannot serve."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 
 from coterie.foundation.layers import load_settings
-from coterie.generate.cache import FullCacheSettings, WindowCacheSettings
+from coterie.generate import Engine, Request, SamplingSettings
+from coterie.generate.cache import (
+    FullCacheSettings,
+    PagedCacheSettings,
+    PrunedCacheSettings,
+    WindowCacheSettings,
+)
 from coterie.generate.cache.stack import InPlaceCache
 from coterie.generate.passes.eager import EagerPass
 from coterie.generate.passes.interface import Call
@@ -14,6 +21,7 @@ from coterie.generate.passes.native import ENTRIES, NativePass
 from coterie.generate.session import cache_specs
 from coterie.model import DecoderSettings
 from coterie.presets import preset_layers, preset_names
+from coterie.tokenizer.raw_bytes import Bytes
 from coterie.train.settings import RunSettings
 
 VOCAB, CONTEXT = 23, 24
@@ -148,6 +156,12 @@ def randomised(decoder):
     return decoder
 
 
+def served(decoder):
+    native = NativePass(decoder)
+    assert native.reason is None
+    return native
+
+
 def follow(decoder, lengths, steps, threads=1):
     """Return what both passes say of some steps after prompts of unequal lengths."""
     torch.set_num_threads(threads)
@@ -210,10 +224,6 @@ def test_calls_that_it_cannot_serve_are_refused():
     assert native.refuses(Call(one, cache)) is None
     assert "positions" in str(native.refuses(Call(one.repeat(1, 2), cache)))
     assert "at most" in str(native.refuses(Call(one.repeat(1, ENTRIES + 1), cache)))
-    window = WindowCacheSettings(size=3).build(specs)
-    with torch.inference_mode():
-        EagerPass(decoder).read(Call(one, window))
-    assert "in place" in str(native.refuses(Call(one, window)))
 
 
 def test_parameters_may_change_between_steps():
@@ -257,3 +267,87 @@ def test_every_preset_is_served_and_gives_the_log_probabilities_of_torch(name):
     for mine, logits in zip(ours, theirs, strict=True):
         both = mine.log_softmax(-1), logits.log_softmax(-1)
         torch.testing.assert_close(*both, atol=1e-5, rtol=0)
+
+
+CACHES = {
+    "paged": PagedCacheSettings(block=3),
+    "window": WindowCacheSettings(size=5),
+    "own window": WindowCacheSettings(),
+    "pruned": PrunedCacheSettings(size=8, heavy=0, sinks=2),
+}
+LENGTHS = [(4,), (6, 6), (3, 9, 1)]
+SLOW = pytest.mark.exhaustive
+MOVED = [
+    *((kind, "window" if kind == "own window" else "plain", (3, 9, 1)) for kind in CACHES),
+    ("paged", "latents", (4,)),
+    ("paged", "strided", (6, 6)),
+    *(
+        pytest.param(kind, part, lengths, marks=SLOW)
+        for lengths in LENGTHS
+        for kind, part in (
+            *itertools.product(CACHES, ("plain", "window", "latents", "strided")),
+            ("paged", "blocks"),
+            ("paged", "dilated"),
+            ("paged", "sinks"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "part", "lengths"), MOVED)
+def test_every_cache_that_kernels_read_gives_the_logits_of_torch(kind, part, lengths):
+    decoder = build(**PARTS[part])
+    settings, passes = CACHES[kind], (served(decoder), EagerPass(decoder))
+    caches = [settings.build(cache_specs(decoder), rollback=2) for _ in passes]
+    prompts = torch.randint(VOCAB, (len(lengths), max(lengths)))
+    even = len(set(lengths)) == 1
+    with torch.inference_mode():
+        for cache in caches:
+            passes[1].read(Call(prompts, cache, None if even else lengths))
+        # Torch reads a step in between, rows leave, come and are repeated, tokens are taken back.
+        several = 1 if kind == "window" else 3  # tokens read at once see each other there
+        for step, number in enumerate((1, 1, several, 1, 1, 1, 1, 1, 1, several, 1, 1, 1)):
+            batch = caches[0].rows
+            tokens, found = torch.randint(VOCAB, (batch, number)), []
+            for each, cache in zip(passes, caches, strict=True):
+                call = Call(tokens, cache, last=number)
+                refused = each.refuses(call)
+                assert refused is None or number > 1, refused  # torch cuts what has grown long
+                found.append((passes[1] if step == 5 or refused else each).read(call).clone())
+            torch.testing.assert_close(*found, atol=2e-5, rtol=1e-5)
+            for cache in caches:
+                if step == 4:
+                    cache.truncate(tuple(length - 2 for length in cache.lengths))
+                if step == 7:
+                    cache.select(torch.tensor([batch - 1, 0, 0]))
+                if step == 8:
+                    other = settings.build(cache_specs(decoder), rollback=2)
+                    passes[1].read(Call(prompts[:1], other))
+                    cache.join(other)
+
+
+def test_caches_that_no_kernel_reads_are_left_to_torch():
+    decoder = build(**PARTS["sinks"])
+    native = served(decoder)
+    for settings in (WindowCacheSettings(), PrunedCacheSettings(size=8)):
+        decoder = decoder if settings.kind == "window" else build()
+        cache = settings.build(cache_specs(decoder))
+        with torch.inference_mode():
+            EagerPass(decoder).read(Call(torch.zeros(1, 3, dtype=torch.long), cache))
+        reason = native.refuses(Call(torch.zeros(1, 1, dtype=torch.long), cache))
+        assert "no kernel reads this cache" in str(reason)
+
+
+@pytest.mark.parametrize("kind", CACHES)
+def test_texts_chosen_by_the_kernels_are_the_same_through_every_cache(kind):
+    decoder = build(**PARTS["window" if kind == "own window" else "plain"], vocab_size=257)
+    engines = [
+        Engine(decoder, Bytes().build([]), passes=passes)
+        for passes in ([served(decoder), EagerPass(decoder)], [EagerPass(decoder)])
+    ]
+    settings = SamplingSettings(max_tokens=30, temperature=0.7, cache=CACHES[kind])
+    asked = [Request(text, settings, seed) for seed, text in enumerate(("Enter", "A", "Exit all"))]
+    ours, theirs = ([made.tokens for made in each.generate_many(asked)] for each in engines)
+    assert ours == theirs
+    first = [engine.generate_samples("Enter", 3, settings) for engine in engines]  # equally long
+    assert [each.tokens for each in first[0]] == [each.tokens for each in first[1]]

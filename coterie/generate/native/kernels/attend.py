@@ -1,4 +1,4 @@
-"""Attention of single queries over the positions that a full cache holds.
+"""Attention of single queries over the positions that a cache holds.
 
 Softmax is accumulated block by block (Milakov & Gimelshein 2018, arXiv:1805.02867), so that a
 thread needs room for one block whatever the length of the text.
@@ -13,12 +13,15 @@ from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.kernels.heads import (
+    CACHE_WORDS,
     KEY_HEAD,
     KEY_ROW,
     KEYS,
     VALUE_HEAD,
     VALUE_ROW,
     VALUES,
+    held_of,
+    pieces_of,
 )
 from coterie.generate.native.kernels.mask import run_at, runs_of
 from coterie.generate.native.machine import (
@@ -88,7 +91,7 @@ def _attend(op, numbers, part, entry, thread):
     """Let some heads of one entry read their past."""
     op, scale = fields_at(op), number_at(numbers, 0)
     position, row = word_at(op[0], entry), word_at(op[1], entry)
-    cache, channels, together = carray(words_at(op[2]), 6), op[9], op[11]
+    cache, channels, together = carray(words_at(op[2]), CACHE_WORDS), op[9], op[11]
     first_head = part * together
     key_head = first_head // (op[7] // op[8])
     keys = cache[KEYS] + 4 * (row * cache[KEY_ROW] + key_head * cache[KEY_HEAD])
@@ -101,10 +104,13 @@ def _attend(op, numbers, part, entry, thread):
         for i in range(channels):
             o[i] = np.float32(0)
         highest, total = np.float32(-1e30), np.float32(0)
-        for run in range(runs_of(op[10])):
-            start, stop, step = run_at(op[10], run, position)
+        for part in range(runs_of(op[10]) * pieces_of(cache)):
+            start, stop, step = run_at(op[10], part // pieces_of(cache), position)
+            piece = part % pieces_of(cache)
+            start, stop, shift = held_of(cache, row, piece, position, start, stop, step)
             while start < stop:
-                number, at = min(BLOCK, (stop - start + step - 1) // step), 4 * start * channels
+                number = min(BLOCK, (stop - start + step - 1) // step)
+                at = 4 * (start + shift) * channels
                 highest, total = attend_block(
                     query, keys + at, values + at, number, step, channels, scale, weights, out,
                     highest, total,

@@ -18,8 +18,14 @@ from coterie.generate.native.machine import (
 )
 
 HALF, INTERLEAVED = range(2)
-KEYS, KEY_ROW, KEY_HEAD, VALUES, VALUE_ROW, VALUE_HEAD = range(6)
-"""What a layer's entry in the table of caches says: addresses, and strides in elements."""
+CACHE_WORDS = 16
+KEYS, KEY_ROW, KEY_HEAD, VALUES, VALUE_ROW, VALUE_HEAD, RUNS, RUN_ROW, BOUND = range(9)
+"""What a layer's entry in the table of caches says: addresses, and strides in elements.
+
+RUNS is the address of the runs of positions of all rows, RUN_ROW how many each has; 0: position p
+is at slot p. A run is three words: its first position, the one after its last, and how many slots
+further than its number a position lies. A query sees at most BOUND positions, if that is not 0.
+"""
 
 
 class Heads(NamedTuple):
@@ -80,11 +86,47 @@ def normalise_heads(op, epsilon, vector, heads, gain, bias):
 
 
 @kernel
-def keep(source, channels, heads, target, head_stride, position):
+def pieces_of(cache):
+    """Return how many runs each row has in the cache."""
+    return cache[RUN_ROW] if cache[RUNS] else 1
+
+
+@kernel
+def held_of(cache, row, piece, position, start, stop, step):
+    """Return which of the positions start, start + step, … before stop lie in a run of the cache.
+
+    That is where they start and stop there, and how many slots further they lie.
+    """
+    if not cache[RUNS]:
+        return start, stop, 0
+    run = carray(words_at(cache[RUNS] + 24 * (row * cache[RUN_ROW] + piece)), 3)
+    first = run[0]
+    if cache[BOUND]:
+        first = max(first, position - cache[BOUND] + 1)
+    if start < first:
+        start += (first - start + step - 1) // step * step
+    return start, min(stop, run[1]), run[2]
+
+
+@kernel
+def slot_of(cache, row, position):
+    """Return the slot of one of the latest positions."""
+    count = cache[RUN_ROW]
+    if not cache[RUNS]:
+        return position
+    runs = carray(words_at(cache[RUNS] + 24 * row * count), 3 * count)
+    run = count - 1
+    while run > 0 and not runs[3 * run] <= position < runs[3 * run + 1]:
+        run -= 1
+    return position + runs[3 * run + 2]
+
+
+@kernel
+def keep(source, channels, heads, target, head_stride, slot):
     """Write what each head has of one position where the cache keeps it."""
     for head in range(heads):
         a = carray(floats_at(source + 4 * head * channels), channels)
-        b = carray(floats_at(target + 4 * (head * head_stride + position * channels)), channels)
+        b = carray(floats_at(target + 4 * (head * head_stride + slot * channels)), channels)
         for i in range(channels):
             b[i] = a[i]
 
@@ -93,7 +135,7 @@ def _prepare(op, numbers, part, entry, thread):
     """Prepare one entry's queries; prepare and keep its keys and values."""
     op, epsilon = fields_at(op), number_at(numbers, 0)
     position, row = word_at(op[0], entry), word_at(op[1], entry)
-    cache, channels, key_heads = carray(words_at(op[2]), 6), op[11], op[10]
+    cache, channels, key_heads = carray(words_at(op[2]), CACHE_WORDS), op[11], op[10]
     query, key = op[3] + 4 * entry * op[4], op[5] + 4 * entry * op[6]
     if op[12]:
         normalise_heads(op, epsilon, query, op[9], op[14], op[15])
@@ -101,10 +143,10 @@ def _prepare(op, numbers, part, entry, thread):
     if op[18]:
         rotate(query, op[9], channels, op[18], op[19], op[20], position)
         rotate(key, key_heads, channels, op[18], op[19], op[20], position)
-    target = cache[KEYS] + 4 * row * cache[KEY_ROW]
-    keep(key, channels, key_heads, target, cache[KEY_HEAD], position)
+    target, slot = cache[KEYS] + 4 * row * cache[KEY_ROW], slot_of(cache, row, position)
+    keep(key, channels, key_heads, target, cache[KEY_HEAD], slot)
     target = cache[VALUES] + 4 * row * cache[VALUE_ROW]
-    keep(op[7] + 4 * entry * op[8], channels, key_heads, target, cache[VALUE_HEAD], position)
+    keep(op[7] + 4 * entry * op[8], channels, key_heads, target, cache[VALUE_HEAD], slot)
 
 
 HEADS = Kernel(_prepare)

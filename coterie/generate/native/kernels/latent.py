@@ -14,13 +14,17 @@ from numba.np.numpy_support import carray
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.kernels.attend import BLOCK
 from coterie.generate.native.kernels.heads import (
+    CACHE_WORDS,
     KEY_ROW,
     KEYS,
     VALUE_HEAD,
     VALUE_ROW,
     VALUES,
+    held_of,
     keep,
+    pieces_of,
     rotate,
+    slot_of,
 )
 from coterie.generate.native.kernels.mask import run_at, runs_of
 from coterie.generate.native.kernels.norm import normalise_vector
@@ -69,16 +73,17 @@ class Compress(NamedTuple):
 def _compress(op, numbers, part, entry, thread):
     op = fields_at(op)
     position, row = word_at(op[0], entry), word_at(op[1], entry)
-    cache, rank, heads, rotated = carray(words_at(op[2]), 6), op[5], op[6], op[7]
+    cache, rank = carray(words_at(op[2]), CACHE_WORDS), op[5]
+    heads, rotated, slot = op[6], op[7], slot_of(cache, row, position)
     latent = op[3] + 4 * entry * op[4]
     keys = latent + 4 * rank
     if op[8]:
         normalise_vector(op[8], op[9], op[10], number_at(numbers, 0), latent, latent, rank)
     if op[17]:
         rotate(keys, heads, rotated, op[17], op[18], op[19], position)
-    keep(latent, rank, 1, cache[KEYS] + 4 * row * cache[KEY_ROW], 0, position)
+    keep(latent, rank, 1, cache[KEYS] + 4 * row * cache[KEY_ROW], 0, slot)
     target = cache[VALUES] + 4 * row * cache[VALUE_ROW]
-    keep(keys, rotated, heads, target, cache[VALUE_HEAD], position)
+    keep(keys, rotated, heads, target, cache[VALUE_HEAD], slot)
     if op[13] and op[14]:
         query = op[11] + 4 * entry * op[12]
         number = number_at(numbers, 1)
@@ -195,7 +200,8 @@ def _absorb(op, numbers, part, entry, thread):
     """Let some heads of one entry read the latents of their past, each block of them once."""
     op, scale = fields_at(op), number_at(numbers, 0)
     position, row = word_at(op[0], entry), word_at(op[1], entry)
-    cache, together, rotated, rank = carray(words_at(op[2]), 6), op[7], op[9], op[11]
+    cache, together = carray(words_at(op[2]), CACHE_WORDS), op[7]
+    rotated, rank = op[9], op[11]
     latents = cache[KEYS] + 4 * row * cache[KEY_ROW]
     keys = cache[VALUES] + 4 * row * cache[VALUE_ROW]
     first, size = part * together, 4 * (2 * rank + rotated + 2)
@@ -203,15 +209,18 @@ def _absorb(op, numbers, part, entry, thread):
     weights = scratch + together * size
     for k in range(together):
         lower_query(op, first + k, entry, scratch + k * size, position)
-    for run in range(runs_of(op[20])):
-        start, stop, step = run_at(op[20], run, position)
+    for piece in range(runs_of(op[20]) * pieces_of(cache)):
+        start, stop, step = run_at(op[20], piece // pieces_of(cache), position)
+        start, stop, shift = held_of(
+            cache, row, piece % pieces_of(cache), position, start, stop, step
+        )
         while start < stop:
             number = min(BLOCK, (stop - start + step - 1) // step)
             for k in range(together):
                 head = first + k if op[12] > 1 else 0
-                own = keys + 4 * (head * cache[VALUE_HEAD] + start * rotated)
+                own = keys + 4 * (head * cache[VALUE_HEAD] + (start + shift) * rotated)
                 read_latents(
-                    scratch + k * size, rank, rotated, latents + 4 * start * rank, own,
+                    scratch + k * size, rank, rotated, latents + 4 * (start + shift) * rank, own,
                     number, step, scale, weights,
                 )  # fmt: skip
             start += number * step
