@@ -88,10 +88,12 @@ def run_training(
     *,
     preset: str,
     resumed_with: Collection[str] | None = None,
+    profile: bool = False,
 ) -> TrainResult:
     """Train under the live display and write the report, also of an interrupted run.
 
-    A run is resumed where `resumed_with` names the keys that were changed on purpose, if only none.
+    With `profile` the display shows where the time of a few steps goes. A run is resumed where
+    `resumed_with` names the keys that were changed on purpose, if only none.
     """
     stderr.print(Text.assemble("Run ", (run.name, "heading"), f" in {run.path}/"), soft_wrap=True)
     theirs = False
@@ -100,6 +102,7 @@ def run_training(
             return train_run(
                 settings, run, preset=preset, observers=[display],
                 resume=resumed_with is not None, changed=resumed_with,
+                profile=profile,
             )  # fmt: skip
     except OwnedError:
         theirs = True
@@ -110,8 +113,9 @@ def run_training(
 
 
 def resume_training(
-    run: RunDirectory, layers: Sequence[Layer], keys: Sequence[str], *, files: bool = False
-) -> TrainResult:
+    run: RunDirectory, layers: Sequence[Layer], keys: Sequence[str], *, files: bool = False,
+    profile: bool = False,
+) -> TrainResult:  # fmt: skip
     """Go on with a run; its length and where its text lies may change, more before any step.
 
     Args:
@@ -119,6 +123,7 @@ def resume_training(
         layers: what is changed.
         keys: the dotted keys that were changed by name.
         files: whether some of the layers are files, which may change anything.
+        profile: show where the time of a few steps goes.
 
     Raises:
         RunError: a key is changed that the run's weights depend on.
@@ -141,7 +146,9 @@ def resume_training(
     settings = load_settings(RunSettings, [file_layer(run.config), *layers]).settings
     if files:
         changed += ["data", "train", "seed"]  # a file names what it likes of these
-    return run_training(settings, run, preset=_preset_of(run), resumed_with=changed)
+    return run_training(
+        settings, run, preset=_preset_of(run), resumed_with=changed, profile=profile
+    )
 
 
 def _write_report_quietly(run: RunDirectory) -> None:

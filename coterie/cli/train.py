@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.words import Words, one_target, read_words
+from coterie.foundation.errors import UserError
 from coterie.foundation.runs import RunDirectory, find_run
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def train(
     name: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
+    profile: bool = False,
     json: bool = False,
 ) -> None:
     """Train a model: `coterie train PRESET [key=value ...] [@overlay.yaml ...]`.
@@ -39,12 +41,20 @@ def train(
         step here yet takes every key but those of model and tokenizer.
     dry_run
         Print what would be run (settings with their origin, counts, memory, time) and stop.
+    profile
+        Print where the time of a few steps goes, after the first ones, and write a trace of them
+        into the run's directory, for https://ui.perfetto.dev or chrome://tracing.
     json
         With --dry-run, print the plan as JSON; otherwise print the result as JSON.
     """
+    if profile and dry_run:
+        raise UserError(
+            "--profile records training steps, and --dry-run takes none.",
+            hint="Leave one of them out.",
+        )
     parsed = read_words(words)
     if resume:
-        result, run = _resume(parsed)
+        result, run = _resume(parsed, profile)
     else:
         target = one_target(parsed, "preset", _USAGE)
         resolved = resolve_words(target, parsed)
@@ -54,7 +64,7 @@ def train(
         from coterie.api.training import make_run, run_training
 
         run = make_run(name, Path(target).stem)
-        result = run_training(resolved.settings, run, preset=target)
+        result = run_training(resolved.settings, run, preset=target, profile=profile)
     if json:
         emit_json({"run": run.name, "path": str(run.path), **result.summary()})
     finish(run)
@@ -68,13 +78,14 @@ def resolve_words(target: str, words: Words) -> Resolved[RunSettings]:
     return resolve(target, words.layers(), scale)
 
 
-def _resume(words: Words) -> tuple[TrainResult, RunDirectory]:
+def _resume(words: Words, profile: bool) -> tuple[TrainResult, RunDirectory]:
     """Go on with the run that the words name."""
     from coterie.api.training import resume_training
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     keys = [word.partition("=")[0] for word in words.overrides]
-    return resume_training(run, words.layers(), keys, files=bool(words.overlays)), run
+    files = bool(words.overlays)
+    return resume_training(run, words.layers(), keys, files=files, profile=profile), run
 
 
 def finish(run: RunDirectory) -> None:

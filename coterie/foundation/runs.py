@@ -5,6 +5,7 @@ runs/NAME/
   events.jsonl    everything that happened (see `foundation.events`)
   checkpoints/    step-00001000/, ...
   samples/        text written during training
+  profile/        a trace of some steps, where one was asked for
   report.html     the page made from the above
 """
 
@@ -57,6 +58,11 @@ class RunDirectory:
     def samples(self) -> Path:
         """The directory of texts written during training."""
         return self.path / "samples"
+
+    @property
+    def profile(self) -> Path:
+        """The directory of a trace of training steps; made when one is written."""
+        return self.path / "profile"
 
     @property
     def report(self) -> Path:

@@ -142,6 +142,41 @@ class CheckpointDamaged(Event):
     problem: str
 
 
+class ProfiledPart(BaseModel):
+    """Seconds per step of one part of the model or of the step."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    forward: Number
+    backward: Number
+
+
+class ProfiledOperation(BaseModel):
+    """One operation within a part: calls and seconds per step, without what it calls."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    part: str
+    name: str
+    backward: bool
+    calls: Number
+    seconds: Number
+
+
+class StepsProfiled(Event):
+    """Where the time of some steps went; dearest first, all times per step."""
+
+    kind: Literal["steps_profiled"] = "steps_profiled"
+    step: Count
+    steps: Count
+    seconds: Number  # wall clock
+    on_device: bool  # whether parts and operations count the device's time, not the processor's
+    trace: str
+    parts: tuple[ProfiledPart, ...]
+    operations: tuple[ProfiledOperation, ...]
+
+
 class RunEnded(Event):
     """The run ended; `seconds` is the wall-clock time since it began or was resumed."""
 

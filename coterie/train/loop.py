@@ -37,6 +37,7 @@ from coterie.train.machine import describe_machine, peak_flops
 from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
 from coterie.train.plan import step_flops
+from coterie.train.profile import StepProfile
 from coterie.train.randomness import set_aside
 from coterie.train.resume import (
     checkpoint_settings,
@@ -83,6 +84,7 @@ def train(
     observers: Sequence[Observer] = (),
     resume: bool = False,
     changed: Collection[str] | None = None,
+    profile: bool = False,
 ) -> TrainResult:
     """Train a model, or go on with a run from its newest sound checkpoint.
 
@@ -95,16 +97,17 @@ def train(
         changed: keys that somebody changed on purpose, where `settings` are the run's own file and
             a resumed run must else be as its checkpoint; None: `settings` were made for this call,
             and may change `train.steps`.
+        profile: record where the time of a few steps goes, as a trace and as an event.
 
     Raises:
         OwnedError: another process or thread trains this run.
-        RunError: the run has begun before, and is not to be resumed.
+        RunError: the run has begun before and is not to be resumed, or is too short for a profile.
         UserError: settings, data or checkpoints cannot be used.
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
     with run.owned("training", new=not resume):
-        return _train(settings, run, preset, observers, resume, changed)
+        return _train(settings, run, preset, observers, resume, changed, profile)
 
 
 def _train(
@@ -114,6 +117,7 @@ def _train(
     observers: Sequence[Observer],
     resume: bool,
     changed: Collection[str] | None,
+    profile: bool,
 ) -> TrainResult:
     if resume:
         require_trainable(run)
@@ -133,9 +137,11 @@ def _train(
                 hint=f"Train it for longer: coterie train --resume {run.name} "
                 f"train.steps={2 * session.progress.step}",
             )
+        with _forgetting(run):
+            profiler = StepProfile(session, publish) if profile else None
         run.write_config(dump_yaml(session.settings))
         with InterruptRequest() as stop:
-            training = _Training(session, publish, stop, checkpoint)
+            training = _Training(session, publish, stop, checkpoint, profiler)
             return training.run(preset, resumed_from=session.progress.step if resume else None)
 
 
@@ -194,6 +200,7 @@ class _Training:
         publish: Publisher,
         stop: InterruptRequest,
         checkpoint: Path | None,
+        profile: StepProfile | None,
     ) -> None:
         self._session = session
         self._publish = publish
@@ -201,6 +208,7 @@ class _Training:
         self._settings = session.settings.train
         self._engine = session.engine()
         self._checkpoint = checkpoint
+        self._profile = profile
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
         self._peak_flops = peak_flops(session.precision)
@@ -235,6 +243,9 @@ class _Training:
             message = error.message if isinstance(error, CoterieError) else repr(error)
             self._end("failed", message)
             raise
+        finally:
+            if self._profile:
+                self._profile.close()
         self._end("finished", "")
         progress = self._session.progress
         assert self._checkpoint is not None
@@ -258,12 +269,15 @@ class _Training:
         session, progress, settings = self._session, self._session.progress, self._settings
         with session.loader() as loader:
             batches = loader.iterate(progress.step)
+            if self._profile:
+                batches = self._profile.read(batches)
             while progress.step < settings.steps and not self._stop:
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 shared_cores().look()
-                result = session.stepper(progress.step, next(batches))
-                loss = float(result.metrics.loss)  # waits for the device: only then is it done
+                with self._profile.step() if self._profile else contextlib.nullcontext():
+                    result = session.stepper(progress.step, next(batches))
+                    loss = float(result.metrics.loss)  # waits for the device: only then is it done
                 progress.advance(
                     tokens=session.tokens_per_step,
                     seconds=time.perf_counter() - begin,

@@ -17,7 +17,14 @@ from rich.text import Text
 
 from coterie.foundation.events import Event, Notice
 from coterie.foundation.printable import printable
-from coterie.train.events import Evaluated, RunEnded, RunStarted, Sampled, StepDone
+from coterie.train.events import (
+    Evaluated,
+    RunEnded,
+    RunStarted,
+    Sampled,
+    StepDone,
+    StepsProfiled,
+)
 from coterie.visualise.figures import (
     MINUS,
     clock,
@@ -30,6 +37,7 @@ from coterie.visualise.figures import (
 )
 from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
+from coterie.visualise.profile import profile_tables
 from coterie.visualise.reducers.loads import Loads
 from coterie.visualise.reducers.steps import Pace
 from coterie.visualise.sections.section import added_lines, added_reducers
@@ -99,7 +107,11 @@ class Display:
                 self._began = event.time
         if isinstance(self._live, NotebookCell):
             self._live.tick()
-        if self._live:
+        if isinstance(event, StepsProfiled):
+            for table in profile_tables(event):
+                self.console.print(table)
+            self._line(f"Trace: {event.trace} (open it at https://ui.perfetto.dev)")
+        elif self._live:
             self._tell_above(event)
         else:
             self._tell(event)

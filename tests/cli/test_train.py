@@ -52,6 +52,18 @@ def test_resuming_passes_over_bad_lines_and_names_them(book, capsys):
     assert [end.step for end in read_events(events) if isinstance(end, RunEnded)] == [4, 6]
 
 
+def test_a_profile_is_printed_and_refused_where_nothing_is_trained(book, capsys):
+    words = ["train", "quickstart", *SMALL, book, "--profile"]
+    assert coterie([*words, "--dry-run"]) == 2
+    assert "--dry-run takes none" in capsys.readouterr().err
+    assert coterie([*words, "--name", "first"]) == 2
+    assert "only 4 are left" in capsys.readouterr().err
+    assert coterie([*words, "train.steps=8", "--name", "first"]) == 0
+    told = capsys.readouterr().err
+    assert "experts" in told
+    assert str(find_run("first").profile / "trace.json.gz") in told
+
+
 def test_a_resumed_run_keeps_its_settings(book, capsys):
     assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
     assert coterie(["train", "--resume", "first", "model.width=64"]) == 2

@@ -1,0 +1,259 @@
+"""Where the time of a training step goes: a trace, and the operations' times by part of the model.
+
+Parts are marked by replacing methods of single objects while steps are recorded, so a run that is
+not profiled pays nothing. An operation belongs to the innermost mark around it; one of the backward
+pass to the part whose forward pass made its node, which the sequence numbers of autograd tell. On a
+CPU a part's time includes Python between operations; on a GPU it is the device's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from coterie.batch import TokenBatch
+from coterie.foundation.errors import RunError
+from coterie.model.blocks import Block
+from coterie.model.experts import MixtureOfExpertsPart
+from coterie.train.events import ProfiledOperation, ProfiledPart, StepsProfiled
+from coterie.train.monitor.publish import Publisher
+from coterie.train.session import Session
+
+WARM_UP = 3
+RECORDED = 5
+_STEP = "coterie: step"
+_MARK = "coterie part: "
+_BACKWARD = "autograd::engine::evaluate_function: "
+_MOST = 20  # operations that are told
+
+
+class StepProfile:
+    """Records a few steps of a session after its first ones.
+
+    Raises:
+        RunError: the run ends before.
+    """
+
+    def __init__(self, session: Session, publish: Publisher) -> None:
+        steps, done = session.settings.train.steps, session.progress.step
+        if steps - done < WARM_UP + RECORDED:
+            raise RunError(
+                f"A profile takes {WARM_UP + RECORDED} steps ({WARM_UP} to warm up, {RECORDED} "
+                f"recorded), and only {steps - done} are left.",
+                hint=f"Train for longer: train.steps={done + WARM_UP + RECORDED}",
+            )
+        self._session = session
+        self._publish = publish
+        self._taken = 0
+        self._seconds = 0.0
+        self._open = contextlib.ExitStack()
+        self._record: profile | None = None
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Surround a step, the wait for its batch and its loss included."""
+        self._taken += 1
+        if not WARM_UP < self._taken <= WARM_UP + RECORDED:
+            yield
+            return
+        if self._record is None:
+            self._record = self._begin()
+        begin = time.perf_counter()
+        with record_function(_STEP):
+            yield
+        self._seconds += time.perf_counter() - begin
+        if self._taken == WARM_UP + RECORDED:
+            self.close()
+            self._tell(self._record)
+
+    def read(self, batches: Iterator[TokenBatch]) -> Iterator[TokenBatch]:
+        """Yield batches, the wait for each marked as a part of its own."""
+        while True:
+            with record_function(_MARK + "data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def close(self) -> None:
+        """Record no further and take the marks away; a run that ends early comes here too."""
+        self._open.close()
+
+    def _begin(self) -> profile:
+        activities = [ProfilerActivity.CPU]
+        if self._session.precision.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        for subject, method, part in _marks(self._session):
+            self._open.enter_context(_marked(subject, method, part))
+        return self._open.enter_context(profile(activities=activities, acc_events=True))
+
+    def _tell(self, record: profile) -> None:
+        folder = self._session.run.profile
+        trace = folder / "trace.json.gz"
+        try:
+            folder.mkdir(exist_ok=True)
+            record.export_chrome_trace(str(trace))
+        except OSError as error:
+            self._publish.notice(f"The trace could not be written: {error}", warning=True)
+        on_device = self._session.precision.device.type == "cuda"
+        spent = attribute(record.events() or (), on_device=on_device)
+        parts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for (part, backward, _), (_, seconds) in spent.items():
+            parts[part][backward] += seconds / RECORDED
+        self._publish(
+            StepsProfiled(
+                step=self._session.progress.step + 1,
+                steps=RECORDED,
+                seconds=self._seconds / RECORDED,
+                on_device=on_device,
+                trace=str(trace),
+                parts=tuple(
+                    ProfiledPart(name=name, forward=forward, backward=backward)
+                    for name, (forward, backward) in sorted(
+                        parts.items(), key=lambda each: -sum(each[1])
+                    )
+                ),
+                operations=tuple(
+                    ProfiledOperation(
+                        part=part, name=name, backward=backward,
+                        calls=calls / RECORDED, seconds=seconds / RECORDED,
+                    )
+                    for (part, backward, name), (calls, seconds) in sorted(
+                        spent.items(), key=lambda each: -each[1][1]
+                    )[:_MOST]
+                ),
+            )
+        )  # fmt: skip
+
+
+def _marks(session: Session) -> Iterator[tuple[object, str, str]]:
+    """Yield objects, the names of their methods, and the part that each method's time belongs to.
+
+    What is inside a compiled decoder cannot be told apart: its time is one part.
+    """
+    stepper, decoder = session.stepper, session.decoder
+    yield stepper.optimizer, "step", "optimizer"
+    yield stepper, "_gradient_norm", "clipping"
+    yield stepper, "_scale_gradients", "clipping"
+    if session.settings.train.compile:
+        yield stepper, "_accumulate", "compiled decoder and loss"
+        return
+    yield stepper, "_accumulate", "objective"
+    yield decoder, "_embed", "embedding"
+    yield decoder, "_losses", "head and loss"
+    yield decoder.norm, "forward", "norms"
+    for module in decoder.mtp:
+        yield module, "forward", "multi-token prediction"
+        yield module.norm, "forward", "norms"
+    for block in (each for each in decoder.modules() if isinstance(each, Block)):
+        yield block, "forward", "residual stream"
+        yield block.attention_norm, "forward", "norms"
+        yield block.attention, "forward", "attention"
+        if block.feedforward_norm is not None:
+            yield block.feedforward_norm, "forward", "norms"
+        feedforward = block.feedforward
+        if not isinstance(feedforward, MixtureOfExpertsPart):
+            yield feedforward, "forward", "dense feed-forward"
+            continue
+        yield feedforward, "forward", "router"
+        yield feedforward, "_mix", "experts"
+        yield feedforward, "_shared", "shared experts"
+        yield feedforward.dispatcher, "dispatch", "dispatch and combine"
+        yield feedforward.dispatcher, "combine", "dispatch and combine"
+
+
+@contextlib.contextmanager
+def _marked(subject: object, method: str, part: str) -> Iterator[None]:
+    """Mark what one object's method does as a part, inside the block."""
+    original: Callable[..., Any] = getattr(subject, method)
+
+    @functools.wraps(original)
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with record_function(_MARK + part):
+            return original(*args, **kwargs)
+
+    setattr(subject, method, marked)
+    try:
+        yield
+    finally:
+        delattr(subject, method)
+
+
+class _Place(NamedTuple):
+    part: str
+    backward: bool
+
+
+def attribute(
+    events: Iterable[Any], *, on_device: bool
+) -> dict[tuple[str, bool, str], tuple[int, float]]:
+    """Return calls and seconds by part, whether in the backward pass, and name of the operation.
+
+    Args:
+        events: what the profiler saw, `torch.autograd.profiler_util.FunctionEvent`.
+        on_device: count the device's time instead of the processor's.
+    """
+    known = [each for each in events if each.device_type == DeviceType.CPU]
+    known.sort(key=lambda each: each.time_range.start)
+    steps = [each.time_range for each in known if each.name == _STEP]
+    makers: dict[int, Any] = {}  # by sequence number, the operation that made the node
+    for event in known:
+        if event.sequence_nr >= 0 and not _is_node(event):
+            makers[event.sequence_nr] = event  # the last one with a number is the one that used it
+
+    def place_of(event: Any) -> _Place:
+        node = event
+        while node is not None:
+            if node.name.startswith(_MARK):
+                return _Place(node.name.removeprefix(_MARK), _is_backward(node))
+            if node.name.startswith(_BACKWARD):
+                if "AccumulateGrad" in node.name:
+                    return _Place("adding up gradients", True)
+                maker = makers.get(node.sequence_nr)
+                return _Place("rest" if maker is None else place_of(maker).part, True)
+            node = node.cpu_parent
+        return _Place("rest", False)
+
+    found: dict[tuple[str, bool, str], tuple[int, float]] = {}
+    for event in known:
+        at = event.time_range.start
+        if not any(step.start <= at <= step.end for step in steps):
+            continue
+        micro = event.self_device_time_total if on_device else event.self_cpu_time_total
+        if not micro:
+            continue
+        part, backward = place_of(event)
+        key = (part, backward, _name_of(event.name))
+        calls, seconds = found.get(key, (0, 0.0))
+        found[key] = calls + 1, seconds + micro / 1e6
+    return found
+
+
+def _is_node(event: Any) -> bool:
+    """Whether an event is a node of the backward pass, or what the node calls under its number."""
+    parent = event.cpu_parent
+    named = event.name.startswith(_BACKWARD)
+    return named or (parent is not None and parent.sequence_nr == event.sequence_nr
+                     and _is_node(parent))  # fmt: skip
+
+
+def _is_backward(event: Any) -> bool:
+    """Whether an event happened within a node of the backward pass, which recomputes."""
+    while event is not None:
+        if event.name.startswith(_BACKWARD):
+            return True
+        event = event.cpu_parent
+    return False
+
+
+def _name_of(name: str) -> str:
+    if name == _STEP or name.startswith(_MARK):
+        return "Python"
+    return "autograd" if name.startswith(_BACKWARD) else name
