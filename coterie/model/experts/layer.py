@@ -184,7 +184,7 @@ class MixtureOfExpertsPart(Part):
         """Return each token's sum of its experts' outputs."""
         packs: list[MLPPart] = list(self.experts)  # pyright: ignore[reportAssignmentType]
         kernel = self.kernel.chosen(packs, x, indices, self.dispatcher)
-        static = kernel.compiles and self.dispatcher.local
+        static = self.dispatcher.local and kernel.compiles(packs, x, partial=partial)
         mix = _mix if static or not torch.compiler.is_compiling() else _mix_uncompiled
         return mix(kernel, packs, x, indices, gates, self.dispatcher, partial)
 
@@ -230,7 +230,7 @@ def _mix(
 
 
 # What most kernels run depends on what was selected, so a compiler would recompile for every batch;
-# besides, torch's grouped product in float32 is unknown to it. They stay outside the graph.
+# besides, torch's grouped product in float32 is unknown to it. Those stay outside the graph.
 _mix_uncompiled = uncompiled(_mix)
 
 

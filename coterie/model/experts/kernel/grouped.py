@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.kernel.interface import ExpertKernel
+from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
 from coterie.model.feedforward import MLPPart
 
@@ -38,15 +38,19 @@ class Grouped(ExpertKernel):
     def __init__(self) -> None:
         self._loop = Loop()
 
+    def compiles(self, packs: Packs, x: Tensor, *, partial: bool) -> bool:
+        """Return whether one product in bfloat16 on a GPU does it, which compilers know."""
+        dtype = _product_dtype(x)
+        alone = len(packs) == 1 and not partial and x.shape[0] > 0
+        known = x.device.type == "cuda" and dtype == torch.bfloat16
+        return alone and known and _is_able(packs[0], dtype)
+
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
-        device, dtype, number = rows.device.type, rows.dtype, rows.shape[0]
-        if torch.is_autocast_enabled(device):  # which does not know grouped products
-            dtype = torch.get_autocast_dtype(device)
-        aligned = pack.alignment * dtype.itemsize % _ALIGNMENT == 0
-        if not aligned or dtype not in _DTYPES or number == 0:
+        dtype, number = _product_dtype(rows), rows.shape[0]
+        if not _is_able(pack, dtype) or number == 0:
             return self._loop.rows(pack, rows, counts)
         ends = counts.cumsum(0).to(torch.int32)
 
@@ -57,3 +61,13 @@ class Grouped(ExpertKernel):
             return product + bias.to(dtype).repeat_interleave(counts, dim=0, output_size=number)
 
         return pack.run(rows, pack.weights(), linear)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Return the type to multiply in; autocast does not know grouped products."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def _is_able(pack: MLPPart, dtype: torch.dtype) -> bool:
+    return dtype in _DTYPES and pack.alignment * dtype.itemsize % _ALIGNMENT == 0

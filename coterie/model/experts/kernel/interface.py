@@ -23,14 +23,11 @@ Packs = Sequence[MLPPart]
 
 
 class ExpertKernel(ABC):
-    """Sends tokens through their experts and adds up what those return.
+    """Sends tokens through their experts and adds up what those return."""
 
-    Attributes:
-        compiles: whether its shapes are the same whatever was selected, so that compiled programs
-            may hold it.
-    """
-
-    compiles: bool = False
+    def compiles(self, packs: Packs, x: Tensor, *, partial: bool) -> bool:
+        """Return whether compiled programs may hold it: whether its shapes are always the same."""
+        return False
 
     def chosen(
         self, packs: Packs, x: Tensor, indices: Tensor, dispatcher: Dispatcher

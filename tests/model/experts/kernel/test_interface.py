@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -153,3 +155,16 @@ def test_gathering_has_the_same_shapes_whatever_was_selected_and_stays_inside(mo
     part.dispatcher.local = False
     with pytest.raises(pytest.fail.Exception):
         part(one)
+
+
+def test_a_grouped_product_stays_in_the_graph_where_compilers_know_it():
+    part, x = build("grouped", PACKS[:1]).float(), torch.randn(4, WIDTH)
+    packs, kernel = list(part.experts), part.kernel
+    assert not kernel.compiles(packs, x, partial=False)  # float32 on a CPU
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, shape=(4, WIDTH))
+    packs[0].alignment = 8
+    assert kernel.compiles(packs, on_gpu, partial=False)
+    assert not kernel.compiles(packs, on_gpu, partial=True)  # how many rows there are is data
+    assert not kernel.compiles(2 * packs, on_gpu, partial=False)
+    packs[0].alignment = 4
+    assert not kernel.compiles(packs, on_gpu, partial=False)
