@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model.experts import Kernel, MixtureOfExperts, layer
@@ -161,7 +160,8 @@ def test_a_grouped_product_stays_in_the_graph_where_compilers_know_it():
     part, x = build("grouped", PACKS[:1]).float(), torch.randn(4, WIDTH)
     packs, kernel = list(part.experts), part.kernel
     assert not kernel.compiles(packs, x, partial=False)  # float32 on a CPU
-    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16, shape=(4, WIDTH))
+    with FakeTensorMode():
+        on_gpu = torch.empty(4, WIDTH, dtype=torch.bfloat16, device="cuda")
     packs[0].alignment = 8
     assert kernel.compiles(packs, on_gpu, partial=False)
     assert not kernel.compiles(packs, on_gpu, partial=True)  # how many rows there are is data
