@@ -124,6 +124,7 @@ jaxtyping.jaxtyped = enforce_once
 jaxtyping.install_import_hook(["coterie.model", "coterie.generate"], "beartype.beartype")
 
 from coterie.foundation.runs import cache_root  # noqa: E402
+from coterie.generate import Engine  # noqa: E402
 from coterie.generate.native import folder  # noqa: E402
 
 # Machine code is the same whatever is tested: compiled once per machine, as for users, and not
@@ -144,6 +145,8 @@ for profile in ("same", "anew"):
 
 SEED = 1  # of the tests that draw at random, unless another is named
 
+DEVICE = os.environ.get("COTERIE_TEST_DEVICE", "cpu")  # where engines of `any_device` tests compute
+
 torch.set_num_threads(1)  # tests run side by side; two threads each would fight for the cores
 
 
@@ -163,6 +166,21 @@ def random_streams(request):
     name = request.node.nodeid
     random.seed(f"{request.config.option.seed} {name}")
     torch.manual_seed(zlib.crc32(name.encode()))
+
+
+@pytest.fixture(autouse=True)
+def device(request, monkeypatch):
+    """Let the engines of tests for any device compute where the environment says."""
+    if DEVICE == "cpu":
+        return
+    if request.node.get_closest_marker("any_device") is None:
+        pytest.skip("is not for any device")
+    build = Engine.__init__
+
+    def moved(self, decoder, *given, **named):
+        build(self, decoder.to(DEVICE), *given, **named)
+
+    monkeypatch.setattr(Engine, "__init__", moved)
 
 
 @pytest.fixture(autouse=True, scope="session")

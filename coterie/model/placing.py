@@ -67,11 +67,13 @@ def _after_the_past(
 ) -> tuple[ForwardContext, Span]:
     """Place rows that go on from what a cache has read."""
     rows = cache.place(tokens, context.lengths, context.documents)
-    at = last = None
+    at = last = stop = None
     if rows is not None:
         at = rows.positions if rows.starts is None else rows.positions - rows.starts
-        last = rows.last
-    span = Span(cache.length, tokens.shape[1], tokens.device, at, context.positions, None, last)
+        last, stop = rows.last, max(rows.totals) if rows.starts is None else None
+    span = Span(
+        cache.length, tokens.shape[1], tokens.device, at, context.positions, None, last, stop
+    )
     return context.but(rows=rows), span
 
 

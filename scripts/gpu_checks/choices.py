@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpu_checks import names
-from gpu_checks.registry import Bench, Cases, check
+from gpu_checks.registry import Bench, Cases, SkipError, check
 from gpu_checks.speed import check_training, large, session_of, shapes, timed_steps
 
 
@@ -25,6 +25,13 @@ def warm_large(bench: Bench) -> dict[str, Any]:
 @check("speed.train-large-compiled", "speed", limit=150)
 def train_large_compiled(bench: Bench) -> dict[str, Any]:
     return check_training(bench, ("large", "large dense twin"), compile=True)
+
+
+@check("speed.train-presets-compiled", "speed", limit=200)
+def train_presets_compiled(bench: Bench) -> dict[str, Any]:
+    if bench.tiny:
+        raise SkipError("presets at full size need a GPU")
+    return check_training(bench, ("s15era", "s15era dense twin", "yinggem"), compile=True)
 
 
 @check("speed.experts", "speed", limit=90)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from coterie.model import Decoder, DecoderSettings, Dense, Output
 from coterie.model.context import ForwardContext
+from coterie.presets import preset_layers
 
 NEW = "mlp" in Dense.model_fields
 MLP = "mlp" if NEW else "body"
@@ -55,6 +56,12 @@ def decoder_settings(**changes: Any) -> DecoderSettings:
         "initial": {"std": 0.08, "outputs": "plain"},
     }  # fmt: skip
     return DecoderSettings.model_validate(base | changes)
+
+
+def preset(name: str) -> dict[str, Any]:
+    """Return the model of a preset at its full size."""
+    model = dict(preset_layers(name)[0].values["model"])
+    return {"vocab_size": 50257} | model
 
 
 def build(settings: DecoderSettings, *, seed: int = 0) -> Decoder:

@@ -16,7 +16,7 @@ from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 from gpu_checks import names
 from gpu_checks.machine import product_rate
-from gpu_checks.registry import Bench, Cases, check
+from gpu_checks.registry import Bench, Cases, SkipError, check
 
 Shape = dict[str, Any]
 
@@ -63,7 +63,17 @@ def shapes(bench: Bench) -> dict[str, tuple[Shape, int]]:
         "large, 2 layers": (large(bench, names.moe(64, 4 * unit, 8)) | {"layers": 2}, 8),
         "large": (large(bench, names.moe(64, 4 * unit, 8)), 8),
         "large dense twin": (large(bench, names.dense(32 * unit)), 8),
+        **presets(bench),
     }
+
+
+def presets(bench: Bench) -> dict[str, tuple[Shape, int]]:
+    """Return two presets at full size, and the dense twin of the mixture."""
+    if bench.tiny:
+        return {}
+    s15era, yinggem = (names.preset(name) for name in ("s15era", "yinggem"))
+    twin = s15era | {"feedforward": names.dense(3 * 768)}
+    return {"s15era": (s15era, 32), "s15era dense twin": (twin, 32), "yinggem": (yinggem, 16)}
 
 
 def session_of(bench: Bench, model: Shape, windows: int, **train: Any) -> Session:
@@ -131,6 +141,13 @@ def check_training(bench: Bench, wanted: tuple[str, ...], **train: Any) -> dict[
 @check("speed.train-large", "speed", limit=120)
 def train_large(bench: Bench) -> dict[str, Any]:
     return check_training(bench, ("large", "large dense twin"))
+
+
+@check("speed.train-presets", "speed", limit=120)
+def train_presets(bench: Bench) -> dict[str, Any]:
+    if bench.tiny:
+        raise SkipError("presets at full size need a GPU")
+    return check_training(bench, ("s15era", "s15era dense twin", "yinggem"))
 
 
 @check("speed.train-small", "speed", limit=90)

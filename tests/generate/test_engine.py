@@ -16,6 +16,8 @@ from coterie.tokenizer.raw_bytes import Bytes
 from coterie.tokenizer.settings import Characters
 from coterie.tokenizer.subword import SubwordTokenizer
 
+pytestmark = pytest.mark.any_device
+
 CONTEXT = 24
 TEXT = "abcdefgh ijklmnop.\nÄÖ€🎭"
 LEARNED = {"position": {"kind": "learned"}}

@@ -19,7 +19,12 @@ def uniform(seed: int, index: int) -> float:
     SplitMix64 (Steele, Lea and Flood 2014, “Fast Splittable Pseudorandom Number Generators”),
     begun at a scattered seed, so that neighbouring seeds share nothing.
     """
-    return (_mix(stream_key(seed) + (index + 1) * _GAMMA) >> 11) * 2.0**-53
+    return at_key(stream_key(seed), index)
+
+
+def at_key(key: int, index: int) -> float:
+    """Return number `index` of the random stream that begins at a key."""
+    return (_mix(key + (index + 1) * _GAMMA) >> 11) * 2.0**-53
 
 
 def stream_key(seed: int) -> int:

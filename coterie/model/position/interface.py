@@ -26,6 +26,7 @@ class Span:
             hold several and it matters.
         last: the place of each row's last token among the new ones, −1 where it has none; None:
             the last place.
+        stop: a number that no position of `at` reaches, so that nobody has to look; None: unknown.
     """
 
     start: int
@@ -35,6 +36,7 @@ class Span:
     given: Int[Tensor, "B T"] | None = None
     text_lengths: Int[Tensor, "B T"] | None = None
     last: Int[Tensor, " B"] | None = None
+    stop: int | None = None
 
     @property
     def positions(self) -> Int[Tensor, "B T"] | None:
@@ -87,6 +89,10 @@ class PositionPart(Part):
     def rotation(self, span: Span) -> Rotation | None:
         """Return how queries and keys of the span's tokens are rotated."""
         return None
+
+    def held(self) -> list[Tensor]:
+        """Return the tensors that rotations read; a program that was recorded keeps them."""
+        return []
 
     def turned_further(
         self, x: Float[Tensor, "B T H C"], by: Int[Tensor, "B T"]

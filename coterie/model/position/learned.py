@@ -58,7 +58,11 @@ class LearnedPositionPart(PositionPart):
             UserError: the text is longer than the context.
         """
         at = span.positions
-        stop = span.start + span.length if at is None else int(at.max()) + 1
+        if at is None:
+            stop = span.start + span.length
+        else:
+            known = span.stop if span.given is None else None
+            stop = int(at.max()) + 1 if known is None else known  # asking waits for the device
         if stop > self.weight.shape[0]:
             raise UserError(
                 f"The text has {stop} tokens, but this model has learned positions for "

@@ -101,6 +101,10 @@ class RotaryPositionPart(PositionPart):
 
         return Rotation(rotate, self.settings.scaling.logit_scale)
 
+    def held(self) -> list[Tensor]:
+        """Return all tables."""
+        return [table for tables in self._tables.values() for table in tables]
+
     def angles(
         self, positions: int, rotated: int
     ) -> tuple[Float[Tensor, "P n"], Float[Tensor, "P n"]]:
@@ -133,7 +137,8 @@ class RotaryPositionPart(PositionPart):
             )
             tables = self._reaching(stop, rotated, span.device)
             return tuple(table[span.start : stop] for table in tables)
-        longest = int(at.max()) + 1
+        known = span.stop if span.given is None else None
+        longest = int(at.max()) + 1 if known is None else known  # asking waits for the device
         if self.stable is not None and longest > self.stable:
             lengths = span.text_lengths
             assert lengths is not None, "frequencies depend on how long the texts are"

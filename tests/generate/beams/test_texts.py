@@ -11,6 +11,8 @@ from coterie.generate.sampling.settings import ORDER
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
+pytestmark = pytest.mark.any_device
+
 TEXT = "abcdefgh"
 
 

@@ -1,5 +1,6 @@
 """What texts have in common is computed once per engine, and no text changes by it."""
 
+import pytest
 import torch
 
 from coterie.generate import Engine, SamplingSettings
@@ -8,6 +9,8 @@ from coterie.generate.request import Request
 from coterie.generate.session import DecodeSession, position_limit
 from coterie.model import DecoderSettings
 from coterie.tokenizer.raw_bytes import Bytes
+
+pytestmark = pytest.mark.any_device
 
 CACHE = PagedCacheSettings(block=8)
 

@@ -10,6 +10,8 @@ from coterie.generate.constraints import Constraint, Forbid
 from coterie.model import DecoderSettings
 from coterie.tokenizer.characters import Characters
 
+pytestmark = pytest.mark.any_device
+
 TOKENIZER = Characters().build(["abc \n"])
 
 

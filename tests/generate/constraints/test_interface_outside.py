@@ -12,6 +12,8 @@ from coterie.generate import Engine, SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.characters import Characters
 
+pytestmark = pytest.mark.any_device
+
 TURNS = """
     import torch
 

@@ -12,6 +12,8 @@ from coterie.generate.speculation.mtp import Modules, MTPSpeculation
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
+pytestmark = pytest.mark.any_device
+
 NGRAM = {"embedding": {"kind": "ngram", "orders": [2, 3], "rows": 64, "dim": 4}}
 OTHERS = [{}, NGRAM, {"position": {"kind": "learned"}}]
 DEPTHS = [{"depth": 2}, {"depth": 1}, {"depth": 3, "normalised": True}]

@@ -11,6 +11,8 @@ from coterie.generate.text import Text
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 
+pytestmark = pytest.mark.any_device
+
 PROMPT = "abcabdabcabd"
 
 

@@ -39,7 +39,7 @@ class SDPAFunction:
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
         """Compute it."""
-        if call.open:
+        if call.query.shape[2] == 1:
             return _one_query(call)
         keys, values = (shared_heads(each, call.groups) for each in (call.keys, call.values))
         causal = call.causal and keys.shape[2] == call.query.shape[2]
@@ -53,10 +53,10 @@ _FUNCTION = SDPAFunction()
 
 
 def _one_query(call: Call) -> Float[Tensor, "B H 1 E"]:
-    """A single position sees all keys it is given; heads that share keys become its rows."""
-    query = call.query
+    """The heads that share keys become rows, for all of them see the same; no key is repeated."""
+    query, mask = call.query, None if call.open else call.visible()
     rows = query.reshape(query.shape[0], call.keys.shape[1], -1, query.shape[-1])
     out = F.scaled_dot_product_attention(
-        rows, call.keys, call.values, dropout_p=call.dropout, scale=call.scale
+        rows, call.keys, call.values, mask, call.dropout, scale=call.scale
     )
     return out.reshape(*query.shape[:3], -1)
