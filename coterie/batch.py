@@ -64,6 +64,12 @@ class TokenBatch:
         held = [dict(batch._held()) for batch in batches]
         return TokenBatch(**{name: torch.cat([each[name] for each in held]) for name in held[0]})
 
+    def part(self, rows: int, columns: int) -> TokenBatch:
+        """Return the beginnings of the first rows."""
+        held = {name: each[:rows] if each.dim() == 1 else each[:rows, :columns]
+                for name, each in self._held()}  # fmt: skip
+        return TokenBatch(**held)
+
     def split(self, pieces: int) -> Iterator[TokenBatch]:
         """Yield the batch in `pieces` micro-batches of equally many rows.
 

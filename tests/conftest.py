@@ -131,6 +131,7 @@ from coterie.generate.native import folder  # noqa: E402
 # once per process (16 CPU seconds). Its folder is named after a digest of its sources.
 _KERNELS = cache_root()
 folder.cache_root = lambda: _KERNELS
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_KERNELS / "compiled"))
 
 # A busy machine draws examples slowly; that says nothing of what is tested. What failed among
 # examples drawn anew is printed as a line to paste.

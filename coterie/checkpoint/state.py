@@ -66,6 +66,14 @@ class LossScaleState(StrictRecord):
     good_steps: int = Field(ge=0)
 
 
+class ChoicesState(StrictRecord):
+    """What a run chose by measuring, on which kind of device; a resumed one goes on with it."""
+
+    device: str
+    precision: Literal["float32", "bfloat16", "float16"]
+    compile: bool
+
+
 class State(StrictRecord):
     """How far a training has come, and all that decides how it goes on.
 
@@ -76,6 +84,7 @@ class State(StrictRecord):
         random: of every generator.
         clip: gradient norms that an adaptive clipper remembers.
         loss_scale: where the precision has one.
+        choices: what was measured and chosen; None in checkpoints of earlier versions.
     """
 
     format: Literal[1, 2] = 1
@@ -88,6 +97,7 @@ class State(StrictRecord):
     random: RandomStates
     clip: list[Annotated[float, Field(ge=0)]]
     loss_scale: LossScaleState | None
+    choices: ChoicesState | None = None
 
 
 def complete_state(state: Mapping[str, Any], step: int) -> State:

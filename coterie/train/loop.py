@@ -30,13 +30,14 @@ from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.generate.threads import shared_cores
 from coterie.model import count
+from coterie.train.choices import kept_choices
 from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, RunStarted
+from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
-from coterie.train.machine import describe_machine, peak_flops
+from coterie.train.machine import computing_threads, describe_machine, peak_flops
 from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
-from coterie.train.plan import step_flops
 from coterie.train.profile import StepProfile
 from coterie.train.randomness import set_aside
 from coterie.train.resume import (
@@ -106,7 +107,10 @@ def train(
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
-    with run.owned("training", new=not resume):
+    with (
+        run.owned("training", new=not resume),
+        computing_threads(settings.train.threads),
+    ):
         return _train(settings, run, preset, observers, resume, changed, profile)
 
 
@@ -125,7 +129,8 @@ def _train(
         trackers = [tracker.build(run) for tracker in settings.train.trackers]
     with Publisher(run, [*observers, *trackers]) as publish:
         with _forgetting(run):
-            session = open_session(settings, run, tell=publish.notice)
+            kept = kept_choices(run) if resume else None
+            session = open_session(settings, run, publish.notice, kept)
         if resume:
             for complaint in read_record(run.events).complaints():
                 publish.notice(complaint, warning=True)

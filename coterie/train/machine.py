@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ _SECONDS = 0.25
 
 class _Measured(BaseModel):
     flops: float = Field(gt=0, allow_inf_nan=False, strict=True)
+
+
+@contextlib.contextmanager
+def computing_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many threads on the CPU inside the block; None: with as many as before."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count is not None:
+            torch.set_num_threads(before)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int | float]:

@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from coterie.model import count
+from coterie.train.choices import choose_precision
+from coterie.train.flops import step_flops
 from coterie.train.machine import peak_flops
 from coterie.train.memory import estimate_memory, shadow_parameters
-from coterie.train.precision import resolve_device, resolve_precision
+from coterie.train.precision import resolve_device
 from coterie.train.session import fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
@@ -73,7 +75,7 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     """
     settings = fill_vocabulary_size(settings, vocab_size)
     train, model = settings.train, settings.model
-    precision = resolve_precision(train.precision, resolve_device(train.device))
+    precision = choose_precision(settings, resolve_device(train.device))
     parameters = shadow_parameters(model)
     counts = count(model)
     assert model.vocab_size is not None
@@ -98,12 +100,3 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
         peak_flops=peak,
         seconds=None if peak is None else flops * train.steps / (peak * _USUAL_SHARE),
     )
-
-
-def step_flops(settings: RunSettings) -> float:
-    """Return the operations of one step: 6 per active parameter and token, plus attention's.
-
-    This is what MFU counts. Recomputation and the optimizer are not in it.
-    """
-    per_token = count(settings.model).training_flops_per_token(settings.model.context)
-    return float(per_token * settings.train.batch_size * settings.model.context)

@@ -117,5 +117,5 @@ def resolve_precision(precision: PrecisionName, device: torch.device) -> Precisi
             return Precision(device, "bfloat16", "this GPU has bfloat16 matrix units")
         return Precision(device, "float16", "this GPU has no bfloat16 matrix units")
     if device.type == "cpu":
-        return Precision(device, "float32", "bfloat16 products are rarely faster on CPUs")
+        return Precision(device, "float32", "nothing was measured")
     return Precision(device, "float32", f"the safe choice on {device.type}")

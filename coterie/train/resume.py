@@ -46,6 +46,11 @@ def save_session(session: Session, root: Path | None = None) -> Path:
         "random": random_state(),
         "clip": stepper.clipper.state(),
         "loss_scale": None if scale is None else scale.state(),
+        "choices": {
+            "device": session.precision.device.type,
+            "precision": session.precision.name,
+            "compile": session.compiled,
+        },
     }
     return save_checkpoint(
         root or session.run.checkpoints,

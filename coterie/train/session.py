@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
+from coterie.checkpoint.state import ChoicesState
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
 from coterie.data.report import were
@@ -17,11 +19,19 @@ from coterie.generate import Engine
 from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
+from coterie.train.choices import choose_precision, short_batch
+from coterie.train.compiling import (
+    choose_compile,
+    keep_compiled_code,
+    missing_compiler,
+    require_compiler,
+)
 from coterie.train.memory import require_memory, role_parameters
 from coterie.train.objective import Models
-from coterie.train.precision import Precision, resolve_device, resolve_precision
+from coterie.train.optimizer import Optimizer
+from coterie.train.precision import Precision, resolve_device
 from coterie.train.progress import Progress
-from coterie.train.randomness import seed_all
+from coterie.train.randomness import seed_all, set_aside
 from coterie.train.settings import RunSettings
 from coterie.train.step import Stepper
 
@@ -36,6 +46,7 @@ class Session:
     decoder: Decoder
     stepper: Stepper
     precision: Precision
+    compiled: bool = False
     progress: Progress = field(default_factory=Progress)
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -51,16 +62,7 @@ class Session:
 
     def loader(self) -> BatchLoader:
         """Return the batches of this run; batch i is what step i trains on."""
-        return BatchLoader(
-            self.store.tokens("train"),
-            context=self.settings.model.context,
-            batch_size=self.settings.train.batch_size,
-            seed=self.settings.seed,
-            device=self.precision.device,
-            packing=self.settings.data.packing,
-            mix=self.settings.data.mix,
-            augment=augmentations(self.settings.data.augment, self.tokenizer, self.settings.seed),
-        )
+        return loader_of(self.settings, self.store, self.precision.device)
 
     def engine(self) -> Engine:
         """Return an engine that writes with the model as it is at the time."""
@@ -68,7 +70,10 @@ class Session:
 
 
 def open_session(
-    settings: RunSettings, run: RunDirectory, tell: Callable[[str], None] = lambda message: None
+    settings: RunSettings,
+    run: RunDirectory,
+    tell: Callable[[str], None] = lambda message: None,
+    kept: ChoicesState | None = None,
 ) -> Session:
     """Prepare the data if need be and build model and optimizer with freshly seeded weights.
 
@@ -76,30 +81,110 @@ def open_session(
         settings: the run's.
         run: its directory.
         tell: told in a sentence what takes long.
+        kept: what the run chose by measuring when it began, if it is resumed.
 
     Raises:
         UserError: settings, data or device cannot be used.
     """
-    train = settings.train
-    precision = resolve_precision(train.precision, resolve_device(train.device))
+    device = resolve_device(settings.train.device)
+    if settings.train.compile is True:
+        require_compiler(device)
+    settings, store = prepare(settings, tell)
+    require_memory(settings, choose_precision(settings, device, kept))
+    seed_all(settings.seed)
+    decoder = settings.model.build().to(device).train()
+    decoder.activation_checkpointing = settings.train.activation_checkpointing
+    optimizer = settings.train.optimizer.build(role_parameters(decoder))
+    read = functools.cache(
+        lambda: short_batch(settings, loader_of(settings, store, device).batch(0))
+    )
+
+    def rehearse(precision: Precision) -> None:
+        make_stepper(settings, decoder, optimizer, precision).rehearse(read())
+
+    with set_aside():
+        precision = choose_precision(settings, device, kept, rehearse)
+    stepper, compiled = make_stepper(settings, decoder, optimizer, precision), False
+    if settings.train.compile:
+        shared_cores().hold()  # what is compiled is compiled again for each number of threads
+        stepper, compiled = _compiled(settings, store, stepper, kept, tell)
+    return Session(settings, run, store, decoder, stepper, precision, compiled)
+
+
+def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSettings, Store]:
+    """Return a run's settings with what its tokenizer decides, and its data, prepared if need be.
+
+    Raises:
+        UserError: settings or data cannot be used.
+    """
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell), tell)
     store.check_content()
     _tell_reading(store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
-    settings = fill_tag_ids(settings, store.tokenizer)
-    require_memory(settings, precision)
-    seed_all(settings.seed)
-    decoder = settings.model.build().to(precision.device).train()
-    decoder.activation_checkpointing = train.activation_checkpointing
-    if train.compile:
-        shared_cores().hold()  # what is compiled is compiled again for each number of threads
-    forward = torch.compile(decoder) if train.compile else decoder
-    optimizer = train.optimizer.build(role_parameters(decoder))
+    return fill_tag_ids(settings, store.tokenizer), store
+
+
+def make_stepper(
+    settings: RunSettings,
+    decoder: Decoder,
+    optimizer: Optimizer,
+    precision: Precision,
+    *,
+    compiled: bool = False,
+) -> Stepper:
+    """Return what takes the steps of a run with a decoder, compiled at its first call if asked."""
+    train = settings.train
+    if compiled:
+        keep_compiled_code()
+    forward = torch.compile(decoder) if compiled else decoder
     objective = train.objective.build(settings.model)
-    stepper = Stepper(
+    return Stepper(
         decoder, Models(forward), objective, optimizer, train.clip.build(), precision, train
     )
-    return Session(settings, run, store, decoder, stepper, precision)
+
+
+def _compiled(
+    settings: RunSettings,
+    store: Store,
+    eager: Stepper,
+    kept: ChoicesState | None,
+    tell: Callable[[str], None],
+) -> tuple[Stepper, bool]:
+    """Return the stepper to train with, compiled or not, and which it is."""
+    device = eager.precision.device
+    compiled = make_stepper(
+        settings, eager.decoder, eager.optimizer, eager.precision, compiled=True
+    )
+    if settings.train.compile is True:
+        return compiled, True
+    if kept is not None and kept.device == device.type:
+        missing = missing_compiler(device) if kept.compile else None
+        if missing:
+            tell(f"The run began compiled and goes on as it is, for here {missing}.")
+        compile = kept.compile and not missing
+        return (compiled, True) if compile else (eager, False)
+    batch = loader_of(settings, store, device).batch(0)
+    piece = next(batch.split(settings.train.gradient_accumulation))
+    with set_aside():
+        choice = choose_compile(
+            settings, device, lambda: eager.rehearse(piece), lambda: compiled.rehearse(piece)
+        )
+    tell(f"The decoder is {choice.reason}.")
+    return (compiled, True) if choice.compile else (eager, False)
+
+
+def loader_of(settings: RunSettings, store: Store, device: torch.device) -> BatchLoader:
+    """Return the batches of a run; batch i is what step i trains on."""
+    return BatchLoader(
+        store.tokens("train"),
+        context=settings.model.context,
+        batch_size=settings.train.batch_size,
+        seed=settings.seed,
+        device=device,
+        packing=settings.data.packing,
+        mix=settings.data.mix,
+        augment=augmentations(settings.data.augment, store.tokenizer, settings.seed),
+    )
 
 
 def _tell_reading(store: Store, tell: Callable[[str], None]) -> None:

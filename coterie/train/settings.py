@@ -49,9 +49,17 @@ class TrainSettings(Settings):
         default=Cosine(), description="the learning rate over the steps, warm-up included"
     )
     clip: Clip = Field(default=NormClip(), description="the bound on the gradient norm")
-    precision: PrecisionName = Field(default="auto", description="auto chooses for the device")
+    precision: PrecisionName = Field(
+        default="auto", description="type of the products; auto measures which is faster here"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
-    compile: bool = Field(default=False, description="compile the decoder with torch.compile")
+    compile: bool | Literal["auto"] = Field(
+        default=False,
+        description="compile the decoder; auto: if that gains more time than it takes",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="threads to compute with on the CPU; None: torch's choice"
+    )
     activation_checkpointing: bool = Field(
         default=False, description="keep only the blocks' inputs, recompute them when going back"
     )

@@ -70,7 +70,7 @@ class Stepper:
         self.loss_scale: LossScale | None = precision.loss_scale()
         self._models = models
         self._objective = objective
-        self._precision = precision
+        self.precision = precision
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
 
@@ -83,7 +83,7 @@ class Stepper:
         settings, scale = self._settings, self.loss_scale
         multiplier = settings.schedule.multiplier(step, settings.steps)
         try:
-            metrics = self._accumulate(batch)
+            metrics = self._accumulate(batch, settings.gradient_accumulation)
             norm = self._gradient_norm()
             moved = math.isfinite(norm)
             if moved:
@@ -103,13 +103,20 @@ class Stepper:
         self._forget(balance=not moved)
         return StepResult(metrics, norm, self.optimizer.learning_rate * multiplier, moved)
 
-    def _accumulate(self, batch: TokenBatch) -> StepMetrics:
+    def rehearse(self, batch: TokenBatch) -> None:
+        """Compute the gradients of one micro-batch and forget them, as measurements do."""
+        try:
+            float(self._accumulate(batch, 1).loss)  # waits for the device
+        finally:
+            self._forget()
+
+    def _accumulate(self, batch: TokenBatch, cuts: int) -> StepMetrics:
         """Add up the gradients of all micro-batches."""
         metrics = StepMetrics()
-        pieces = list(batch.split(self._settings.gradient_accumulation))
+        pieces = list(batch.split(cuts))
         counts = total_counts(self._objective.counts(piece) for piece in pieces)
         for piece in pieces:
-            with self._precision.autocast():
+            with self.precision.autocast():
                 loss = metrics.add(self._objective(self._models, piece), counts)
             if self.loss_scale is not None:
                 loss = loss * self.loss_scale.scale

@@ -22,7 +22,7 @@ from coterie.train.settings import RunSettings
 
 _WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep", "sample_every",
              "prompts", "log_every", "load_every", "trackers", "device",
-             "activation_checkpointing")  # fmt: skip
+             "activation_checkpointing", "threads")  # fmt: skip
 HARMLESS = ("description", "sample", *(f"train.{name}" for name in _WATCHING))
 PLACES = ("data.source", "data.store", "data.column", "tokenizer.path")
 """Where the text and the tokenizer lie: free, for what lies there is held against fingerprints."""

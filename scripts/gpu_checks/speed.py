@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from coterie.foundation.runs import RunDirectory
-from coterie.train.plan import step_flops
+from coterie.train.flops import step_flops
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 from gpu_checks import names
