@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,9 +15,10 @@ from coterie.model.attention.backends.sdpa import SDPAFunction
 
 _SHORT = 128
 """Texts up to so many tokens go through plain products on the CPU; measured crossover 128–256."""
+_SHORT_UNLIKE = 256
+"""The same where values have other channels than keys and gradients are asked for."""
 _SHARE = 0.5
-"""Tiles are taken where they look at less than this share of all pairs; measured crossover
-0.45–0.6 on the CPU, against scaled dot-product attention with a mask."""
+"""Elsewhere tiles are taken where they look at less than this share of all pairs."""
 _LARGE = 1 << 26
 """From so many pairs on, tiles are taken wherever there is a mask: it alone would fill 64 MiB."""
 
@@ -50,10 +52,14 @@ class AutoFunction:
         """Compute it."""
         queries, keys = call.query.shape[2], call.keys.shape[2]
         on_cpu = call.query.device.type == "cpu"
-        if call.open or (call.causal and queries == keys and not (on_cpu and keys <= _SHORT)):
+        unlike = call.keys.shape[3] != call.values.shape[3] and call.differentiated
+        short = on_cpu and keys <= (_SHORT_UNLIKE if unlike else _SHORT)
+        if call.open or (call.causal and queries == keys and not short):
             return self._sdpa(call)
-        if on_cpu and keys <= _SHORT:
+        if short:
             return self._dense(call)
+        if queries > 1 and on_cpu and not torch.compiler.is_compiling():
+            return self._blocked(call)
         # Elsewhere, planning for documents would wait for the device.
         if queries > 1 and (on_cpu or not call.geometry.per_row):
             plan = self._blocked.plan(call)

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.attention.mask import Mask
@@ -108,3 +109,15 @@ def all_scores(call: Call) -> int:
 def shared_heads(each: Float[Tensor, "B K S C"], groups: int) -> Float[Tensor, "B H S C"]:
     """Return keys or values once for every query head that reads them."""
     return each if groups == 1 else each.repeat_interleave(groups, dim=1)
+
+
+def of_equal_channels(call: Call) -> list[Tensor]:
+    """Return queries, keys and values of as many channels each, as fused kernels of the CPU want.
+
+    Zeros are added where channels lack; they add nothing to products and leave zeros in the result.
+    """
+    width = max(call.values.shape[3], call.keys.shape[3])
+    return [
+        each if each.shape[3] == width else F.pad(each, (0, width - each.shape[3]))
+        for each in (call.query, call.keys, call.values)
+    ]

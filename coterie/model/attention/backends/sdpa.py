@@ -12,7 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from coterie.model.attention.backends.interface import BackendSettings, Call, shared_heads
+from coterie.model.attention.backends.interface import (
+    BackendSettings,
+    Call,
+    of_equal_channels,
+    shared_heads,
+)
 
 
 class SDPABackend(BackendSettings):
@@ -41,12 +46,19 @@ class SDPAFunction:
         """Compute it."""
         if call.query.shape[2] == 1:
             return _one_query(call)
-        keys, values = (shared_heads(each, call.groups) for each in (call.keys, call.values))
-        causal = call.causal and keys.shape[2] == call.query.shape[2]
+        on_cpu, channels = call.query.device.type == "cpu", call.values.shape[3]
+        query, keys, values = call.query, call.keys, call.values
+        if on_cpu:
+            query, keys, values = of_equal_channels(call)
+        else:  # not every kernel there knows groups
+            keys, values = (shared_heads(each, call.groups) for each in (keys, values))
+        causal = call.causal and keys.shape[2] == query.shape[2]
         mask = None if causal else call.visible()
-        return F.scaled_dot_product_attention(
-            call.query, keys, values, mask, call.dropout, causal, scale=call.scale
-        )
+        out = F.scaled_dot_product_attention(
+            query, keys, values, mask, call.dropout, causal,
+            scale=call.scale, enable_gqa=on_cpu and call.groups > 1,
+        )  # fmt: skip
+        return out if out.shape[3] == channels else out[..., :channels]
 
 
 _FUNCTION = SDPAFunction()

@@ -46,8 +46,9 @@ def where(queries, keys, documents=None):
         (200, 200, Mask(), "sdpa"),
         (200, 200, Mask(300), "sdpa"),
         (200, 200, Mask(20), "blocked"),
-        (200, 200, Mask(190), "sdpa"),
-        (200, 200, Mask(sparse=StridedPattern(stride=3)), "sdpa"),
+        (200, 200, Mask(190), "blocked"),
+        (200, 200, Mask(sparse=StridedPattern(stride=3)), "blocked"),
+        (50, 200, Mask(), "blocked"),
         (400, 400, Mask(sparse=BlockPattern(size=16)), "blocked"),
     ],
 )

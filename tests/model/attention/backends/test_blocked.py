@@ -11,6 +11,7 @@ import torch
 from coterie.model.attention import backends, products
 from coterie.model.attention.backends import (
     BlockedBackend,
+    DenseBackend,
     blocked,
 )
 from coterie.model.attention.mask import Mask
@@ -44,6 +45,48 @@ def test_dropped_weights_of_tiles_have_the_gradient_of_what_was_computed(monkeyp
     assert torch.autograd.gradcheck(seeded, inputs)
 
 
+def test_masks_of_tiles_are_shared_by_calls_and_none_by_mistake():
+    """The same sizes with other masks, places and types; each again from memory."""
+    one = draw(70, 70, (2, 2), (4, 4), batch=1)
+    masks = (Mask(9), Mask(9, 2), Mask(10), Mask(sparse=BlockPattern(size=16)))
+    for _ in range(2):
+        for mask in masks:
+            for queries in (70, 37):
+                inputs = (one[0][:, :, -queries:], *one[1:])
+                got = attend(*inputs, mask, backend=BlockedBackend())
+                expected = attend(*inputs, mask, backend=DenseBackend())
+                torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    blocked._remembered.cache_clear()
+    attend(*one, Mask(9), backend=BlockedBackend())
+    assert blocked._remembered.cache_info().currsize == 3, "the first, the others, the last"
+
+
+def test_the_fused_kernel_serves_unless_weights_are_dropped(monkeypatch):
+    def refuse(*each):
+        raise AssertionError("plain products were asked")
+
+    inputs = [each.requires_grad_() for each in draw(40, 40, (4, 2), (4, 6))]
+    monkeypatch.setattr(blocked, "_plain", refuse)
+    attend(*inputs, Mask(9, 2), backend=BlockedBackend()).sum().backward()
+    with pytest.raises(AssertionError, match="plain products"):
+        attend(*inputs, Mask(9, 2), dropout=0.1, backend=BlockedBackend())
+
+
+def test_plain_tiles_have_the_gradients_of_fused_ones(monkeypatch):
+    starts = (torch.arange(50) // 20 * 20).expand(2, 50)
+    for where in (Geometry(50, 50), Geometry(50, 50, starts=starts)):
+        found = []
+        for device in ("cpu", "another"):
+            inputs = [each.requires_grad_() for each in draw(50, 50)]
+            plan = blocked.Plan(products.prepared(*inputs, Mask(11, 2), where))
+            if device == "another":
+                plan.fused, plan.groups = False, 2
+            out = blocked.BlockedFunction().compute(plan)
+            found.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def pairs(mask, length, documents=None):
     """Return how many pairs the tiles of a call look at."""
     one = draw(length, length, (1, 1), (1, 1), batch=1)
@@ -73,9 +116,10 @@ def test_tiles_keep_no_scores_for_the_backward_pass():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        inputs = [each.requires_grad_() for each in draw(300, 300)]
-        attend(*inputs, Mask(40), backend=BlockedBackend())
-    assert sum(saved) == sum(each.numel() for each in inputs)
+        inputs = [each.requires_grad_() for each in draw(300, 300, channels=(8, 8))]
+        out = attend(*inputs, Mask(40), backend=BlockedBackend())
+    sums = out[..., 0].numel()  # of each row's softmax
+    assert sum(saved) == sum(each.numel() for each in (*inputs, out)) + sums
 
 
 COMPILED = """
