@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from coterie.api.given import resolve
 from coterie.model import Decoder, DecoderSettings, Dense, Output
 from coterie.model.context import ForwardContext
-from coterie.presets import preset_layers
 
 NEW = "mlp" in Dense.model_fields
 MLP = "mlp" if NEW else "body"
@@ -60,8 +60,8 @@ def decoder_settings(**changes: Any) -> DecoderSettings:
 
 def preset(name: str) -> dict[str, Any]:
     """Return the model of a preset at its full size."""
-    model = dict(preset_layers(name)[0].values["model"])
-    return {"vocab_size": 50257} | model
+    model = resolve(name).settings.model.model_dump()
+    return model | {"vocab_size": model["vocab_size"] or 50257}
 
 
 def build(settings: DecoderSettings, *, seed: int = 0) -> Decoder:

@@ -102,10 +102,23 @@ def timed_steps(bench: Bench, session: Session, steps: int, warm: int = 3) -> fl
     return sorted(times[warm:])[steps // 2]
 
 
-def measure(bench: Bench, shape: str, steps: int, **train: Any) -> dict[str, Any]:
-    """Return a shape's rate and its share of the ceiling."""
+def measure(
+    bench: Bench, shape: str, steps: int, blocks: bool = False, **train: Any
+) -> dict[str, Any]:
+    """Return a shape's rate and its share of the ceiling.
+
+    Args:
+        bench: where.
+        shape: its name.
+        steps: that are timed.
+        blocks: whether each block is compiled, and nothing around them.
+        train: settings of the run.
+    """
     model, windows = shapes(bench)[shape]
     session = session_of(bench, model, windows, **train)
+    if blocks:
+        for block in session.decoder.blocks:
+            block.compile()
     begin = time.perf_counter()
     timed_steps(bench, session, 1, warm=0)
     first = time.perf_counter() - begin
@@ -148,6 +161,13 @@ def train_presets(bench: Bench) -> dict[str, Any]:
     if bench.tiny:
         raise SkipError("presets at full size need a GPU")
     return check_training(bench, ("s15era", "s15era dense twin", "yinggem"))
+
+
+@check("speed.train-blocks", "speed", limit=150)
+def train_blocks(bench: Bench) -> dict[str, Any]:
+    """Compile one block for all layers of its kind, which takes a fraction of the whole decoder."""
+    wanted = ("large", "large dense twin", "s15era", "yinggem")
+    return check_training(bench, wanted[: 2 if bench.tiny else None], blocks=True)
 
 
 @check("speed.train-small", "speed", limit=90)

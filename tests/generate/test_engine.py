@@ -115,7 +115,8 @@ def test_logprobs_are_those_of_the_model():
     made = engine.generate("abc", settings(temperature=0.5, top_k=3, repetition_penalty=1.5))
     tokens = torch.tensor([engine.tokenizer.encode("abc") + list(made.tokens)])
     with torch.no_grad():
-        logits = engine.decoder.eval()(tokens).logits
+        logits = engine.decoder.eval()(tokens.to(next(engine.decoder.parameters()).device))
+        logits = logits.logits.cpu()
     expected = logits.log_softmax(-1)[0, 2:-1].gather(-1, tokens[0, 3:, None])[:, 0]
     torch.testing.assert_close(torch.tensor(made.logprobs, dtype=expected.dtype), expected)
 
@@ -232,7 +233,8 @@ def test_generating_leaves_no_trace(training):
 def test_training_goes_on_after_generating():
     engine = make_engine(**MOE)
     engine.generate("abc", settings(max_tokens=CONTEXT))
-    tokens = torch.randint(0, 10, (2, CONTEXT))
+    device = next(engine.decoder.parameters()).device
+    tokens = torch.randint(0, 10, (2, CONTEXT), device=device)
     engine.decoder.train()(tokens, tokens).losses.sum().backward()
     assert all(p.grad is not None for p in engine.decoder.parameters() if p.requires_grad)
 

@@ -203,7 +203,7 @@ class _Recorded:
         self._context = ForwardContext(cache=past, router_stats=False, run_block=blocks)
         self._made = torch.zeros(1, dtype=torch.long, device=device)
         self._chosen = torch.zeros(MOST, rows, dtype=torch.long, device=device)
-        self._logprobs = torch.zeros(MOST, rows, device=device)
+        self._logprobs = torch.zeros(MOST, rows, dtype=torch.float64, device=device)
         self._replay: Callable[[], None] | None = None
         self._held: list[Tensor] = []
         self.choice: DeviceChoice | None = None
@@ -254,7 +254,7 @@ class _Recorded:
             return
         tokens, logprobs = self.choice(logits, self._made)
         self._chosen.index_copy_(0, self._made, tokens[None])
-        self._logprobs.index_copy_(0, self._made, logprobs[None])
+        self._logprobs.index_copy_(0, self._made, logprobs[None].double())
         if self._recent is not None:
             self._recent.copy_(torch.cat((self._recent[:, 1:], self._tokens), 1))
         self._tokens.copy_(tokens[:, None].clamp(min=0))

@@ -66,7 +66,9 @@ class DeviceChoice:
             logits: of the next token.
             step: how many were chosen since the rules were given.
         """
-        logits = logits[:, : self._size].float()
+        logits = logits[:, : self._size]
+        if logits.dtype not in (torch.float32, torch.float64):
+            logits = logits.float()
         logs = logits.log_softmax(-1)
         allowed = logits.masked_fill(self._barred, -math.inf)
         token = allowed.argmax(-1) if self._greedy else self._draw(allowed, step)

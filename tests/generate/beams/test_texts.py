@@ -39,7 +39,11 @@ def scored(made, prompt: str) -> float:
     own = engine()
     tokens = [*own.encode_prompt(prompt), *made.tokens]
     with torch.no_grad():
-        logits = own.decoder(torch.tensor([tokens])).logits[0]
+        logits = (
+            own.decoder(torch.tensor([tokens], device=next(own.decoder.parameters()).device))
+            .logits[0]
+            .cpu()
+        )
     logits[:, own.tokenizer.vocab_size :] = -torch.inf
     logits[:, own.tokenizer.unknown_token] = -torch.inf
     chosen = logits.log_softmax(-1)[range(len(tokens) - 1), tokens[1:]]
