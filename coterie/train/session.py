@@ -13,6 +13,7 @@ from coterie.checkpoint.state import ChoicesState
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
 from coterie.data.report import were
+from coterie.foundation.allocator import keep_freed_memory
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import RunDirectory, cache_root
 from coterie.generate import Engine
@@ -91,6 +92,8 @@ def open_session(
         require_compiler(device)
     settings, store = prepare(settings, tell)
     require_memory(settings, choose_precision(settings, device, kept))
+    if device.type == "cpu":
+        keep_freed_memory()
     seed_all(settings.seed)
     decoder = settings.model.build().to(device).train()
     decoder.activation_checkpointing = settings.train.activation_checkpointing

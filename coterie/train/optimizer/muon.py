@@ -47,6 +47,9 @@ class Muon(Settings):
     )
     weight_decay: float = Field(default=0.0, ge=0, description="of matrices")
     iterations: int = Field(default=5, ge=1, le=20, description="orthogonalising steps")
+    every: int = Field(
+        default=1, ge=1, le=16, description="steps between updates of matrices, as much larger"
+    )
     polynomial: Literal["polar_express", "newton_schulz"] = Field(
         default="polar_express", description="what each orthogonalising iteration applies"
     )
@@ -68,15 +71,14 @@ class Muon(Settings):
         return 4 * sum(p.tensor.numel() for p in matrices) + self.others.state_bytes(others)
 
     def flops(self, parameters: Sequence[RoleParameter]) -> float:
-        """Return the operations of the matrix products of one step."""
+        """Return the operations of the matrix products of one step, on average."""
         matrices, _ = split_matrices(parameters)
         shapes = [p.tensor.shape for p in matrices]
-        return float(
-            sum(
-                shape[:-2].numel() * iteration_flops(shape[-2], shape[-1], self.iterations)
-                for shape in shapes
-            )
+        update = sum(
+            shape[:-2].numel() * iteration_flops(shape[-2], shape[-1], self.iterations)
+            for shape in shapes
         )
+        return update / self.every
 
     def momentum_at(self, step: int) -> float:
         """Return the momentum of a step, counted from 0."""
@@ -116,9 +118,12 @@ class MuonOptimizer:
 
     def step(self, step: int, multiplier: float) -> None:
         """Move the parameters along their gradients at `multiplier` times the peak rates."""
-        momentum = self._settings.momentum_at(step)
+        settings, momentum = self._settings, self._settings.momentum_at(step)
+        moves = (step + 1) % settings.every == 0
         for stack in self._stacks:
-            stack.step(self._settings.learning_rate * multiplier, momentum)
+            lookahead = stack.observe(momentum)
+            if moves:
+                stack.move(lookahead, settings.learning_rate * multiplier * settings.every)
         if self._others is not None:
             self._others.step(step, multiplier)
 
@@ -158,11 +163,15 @@ class _Stack:
         self._dtype = torch.bfloat16 if first.device.type == "cuda" else torch.float32
 
     @torch.no_grad()
-    def step(self, learning_rate: float, momentum: float) -> None:
-        """Update every matrix of the stack."""
+    def observe(self, momentum: float) -> Float[Tensor, "N rows columns"]:
+        """Take the gradients into the momentum; return the direction before orthogonalising."""
         gradients = self._gather()
         self._momentum.lerp_(gradients, 1.0 - momentum)
-        lookahead = gradients.lerp_(self._momentum, momentum)  # Nesterov's form
+        return gradients.lerp_(self._momentum, momentum)  # Nesterov's form
+
+    @torch.no_grad()
+    def move(self, lookahead: Float[Tensor, "N rows columns"], learning_rate: float) -> None:
+        """Move every matrix of the stack along its direction, orthogonalised."""
         updates = orthogonalise(lookahead.to(self._dtype), self._coefficients, safety=self._safety)
         if self._weight_decay:
             torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]

@@ -171,6 +171,23 @@ def test_momentum_of_a_step_is_that_of_the_warmup():
         torch.testing.assert_close(optimizer.state()["muon.w.momentum"], expected)
 
 
+def test_an_update_every_third_step_is_three_times_as_large_and_forgets_no_gradient():
+    ours, plain = (RoleParameter("w", "matrix", nn.Parameter(torch.zeros(6, 6))) for _ in range(2))
+    rare = Muon(every=3).build([ours])
+    each = Muon().build([plain])
+    for step in range(6):
+        ours.tensor.grad = stack((6, 6), step)
+        plain.tensor.grad = ours.tensor.grad.clone()
+        before = [p.tensor.detach().clone() for p in (ours, plain)]
+        rare.step(step, 0.5)
+        each.step(step, 0.5)
+        moved = [p.tensor.detach() - was for p, was in zip((ours, plain), before, strict=True)]
+        # The momentum is that of an update with every step, so the direction is the same.
+        expected = 3 * moved[1] if step in (2, 5) else torch.zeros(6, 6)
+        torch.testing.assert_close(moved[0], expected, rtol=1e-4, atol=1e-6)
+    assert Muon(every=3).flops([ours]) == Muon().flops([ours]) / 3
+
+
 def test_an_unknown_role_is_named_with_the_nearest_one():
     with pytest.raises(ValueError, match=r"embeding.*embedding"):
         AdamW(learning_rates={"embeding": 0.1})

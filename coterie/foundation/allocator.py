@@ -1,0 +1,24 @@
+"""The C library's allocator: memory that was freed is kept for the next step of the same shape.
+
+glibc returns large blocks to the system as soon as they are free and asks for them again with the
+next allocation, and each of their pages then costs a fault: a tenth of a small model's step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1}
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what it frees, up to 2 GiB; return whether the allocator can do that.
+
+    Only glibc is asked; another allocator, loaded in its place, ignores it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return all(mallopt(setting, value) == 1 for setting, value in _KEPT.items())
