@@ -1,21 +1,23 @@
 """What each KV cache costs and keeps: time, memory, a passkey, prefixes, perplexity.
 
     python benchmarks/caches.py speed [--contexts 256,4096] [--rounds 9] [--rows 1]
-    python benchmarks/caches.py memory [--tokens 1000,5000,20000]
+    python benchmarks/caches.py memory [--tokens 2000,10000,20000]
     python benchmarks/caches.py passkey [--file MODEL.gguf] [--length 800] [--keys 2]
     python benchmarks/caches.py prefixes [--rounds 5]
     python benchmarks/caches.py quality RUN [--characters 20000]
 
 `speed` decodes with the benchmark's 17M mixture (float32), all caches in turns of 16 tokens, and
-prints medians and the range of the ratio to `full` of the same turn. `memory` reads one text, each
-cache in a process of its own. `passkey` hides a number in a long text, at several depths, and asks
-SmolLM2-135M for it (see smollm2.py): the text is read in pieces, the question comes afterwards.
+prints medians and the range of the ratio to `full` of the same turn. `memory` reads one text with a
+model of 4 layers of 128, each cache in a process of its own. `passkey` hides a number in a long
+text, at several depths, and asks SmolLM2-135M for it (see smollm2.py): the text is read in pieces,
+the question comes afterwards.
 `prefixes` compares `paged` with `full` where prompts begin alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
 import torch
 
 from coterie.benchmark.decode import standard_model
@@ -35,7 +36,7 @@ from coterie.exchange.gguf import import_file
 from coterie.generate import Engine, Request, SamplingSettings
 from coterie.generate.passes import passes_for
 from coterie.generate.session import DecodeSession
-from coterie.model import Decoder
+from coterie.model import Decoder, DecoderSettings
 from coterie.tokenizer.interface import Tokenizer
 
 CACHES = {
@@ -50,6 +51,7 @@ CACHES = {
     "paged": {"kind": "paged"},
     "spilled": {"kind": "spilled"},
 }
+SUMMARIES = "full, layers that summarise"
 TURN = 16
 DEPTHS = (0.05, 0.25, 0.5, 0.75, 0.95)
 FILLER = (
@@ -129,12 +131,15 @@ def memory(arguments: argparse.Namespace) -> None:
     """Print what a text takes as it grows, each cache in a process of its own."""
     if arguments.one is None:
         print(f"cache | cache MB | resident MB more, at {arguments.tokens} tokens", flush=True)
-        for name in chosen(arguments.caches):
+        for name in [*chosen(arguments.caches), SUMMARIES]:
             own = ["--one", name, "--tokens", arguments.tokens]
             subprocess.run([sys.executable, __file__, "memory", *own], check=True)
         return
-    decoder, _ = longer(32768)
-    session = DecodeSession(decoder, sampling(CACHES[arguments.one]).cache)
+    summarised = arguments.one == SUMMARIES
+    changes = {"attention": {"kind": "latent_vectors", "heads": 4}} if summarised else {}
+    values = {"layers": 4, "width": 128, "context": 32768, "vocab_size": 8000, **changes}
+    decoder = DecoderSettings.model_validate(values).build().eval()
+    session = DecodeSession(decoder, sampling(CACHES.get(arguments.one, {"kind": "full"})).cache)
     generator = torch.Generator().manual_seed(0)
     read, begun, found = 0, 0, []
     for length in map(int, arguments.tokens.split(",")):
@@ -150,8 +155,11 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def resident() -> int:
-    """Return the memory of this process that is in use, in bytes, mapped files left out."""
-    return sum(each.anonymous for each in psutil.Process().memory_maps())
+    """Return the memory of this process that is in use, in bytes."""
+    found = subprocess.run(
+        ["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, check=True
+    )
+    return 1024 * int(found.stdout)
 
 
 def passkey(arguments: argparse.Namespace) -> None:
@@ -270,7 +278,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--contexts", default="256,4096")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--tokens", default="1000,5000,20000")
+    parser.add_argument("--tokens", default="2000,10000,20000")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help="SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--length", type=int, default=800, help="tokens of the text")

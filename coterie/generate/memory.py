@@ -22,8 +22,14 @@ _MEMINFO = Path("/proc/meminfo")
 class Estimates(Protocol):
     """Cache settings that know how much they will keep; of others nothing is foretold."""
 
-    def kept(self, spec: CacheSpec, positions: int) -> int:
-        """Return for how many positions of a text memory is held in one layer."""
+    def kept(self, spec: CacheSpec, positions: int, size: int) -> float:
+        """Return for how many positions of a text memory is held in one layer.
+
+        Args:
+            spec: what the layer needs.
+            positions: of the text.
+            size: bytes of a number of the model, by which a position is reckoned.
+        """
         ...
 
 
@@ -36,7 +42,7 @@ class CacheMemory:
 
     def __init__(self, decoder: Decoder) -> None:
         self._device = next(decoder.parameters()).device
-        size = next(decoder.parameters()).element_size()
+        size = self._size = next(decoder.parameters()).element_size()
         settings = decoder.settings
         self._limit = position_limit(decoder)
         self._bytes = [
@@ -58,7 +64,7 @@ class CacheMemory:
         if not isinstance(cache, Estimates):
             return 0
         layers = zip(self._bytes, self._specs, strict=True)
-        return int(sum(each * cache.kept(spec, positions) for each, spec in layers))
+        return int(sum(each * cache.kept(spec, positions, self._size) for each, spec in layers))
 
     def rows(self, size: int, held: int) -> int:
         """Return how many caches of one size fit into what is free and what is held already."""
@@ -88,7 +94,7 @@ class CacheMemory:
             f"The cache of this text would take {_gigabytes(size)} for {positions:,} positions, "
             f"and {_gigabytes(free)} are free.",
             hint=f"About {fitting:,} positions fit. Set {shorter}"
-            f"cache=window cache.size={max(fitting, 1)}, which keeps no more than those.",
+            f"cache=window cache.size={max(fitting * 8 // 9, 1)}; cache=spilled keeps all on disk.",
         )
 
 

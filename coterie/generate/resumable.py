@@ -28,6 +28,9 @@ class ResumableText:
         sampling: how.
         prompt: what it goes on from.
         saved: the state it was left in; None: a new text.
+
+    Raises:
+        UserError: the cache is none that can be saved.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class ResumableText:
     ) -> None:
         self._engine, self._sampling = engine, sampling
         self._session = engine.new_session(sampling)
+        self._session.check_kept()
         request = Request(prompt, sampling)
         self._text = Text(request, prompt, engine.tokenizer)
         self._unread = list(prompt)

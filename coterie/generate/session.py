@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache import CacheSettings, CacheStack, PagedStack, PrefixStore
-from coterie.generate.cache.exporting import exported, restore
+from coterie.generate.cache.exporting import check_exportable, exported, restore
 from coterie.generate.modes import evaluation
 from coterie.generate.passes import Call, EagerPass, Pass, SeveralSteps, serving
 from coterie.generate.sampling.rule import Chosen, Rule
@@ -164,6 +164,15 @@ class DecodeSession:
         known = self._adopt(texts)
         rest = [text[known:] for text in texts]
         return [(piece,) for piece in self.pieces(rest[0])] if len(rest) == 1 else [tuple(rest)]
+
+    def check_kept(self) -> None:
+        """Refuse to begin what `kept` could not save.
+
+        Raises:
+            UserError: the cache cannot be saved.
+        """
+        if self._cache is not None:
+            check_exportable(self._cache)
 
     def kept(self) -> tuple[list[int], dict[str, Tensor]]:
         """Return the tokens of the only text's stretch, and what its cache holds of them.

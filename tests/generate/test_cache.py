@@ -1,9 +1,12 @@
 """Caches under a small attention of our own: whatever the pieces, the same result as at once."""
 
+import functools
+
 import pytest
 import torch
 
 from coterie.foundation.settings import members
+from coterie.generate import SamplingSettings
 from coterie.generate.cache import (
     CacheSettings,
     CacheStack,
@@ -15,7 +18,8 @@ from coterie.generate.cache import (
     SpilledCacheSettings,
     WindowCacheSettings,
 )
-from coterie.model import CacheSpec
+from coterie.generate.session import DecodeSession
+from coterie.model import CacheSpec, DecoderSettings
 
 B, K, C = 2, 2, 4
 
@@ -244,3 +248,60 @@ def test_no_cache_keeps_nothing_and_the_union_is_complete():
         FullCacheSettings, QuantisedCacheSettings, PrunedCacheSettings, PagedCacheSettings,
         SpilledCacheSettings, WindowCacheSettings, NoCacheSettings,
     }  # fmt: skip
+
+
+FILLER, QUESTION = 10, 11
+LENGTH = 288
+EVERYWHERE = dict.fromkeys((0, 5, 96, 150, 224, LENGTH - 1), True)
+KEEPING = {
+    "full": ({"kind": "full"}, EVERYWHERE),
+    "paged": ({"kind": "paged"}, EVERYWHERE),
+    "spilled": ({"kind": "spilled"}, EVERYWHERE),
+    "int8": ({"kind": "quantised"}, EVERYWHERE),
+    "int4": ({"kind": "quantised", "bits": 4}, EVERYWHERE),
+    "window": (
+        {"kind": "window", "size": 64},
+        {0: False, LENGTH - 64: False, LENGTH - 63: True, LENGTH - 1: True},
+    ),
+    "pruned": (
+        {"kind": "pruned", "size": 64, "heavy": 0},
+        {0: True, 3: True, 4: False, 150: False, LENGTH - 59: True, LENGTH - 1: True},
+    ),
+}
+
+
+@functools.cache
+def looker():
+    """Return a decoder of one layer whose question attends to digits and repeats what it finds."""
+    values = {
+        "layers": 1, "width": 32, "context": 512, "vocab_size": 12, "position": {"kind": "none"},
+        "attention": {"kind": "grouped", "heads": 1},
+    }  # fmt: skip
+    decoder = DecoderSettings.model_validate(values).build().eval()
+    attention = decoder.blocks[0].attention
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            if "norm" not in name:
+                parameter.zero_()
+        for each in (decoder.embedding.weight, decoder.head.weight):
+            each.copy_(torch.eye(12, 32))
+        attention.key[31, :FILLER] = 1
+        attention.query[31, QUESTION] = 30
+        attention.value.copy_(torch.eye(32))
+        attention.output.copy_(torch.eye(32))
+    return decoder
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_a_digit_is_found_where_its_position_is_kept(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("COTERIE_CACHE", str(tmp_path))
+    cache, expected = KEEPING[kind]
+    hidden = torch.tensor(list(expected))
+    text = torch.full((len(hidden), LENGTH), FILLER)
+    text[torch.arange(len(hidden)), hidden] = hidden % 10
+    session = DecodeSession(looker(), SamplingSettings.model_validate({"cache": cache}).cache)
+    for piece in text.split(32, 1):
+        session.read(piece)
+    answers = session.read([[QUESTION]] * len(hidden)).argmax(-1)
+    found = dict(zip(expected, (answers == hidden % 10).tolist(), strict=True))
+    assert found == expected

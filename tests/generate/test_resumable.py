@@ -17,6 +17,7 @@ from coterie.model import DecoderSettings
 from coterie.tokenizer.raw_bytes import Bytes
 
 GROUPED = {"kind": "grouped", "heads": 4, "kv_heads": 2}
+SUMMARIES = {"kind": "latent_vectors", "heads": 4, "chunk": 4, "latents": 2}
 MLA = {"kind": "mla", "heads": 2, "kv_rank": 6, "nope_dim": 4, "rope_dim": 4}
 
 
@@ -129,11 +130,19 @@ def test_what_cannot_be_resumed_is_told(tmp_path):
     path.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     with pytest.raises(UserError, match="no session"):
         ResumableText.load(engine, path)
-    quantised = ResumableText(engine, sampling({"kind": "quantised"}, 3), [65, 66])
-    list(quantised.stream())
-    with pytest.raises(UserError, match="cannot be saved"):
-        quantised.save(tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("kind", ["quantised", "window", "pruned", "paged"])
+def test_a_cache_that_cannot_be_saved_is_refused_before_a_token_is_written(kind):
+    cache = {"kind": kind} | ({"size": 8} if kind in ("window", "pruned") else {})
+    with pytest.raises(UserError, match="cannot be saved") as caught:
+        ResumableText(make(), sampling(cache, 3), [65, 66])
+    assert "cache=full" in str(caught.value.hint)
+
+
+def test_a_model_that_keeps_summaries_is_refused_with_the_reason():
+    with pytest.raises(UserError, match="keep summaries"):
+        ResumableText(make(SUMMARIES), sampling({"kind": "full"}, 3), [65, 66])
 
 
 def test_an_interrupted_save_leaves_the_text_before(tmp_path, monkeypatch):

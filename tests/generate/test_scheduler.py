@@ -257,7 +257,7 @@ def test_a_cache_larger_than_the_memory_is_refused_before_it_is_made(monkeypatch
     assert made.error is None
     # 512 positions of two tensors of 16 channels in float64; of 256 there is room.
     assert "0.000131 GB for 503 positions" in str(refused.error)
-    assert "max_tokens=248, or cache=window cache.size=251" in refused.error.hint
+    assert "max_tokens=248, or cache=window cache.size=223" in refused.error.hint
     assert max(map(len, watching.calls)) == 1
 
 

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import BFloat16, Float, Float32, UInt8
 from torch import Tensor
 
+SCALE_BYTES = 6
+"""What the lowest value and the step of a group take."""
 STEP_ROUNDING = 2.0**-7
 """A stored step is larger than the exact one by at most this part of it."""
 

@@ -9,6 +9,25 @@ from torch import Tensor
 
 from coterie.foundation.errors import UserError
 from coterie.generate.cache.stack import CacheStack, InPlaceCache
+from coterie.generate.cache.summaries import SummaryLayerCache
+
+
+def check_exportable(cache: CacheStack) -> None:
+    """Refuse a cache, empty or not, that `exported` cannot take.
+
+    Raises:
+        UserError: a layer does not keep every position in its place.
+    """
+    if any(isinstance(layer, SummaryLayerCache) for layer in cache.layers):
+        raise UserError(
+            "The cache of this model cannot be saved: some of its layers keep summaries.",
+            hint="Leave --session out: a text of this model is written in one go.",
+        )
+    if not all(isinstance(layer, InPlaceCache) for layer in cache.layers):
+        raise UserError(
+            "This cache cannot be saved: a session needs one that keeps every position.",
+            hint="Use cache=full, or cache=spilled where no layer has a window.",
+        )
 
 
 def exported(cache: CacheStack) -> dict[str, Tensor]:
@@ -17,14 +36,10 @@ def exported(cache: CacheStack) -> dict[str, Tensor]:
     Raises:
         UserError: a layer does not keep every position in its place.
     """
+    check_exportable(cache)
     found = {f"state.{name}": tensor for name, tensor in cache.state.items()}
     for number, layer in enumerate(cache.layers):
-        if not isinstance(layer, InPlaceCache):
-            raise UserError(
-                "This cache cannot be saved: a session needs one that keeps every position.",
-                hint="Use cache=full or cache=spilled; models whose layers have a window cannot "
-                "be saved yet.",
-            )
+        assert isinstance(layer, InPlaceCache)
         keys, values = layer.memory(0)
         found[f"{number}.keys"] = keys[:, :, : cache.length]
         found[f"{number}.values"] = values[:, :, : cache.length]

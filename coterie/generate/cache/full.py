@@ -36,7 +36,7 @@ class FullCacheSettings(Settings):
         """
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
-    def kept(self, spec: CacheSpec, positions: int) -> int:
+    def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
         """Return for how many positions of a text memory is held."""
         room = self.room
         while room < positions:

@@ -15,6 +15,14 @@ from coterie.model.geometry import UnevenRows
 _FIRST_BLOCKS = 8
 
 
+def room_for(blocks: int) -> int:
+    """Return for how many blocks there is room once so many have come one by one."""
+    room = _FIRST_BLOCKS
+    while room < blocks:
+        room *= 2
+    return room
+
+
 class MixedBuffer:
     """Keys or values of one layer.
 

@@ -28,7 +28,7 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.settings import Settings
 from coterie.generate.cache.ragged import Spare, appended, joined, numbered, padded
 from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
-from coterie.generate.cache.window import smaller
+from coterie.generate.cache.window import kept_of, smaller
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
 
@@ -78,6 +78,11 @@ class PrunedCacheSettings(Settings):
         kind = HeavyLayerCache if self.budget.heavy else PrunedLayerCache
         layers = [smaller(spec, rollback) or kind(self.budget, spec, rollback) for spec in specs]
         return CacheStack(layers, rollback)
+
+    def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
+        """Return for how many positions of a text memory is held."""
+        small = kept_of(spec, positions)
+        return min(positions, self.reach) if small is None else small
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.generate.cache.mixed import MixedBuffer
+from coterie.generate.cache.codes import SCALE_BYTES
+from coterie.generate.cache.mixed import MixedBuffer, room_for
 from coterie.generate.cache.ragged import numbered
 from coterie.generate.cache.stack import CacheStack, LayerCache
-from coterie.generate.cache.window import smaller
+from coterie.generate.cache.window import kept_of, smaller
 from coterie.model import CacheSpec
 from coterie.model.geometry import KeyLayout, UnevenRows
 
@@ -61,6 +62,21 @@ class QuantisedCacheSettings(Settings):
             for spec in specs
         ]
         return CacheStack(layers, rollback)
+
+    def kept(self, spec: CacheSpec, positions: int, size: int) -> float:
+        """Return for how many positions of a text memory is held, scales included.
+
+        Keys have a scale for every group of positions, values one for every token: they are taken
+        to have as many channels as a group has positions.
+        """
+        small = kept_of(spec, positions)
+        if small is not None:
+            return float(small)
+        whole = min(positions, self.recent + self.group)
+        blocks = -(-(positions - whole) // self.group)
+        room = room_for(blocks) if blocks else 0
+        coded = self.bits / 8 + SCALE_BYTES / self.group
+        return whole + self.sinks + room * self.group * coded / size
 
 
 class QuantisedLayerCache:

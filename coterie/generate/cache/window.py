@@ -54,10 +54,10 @@ class WindowCacheSettings(Settings):
         """
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
-    def kept(self, spec: CacheSpec, positions: int) -> int:
-        """Return of how many positions of a text are held at most, spare room left out."""
+    def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
+        """Return for how many positions of a text memory is held at most."""
         bounds = [bound for bound in (spec.window, self.size) if bound is not None]
-        return min([positions, *(bound + spec.sinks for bound in bounds)])
+        return min([positions, *(_room(bound - 1) + spec.sinks for bound in bounds)])
 
     def _layer(self, spec: CacheSpec, rollback: int) -> LayerCache:
         if spec.summaries:
@@ -68,11 +68,23 @@ class WindowCacheSettings(Settings):
         return WindowLayerCache(min(bounds), spec.sinks, rollback)
 
 
+def kept_of(spec: CacheSpec, positions: int) -> int | None:
+    """Return for how many positions `smaller` holds memory; None: the layer needs everything."""
+    if spec.summaries:
+        return positions
+    return None if spec.window is None else min(positions, _room(spec.window - 1) + spec.sinks)
+
+
 def smaller(spec: CacheSpec, rollback: int) -> LayerCache | None:
     """Return the exact cache of a layer that needs less than everything; None: it does not."""
     if spec.summaries:
         return SummaryLayerCache(spec.run, rollback, spec.summaries)
     return None if spec.window is None else WindowLayerCache(spec.window, spec.sinks, rollback)
+
+
+def _room(keep: int) -> int:
+    """Return how long the buffer is in which so many positions stay."""
+    return keep + max(keep // _SPARE, min(keep, _LEAST_SPARE), 1)
 
 
 class WindowLayerCache:
@@ -242,8 +254,7 @@ class _Latest:
     def __init__(self, window: int, rollback: int = 0) -> None:
         self._shown = window - 1  # the query's own position always arrives with it
         self._keep = self._shown + rollback
-        spare = max(self._keep // _SPARE, min(self._keep, _LEAST_SPARE), 1)
-        self._room = self._keep + spare
+        self._room = _room(self._keep)
         self._start = self._end = 0  # the kept positions inside the buffer
         self._held: Tensor | None = None
 
