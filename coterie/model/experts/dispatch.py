@@ -2,8 +2,12 @@
 
 Every (token, expert) pair is a row. Rows are sorted by expert, stably, so that each expert's rows
 are one slice; pairs without an expert become no rows at all. Both ways are pure permutations with
-written derivatives: gathering by the inverse permutation, reshaping and summing gives the same bits
-every time, where scattered additions do not.
+written derivatives: gathering by the inverse permutation and summing gives the same bits every
+time, where scattered additions do not.
+
+On a CPU gathering, weighing and summing are one pass: `embedding_bag` over the rows. Between two
+2,048 × 8 × 512 it takes 2.9 ms where three operations take 27, most of it for the pages of what
+they hold in between (two x86 cores, float32). Compilers write such passes themselves.
 
 A layer's `dispatcher` may be replaced from outside by one that sends rows to other devices.
 """
@@ -15,6 +19,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+_ROWS_AT_ONCE = 1024
 
 
 class Dispatched(NamedTuple):
@@ -140,6 +147,35 @@ def _unsort(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
     return picked
 
 
+def _sum_of_pairs(
+    rows: Tensor, gates: Tensor | None, inverse: Tensor, missing: Tensor | None, shape: Any
+) -> Tensor:
+    """Return for each token the sum of its pairs' rows, weighted if gates are given, [N, D].
+
+    Args:
+        rows: sorted by expert.
+        gates: of each pair, [N, k].
+        inverse: place of each pair among the rows.
+        missing: which pairs have no expert.
+        shape: N and k.
+    """
+    tokens, per_token = shape
+    if missing is None and _is_host(rows) and tokens:
+        return F.embedding_bag(
+            inverse.view(tokens, per_token), rows, mode="sum", per_sample_weights=gates
+        )
+    picked = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
+    if gates is not None:
+        picked.mul_(gates[..., None])
+    # Autocast on CUDA would sum in float32, and half the gradients would come back as such.
+    return picked[:, 0] if per_token == 1 else picked.sum(1, dtype=picked.dtype)
+
+
+def _is_host(rows: Tensor) -> bool:
+    """Whether rows are where a pass costs less the less it holds, and no compiler fuses passes."""
+    return rows.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -160,8 +196,7 @@ class _Permute(torch.autograd.Function):
         (rows,), (tokens, per_token) = gradients, ctx.shape
         if rows.shape[0] == 0:
             return rows.new_zeros(tokens, rows.shape[1]), None, None, None, None
-        gradient = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
-        gradient = gradient[:, 0] if per_token == 1 else gradient.sum(1)
+        gradient = _sum_of_pairs(rows, None, inverse, missing, (tokens, per_token))
         return gradient, None, None, None, None
 
 
@@ -176,18 +211,36 @@ class _Combine(torch.autograd.Function):
         missing: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(rows, gates, order, inverse, missing)
-        tokens, per_token = gates.shape
-        picked = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
-        picked.mul_(gates[..., None])
-        # Autocast on CUDA would sum in float32, and half the gradients would come back as such.
-        return picked[:, 0] if per_token == 1 else picked.sum(1, dtype=picked.dtype)
+        return _sum_of_pairs(rows, gates, inverse, missing, gates.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         rows, gates, order, inverse, missing = ctx.saved_tensors
         per_token = gates.shape[1]
-        gradient = gradients[0].to(rows.dtype)
-        sorted_gradient = gradient.index_select(0, _tokens_of(order, per_token))
-        grad_gates = _unsort(torch.linalg.vecdot(rows, sorted_gradient), inverse, missing)
+        gradient, tokens = gradients[0].to(rows.dtype), _tokens_of(order, per_token)
         weights = gates.reshape(-1).index_select(0, order)
-        return sorted_gradient.mul_(weights[:, None]), grad_gates.view_as(gates), None, None, None
+        if _is_host(rows):
+            sorted_gradient, products = _weighed_by_slices(gradient, rows, tokens, weights)
+        else:
+            sorted_gradient = gradient.index_select(0, tokens)
+            products = torch.linalg.vecdot(rows, sorted_gradient)
+            sorted_gradient.mul_(weights[:, None])
+        grad_gates = _unsort(products, inverse, missing)
+        return sorted_gradient, grad_gates.view_as(gates), None, None, None
+
+
+def _weighed_by_slices(
+    gradient: Tensor, rows: Tensor, tokens: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return gradient[tokens]·weights and gradient[tokens]·rows, slices of rows at a time.
+
+    A slice stays in the cache from one operation to the next.
+    """
+    sorted_gradient, products = torch.empty_like(rows), rows.new_empty(rows.shape[0])
+    for start in range(0, rows.shape[0], _ROWS_AT_ONCE):
+        some = slice(start, start + _ROWS_AT_ONCE)
+        part = sorted_gradient[some]
+        torch.index_select(gradient, 0, tokens[some], out=part)
+        torch.linalg.vecdot(rows[some], part, out=products[some])
+        part.mul_(weights[some, None])
+    return sorted_gradient, products

@@ -230,7 +230,7 @@ def _mix(
 
 
 # What most kernels run depends on what was selected, so a compiler would recompile for every batch;
-# besides, torch's grouped product in float32 is unknown to it. Those stay outside the graph.
+# besides, torch's grouped product in float32 on a GPU is unknown to it. Those stay outside.
 _mix_uncompiled = uncompiled(_mix)
 
 

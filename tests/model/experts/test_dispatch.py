@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from coterie.model.experts import dispatch
 from coterie.model.experts.dispatch import LocalDispatcher, _Combine, sort_pairs
 
 
@@ -50,3 +51,30 @@ def test_a_pair_without_an_expert_adds_nothing_whatever_its_gate():
     dispatcher, x = LocalDispatcher(3), torch.tensor([[1.0], [2.0]])
     rows, _, route = dispatcher.dispatch(x, indices, partial=True)
     assert dispatcher.combine(rows, torch.ones(2, 2), route).tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 5, 1024])
+def test_one_pass_and_slices_equal_the_definition(rows_at_once, monkeypatch):
+    monkeypatch.setattr(dispatch, "_ROWS_AT_ONCE", rows_at_once)
+    generator = torch.Generator().manual_seed(1)
+    indices = torch.stack([torch.randperm(4, generator=generator)[:3] for _ in range(7)])
+    x, wanted = (torch.randn(7, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    gates = torch.rand(7, 3, generator=generator, dtype=torch.float64)
+    maps = torch.randn(4, 5, 5, generator=generator, dtype=torch.float64)
+
+    def sent(x, gates):
+        rows, counts, route = dispatch.LocalDispatcher(4).dispatch(x, indices, partial=False)
+        owner = torch.arange(4).repeat_interleave(counts)
+        return dispatch.LocalDispatcher(4).combine(
+            torch.einsum("rd,rdf->rf", rows, maps[owner]), gates, route
+        )
+
+    def defined(x, gates):
+        return torch.einsum("nd,nkdf,nk->nf", x, maps[indices], gates)
+
+    leaves = [x.requires_grad_(), gates.requires_grad_()]
+    found, expected = sent(*leaves), defined(*leaves)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    for one, other in zip(torch.autograd.grad(found, leaves, wanted),
+                          torch.autograd.grad(expected, leaves, wanted), strict=True):  # fmt: skip
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

@@ -63,5 +63,6 @@ class Auto(ExpertKernel):
         return self._for(pack, rows).rows(pack, rows, counts)
 
     def _for(self, pack: MLPPart, x: Tensor) -> ExpertKernel:
-        large = pack.count >= _MANY_EXPERTS or x.shape[1] >= _WIDE
+        # One that calls experts one by one would be left out of a compiled graph.
+        large = pack.count >= _MANY_EXPERTS or x.shape[1] >= _WIDE or torch.compiler.is_compiling()
         return self._grouped if large or x.device.type != "cpu" else self._loop

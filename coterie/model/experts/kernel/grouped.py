@@ -1,7 +1,8 @@
 """Grouped products: all experts of a pack in one product over the sorted rows.
 
-`torch.nn.functional.grouped_mm` takes float32 and bfloat16 whose rows are multiples of 16 bytes;
-anything else is computed by the loop, which gives the same result.
+On a CPU these are operators of our own (`products`). Elsewhere `torch.nn.functional.grouped_mm`
+takes float32 and bfloat16 whose rows are multiples of 16 bytes; anything else is computed by the
+loop, which gives the same result.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from coterie.foundation.settings import Settings
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
+from coterie.model.experts.kernel.products import ExpertLinear
 from coterie.model.feedforward import MLPPart
 
 _ALIGNMENT = 16  # bytes
@@ -39,23 +41,27 @@ class Grouped(ExpertKernel):
         self._loop = Loop()
 
     def compiles(self, packs: Packs, x: Tensor, *, partial: bool) -> bool:
-        """Return whether one product in bfloat16 on a GPU does it, which compilers know."""
+        """Return whether products do it that compilers know, over a known number of rows."""
+        if len(packs) > 1 or partial or x.device.type == "cpu":
+            return len(packs) == 1 and not partial
         dtype = _product_dtype(x)
-        alone = len(packs) == 1 and not partial and x.shape[0] > 0
-        known = x.device.type == "cuda" and dtype == torch.bfloat16
-        return alone and known and _is_able(packs[0], dtype)
+        return dtype == torch.bfloat16 and x.shape[0] > 0 and _is_able(packs[0], dtype)
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
         """Compute rows sorted by expert."""
-        dtype, number = _product_dtype(rows), rows.shape[0]
-        if not _is_able(pack, dtype) or number == 0:
+        dtype, number, host = _product_dtype(rows), rows.shape[0], rows.device.type == "cpu"
+        if not host and (number == 0 or not _is_able(pack, dtype)):
             return self._loop.rows(pack, rows, counts)
         ends = counts.cumsum(0).to(torch.int32)
 
         def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            product = F.grouped_mm(x.to(dtype), weight.to(dtype).mT, offs=ends)
+            x, weight = x.to(dtype), weight.to(dtype)
+            if host:
+                product: Tensor = ExpertLinear.apply(x, weight, counts)  # pyright: ignore
+            else:
+                product = F.grouped_mm(x, weight.mT, offs=ends)
             if bias is None:
                 return product
             return product + bias.to(dtype).repeat_interleave(counts, dim=0, output_size=number)
