@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coterie.api.model import Model, load
     from coterie.api.runs import Run, runs
     from coterie.api.training import resume, train
+    from coterie.api.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -34,9 +35,10 @@ _NAMES = {
     "prepare": "coterie.api.data",
     "resume": "coterie.api.training",
     "runs": "coterie.api.runs",
+    "tune": "coterie.api.tuning",
 }
 
-__all__ = ["Model", "Run", "load", "prepare", "resume", "runs", "train"]
+__all__ = ["Model", "Run", "load", "prepare", "resume", "runs", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,11 @@ VERBS = {
             "coterie train --resume mine train.steps=1000",
         ),
     ),
+    "tune": Verb(
+        "coterie.cli.tune:tune",
+        "Find what makes a run fastest on this machine.",
+        ("coterie tune quickstart", "coterie tune yinggem scale=tiny --out fast.yaml"),
+    ),
     "generate": Verb(
         "coterie.cli.generate:generate",
         "Write text with a trained model.",

@@ -142,7 +142,7 @@ def _marks(session: Session) -> Iterator[tuple[object, str, str]]:
     yield stepper.optimizer, "step", "optimizer"
     yield stepper, "_gradient_norm", "clipping"
     yield stepper, "_scale_gradients", "clipping"
-    if session.settings.train.compile:
+    if session.compiled:
         yield stepper, "_accumulate", "compiled decoder and loss"
         return
     yield stepper, "_accumulate", "objective"

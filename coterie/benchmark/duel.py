@@ -1,0 +1,143 @@
+"""Duels of two ways to take the same training step; see `tune`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from coterie.benchmark.tune import Duel
+from coterie.model import Decoder, DecoderSettings
+from coterie.train import RunSettings
+from coterie.train.choices import choose_precision, short_batch
+from coterie.train.machine import computing_threads
+from coterie.train.memory import require_memory, role_parameters
+from coterie.train.precision import Precision, resolve_device, resolve_precision
+from coterie.train.randomness import seed_all, set_aside
+from coterie.train.session import loader_of, make_stepper, prepare
+from coterie.train.turns import Clock, in_turns
+
+_STEP = 2.0  # seconds; as many rows are read as such a step has time for
+_HOPELESS = 4.0  # times as slow: no further turn is taken
+
+
+class Bench:
+    """One set of weights and one batch, on which runs of the same model meet.
+
+    Attributes:
+        settings: the run's, with what its tokenizer decides.
+        precision: what it computes in as it is; measured where that is `auto`.
+        rows: windows of a step here; fewer than the run's where a whole step would take long.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        seconds: float,
+        tell: Callable[[str], None],
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        """Prepare the run's data and build its model.
+
+        Args:
+            settings: the run's.
+            seconds: for each duel, about.
+            tell: told what takes long.
+            clock: seconds since some moment.
+
+        Raises:
+            UserError: the run itself would be refused.
+        """
+        self.device = resolve_device(settings.train.device)
+        self.settings, store = prepare(settings, tell)
+        self._seconds, self._clock = seconds, clock
+        require_memory(self.settings, choose_precision(self.settings, self.device))
+        seed_all(self.settings.seed)
+        model = self.settings.model
+        self._decoder = model.build().to(self.device).train()
+        self._decoder.activation_checkpointing = settings.train.activation_checkpointing
+        self._optimizer = self.settings.train.optimizer.build(role_parameters(self._decoder))
+        batch = loader_of(self.settings, store, self.device).batch(0)
+        short = short_batch(self.settings, batch)
+
+        def rehearse(precision: Precision) -> None:
+            stepper = make_stepper(self.settings, self._decoder, self._optimizer, precision)
+            stepper.rehearse(short)
+
+        self.precision = choose_precision(self.settings, self.device, None, rehearse)
+        rehearse(self.precision)
+        begin = clock()
+        rehearse(self.precision)
+        row = (clock() - begin) * model.context / short.tokens.numel()
+        size = settings.train.batch_size
+        able = (n for n in range(2, size + 1) if size % n == 0 and n * row <= _STEP)
+        self.rows = max(able, default=1)
+        self._batch = batch.part(self.rows, model.context)
+
+    def __call__(self, best: RunSettings, other: RunSettings) -> Duel:
+        """Let a run meet the best so far.
+
+        Raises:
+            UserError: it does not fit into memory or its parts are not there.
+        """
+        require_memory(other, self._precision_of(other))
+        with set_aside(), self._sides(best, other) as (ours, theirs):
+            ours()
+            begin = self._clock()
+            theirs()
+            first = self._clock() - begin
+            ways = {"best": ours, "other": theirs}
+            usual = in_turns({"best": ours}, 0.0, self._clock)["best"][0]
+            hopeless = first > _HOPELESS * usual and not other.train.compile
+            taken = in_turns(ways, 0.0 if hopeless else self._seconds, self._clock,
+                             least=1 if hopeless else 5)  # fmt: skip
+        tokens = self._batch.tokens.numel()
+        pairs = zip(taken["best"], taken["other"], strict=True)
+        return Duel(
+            rates=tuple(tokens / each for each in taken["other"]),
+            gains=tuple(a / b for a, b in pairs),
+            first=first,
+        )
+
+    @contextlib.contextmanager
+    def _sides(self, *runs: RunSettings) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+        """Return what takes a step of each of two runs; threads are as before afterwards."""
+        present = torch.get_num_threads()
+        with computing_threads(present):
+            first, second = (self._way(run, present) for run in runs)
+            yield first, second
+
+    def _way(self, run: RunSettings, threads: int) -> Callable[[], None]:
+        rows = min(run.train.micro_batch_size, self.rows)
+        pieces = self.rows // rows if self.rows % rows == 0 else self.rows
+        train = run.train.model_copy(
+            update={"batch_size": self.rows, "gradient_accumulation": pieces}
+        )
+        here = run.model_copy(update={"train": train})
+        stepper = make_stepper(
+            here, self._twin(run.model), self._optimizer, self._precision_of(run),
+            compiled=run.train.compile is True,
+        )  # fmt: skip
+        count = run.train.threads or threads
+
+        def step() -> None:
+            if torch.get_num_threads() != count:
+                torch.set_num_threads(count)
+            float(stepper(0, self._batch).metrics.loss)  # waits for the device
+
+        return step
+
+    def _precision_of(self, run: RunSettings) -> Precision:
+        asked = run.train.precision
+        return self.precision if asked == "auto" else resolve_precision(asked, self.device)
+
+    def _twin(self, model: DecoderSettings) -> Decoder:
+        """Return the decoder, or one of other settings that shares its weights."""
+        if model == self._decoder.settings:
+            return self._decoder
+        twin = model.build().to(self.device).train()
+        twin.activation_checkpointing = self._decoder.activation_checkpointing
+        twin.load_state_dict(self._decoder.state_dict(keep_vars=True), assign=True)
+        return twin
