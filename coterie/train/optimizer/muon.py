@@ -25,6 +25,7 @@ from coterie.train.optimizer.adamw import AdamW, AdamWOptimizer
 from coterie.train.optimizer.groups import RoleParameter
 from coterie.train.optimizer.orthogonalise import (
     Coefficients,
+    cushioned,
     iteration_flops,
     newton_schulz,
     orthogonalise,
@@ -87,10 +88,12 @@ class Muon(Settings):
         rise = (self.momentum - self.momentum_start) * step / self.momentum_warmup
         return self.momentum_start + rise
 
-    def coefficients(self) -> tuple[Coefficients, ...]:
-        """Return the polynomial of each orthogonalising step."""
-        table = {"polar_express": polar_express, "newton_schulz": newton_schulz}
-        return table[self.polynomial](self.iterations)
+    def coefficients(self, dtype: torch.dtype = torch.float32) -> tuple[Coefficients, ...]:
+        """Return the polynomial of each orthogonalising step, to be computed in a type."""
+        if self.polynomial == "newton_schulz":
+            return newton_schulz(self.iterations)
+        polynomials = polar_express(self.iterations)
+        return polynomials if dtype.itemsize >= 4 else cushioned(polynomials)
 
 
 def split_matrices(
@@ -155,12 +158,12 @@ class _Stack:
             sum(self._counts), *self._shape, device=first.device, dtype=torch.float32
         )
         self._weight_decay = settings.weight_decay
-        self._coefficients = settings.coefficients()
         self._safety = settings.safety
         rows, columns = self._shape
         self._scale = max(1.0, rows / columns) ** 0.5
         # bfloat16 products are slower than float32 on CPUs without matrix units for them.
         self._dtype = torch.bfloat16 if first.device.type == "cuda" else torch.float32
+        self._coefficients = settings.coefficients(self._dtype)
 
     @torch.no_grad()
     def observe(self, momentum: float) -> Float[Tensor, "N rows columns"]:
