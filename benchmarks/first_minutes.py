@@ -1,6 +1,7 @@
 """First minutes: our quickstart beside nanoGPT's published CPU recipe, on any text, in one run.
 
     python benchmarks/first_minutes.py FILE [--rounds 40] [--json]
+    python benchmarks/first_minutes.py FILE --variant train.optimizer.every=2 --variant ...
 
 Both learn FILE character by character; the first 90 % of the characters train, the rest validates.
 The baseline is that recipe's model inside our own decoder: dense, 4 layers of width 128, 4 heads,
@@ -12,6 +13,9 @@ warm-up, weight decay 0.1, gradient clipping at 1 (https://github.com/karpathy/n
 The two take turns in one process: a slice of the baseline's steps, a slice of ours, and so on, so
 that a busy machine slows both alike. Seconds are those of training steps alone, batches included.
 Validation loss is the mean nats per character over the whole validation part, evaluation mode.
+
+With `--variant` our preset takes turns with itself changed so, to choose by. Nothing is chosen on
+the validation part: variants train on the first 80 % and are measured on the 10 % after it.
 """
 
 from __future__ import annotations
@@ -127,14 +131,16 @@ class Runner:
         }
 
 
-def runner(name: str, layers: list[Layer], file: Path, folder: Path) -> Runner:
+def runner(
+    name: str, layers: list[Layer], file: Path, folder: Path, fraction: float = 0.1
+) -> Runner:
     """Build one side on a file, characters, tail split."""
     same = overrides_layer(
-        [f"data.source={file.resolve()}", "data.split=tail", "data.valid_fraction=0.1",
+        [f"data.source={file.resolve()}", "data.split=tail", f"data.valid_fraction={fraction}",
          "tokenizer={kind: characters, special_tokens: []}"]
     )  # fmt: skip
     settings = load_settings(RunSettings, [*layers, same]).settings
-    return Runner(name, open_session(settings, RunDirectory.create(folder, name)))
+    return Runner(name, open_session(settings, RunDirectory.create_fresh(folder, name)))
 
 
 def compare(baseline: Runner, ours: Runner, rounds: int) -> dict[str, object]:
@@ -162,6 +168,46 @@ def compare(baseline: Runner, ours: Runner, rounds: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+def choose(file: Path, variants: list[str], rounds: int, folder: Path) -> None:
+    """Let our preset and its variants take turns on what precedes the validation part."""
+    text = file.read_text()
+    inner = folder / "inner.txt"
+    inner.write_text(text[: len(text) * 9 // 10])
+    preset = preset_layers("quickstart", "minute")
+    names = ["", *variants]
+    sides = [
+        runner("ours", [*preset, overrides_layer(name.split())], inner, folder, fraction=1 / 9)
+        for name in names
+    ]
+    optimizer = [_timed(side) for side in sides]
+    for turn in range(1, rounds + 1):
+        for side in sides:
+            side.train(side.steps * turn // rounds)
+    for name, side, seconds in zip(names, sides, optimizer, strict=True):
+        side.measure()
+        low, *_, high = statistics.quantiles(side.slices, n=10)
+        print(
+            f"{name or 'as it is':<44} {1e3 * statistics.median(side.slices):6.1f} ms a step "
+            f"({1e3 * low:.1f}-{1e3 * high:.1f}), optimizer "
+            f"{1e3 * statistics.median(seconds):5.1f}; "
+            f"{side.steps} steps: {side.curve[-1][2]:.4f}"
+        )
+
+
+def _timed(side: Runner) -> list[float]:
+    """Return a list that the seconds of each step of a side's optimizer will be added to."""
+    optimizer, seconds = side.session.stepper.optimizer, []
+    move = optimizer.step
+
+    def step(number: int, multiplier: float) -> None:
+        begin = time.perf_counter()
+        move(number, multiplier)
+        seconds.append(time.perf_counter() - begin)
+
+    optimizer.step = step
+    return seconds
+
+
 def ceiling(size: int = 2048, repeats: int = 7) -> float:
     """Return the machine's float32 matrix-product rate, FLOP/s, the best of a few."""
     a, best = torch.randn(size, size), float("inf")
@@ -176,11 +222,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, help="any text")
     parser.add_argument("--rounds", type=int, default=40, help="turns that the two sides take")
+    parser.add_argument("--variant", action="append", default=[], metavar="'KEY=VALUE ...'",
+                        help="our preset beside itself changed so, to choose by")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON alone")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["COTERIE_CACHE"] = str(folder / "cache")
+        if arguments.variant:
+            choose(arguments.file, arguments.variant, arguments.rounds, folder)
+            return
         baseline = runner("baseline", [Layer("baseline", BASELINE)], arguments.file, folder)
         ours = runner("ours", preset_layers("quickstart", "minute"), arguments.file, folder)
         result = compare(baseline, ours, arguments.rounds)
