@@ -47,6 +47,7 @@ def training() -> Callable[[], int]:
     """Return what takes one step of the preset `quickstart` and returns its tokens."""
     from coterie.foundation.layers import load_settings
     from coterie.foundation.runs import RunDirectory
+    from coterie.generate.threads import shared_cores
     from coterie.presets import preset_layers
     from coterie.train.session import open_session
     from coterie.train.settings import RunSettings
@@ -58,6 +59,7 @@ def training() -> Callable[[], int]:
     count = itertools.count()
 
     def step() -> int:
+        shared_cores().look()  # as the training loop does
         session.stepper(next(count), next(batches))
         return session.tokens_per_step
 
