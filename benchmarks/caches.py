@@ -217,14 +217,14 @@ def prefixes(arguments: argparse.Namespace) -> None:
         said, found = list(system), []
         for turn in turns:
             said += turn
-            answer = engine.generate(said, own)
+            [answer] = engine.generate_many([Request(tuple(said), own)])
             said += answer.tokens
             found += answer.logprobs
         return found
 
     def samples(engine: Engine, own: SamplingSettings) -> list[float]:
         drawn = own.model_copy(update={"temperature": 1.0})
-        made = engine.generate_samples(system, 8, drawn)
+        made = engine.generate_many([Request(system, drawn, seed) for seed in range(8)])
         return [value for each in made for value in each.logprobs]
 
     print("task | full s | paged s | × (range) | hit rate | log-probabilities apart")
