@@ -73,7 +73,7 @@ def _prompt(model: Model, line: bytes, what: str, layers: tuple[Layer, ...]) -> 
     try:
         sampling = model.sampling(*layers, layer_of(keys, what))
     except SettingsError as error:
-        raise DataError(f"{what} does not fit: {error}", hint=error.hint) from error
+        raise DataError(f"{what} does not fit: {error.message}", hint=error.hint) from error
     return Prompt(value.get("id"), Request(value["prompt"], sampling))
 
 

@@ -128,12 +128,10 @@ def run(arguments: list[str]) -> int:
             return _tell(f"The disk is full: {error}", hint, 2, debug)
         if isinstance(error, CoterieError):
             return _tell(error.message, error.hint, error.exit_code, debug)
-        return _tell(
-            f"Something went wrong inside Coterie: {type(error).__name__}: {error}",
-            "Run the command again with --debug for the traceback; it helps a bug report.",
-            1,
-            debug,
-        )
+        # A note names what of the user's own code was called.
+        where = " ".join(getattr(error, "__notes__", ())) or "Something went wrong inside Coterie:"
+        hint = "Run the command again with --debug for the traceback; it helps a bug report."
+        return _tell(f"{where} {type(error).__name__}: {error}", hint, 1, debug)
     return result if isinstance(result, int) else 0
 
 

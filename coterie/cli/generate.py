@@ -47,7 +47,7 @@ def generate(
     session: Path | None = None,
     step: int | None = None,
     device: str = "auto",
-) -> None:
+) -> int | None:
     """Write text with a trained model: `coterie generate RUN PROMPT [key=value ...]`.
 
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a PROMPT the model
@@ -82,20 +82,20 @@ def generate(
     _refuse_contradictions(prompt, prompts, out, session, alone=not json and samples == 1)
     model = _load(target, step, device, weights)
     if prompts is not None:
-        _answer_file(model, prompts, out, said.layers())
-        return
+        return int(_answer_file(model, prompts, out, said.layers()) > 0)
     if session is not None:
         _go_on(model, prompt, session, said.layers())
-        return
+        return None
     sampling = model.sampling(*said.layers())
     if json:
         emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
-        return
+        return None
     if samples == 1 and sampling.beams is None:
         _show_stream(model.stream_with(prompt, sampling), prompt)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
+    return None
 
 
 def _load(target: str, step: int | None, device: str, weights: list[Layer]) -> Model:
@@ -107,8 +107,8 @@ def _load(target: str, step: int | None, device: str, weights: list[Layer]) -> M
     return load(target, step=step, device=device, weights=chosen_weights(*weights))
 
 
-def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Layer]) -> None:
-    """Answer a file of prompts, and say on standard error how many failed."""
+def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Layer]) -> int:
+    """Answer a file of prompts, say on standard error how many failed, and return that."""
     from coterie.api.answers import answer_file, answers, read_prompts, write_answers
 
     if out is None:
@@ -120,6 +120,7 @@ def _answer_file(model: Model, prompts: Path, out: Path | None, layers: list[Lay
         note(f"{len(made):,} prompts answered now; all answers are in {out}")
     if failed:
         note(f"{failed:,} prompts failed; their lines have the error.")
+    return failed
 
 
 def _target_and_prompt(said: Words) -> tuple[str, str]:

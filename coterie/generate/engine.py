@@ -122,7 +122,7 @@ class Engine:
                 any_came = True
                 try:
                     scheduler.add(self._text(request))
-                except UserError as error:
+                except Exception as error:  # a constraint may be anybody's code
                     yield request, None, Piece.failed(error)
             if not any_came:
                 raise UserError("There is no request, so there is nothing to write.")

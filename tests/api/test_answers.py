@@ -112,3 +112,17 @@ def test_an_empty_file_and_options_that_do_not_go_together_are_refused(asked, ca
     assert "has no prompt" in capsys.readouterr().err
     assert app.run(["generate", "tiny", "--prompts", "nowhere.jsonl"]) != 0
     assert "nowhere.jsonl" in capsys.readouterr().err
+
+
+def test_a_prompt_that_fails_is_told_by_the_exit_code(places, capsys):
+    make_run(places)
+    asked = places / "asked.jsonl"
+    asked.write_text(
+        '{"prompt": "It", "constraints": [{"kind": "forbid", "texts": [""]}]}\n{"prompt": "was"}\n'
+    )
+    assert app.run(["generate", "tiny", "--prompts", str(asked), "max_tokens=3"]) == 1
+    shown = capsys.readouterr()
+    failed, made = map(json.loads, shown.out.splitlines())
+    assert "cannot be forbidden" in failed["error"]
+    assert made["tokens"] == 3
+    assert "1 prompts failed" in shown.err

@@ -97,6 +97,19 @@ def test_errors_become_words_and_exit_codes(error, code, monkeypatch, capsys):
         assert "try" in shown
 
 
+def test_what_a_users_own_code_raised_is_not_called_ours(monkeypatch, capsys):
+    def fail(_words):
+        error = RuntimeError("boom")
+        error.add_note("The constraint Rhymes failed.")
+        raise error
+
+    monkeypatch.setattr(app, "_check_verb", fail)
+    assert app.run(["runs", "list"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("The constraint Rhymes failed. RuntimeError: boom\n")
+    assert "inside Coterie" not in shown
+
+
 def test_a_full_disk_under_the_output_is_the_users_to_mend(monkeypatch, capsys):
     def fail(_words):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -25,7 +25,7 @@ def check_exportable(cache: CacheStack) -> None:
         )
     if not all(isinstance(layer, InPlaceCache) for layer in cache.layers):
         raise UserError(
-            "This cache cannot be saved: a session needs one that keeps every position.",
+            "This cache cannot be saved: a session needs every position in its place.",
             hint="Use cache=full, or cache=spilled where no layer has a window.",
         )
 

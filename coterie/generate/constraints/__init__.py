@@ -9,8 +9,22 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.generate.constraints.forbid import Forbid
-from coterie.generate.constraints.interface import Constraint, ConstraintSettings, follow
+from coterie.generate.constraints.interface import (
+    Constraint,
+    ConstraintSettings,
+    build_all,
+    follow,
+    mask_all,
+)
 
 ConstraintUnion = Annotated[Forbid, union(Forbid)]
 
-__all__ = ["Constraint", "ConstraintSettings", "ConstraintUnion", "Forbid", "follow"]
+__all__ = [
+    "Constraint",
+    "ConstraintSettings",
+    "ConstraintUnion",
+    "Forbid",
+    "build_all",
+    "follow",
+    "mask_all",
+]

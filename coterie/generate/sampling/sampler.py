@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.foundation.errors import CoterieError, SettingsError, UserError
-from coterie.generate.constraints import Constraint, follow
+from coterie.generate.constraints import Constraint, build_all, follow, mask_all
 from coterie.generate.sampling.candidates import (
     Candidates,
     largest,
@@ -105,10 +105,7 @@ class Sampler:
             settings,
             seed,
             banned=() if unknown is None else (unknown,),
-            constraints=[
-                *(each.build(tokenizer, prompt) for each in settings.constraints),
-                *further,
-            ],
+            constraints=[*build_all(settings.constraints, tokenizer, prompt), *further],
             ends=tuple(tokenizer.ends),
             bias={_token(name, tokenizer): value for name, value in settings.logit_bias.items()},
         )
@@ -217,9 +214,7 @@ class Sampler:
             values = row.numpy()
             values[self._biased] += self._bias.astype(values.dtype)
             values[masked] = -np.inf
-        for constraint in self._constraints:
-            row = constraint.mask(row)
-        candidates = Candidates(row.numpy())
+        candidates = Candidates(mask_all(self._constraints, row).numpy())
         if not masked and not self._constraints:
             return candidates
         allowed = np.flatnonzero(candidates.logits > -np.inf)
