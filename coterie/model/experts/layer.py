@@ -173,7 +173,7 @@ class MixtureOfExpertsPart(Part):
         if not context.router_stats:
             return mixed.view(x.shape), None
         stats, balance_load = measure_routing(
-            self, routing, (x.shape[0], x.shape[1]), valid,
+            self.router, self.balance, self.z_loss, routing, (x.shape[0], x.shape[1]), valid,
             None if replay is None else replay.balance_load, dropped,
         )  # fmt: skip
         if replay is not None:

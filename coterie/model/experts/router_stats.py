@@ -6,7 +6,6 @@ Padding and ignored tokens are neither counted nor averaged over.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,17 +17,6 @@ from coterie.model.experts.means import mean_over
 from coterie.model.experts.router import Router, Routing
 
 _TINY = 1e-30  # the logarithm's slope stays finite where a probability has underflown
-
-
-@runtime_checkable
-class RoutedLayer(Protocol):
-    """What the statistics ask of a layer."""
-
-    num_experts: int
-    training: bool
-    z_loss: float
-    router: Router
-    balance: BalancePart
 
 
 @dataclass(frozen=True)
@@ -79,7 +67,9 @@ def mean_entropy(
 
 
 def measure_routing(
-    part: RoutedLayer,
+    router: Router,
+    balance: BalancePart,
+    z_loss: float,
     routing: Routing,
     shape: tuple[int, int],
     valid: Bool[Tensor, "B T"] | None,
@@ -89,7 +79,9 @@ def measure_routing(
     """Return what a layer did, and the load that its load balancing loss went by.
 
     Args:
-        part: the layer.
+        router: of the layer.
+        balance: of the layer.
+        z_loss: the router z-loss's coefficient; 0: there is none.
         routing: the router's decisions on N = B·T tokens.
         shape: B and T.
         valid: which tokens count; None: all.
@@ -97,24 +89,24 @@ def measure_routing(
         dropped: valid pairs that exceeded the capacity; None: none.
     """
     counted = None if valid is None else valid.flatten()
-    load = count_pairs(routing.indices, part.num_experts, counted)
-    probabilities = part.router.scorer.probabilities(routing.scores)
+    load = count_pairs(routing.indices, routing.logits.shape[-1], counted)
+    probabilities = router.scorer.probabilities(routing.scores)
     zero = probabilities.new_zeros(())
     if balance_load is None:
-        balance_load = part.balance.observe(load) if part.training else load
+        balance_load = balance.observe(load) if balance.training else load
     auxiliary = zero
-    if part.balance.uses_loss:
+    if balance.uses_loss:
         shares, chosen = probabilities.unflatten(0, shape), routing.indices.unflatten(0, shape)
-        auxiliary = part.balance.loss(BalanceInputs(shares, chosen, valid, balance_load))
+        auxiliary = balance.loss(BalanceInputs(shares, chosen, valid, balance_load))
     # Zoph et al. 2022, arXiv:2202.08906, equation 5
-    squares = routing.logits.logsumexp(-1).square() if part.z_loss else None
-    entropy = part.router.selector.entropy
+    squares = routing.logits.logsumexp(-1).square() if z_loss else None
+    entropy = router.selector.entropy
     return RouterStats(
         load=load,
         dropped=load.new_zeros(()) if dropped is None else dropped,
         tokens=load.new_tensor(shape[0] * shape[1]) if counted is None else counted.sum(),
         auxiliary=auxiliary,
-        z=zero if squares is None else part.z_loss * mean_over(squares, counted),
+        z=zero if squares is None else z_loss * mean_over(squares, counted),
         entropy_term=entropy * mean_entropy(probabilities, counted) if entropy else zero,
         probabilities=probabilities.detach(),
         indices=routing.indices,
