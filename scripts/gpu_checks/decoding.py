@@ -22,7 +22,7 @@ from gpu_checks.registry import Bench, Cases, CasesError, check
 
 _PROMPT = 40
 ALPHABET = 0x10000  # of single characters, as many as any vocabulary has
-NOTES: list[str] = []
+NOTES: list[str] = []  # what engines say of how they decode
 WAYS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "window": {"attention": WINDOW},
@@ -145,8 +145,9 @@ def decode(bench: Bench) -> dict[str, Any]:
                         "tokens/s": round(rate, 1), "of one": round(rate / texts, 1),
                         "share of bound": round(rate / texts * active / 1e9 / read_rate(bench), 4),
                         "first": round(made, 1), "first s": round(first, 1),
-                        "active MB": round(active / 1e6), "notes": engine_notes(engine),
+                        "active MB": round(active / 1e6), "notes": NOTES[:],
                     }  # fmt: skip
+                NOTES.clear()
         del engine, decoder
     return cases.result()
 
@@ -168,10 +169,3 @@ def timed(engine: Engine, compute: str, texts: int, tokens: int) -> float:
         begun = end if number == texts else begun
     assert begun is not None
     return (number - texts) / (end - begun)
-
-
-def engine_notes(engine: Engine) -> list[str]:
-    """Return what the engine had to say of how it decodes, once."""
-    said = list(NOTES)
-    NOTES.clear()
-    return said

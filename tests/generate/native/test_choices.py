@@ -10,15 +10,6 @@ from coterie.generate.sampling import Sampler, SamplingSettings
 from coterie.model import DecoderSettings
 
 TOKENS = 24
-TRUNCATIONS = [
-    {},
-    {"top_k": 1},
-    {"top_k": 7},
-    {"top_p": 0.6},
-    {"top_p": 0.99},
-    {"min_p": 0.3},
-    {"top_k": 20, "top_p": 0.8, "min_p": 0.05},
-]
 
 
 def build(vocab, **changes):
@@ -65,9 +56,9 @@ def chosen(program, rules, most, calls=1):
 
 @pytest.mark.parametrize(("vocab", "size"), [(40, 40), (1500, 1490)])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_every_setting(vocab, size, temperature):
+def test_every_setting(vocab, size, temperature, truncations):
     program = Program(build(vocab), threads=2)
-    settings = [SamplingSettings(temperature=temperature, **each) for each in TRUNCATIONS]
+    settings = [SamplingSettings(temperature=temperature, **each) for each in truncations]
     settings += [SamplingSettings(temperature=temperature, seed=8)]
 
     def samplers():

@@ -7,20 +7,11 @@ from coterie.generate.sampling import Sampler, SamplingSettings
 from coterie.generate.sampling.on_device import DeviceChoice
 
 STEPS, ROWS, SIZE, VOCABULARY = 30, 7, 60, 64
-TRUNCATIONS = [
-    {},
-    {"top_k": 1},
-    {"top_k": 7},
-    {"top_p": 0.6},
-    {"top_p": 0.99},
-    {"min_p": 0.3},
-    {"top_k": 20, "top_p": 0.8, "min_p": 0.05},
-]
 
 
-def chosen(temperature, logits, ends=()):
-    settings = [SamplingSettings(temperature=temperature, **each) for each in TRUNCATIONS]
-    samplers = [Sampler(each, seed, banned=[seed], ends=ends) for seed, each in enumerate(settings)]
+def chosen(temperature, logits, truncations):
+    settings = [SamplingSettings(temperature=temperature, **each) for each in truncations]
+    samplers = [Sampler(each, seed, banned=[seed]) for seed, each in enumerate(settings)]
     rules = [each.rule(SIZE, 99) for each in samplers]
     choice = DeviceChoice(ROWS, SIZE, STEPS, temperature == 0, torch.device("cpu"))
     choice.load(rules)
@@ -30,17 +21,17 @@ def chosen(temperature, logits, ends=()):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.3])
-def test_every_setting(temperature):
+def test_every_setting(temperature, truncations):
     logits = torch.randn(STEPS, ROWS, VOCABULARY, generator=torch.Generator().manual_seed(0)) * 2
-    for samplers, step, tokens, logprobs in chosen(temperature, logits):
+    for samplers, step, tokens, logprobs in chosen(temperature, logits, truncations):
         for row, sampler in enumerate(samplers):
             expected = sampler.choose(logits[step, row, :SIZE], [])
             assert (row, tokens[row]) == (row, expected.token)
             assert logprobs[row] == pytest.approx(expected.logprob, abs=2e-6)
 
 
-def test_logits_that_are_no_numbers_give_no_token():
+def test_logits_that_are_no_numbers_give_no_token(truncations):
     logits = torch.zeros(STEPS, ROWS, VOCABULARY)
     logits[0, 2, 5] = float("nan")
-    _, _, tokens, _ = next(chosen(1.0, logits))
+    _, _, tokens, _ = next(chosen(1.0, logits, truncations))
     assert [token == -1 for token in tokens] == [row == 2 for row in range(ROWS)]
