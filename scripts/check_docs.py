@@ -189,7 +189,7 @@ def root() -> type[Settings]:
 @cache
 def choice() -> type[Settings]:
     """Return what is chosen where a model is loaded."""
-    return importlib.import_module("coterie.quantise").WeightChoice
+    return importlib.import_module("coterie.quantise.formats").WeightChoice
 
 
 @cache

@@ -18,24 +18,6 @@ if TYPE_CHECKING:
     from coterie.checkpoint.tensors import load_tensors
     from coterie.checkpoint.write import checkpoint_bytes, save_checkpoint
 
-__all__ = [
-    "Checkpoint",
-    "LoadedModel",
-    "State",
-    "checkpoint_bytes",
-    "find_checkpoint",
-    "find_problem",
-    "is_checkpoint",
-    "list_checkpoints",
-    "load_checkpoint",
-    "load_model",
-    "load_tensors",
-    "locate_checkpoint",
-    "read_settings",
-    "read_state",
-    "save_checkpoint",
-    "step_of",
-]
 
 __getattr__ = lazy_names(
     __name__,

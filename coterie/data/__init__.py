@@ -17,19 +17,3 @@ from coterie.data.store import Store, open_store
 from coterie.data.tokens import TokenArray
 from coterie.data.verify import verify_store
 from coterie.data.windows import Windows
-
-__all__ = [
-    "BatchLoader",
-    "DataSettings",
-    "Document",
-    "Sources",
-    "Store",
-    "TokenArray",
-    "Windows",
-    "evaluation_batches",
-    "open_store",
-    "prepare",
-    "read_documents",
-    "store_for",
-    "verify_store",
-]

@@ -7,15 +7,4 @@ back what may become a stop text, `cache` keeps keys and values. Nothing here kn
 
 from coterie.generate.engine import Engine
 from coterie.generate.request import FinishReason, Generation, Piece, Request
-from coterie.generate.sampling import Sampler, SamplingSettings, TopLogprobs
-
-__all__ = [
-    "Engine",
-    "FinishReason",
-    "Generation",
-    "Piece",
-    "Request",
-    "Sampler",
-    "SamplingSettings",
-    "TopLogprobs",
-]
+from coterie.generate.sampling import SamplingSettings, TopLogprobs

@@ -40,6 +40,3 @@ def augmentations(
         SettingsError: the tokenizer lacks a token that they name.
     """
     return tuple(each.build(tokenizer, Draws(seed, number)) for number, each in enumerate(settings))
-
-
-__all__ = ["Augment", "Augmentation", "Draws", "TokenDropout", "augmentations"]

@@ -40,6 +40,3 @@ def cleaned(
                 break
         else:
             yield found
-
-
-__all__ = ["Clean", "Cleaner", "Whitespace", "cleaned"]

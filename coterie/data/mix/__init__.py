@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from coterie.data.mix.protocol import Mixer, Share, part_of
+from coterie.data.mix.protocol import Share, part_of
 from coterie.data.mix.single import Single
 from coterie.foundation.settings import union
 
 Mix = Annotated[Single, union(Single)]
-
-__all__ = ["Mix", "Mixer", "Share", "Single", "part_of"]

@@ -9,11 +9,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from coterie.data.packing.isolated import Isolated
-from coterie.data.packing.rows import PADDING, Rows
+from coterie.data.packing.rows import PADDING
 from coterie.data.packing.stream import Stream
 from coterie.data.packing.whole import Whole
 from coterie.foundation.settings import union
 
 Packing = Annotated[Stream | Isolated | Whole, union(Stream, Isolated, Whole)]
-
-__all__ = ["PADDING", "Isolated", "Packing", "Rows", "Stream", "Whole"]

@@ -7,5 +7,3 @@ tokenizer), `reading` and `writing` (a whole model).
 
 from coterie.exchange.gguf.reading import import_file
 from coterie.exchange.gguf.writing import export_file
-
-__all__ = ["export_file", "import_file"]

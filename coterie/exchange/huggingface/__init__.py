@@ -7,5 +7,3 @@ Reading order: `families` (one file each), `reading`, `writing`. Nothing here im
 from coterie.exchange.huggingface.families import FAMILIES
 from coterie.exchange.huggingface.reading import import_folder
 from coterie.exchange.huggingface.writing import export_folder
-
-__all__ = ["FAMILIES", "export_folder", "import_folder"]

@@ -6,11 +6,3 @@ from coterie.exchange.tokenizers.writing import (
     to_huggingface_config,
     write_huggingface,
 )
-
-__all__ = [
-    "fitted",
-    "from_huggingface",
-    "to_huggingface",
-    "to_huggingface_config",
-    "write_huggingface",
-]

@@ -10,15 +10,14 @@ Layers that replace finished positions by summaries get a cache of summaries fro
 from typing import Annotated
 
 from coterie.foundation.settings import union
-from coterie.generate.cache.full import FullCacheSettings, FullLayerCache
+from coterie.generate.cache.full import FullCacheSettings
 from coterie.generate.cache.none import NoCacheSettings
 from coterie.generate.cache.paged import PagedCacheSettings, PagedStack, PrefixStore
 from coterie.generate.cache.prefix import PrefixStats
-from coterie.generate.cache.pruned import HeavyLayerCache, PrunedCacheSettings, PrunedLayerCache
-from coterie.generate.cache.quantised import QuantisedCacheSettings, QuantisedLayerCache
-from coterie.generate.cache.spilled import SpilledCacheSettings, SpilledLayerCache
-from coterie.generate.cache.stack import CacheStack, LayerCache
-from coterie.generate.cache.summaries import SummaryLayerCache
+from coterie.generate.cache.pruned import PrunedCacheSettings
+from coterie.generate.cache.quantised import QuantisedCacheSettings
+from coterie.generate.cache.spilled import SpilledCacheSettings
+from coterie.generate.cache.stack import CacheStack
 from coterie.generate.cache.window import WindowCacheSettings, WindowLayerCache
 
 CacheSettings = Annotated[
@@ -38,27 +37,4 @@ CacheSettings = Annotated[
         WindowCacheSettings,
         NoCacheSettings,
     ),
-]
-
-__all__ = [
-    "CacheSettings",
-    "CacheStack",
-    "FullCacheSettings",
-    "FullLayerCache",
-    "HeavyLayerCache",
-    "LayerCache",
-    "NoCacheSettings",
-    "PagedCacheSettings",
-    "PagedStack",
-    "PrefixStats",
-    "PrefixStore",
-    "PrunedCacheSettings",
-    "PrunedLayerCache",
-    "QuantisedCacheSettings",
-    "QuantisedLayerCache",
-    "SpilledCacheSettings",
-    "SpilledLayerCache",
-    "SummaryLayerCache",
-    "WindowCacheSettings",
-    "WindowLayerCache",
 ]

@@ -18,13 +18,3 @@ from coterie.generate.constraints.interface import (
 )
 
 ConstraintUnion = Annotated[Forbid, union(Forbid)]
-
-__all__ = [
-    "Constraint",
-    "ConstraintSettings",
-    "ConstraintUnion",
-    "Forbid",
-    "build_all",
-    "follow",
-    "mask_all",
-]

@@ -9,15 +9,3 @@ from coterie.generate.passes.compiled import CompiledPass
 from coterie.generate.passes.eager import EagerPass
 from coterie.generate.passes.interface import Call, Pass, SeveralSteps, serving
 from coterie.generate.passes.native import NativePass
-
-__all__ = [
-    "Call",
-    "CompiledPass",
-    "Compute",
-    "EagerPass",
-    "NativePass",
-    "Pass",
-    "SeveralSteps",
-    "passes_for",
-    "serving",
-]

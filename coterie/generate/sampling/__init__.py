@@ -7,15 +7,4 @@ fraction of torch's calls at this size, and steps that truncate leave a shorter 
 
 from coterie.generate.sampling.rule import Chosen, Rule
 from coterie.generate.sampling.sampler import Choice, Sampler, TopLogprobs, not_finite
-from coterie.generate.sampling.settings import LogprobsMode, SamplingSettings
-
-__all__ = [
-    "Choice",
-    "Chosen",
-    "LogprobsMode",
-    "Rule",
-    "Sampler",
-    "SamplingSettings",
-    "TopLogprobs",
-    "not_finite",
-]
+from coterie.generate.sampling.settings import SamplingSettings

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.generate.speculation.controller import Controller
-from coterie.generate.speculation.interface import Drafter, Read, SpeculationSettings
+from coterie.generate.speculation.interface import Drafter, Read
 from coterie.generate.speculation.lookup import LookupSpeculation
 from coterie.generate.speculation.mtp import MTPSpeculation
 from coterie.generate.speculation.none import NoSpeculation
@@ -20,15 +20,4 @@ from coterie.generate.speculation.none import NoSpeculation
 Speculation = Annotated[
     NoSpeculation | LookupSpeculation | MTPSpeculation,
     union(NoSpeculation, LookupSpeculation, MTPSpeculation),
-]
-
-__all__ = [
-    "Controller",
-    "Drafter",
-    "LookupSpeculation",
-    "MTPSpeculation",
-    "NoSpeculation",
-    "Read",
-    "Speculation",
-    "SpeculationSettings",
 ]

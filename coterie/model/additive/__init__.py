@@ -11,5 +11,3 @@ from coterie.model.additive.interface import AdditivePart, AdditiveSettings
 from coterie.model.additive.structure import StructureEmbedding
 
 AdditiveEmbedding = Annotated[StructureEmbedding, union(StructureEmbedding)]
-
-__all__ = ["AdditiveEmbedding", "AdditivePart", "AdditiveSettings", "StructureEmbedding"]

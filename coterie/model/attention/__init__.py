@@ -16,5 +16,3 @@ Attention = Annotated[
     GroupedAttention | LatentAttention | LatentVectorAttention,
     union(GroupedAttention, LatentAttention, LatentVectorAttention),
 ]
-
-__all__ = ["Attention", "GroupedAttention", "LatentAttention", "LatentVectorAttention"]

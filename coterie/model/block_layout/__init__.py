@@ -7,10 +7,8 @@ branch reads and how their outputs are added, not what they compute.
 from typing import Annotated
 
 from coterie.foundation.settings import union
-from coterie.model.block_layout.interface import BlockLayoutPart, Branches
+from coterie.model.block_layout.interface import Branches
 from coterie.model.block_layout.parallel import Parallel
 from coterie.model.block_layout.sequential import Sequential
 
 BlockLayout = Annotated[Sequential | Parallel, union(Sequential, Parallel)]
-
-__all__ = ["BlockLayout", "BlockLayoutPart", "Branches", "Parallel", "Sequential"]

@@ -23,5 +23,3 @@ Dropout = Annotated[
     union(IndependentDropout, StructuredDropout),
     BeforeValidator(_from_number),
 ]
-
-__all__ = ["Dropout", "IndependentDropout", "StochasticDepth", "StructuredDropout", "depth_rate"]

@@ -17,5 +17,3 @@ Embedding = Annotated[
     FullEmbedding | FactorisedEmbedding | NgramEmbedding,
     union(FullEmbedding, FactorisedEmbedding, NgramEmbedding),
 ]
-
-__all__ = ["Embedding", "EmbeddingPart", "FactorisedEmbedding", "FullEmbedding", "NgramEmbedding"]

@@ -13,7 +13,7 @@ from coterie.foundation.settings import union
 from coterie.model.feedforward.deep import DeepMLP
 from coterie.model.feedforward.gated import GatedMLP
 from coterie.model.feedforward.hybrid import HybridMLP
-from coterie.model.feedforward.interface import Linear, MLPPart, MLPSettings, Weights
+from coterie.model.feedforward.interface import MLPPart, Weights
 from coterie.model.feedforward.null import NullMLP
 from coterie.model.feedforward.plain import PlainMLP
 from coterie.model.feedforward.wide import WideMLP
@@ -25,19 +25,4 @@ MLP = Annotated[
 ExpertMLP = Annotated[
     GatedMLP | PlainMLP | DeepMLP | WideMLP | HybridMLP | NullMLP,
     union(GatedMLP, PlainMLP, DeepMLP, WideMLP, HybridMLP, NullMLP, renamed=MLP_KINDS),
-]
-
-__all__ = [
-    "MLP",
-    "DeepMLP",
-    "ExpertMLP",
-    "GatedMLP",
-    "HybridMLP",
-    "Linear",
-    "MLPPart",
-    "MLPSettings",
-    "NullMLP",
-    "PlainMLP",
-    "Weights",
-    "WideMLP",
 ]

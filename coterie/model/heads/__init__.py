@@ -7,11 +7,3 @@ each text a vector. The head of the language model itself is `coterie.model.head
 from coterie.model.heads.mtp import MTPModule, MTPSettings, mtp_targets
 from coterie.model.heads.pooled import PooledSettings
 from coterie.model.heads.value import ValueSettings
-
-__all__ = [
-    "MTPModule",
-    "MTPSettings",
-    "PooledSettings",
-    "ValueSettings",
-    "mtp_targets",
-]

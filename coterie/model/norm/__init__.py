@@ -7,5 +7,3 @@ from coterie.model.norm.layer import LayerNorm
 from coterie.model.norm.rms import RMSNorm
 
 Norm = Annotated[RMSNorm | LayerNorm, union(RMSNorm, LayerNorm)]
-
-__all__ = ["LayerNorm", "Norm", "RMSNorm"]

@@ -18,13 +18,3 @@ Position = Annotated[
     RotaryPosition | LearnedPosition | NoPosition,
     union(RotaryPosition, LearnedPosition, NoPosition),
 ]
-
-__all__ = [
-    "LearnedPosition",
-    "NoPosition",
-    "Position",
-    "PositionPart",
-    "RotaryPosition",
-    "Rotation",
-    "Span",
-]

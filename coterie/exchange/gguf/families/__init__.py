@@ -13,5 +13,3 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (LLAMA, QWEN2, QWEN3, GPT2, QWEN3_MOE, OLMOE, QWEN2_MOE, DEEPSEEK2)
 }
-
-__all__ = ["FAMILIES", "Family"]

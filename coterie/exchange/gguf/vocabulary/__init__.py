@@ -6,5 +6,3 @@ Byte-level BPE is called “gpt2” there, SentencePiece's BPE with byte fallbac
 
 from coterie.exchange.gguf.vocabulary.reading import read_vocabulary
 from coterie.exchange.gguf.vocabulary.writing import write_vocabulary
-
-__all__ = ["read_vocabulary", "write_vocabulary"]

@@ -19,5 +19,3 @@ _IN_ORDER = (
     GPT2, LLAMA, MISTRAL, MIXTRAL, OLMOE, QWEN3_MOE, QWEN2_MOE, GLM4_MOE, DEEPSEEK_V2, DEEPSEEK_V3,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.name: family for family in _IN_ORDER}
-
-__all__ = ["FAMILIES", "Family"]

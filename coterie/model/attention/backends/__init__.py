@@ -12,7 +12,7 @@ from coterie.model.attention.backends.blocked import BlockedBackend
 from coterie.model.attention.backends.dense import DenseBackend
 from coterie.model.attention.backends.flash import FlashBackend
 from coterie.model.attention.backends.flex import FlexBackend
-from coterie.model.attention.backends.interface import BackendFunction, BackendSettings, Call
+from coterie.model.attention.backends.interface import BackendSettings, Call
 from coterie.model.attention.backends.measured import MeasuredBackend
 from coterie.model.attention.backends.sdpa import SDPABackend
 
@@ -33,18 +33,4 @@ Backend = Annotated[
         FlexBackend,
         FlashBackend,
     ),
-]
-
-__all__ = [
-    "AutoBackend",
-    "Backend",
-    "BackendFunction",
-    "BackendSettings",
-    "BlockedBackend",
-    "Call",
-    "DenseBackend",
-    "FlashBackend",
-    "FlexBackend",
-    "MeasuredBackend",
-    "SDPABackend",
 ]

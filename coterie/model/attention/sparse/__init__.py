@@ -15,5 +15,3 @@ Sparse = Annotated[
     StridedPattern | DilatedPattern | BlockPattern,
     union(StridedPattern, DilatedPattern, BlockPattern),
 ]
-
-__all__ = ["BlockPattern", "DilatedPattern", "Sparse", "StridedPattern"]

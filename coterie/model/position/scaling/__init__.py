@@ -20,14 +20,3 @@ Scaling = Annotated[
     NoScaling | LinearScaling | NTKScaling | DynamicScaling | YarnScaling | Llama3Scaling,
     union(NoScaling, LinearScaling, NTKScaling, DynamicScaling, YarnScaling, Llama3Scaling),
 ]
-
-__all__ = [
-    "DynamicScaling",
-    "LinearScaling",
-    "Llama3Scaling",
-    "NTKScaling",
-    "NoScaling",
-    "Scaling",
-    "ScalingSettings",
-    "YarnScaling",
-]
