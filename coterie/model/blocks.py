@@ -55,7 +55,6 @@ class BlockPlan:
         self.feedforward.check(width)
 
     def counts(self, name: str, width: int, context: int) -> Count:
-        """Return its count."""
         parts = [
             self.norm.counts("attention_norm", width),
             self.attention.counts(width, context),

@@ -20,7 +20,6 @@ class HeadSettings(Settings):
     bias: bool = Field(default=False, description="one bias per token of the vocabulary")
 
     def build(self, vocab_size: int, width: int) -> Head:
-        """Return the module."""
         return Head(self, vocab_size, width)
 
     def counts(self, embedding: Embedding, vocab_size: int, width: int) -> Count:

@@ -37,5 +37,4 @@ class ChosenExperts(ExpertKernel):
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
     ) -> Float[Tensor, "N D"]:
-        """Compute rows sorted by expert."""
         return self._loop.rows(pack, rows, counts)

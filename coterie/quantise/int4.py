@@ -42,7 +42,6 @@ class Int4Weights(WeightSettings):
     search: bool = Field(default=True, description="search each group's scale for the least error")
 
     def quantised(self, weight: Tensor, role: Role) -> QuantisedTensor | None:
-        """Return a weight in its role's format; None where it stays as it is."""
         match self.format_of(role):
             case "int4":
                 return Int4Tensor.of(weight, search=self.search)
@@ -69,7 +68,6 @@ class Int4Tensor(QuantisedTensor):
 
     @classmethod
     def part_types(cls, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Return the shape and type of each part."""
         *rows, size = shape
         groups = -(-size // GROUP)
         return {
@@ -92,7 +90,6 @@ class Int4Tensor(QuantisedTensor):
         return cls(parts, weight.shape, weight.dtype)
 
     def dequantise(self) -> Float[Tensor, "*N out in"]:
-        """Return the values."""
         bytes_ = self.packed.unflatten(-1, (-1, _HALF))
         scale, minimum = self.scale.float().split(1, -1)
         values = scale.new_empty(*scale.shape[:-1], GROUP)

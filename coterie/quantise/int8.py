@@ -33,7 +33,6 @@ class Int8Weights(WeightSettings):
     head: Literal["float32", "int8"] = Field(default="int8", description="a head of its own")
 
     def quantised(self, weight: Tensor, role: Role) -> QuantisedTensor | None:
-        """Return a weight in its role's format; None where it stays as it is."""
         return Int8Tensor.of(weight) if self.format_of(role) == "int8" else None
 
 
@@ -52,7 +51,6 @@ class Int8Tensor(QuantisedTensor):
 
     @classmethod
     def part_types(cls, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Return the shape and type of each part."""
         *rows, size = shape
         return {
             "data8": (tuple(shape), torch.int8),
@@ -70,7 +68,6 @@ class Int8Tensor(QuantisedTensor):
         return cls({"data8": data, "scale": scale.bfloat16()}, weight.shape, weight.dtype)
 
     def dequantise(self) -> Float[Tensor, "*N out in"]:
-        """Return the values."""
         values = _grouped(self.data8.float()).mul_(self.scale[..., None])
         return values.flatten(-2)[..., : self.shape[-1]].to(self.dtype)
 

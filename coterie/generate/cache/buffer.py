@@ -150,7 +150,6 @@ class Buffer:
         self._rows, self._used = stop, used
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         if self._held is None:
             return
         order = rows.tolist()

@@ -37,7 +37,6 @@ class FullCacheSettings(Settings):
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
     def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
-        """Return for how many positions of a text memory is held."""
         room = self.room
         while room < positions:
             room *= 2
@@ -69,7 +68,6 @@ class FullLayerCache:
         values: Float[Tensor, "B J T E"],
         rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
-        """Add T positions and return all so far; position p of a row is at slot p."""
         if rows is None:
             return self._keys.append(keys), self._values.append(values), _FROM_THE_START
         all_keys, all_values = self._keys.put(keys, rows), self._values.put(values, rows)
@@ -77,12 +75,10 @@ class FullLayerCache:
         return all_keys, all_values, KeyLayout(positions=at)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         self._keys.select(rows)
         self._values.select(rows)
 
     def join(self, other: Any) -> None:
-        """Put the rows of another such cache after one's own."""
         self._keys.join(other._keys)
         self._values.join(other._values)
 
@@ -99,11 +95,9 @@ class FullLayerCache:
         return self._keys.room_for(extra), self._values.room_for(extra)
 
     def advance(self, end: int) -> None:
-        """Say up to where positions are written now, in the longest row."""
         self._keys.resize(end)
         self._values.resize(end)
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return self._keys.nbytes + self._values.nbytes

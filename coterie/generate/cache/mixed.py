@@ -98,14 +98,12 @@ class MixedBuffer:
         self._latest = self._latest.gather(2, at.expand(shape))
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows, in this order."""
         if self._latest is not None:
             self._latest = self._latest.index_select(0, rows)
             self._first = self._first.index_select(0, rows)
             self._old = self._old.each(lambda held: held.index_select(0, rows))
 
     def join(self, other: MixedBuffer) -> None:
-        """Put the rows of another after one's own."""
         assert self._latest is not None
         assert other._latest is not None
         self._latest = joined(self._latest, other._latest)

@@ -160,7 +160,6 @@ class PagedStack(CacheStack):
         return rows
 
     def extend(self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None = None) -> None:
-        """Make T new tokens, whose keys every layer has appended, part of the past."""
         super().extend(tokens, rows)
         shares = self._shares and self._documents is None
         real = None if rows is None else rows.lengths
@@ -220,7 +219,6 @@ class PagedLayerCache:
         values: Float[Tensor, "B J T E"],
         rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
-        """Add T positions and return all so far; position p of a row is at slot p."""
         assert self.table is not None
         places, pool = self.table.places, self.table.pool
         assert places is not None, "blocks are reserved where tokens are placed"
@@ -235,7 +233,6 @@ class PagedLayerCache:
 
     @property
     def placeable(self) -> bool:
-        """Whether kernels can read it."""
         return True
 
     @property

@@ -151,7 +151,6 @@ class LayerMemory:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return 0 if self._both is None else sum(each.nbytes for each in self._both)
 
 

@@ -80,7 +80,6 @@ class PrunedCacheSettings(Settings):
         return CacheStack(layers, rollback)
 
     def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
-        """Return for how many positions of a text memory is held."""
         small = kept_of(spec, positions)
         return min(positions, self.reach) if small is None else small
 
@@ -215,7 +214,6 @@ class PrunedLayerCache:
         return keys, values
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         chosen = rows.tolist()
         self._filled = tuple(self._filled[row] for row in chosen)
         self._totals = tuple(self._totals[row] for row in chosen)
@@ -224,7 +222,6 @@ class PrunedLayerCache:
             self._held = keys.index_select(0, rows), values.index_select(0, rows)
 
     def join(self, other: LayerCache) -> None:
-        """Put the rows of another cache after one's own."""
         assert isinstance(other, PrunedLayerCache)
         assert self._held is not None
         assert other._held is not None
@@ -255,7 +252,6 @@ class PrunedLayerCache:
 
     @property
     def placeable(self) -> bool:
-        """Whether kernels can read it."""
         return True
 
     @property
@@ -265,7 +261,6 @@ class PrunedLayerCache:
         return most + self._budget.stride - max(self._filled, default=0)
 
     def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
-        """Return where positions are, with room for `extra` more of each row."""
         assert self._held is not None
         pairs = zip(self._spare, self._held, strict=True)
         (keys, own_keys, start), (values, own_values, _) = (s.memory(h, extra) for s, h in pairs)
@@ -276,7 +271,6 @@ class PrunedLayerCache:
         return Placement(keys, values, torch.tensor(runs))
 
     def written(self, past: tuple[int, ...]) -> None:
-        """Say how many positions each row has read now."""
         assert self._held is not None
         count = past[0] - self._totals[0]
         self._totals, self._filled = past, tuple(have + count for have in self._filled)
@@ -287,7 +281,6 @@ class PrunedLayerCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         if self._held is None:
             return 0
         return sum(s.nbytes(held) for s, held in zip(self._spare, self._held, strict=True))
@@ -304,7 +297,6 @@ class HeavyLayerCache(PrunedLayerCache):
         return False
 
     def observe(self, received: Float[Tensor, "B S"]) -> None:
-        """Take down how much attention each slot drew from the queries of the latest call."""
         drawn = received if self._drawn is None else self._drawn + received
         self._drawn = drawn
         self._cut()
@@ -322,13 +314,11 @@ class HeavyLayerCache(PrunedLayerCache):
         self._drawn = self._drawn.gather(1, at)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         super().select(rows)
         if self._drawn is not None:
             self._drawn = self._drawn.index_select(0, rows)
 
     def join(self, other: LayerCache) -> None:
-        """Put the rows of another cache after one's own."""
         super().join(other)
         assert isinstance(other, HeavyLayerCache)
         assert self._drawn is not None
@@ -346,7 +336,6 @@ class HeavyLayerCache(PrunedLayerCache):
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return super().nbytes + (0 if self._drawn is None else self._drawn.nbytes)
 
 

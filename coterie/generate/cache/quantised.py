@@ -147,7 +147,6 @@ class QuantisedLayerCache:
             half.forget([count * self._group for count in new], width)
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         chosen = rows.tolist()
         self._blocks = tuple(self._blocks[row] for row in chosen)
         self._totals = tuple(self._totals[row] for row in chosen)
@@ -155,7 +154,6 @@ class QuantisedLayerCache:
             half.select(rows)
 
     def join(self, other: LayerCache) -> None:
-        """Put the rows of another cache after one's own."""
         assert isinstance(other, QuantisedLayerCache)
         self._blocks += other._blocks
         self._totals += other._totals
@@ -181,5 +179,4 @@ class QuantisedLayerCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return sum(half.nbytes for half in self._both)

@@ -51,7 +51,6 @@ class RecentTokens:
         return None if known is None else known[:, max(known.shape[1] - count, 0) :]
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         known = self.all()
         self._joined = None if known is None else known.index_select(0, rows)
 

@@ -38,7 +38,6 @@ class SpilledCacheSettings(Settings):
     folder: str = Field(default="", description="where files go; empty: the user's cache")
 
     def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
-        """Make an empty cache for layers with these needs."""
         folder = Path(self.folder).expanduser() if self.folder else cache_root() / "spilled"
         ring: list[SpilledLayerCache] = []
         layers = [
@@ -71,7 +70,6 @@ class SpilledLayerCache(FullLayerCache):
         values: Float[Tensor, "B J T E"],
         rows: UnevenRows | None = None,
     ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
-        """Add T positions and return all so far; position p of a row is at slot p."""
         self._ring[self._number - 1].drop()
         after = self._ring[(self._number + 1) % len(self._ring)]
         if after is not self:
@@ -79,7 +77,6 @@ class SpilledLayerCache(FullLayerCache):
         return super().append(keys, values, rows)
 
     def advance(self, end: int) -> None:
-        """Say up to where positions are written now, in the longest row."""
         super().advance(end)
         self.drop()
 

@@ -182,12 +182,10 @@ class CacheStack:
         return self._documents.place(rows, documents)
 
     def recent_tokens(self, count: int) -> Int[Tensor, "B n"] | None:
-        """Return up to `count` of the latest tokens read; −1 where a row has read fewer."""
         assert count <= RECENT_TOKENS, f"at most {RECENT_TOKENS} recent tokens are kept"
         return self._recent.latest(count)
 
     def extend(self, tokens: Int[Tensor, "B T"], rows: UnevenRows | None = None) -> None:
-        """Make T new tokens, whose keys every layer has appended, part of the past."""
         self.rows = tokens.shape[0]
         self._recent.extend(tokens, rows)
         if rows is None:

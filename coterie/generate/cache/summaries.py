@@ -79,7 +79,6 @@ class SummaryLayerCache:
         return self._keys.append(keys), self._values.append(values), layout
 
     def row(self, row: int, rows: int) -> SummaryLayerCache:
-        """Return the cache of one row of `rows`; from the first such call on each has its own."""
         return self._split(rows)[row]
 
     def _split(self, rows: int) -> list[SummaryLayerCache]:
@@ -108,7 +107,6 @@ class SummaryLayerCache:
     def summarise(
         self, count: int, keys: Float[Tensor, "B K L C"], values: Float[Tensor, "B J L E"]
     ) -> None:
-        """Forget the oldest `count` positions and keep L summaries in their place."""
         self._summary_keys.append(keys)
         self._summary_values.append(values)
         self._forget(count, keys.shape[2])
@@ -181,12 +179,10 @@ class SummaryLayerCache:
         del self._finished[: max(len(self._finished) - most, 0)]
 
     def summaries(self) -> tuple[Float[Tensor, "B K L C"], Float[Tensor, "B J L E"]] | None:
-        """Return all summaries in their order; None while there are none."""
         keys, values = self._summary_keys.all(), self._summary_values.all()
         return None if keys is None or values is None else (keys, values)
 
     def join(self, other: Any) -> None:
-        """Put the rows of another such cache after one's own."""
         split = self._rows is not None or other._rows is not None
         if split or self._length != other._length:
             self._split(self._number()).extend(other._split(other._number()))
@@ -240,7 +236,6 @@ class SummaryLayerCache:
         self._forgotten -= self._run
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         if self._rows is not None:
             order = rows.tolist()
             once = len(set(order)) == len(order)

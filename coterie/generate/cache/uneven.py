@@ -105,7 +105,6 @@ class UnevenWindow:
         return Placement(keys, values, torch.tensor(runs), self._window)
 
     def written(self, past: tuple[int, ...]) -> None:
-        """Say how many positions each row has read now."""
         ends = torch.tensor(past, device=self._positions.device)[:, None]
         count = past[0] - self._past[0]
         new = ends + torch.arange(-count, 0, device=ends.device)
@@ -120,7 +119,6 @@ class UnevenWindow:
         self._values = self._spare[1].grown(self._values, count, drop)
 
     def join(self, other: UnevenWindow) -> None:
-        """Put the rows of another after one's own."""
         missing = self._keys.shape[2] - other._keys.shape[2]
         for each, count in ((self, max(-missing, 0)), (other, max(missing, 0))):
             each._keys = F.pad(each._keys, (0, 0, count, 0))
@@ -145,7 +143,6 @@ class UnevenWindow:
         )
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         self._keys, self._values, self._positions = (
             each.index_select(0, rows) for each in (self._keys, self._values, self._positions)
         )
@@ -153,7 +150,6 @@ class UnevenWindow:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return self._spare[0].nbytes(self._keys) + self._spare[1].nbytes(self._values)
 
 

@@ -171,7 +171,6 @@ class WindowLayerCache:
             )
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         if self._rows is not None:
             self._rows.select(rows)
         self._keys.select(rows)
@@ -181,7 +180,6 @@ class WindowLayerCache:
             self._first = (keys.index_select(0, rows), values.index_select(0, rows))
 
     def join(self, other: Any) -> None:
-        """Put the rows of another such cache after one's own."""
         if self._rows is not None or other._rows is not None or self._length != other._length:
             self._as_uneven().join(other._as_uneven())
             return
@@ -221,7 +219,6 @@ class WindowLayerCache:
         return 1 << 30
 
     def placed(self, extra: int, past: tuple[int, ...]) -> Placement:
-        """Return where positions are, with room for `extra` more of each row."""
         if self._rows is not None:
             return self._rows.placed(extra, past)
         (keys, start, end), (values, _, _) = self._keys.placed(extra), self._values.placed(extra)
@@ -232,7 +229,6 @@ class WindowLayerCache:
         )
 
     def written(self, past: tuple[int, ...]) -> None:
-        """Say how many positions each row has read now."""
         if self._rows is not None:
             self._rows.written(past)
             return
@@ -242,7 +238,6 @@ class WindowLayerCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         first = 0 if self._first is None else sum(each.nbytes for each in self._first)
         uneven = 0 if self._rows is None else self._rows.nbytes
         return self._keys.nbytes + self._values.nbytes + first + uneven
@@ -324,11 +319,9 @@ class _Latest:
         self._held, self._start, self._end = held, 0, count
 
     def select(self, rows: Int[Tensor, " R"]) -> None:
-        """Keep only these rows of the batch, in this order."""
         if self._held is not None:
             self._held = self._held.index_select(0, rows)
 
     @property
     def nbytes(self) -> int:
-        """Memory held, in bytes."""
         return 0 if self._held is None else self._held.nbytes

@@ -63,11 +63,9 @@ class ForbiddenSequences:
         return logits.index_fill(0, torch.tensor(last, device=logits.device), -torch.inf)
 
     def accept(self, token: int) -> None:
-        """Take note of a token."""
         self._past.append(token)
 
     def rollback(self, count: int) -> None:
-        """Take the last tokens back."""
         if count:
             del self._past[-count:]
 

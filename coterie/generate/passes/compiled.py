@@ -55,7 +55,6 @@ class CompiledPass:
         self._batches: set[int] = set()
 
     def refuses(self, call: Call) -> str | None:
-        """Return why it cannot serve a call."""
         reason, batch = refusal(call), call.tokens.shape[0]
         if reason is None and batch not in self._batches and len(self._batches) == _BATCHES:
             return f"{_BATCHES} sizes of batches are compiled already"

@@ -28,7 +28,6 @@ class EagerPass:
         """Return None: it serves every call."""
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
-        """Return the logits of the last positions; the tokens become part of the past."""
         observers = (_LastBlock(self._last, call.watch),) if call.watch else ()
         context = ForwardContext(
             cache=call.cache, lengths=call.lengths, router_stats=False, observers=observers
@@ -46,6 +45,5 @@ class _LastBlock:
     watch: Callable[[Tensor], None]
 
     def layer_done(self, layer: int, hidden: Float[Tensor, "B T D"]) -> None:
-        """Look at the residual stream after a block."""
         if layer == self.last:
             self.watch(hidden)

@@ -70,7 +70,6 @@ class NativePass:
             self.reason = str(error)
 
     def refuses(self, call: Call) -> str | None:
-        """Return why it cannot serve a call."""
         if self._program is None:
             return self.reason
         batch, number = call.tokens.shape
@@ -93,7 +92,6 @@ class NativePass:
         return None
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
-        """Return the logits of the last positions."""
         cache, program = call.cache, self._current()
         assert cache is not None
         batch, number = call.tokens.shape
@@ -111,7 +109,6 @@ class NativePass:
         return logits.view(batch, number, -1)[:, -call.last :]
 
     def steps(self, call: Call, rules: Sequence[Rule], most: int) -> list[Chosen] | None:
-        """Read a token of each row, choose the next, and go on so for a while."""
         cache, program = call.cache, self._current()
         assert cache is not None
         assert call.tokens.shape[1] == 1

@@ -78,7 +78,6 @@ class RecordedPass:
         self._reason: str | None = None
 
     def refuses(self, call: Call) -> str | None:
-        """Return why it cannot serve a call."""
         reason = self._reason or refusal(call)
         if reason is None and call.tokens.shape[0] > _ROWS:
             return f"at most {_ROWS} rows are recorded"
@@ -87,7 +86,6 @@ class RecordedPass:
         return reason
 
     def read(self, call: Call) -> Float[Tensor, "B n V"]:
-        """Return the logits of the last position; the tokens become part of the past."""
         cache, decoder = call.cache, self._decoder()
         assert cache is not None
         assert decoder is not None
@@ -100,7 +98,6 @@ class RecordedPass:
         return step.logits[:, None].clone()
 
     def steps(self, call: Call, rules: Sequence[Rule], most: int) -> list[Chosen] | None:
-        """Read a token of each row, choose the next, and go on so for a while."""
         cache, rows = call.cache, call.tokens.shape[0]
         assert cache is not None
         if any(rule.made < rule.least for rule in rules) or len({x.size for x in rules}) > 1:

@@ -33,11 +33,9 @@ class LookupSpeculation(SpeculationSettings):
 
     @property
     def most(self) -> int:
-        """The most tokens of one guess."""
         return self.tokens
 
     def build(self, decoder: Decoder) -> Lookup:
-        """Return what guesses for one text."""
         return Lookup(self.shortest, self.longest, self.tokens)
 
 
@@ -57,7 +55,6 @@ class Lookup:
         self._indexed = 0  # ends of n-grams up to here are known
 
     def draft(self, past: Sequence[int], most: int, read: Read) -> list[int]:
-        """Return at most so many tokens that may come next."""
         for end in range(self._indexed + 1, len(past)):
             for size in self._sizes:
                 if size <= end:

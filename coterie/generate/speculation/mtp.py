@@ -34,12 +34,10 @@ class MTPSpeculation(SpeculationSettings):
 
     @property
     def most(self) -> int:
-        """The most tokens of one guess."""
         return self.tokens
 
     @property
     def watches(self) -> bool:
-        """Whether hidden states are read."""
         return True
 
     def build(self, decoder: Decoder) -> Modules:
@@ -85,7 +83,6 @@ class Modules:
         return FullCacheSettings().build([self._spec], self._tokens + len(self._decoder.mtp))
 
     def draft(self, past: Sequence[int], most: int, read: Read) -> list[int]:
-        """Return at most so many tokens that may come next."""
         states, fresh = read()
         if fresh:
             self._begin()

@@ -86,7 +86,6 @@ class StructureEmbedding(AdditiveSettings):
         return self.model_copy(update={"kinds": kinds})
 
     def build(self, width: int) -> StructurePart:
-        """Return the module."""
         return StructurePart(self, width)
 
     def counts(self, width: int) -> Count:

@@ -71,25 +71,21 @@ class RowChunks:
         self._device = device
 
     def spread(self, x: Float[Tensor, "B K S C"]) -> Float[Tensor, "B K n P C"]:
-        """Lay what belongs to positions out on the grid."""
         empty = self.number * self._places - x.shape[2]
         padded = F.pad(x, (0, 0, 0, empty)) if empty else x
         return padded.unflatten(2, (self.number, self._places))
 
     def spread_queries(self, x: Float[Tensor, "B H T C"]) -> Float[Tensor, "B H n Q C"]:
-        """Lay what belongs to the new positions out on the grid."""
         if self.number == 1:
             return x.unsqueeze(2)
         return self.spread(F.pad(x, (0, 0, self._held, 0)) if self._held else x)
 
     def gather_queries(self, x: Float[Tensor, "B H n Q C"]) -> Float[Tensor, "B H T C"]:
-        """Return to the new positions what belongs to them."""
         if self.number == 1:
             return x.squeeze(2)
         return x.flatten(2, 3)[:, :, self._held : self._held + self._new]
 
     def ends(self, number: int) -> Int[Tensor, "1 n"]:
-        """Return the places, among the new positions, of the last ones of the first chunks."""
         at = torch.arange(1, number + 1, device=self._device) * self._size - 1 - self._held
         return at[None]
 
@@ -122,7 +118,6 @@ class DocumentChunks:
         self._ends = torch.zeros_like(text).scatter_reduce_(1, chunk, at, "amax")
 
     def spread(self, x: Float[Tensor, "B K T C"]) -> Float[Tensor, "B K n P C"]:
-        """Lay what belongs to positions out on the grid."""
         batch, heads, _, channels = x.shape
         grid = x.new_zeros(batch, self.number * self._size, heads, channels)
         grid = grid.index_put((self._rows, self._places), x.transpose(1, 2))
@@ -133,7 +128,6 @@ class DocumentChunks:
         return self.spread(x)
 
     def gather_queries(self, x: Float[Tensor, "B H n P C"]) -> Float[Tensor, "B H T C"]:
-        """Return to the positions what belongs to them."""
         return x.flatten(2, 3).transpose(1, 2)[self._rows, self._places].transpose(1, 2)
 
     def ends(self, number: int) -> Int[Tensor, "B n"]:

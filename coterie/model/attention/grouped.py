@@ -56,11 +56,9 @@ class GroupedAttention(MaskSettings):
 
     @property
     def key_heads(self) -> int:
-        """Heads of keys and values."""
         return self.kv_heads or self.heads
 
     def channels(self, width: int) -> int:
-        """Return the channels of one head."""
         return self.head_dim or width // self.heads
 
     def normalised(self, width: int) -> dict[str, int]:
@@ -84,7 +82,6 @@ class GroupedAttention(MaskSettings):
             raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
 
     def build(self, width: int) -> GroupedAttentionPart:
-        """Return the module for a decoder of this width."""
         return GroupedAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:
@@ -150,7 +147,6 @@ class GroupedAttentionPart(Part):
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
-        """Let each token read the tokens before it."""
         heads = (*x.shape[:2], -1, self.channels)
         query = self._normalised(F.linear(x, self.query, self.query_bias), self.query_norm)
         keys = self._normalised(F.linear(x, self.key, self.key_bias), self.key_norm)

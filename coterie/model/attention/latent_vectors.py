@@ -58,15 +58,12 @@ class LatentVectorAttention(Settings):
 
     @property
     def key_heads(self) -> int:
-        """Heads of keys, values and latents."""
         return self.kv_heads or self.heads
 
     def channels(self, width: int) -> int:
-        """Return the channels of one head."""
         return self.head_dim or width // self.heads
 
     def cache_spec(self) -> CacheSpec:
-        """Return what a cache must keep for it."""
         return CacheSpec(summaries=self.latents, run=self.chunk)
 
     def check(self, width: int) -> None:
@@ -89,7 +86,6 @@ class LatentVectorAttention(Settings):
             )
 
     def build(self, width: int) -> LatentVectorAttentionPart:
-        """Return the module for a decoder of this width."""
         return LatentVectorAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:

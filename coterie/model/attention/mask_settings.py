@@ -45,7 +45,6 @@ class MaskSettings(Settings):
         return Mask(self.window, self.sinks, self.sparse)
 
     def cache_spec(self) -> CacheSpec:
-        """Return what a cache must keep for it."""
         return self.mask().cache_spec()
 
 

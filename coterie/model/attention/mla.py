@@ -87,7 +87,6 @@ class LatentAttention(MaskSettings):
         """Accept every width: heads do not share it."""
 
     def build(self, width: int) -> LatentAttentionPart:
-        """Return the module for a decoder of this width."""
         return LatentAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:
@@ -168,7 +167,6 @@ class LatentAttentionPart(Part):
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
     ) -> Float[Tensor, "B T D"]:
-        """Let each token read the tokens before it."""
         rotate = context.rotation
         nope, rotated = self._queries(x, rotate)
         latents, rotary = self._compress(x, rotate)

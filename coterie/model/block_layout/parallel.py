@@ -46,7 +46,6 @@ class Parallel(Settings):
         return {"none": 0, "token": 1, "channel": width}[self.gate]
 
     def build(self, width: int) -> ParallelPart:
-        """Return the module."""
         return ParallelPart(self, width)
 
     def counts(self, width: int) -> tuple[Count, ...]:
@@ -70,7 +69,6 @@ class ParallelPart(BlockLayoutPart):
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
-        """Add both branches."""
         normal = branches.attention_norm(x)
         own = branches.feedforward_norm
         attended = branches.attention(normal)

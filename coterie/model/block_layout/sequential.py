@@ -27,7 +27,6 @@ class Sequential(Settings):
         return False
 
     def build(self, width: int) -> SequentialPart:
-        """Return the module."""
         return SequentialPart()
 
     def counts(self, width: int) -> tuple[Count, ...]:
@@ -41,7 +40,6 @@ class SequentialPart(BlockLayoutPart):
     def forward(
         self, x: Float[Tensor, "B T D"], branches: Branches
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
-        """Add both branches, one after the other."""
         assert branches.feedforward_norm is not None
         x = x + branches.attention(branches.attention_norm(x))
         update, stats = branches.feedforward(branches.feedforward_norm(x))

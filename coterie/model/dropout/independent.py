@@ -25,7 +25,6 @@ class IndependentDropout(Settings):
         """Accept every width."""
 
     def build(self) -> IndependentDropoutPart:
-        """Return the module."""
         return IndependentDropoutPart(self.rate)
 
 

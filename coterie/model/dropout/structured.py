@@ -36,7 +36,6 @@ class StructuredDropout(Settings):
             )
 
     def build(self) -> StructuredDropoutPart:
-        """Return the module."""
         return StructuredDropoutPart(self.rate, self.size)
 
 

@@ -28,7 +28,6 @@ class FactorisedEmbedding(Settings):
         """Accept every width."""
 
     def build(self, vocab_size: int, width: int) -> FactorisedEmbeddingPart:
-        """Return the module."""
         return FactorisedEmbeddingPart(vocab_size, self.rank, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:
@@ -70,5 +69,4 @@ class FactorisedEmbeddingPart(EmbeddingPart):
     def tied(
         self, hidden: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N R"], Float[Tensor, "V R"]]:
-        """Return the hidden states projected back and the table."""
         return F.linear(hidden, self.projection.mT), self.weight

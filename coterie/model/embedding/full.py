@@ -23,11 +23,9 @@ class FullEmbedding(Settings):
         """Accept every width."""
 
     def build(self, vocab_size: int, width: int) -> FullEmbeddingPart:
-        """Return the module."""
         return FullEmbeddingPart(vocab_size, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:
-        """Return its count."""
         return lookup("embedding", vocab_size, width)
 
     def tied_counts(self, vocab_size: int, width: int) -> Count:
@@ -51,11 +49,9 @@ class FullEmbeddingPart(EmbeddingPart):
         recent: Int[Tensor, "B n"] | None = None,
         places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Look the tokens up."""
         return F.embedding(tokens, self.weight)
 
     def tied(
         self, hidden: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "V D"]]:
-        """Return the hidden states as they are and the table."""
         return hidden, self.weight

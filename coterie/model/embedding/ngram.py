@@ -67,7 +67,6 @@ class NgramEmbedding(Settings):
             )
 
     def build(self, vocab_size: int, width: int) -> NgramEmbeddingPart:
-        """Return the module."""
         return NgramEmbeddingPart(self, vocab_size, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:
@@ -127,7 +126,6 @@ class NgramEmbeddingPart(EmbeddingPart):
     def tied(
         self, hidden: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "V D"]]:
-        """Return the hidden states as they are and the tokens' own table."""
         return hidden, self.weight
 
     def _with_past(self, tokens: Tensor, recent: Tensor | None) -> Tensor:

@@ -30,12 +30,10 @@ class DeepMLP(MLPSettings):
         return self.width or 2 * width
 
     def matrices(self, width: int) -> Matrices:
-        """Return the shapes of up, middle and down."""
         hidden = self.hidden(width)
         return ("up", width, hidden), ("middle", hidden, hidden), ("down", hidden, width)
 
     def build(self, width: int, experts: int | None = None) -> DeepMLPPart:
-        """Return one MLP, or a pack of `experts` of them."""
         return DeepMLPPart(self, width, experts)
 
 
@@ -46,7 +44,6 @@ class DeepMLPPart(MLPPart):
     roles = roles_of("up", "middle", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
-        """Compute the deep MLP."""
         up, up_bias, middle, middle_bias, down, down_bias = weights
         assert up is not None
         assert middle is not None

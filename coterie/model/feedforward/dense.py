@@ -27,11 +27,9 @@ class Dense(Settings):
         """Accept every width."""
 
     def build(self, width: int) -> DensePart:
-        """Return the module."""
         return DensePart(self, width)
 
     def counts(self, width: int) -> Count:
-        """Return its count."""
         detail = f"{self.mlp.label} {self.mlp.hidden(width)}"
         return Count.of("feedforward", detail, [self.mlp.counts("mlp", width)])
 
@@ -48,5 +46,4 @@ class DensePart(Part):
         x: Float[Tensor, "B T D"],
         context: ForwardContext = EMPTY,
     ) -> tuple[Float[Tensor, "B T D"], None]:
-        """Compute the layer; nothing is routed, so there are no router statistics."""
         return self.mlp(x), None

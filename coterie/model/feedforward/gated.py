@@ -32,12 +32,10 @@ class GatedMLP(MLPSettings):
         return self.width or -(-8 * width // 24) * 8
 
     def matrices(self, width: int) -> Matrices:
-        """Return the shapes of gate, up and down."""
         hidden = self.hidden(width)
         return ("gate", width, hidden), ("up", width, hidden), ("down", hidden, width)
 
     def build(self, width: int, experts: int | None = None) -> GatedMLPPart:
-        """Return one MLP, or a pack of `experts` of them."""
         return GatedMLPPart(self, width, experts)
 
 
@@ -48,7 +46,6 @@ class GatedMLPPart(MLPPart):
     roles = roles_of("gate", "up", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
-        """Compute the gated MLP."""
         gate, gate_bias, up, up_bias, down, down_bias = weights
         assert gate is not None
         assert up is not None

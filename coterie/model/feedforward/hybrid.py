@@ -42,7 +42,6 @@ class HybridMLP(MLPSettings):
         )  # fmt: skip
 
     def build(self, width: int, experts: int | None = None) -> HybridMLPPart:
-        """Return one MLP, or a pack of `experts` of them."""
         return HybridMLPPart(self, width, experts)
 
 
@@ -57,7 +56,6 @@ class HybridMLPPart(MLPPart):
     outputs = frozenset({"deep_down", "wide_down"})
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
-        """Compute both paths and add them."""
         up, up_bias, middle, middle_bias, down, down_bias, *wide = weights
         wide_up, wide_up_bias, wide_down, wide_down_bias = wide
         assert up is not None

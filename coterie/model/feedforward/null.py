@@ -41,7 +41,6 @@ class NullMLP(Settings):
         return Count(name, self.label)
 
     def build(self, width: int, experts: int | None = None) -> NullMLPPart:
-        """Return one, or a pack of `experts` of them."""
         return NullMLPPart(self, experts)
 
 

@@ -29,12 +29,10 @@ class PlainMLP(MLPSettings):
         return self.width or 4 * width
 
     def matrices(self, width: int) -> Matrices:
-        """Return the shapes of up and down."""
         hidden = self.hidden(width)
         return ("up", width, hidden), ("down", hidden, width)
 
     def build(self, width: int, experts: int | None = None) -> PlainMLPPart:
-        """Return one MLP, or a pack of `experts` of them."""
         return PlainMLPPart(self, width, experts)
 
 
@@ -45,7 +43,6 @@ class PlainMLPPart(MLPPart):
     roles = roles_of("up", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
-        """Compute the plain MLP."""
         up, up_bias, down, down_bias = weights
         assert up is not None
         assert down is not None

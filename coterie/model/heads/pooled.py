@@ -32,7 +32,6 @@ class PooledSettings(Settings):
     normalise: bool = Field(default=True, description="give each vector the length 1")
 
     def build(self, width: int) -> PooledHead:
-        """Return the module."""
         return PooledHead(self, width)
 
     def counts(self, width: int) -> Count:

@@ -22,11 +22,9 @@ class ValueSettings(Settings):
     bias: bool = Field(default=True, description="add a learned number")
 
     def build(self, width: int) -> ValueHead:
-        """Return the module."""
         return ValueHead(self, width)
 
     def counts(self, width: int) -> Count:
-        """Return its count."""
         return linear("value", width, 1, bias=self.bias)
 
 

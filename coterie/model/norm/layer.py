@@ -27,11 +27,9 @@ class LayerNorm(Settings):
     bias: bool = Field(default=True, description="add a learned vector; only where `scale` is on")
 
     def build(self, width: int) -> LayerNormPart:
-        """Return the module for vectors of `width` channels."""
         return LayerNormPart(self, width)
 
     def counts(self, name: str, width: int) -> Count:
-        """Return its count."""
         size = width * (self.scale + (self.scale and self.bias))
         return Count(name, self.kind, size, size)
 
@@ -49,5 +47,4 @@ class LayerNormPart(Part):
         self.bias = nn.Parameter(torch.empty(width)) if with_bias else None
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
-        """Normalise each vector."""
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.epsilon)

@@ -27,11 +27,9 @@ class RMSNorm(Settings):
     scale: bool = Field(default=True, description="multiply by a learned vector")
 
     def build(self, width: int) -> RMSNormPart:
-        """Return the module for vectors of `width` channels."""
         return RMSNormPart(self, width)
 
     def counts(self, name: str, width: int) -> Count:
-        """Return its count."""
         size = width * self.scale
         return Count(name, self.kind, size, size)
 

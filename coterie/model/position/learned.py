@@ -34,7 +34,6 @@ class LearnedPosition(Settings):
         return LearnedPositionPart(self, width, context)
 
     def counts(self, width: int, context: int) -> Count:
-        """Return its count."""
         return lookup("position", context, width)
 
 

@@ -25,5 +25,4 @@ class NoPosition(Settings):
         return PositionPart()
 
     def counts(self, width: int, context: int) -> Count:
-        """Return its count."""
         return Count("position", self.kind)

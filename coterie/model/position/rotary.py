@@ -120,7 +120,6 @@ class RotaryPositionPart(PositionPart):
     def turned_further(
         self, x: Float[Tensor, "B T H C"], by: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T H C"]:
-        """Return rotated queries or keys as they would be so many positions later."""
         turned = self.rotation(Span(0, x.shape[1], x.device, at=by))(x)
         scale, rotated = self.settings.scaling.turn_scale, self.settings.rotated(x.shape[-1])
         if scale == 1:  # what was rotated has been scaled already

@@ -29,7 +29,6 @@ class AutoBackend(BackendSettings):
     kind: Literal["auto"] = "auto"
 
     def build(self) -> AutoFunction:
-        """Return the function."""
         return _FUNCTION
 
 
@@ -49,7 +48,6 @@ class AutoFunction:
         return self._blocked.scores(call)
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
-        """Compute it."""
         queries, keys = call.query.shape[2], call.keys.shape[2]
         on_cpu = call.query.device.type == "cpu"
         unlike = call.keys.shape[3] != call.values.shape[3] and call.differentiated

@@ -38,7 +38,6 @@ class BlockedBackend(BackendSettings):
     kind: Literal["blocked"] = "blocked"
 
     def build(self) -> BlockedFunction:
-        """Return the function."""
         return _FUNCTION
 
 
@@ -67,7 +66,6 @@ class BlockedFunction:
         return out if out.shape[3] == channels else out[..., :channels]
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
-        """Compute it."""
         return self.compute(Plan(call))
 
 

@@ -34,7 +34,6 @@ class DenseBackend(BackendSettings):
     kind: Literal["dense"] = "dense"
 
     def build(self) -> DenseFunction:
-        """Return the function."""
         return _FUNCTION
 
 
@@ -49,7 +48,6 @@ class DenseFunction:
         return all_scores(call)
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
-        """Compute it."""
         query = call.query.flatten(0, 1)
         keys = shared_heads(call.keys, call.groups).flatten(0, 1)
         values = shared_heads(call.values, call.groups).flatten(0, 1)

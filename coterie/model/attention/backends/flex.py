@@ -27,7 +27,6 @@ class FlexBackend(BackendSettings):
     kind: Literal["flex"] = "flex"
 
     def build(self) -> FlexFunction:
-        """Return the function."""
         return _FUNCTION
 
 
@@ -50,7 +49,6 @@ class FlexFunction:
         return all_scores(call) if call.query.device.type == "cpu" else 0
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
-        """Compute it."""
         blocks = None if call.open else _block_mask(call)
         query, keys, values = call.query, call.keys, call.values
         if not call.differentiated:  # on the CPU it refuses even to be asked for gradients later

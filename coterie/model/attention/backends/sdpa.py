@@ -26,7 +26,6 @@ class SDPABackend(BackendSettings):
     kind: Literal["sdpa"] = "sdpa"
 
     def build(self) -> SDPAFunction:
-        """Return the function."""
         return _FUNCTION
 
 
@@ -43,7 +42,6 @@ class SDPAFunction:
         return call.query.shape[2] * call.keys.shape[2]
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:
-        """Compute it."""
         if call.query.shape[2] == 1:
             return _one_query(call)
         on_cpu, channels = call.query.device.type == "cpu", call.values.shape[3]

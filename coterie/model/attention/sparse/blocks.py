@@ -31,7 +31,6 @@ class BlockPattern(SparsePattern):
     relative: ClassVar[bool] = False
 
     def allows(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return whether each position sees the other, element by element."""
         own, other = query // self.size, key // self.size
         allowed = (own - other <= self.local) | (other < self.first)
         for block, exists in self._drawn(own):
@@ -39,7 +38,6 @@ class BlockPattern(SparsePattern):
         return allowed
 
     def seen(self, at: Int[Tensor, " T"], latest: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
-        """Return how many of the latest positions are seen."""
         low, own = at + 1 - latest, at // self.size
 
         def inside(start: Tensor | int, stop: Tensor) -> Tensor:

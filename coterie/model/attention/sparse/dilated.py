@@ -23,9 +23,7 @@ class DilatedPattern(SparsePattern):
     stride: int = Field(default=4, ge=1, description="distances seen are multiples of it")
 
     def allows(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return whether each position sees the other, element by element."""
         return (query - key) % self.stride == 0
 
     def seen(self, at: Int[Tensor, " T"], latest: Int[Tensor, " T"]) -> Int[Tensor, " T"]:
-        """Return how many of the latest positions are seen."""
         return (latest + self.stride - 1) // self.stride

@@ -22,7 +22,6 @@ class StridedPattern(SparsePattern):
     stride: int = Field(default=32, ge=1, description="length of the run and of the strides, l")
 
     def allows(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return whether each position sees the other, element by element."""
         distance = query - key
         return (distance < self.stride) | (distance % self.stride == 0)
 

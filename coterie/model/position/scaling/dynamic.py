@@ -33,12 +33,10 @@ class DynamicScaling(ScalingSettings):
 
     @property
     def stable(self) -> int:
-        """Up to how many positions frequencies do not depend on a text's length."""
         return self.original_context
 
     @property
     def detail(self) -> str:
-        """What it is in a few words."""
         return f"dynamic × {self.factor:g} beyond {self.original_context}"
 
     def check(self, channels: int) -> None:
@@ -50,11 +48,9 @@ class DynamicScaling(ScalingSettings):
         check_pairs(channels, self.kind)
 
     def original(self, context: int) -> int:
-        """Return the context before it was extended."""
         return self.original_context
 
     def extended(self, original: int, context: int) -> DynamicScaling:
-        """Return the scaling from one context to another."""
         update = {"factor": context / original, "original_context": original}
         return self.model_copy(update=update)
 

@@ -23,15 +23,12 @@ class LinearScaling(ScalingSettings):
 
     @property
     def detail(self) -> str:
-        """What it is in a few words."""
         return f"linear × {self.factor:g}"
 
     def original(self, context: int) -> int:
-        """Return the context before it was extended."""
         return round(context / self.factor)
 
     def extended(self, original: int, context: int) -> LinearScaling:
-        """Return the scaling from one context to another."""
         return self.model_copy(update={"factor": context / original})
 
     def frequencies(

@@ -42,15 +42,12 @@ class Llama3Scaling(ScalingSettings):
 
     @property
     def detail(self) -> str:
-        """What it is in a few words."""
         return f"llama3 × {self.factor:g} of {self.original_context}"
 
     def original(self, context: int) -> int:
-        """Return the context before it was extended."""
         return self.original_context
 
     def extended(self, original: int, context: int) -> Llama3Scaling:
-        """Return the scaling from one context to another."""
         update = {"factor": context / original, "original_context": original}
         return self.model_copy(update=update)
 

@@ -29,7 +29,6 @@ class NTKScaling(ScalingSettings):
 
     @property
     def detail(self) -> str:
-        """What it is in a few words."""
         return f"ntk × {self.factor:g}"
 
     def check(self, channels: int) -> None:
@@ -41,11 +40,9 @@ class NTKScaling(ScalingSettings):
         check_pairs(channels, self.kind)
 
     def original(self, context: int) -> int:
-        """Return the context before it was extended."""
         return round(context / self.factor)
 
     def extended(self, original: int, context: int) -> NTKScaling:
-        """Return the scaling from one context to another."""
         return self.model_copy(update={"factor": context / original})
 
     def base(self, theta: float, channels: int) -> float:

@@ -73,21 +73,17 @@ class YarnScaling(ScalingSettings):
 
     @property
     def turn_scale(self) -> float:
-        """Factor on cosines and sines."""
         return self.attention_factor or sharpness(self.factor)
 
     @property
     def logit_scale(self) -> float:
-        """Factor on every product of a query and a key."""
         return self.logit_factor or 1.0
 
     @property
     def detail(self) -> str:
-        """What it is in a few words."""
         return f"yarn × {self.factor:g} of {self.original_context}"
 
     def original(self, context: int) -> int:
-        """Return the context before it was extended."""
         return self.original_context
 
     def extended(self, original: int, context: int) -> YarnScaling:
