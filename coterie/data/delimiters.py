@@ -73,11 +73,6 @@ class _Trial:
 def find_layout(path: Path, reading: Reading, tell: Tell) -> Layout | None:
     """Return how a table is to be read, or `None` if it holds no row at all.
 
-    Args:
-        path: the file.
-        reading: what the user said.
-        tell: told of each choice that the user did not make.
-
     Raises:
         ColumnError: several delimiters or columns could be meant.
     """

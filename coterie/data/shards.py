@@ -21,13 +21,7 @@ SUPPORTED = hasattr(os, "preadv")  # elsewhere a mapped file cannot be cut short
 
 
 class ShardFile:
-    """One shard, open for reading.
-
-    Args:
-        store: the store's folder.
-        record: what the manifest says of the shard.
-        dtype: of its tokens.
-    """
+    """One shard, open for reading."""
 
     def __init__(self, store: Path, record: FileRecord, dtype: np.dtype) -> None:
         self._store = store

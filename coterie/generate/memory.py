@@ -34,11 +34,7 @@ class Estimates(Protocol):
 
 
 class CacheMemory:
-    """The memory of one model's caches.
-
-    Args:
-        decoder: the model.
-    """
+    """The memory of one model's caches."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._device = next(decoder.parameters()).device

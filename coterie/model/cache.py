@@ -17,6 +17,10 @@ from torch import Tensor
 
 from coterie.model.geometry import KeyLayout, UnevenRows
 
+NewKeys = Float[Tensor, "B K T C"]
+NewValues = Float[Tensor, "B J T E"]
+Seen = tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]
+"""What a layer hands to its cache, and what it is handed back: see `AttentionCache.append`."""
 Turn = Callable[[Float[Tensor, "B T H C"], Int[Tensor, "B T"]], Float[Tensor, "B T H C"]]
 
 
@@ -47,12 +51,7 @@ class CacheSpec:
 class AttentionCache(Protocol):
     """What one attention layer keeps: two tensors per position, by default keys and values."""
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         """Add the keys and values of T new positions.
 
         Keys and values may differ in heads and channels: multi-head latent attention keeps its

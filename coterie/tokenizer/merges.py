@@ -28,13 +28,7 @@ _DIGITS_PATTERN = (
 
 
 class FastRules:
-    """Byte-level BPE through tiktoken's core.
-
-    Args:
-        pattern: what splits a text into words.
-        ranks: of every piece.
-        special_tokens: and their numbers.
-    """
+    """Byte-level BPE through tiktoken's core."""
 
     def __init__(
         self, pattern: str, ranks: dict[bytes, int], special_tokens: dict[str, int]

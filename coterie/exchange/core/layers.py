@@ -55,12 +55,7 @@ def routed(
 
 
 def block_pattern(labels: Sequence[str], blocks: Mapping[str, Values]) -> Values:
-    """Return the settings that give every layer the block of its label.
-
-    Args:
-        labels: of the layers, the first one first.
-        blocks: the settings of each label.
-    """
+    """Return the settings that give every layer the block of its label."""
     last = labels[-1]
     opening = len(labels)
     while opening and labels[opening - 1] == last:

@@ -150,12 +150,7 @@ def _factors(scaling: ScalingSettings, theta: float, rotated: int) -> Float[Tens
 
 
 def write_rope(model: Canonical, channels: int) -> dict[str, Any]:
-    """Return the values on rotary positions; `rope_factors` returns the tensor.
-
-    Args:
-        model: the model.
-        channels: of a head that can be rotated.
-    """
+    """Return the values on rotary positions; `rope_factors` returns the tensor."""
     rotary = model.rotary
     scaling = rotary.scaling
     values: dict[str, Any] = {

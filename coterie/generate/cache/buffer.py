@@ -20,11 +20,7 @@ _SPARSE = 4
 
 
 class Buffer:
-    """Positions of one tensor [B, K, S, C] in their order, appended in place.
-
-    Args:
-        room: positions to make room for at first.
-    """
+    """Positions of one tensor [B, K, S, C] in their order, appended in place."""
 
     def __init__(self, room: int) -> None:
         assert room >= 1

@@ -15,6 +15,7 @@ from coterie.generate.cache.buffer import Buffer
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import CacheSpec
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 
@@ -28,12 +29,7 @@ class FullCacheSettings(Settings):
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
     def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
-        """Make an empty cache.
-
-        Args:
-            specs: what each attention layer needs.
-            rollback: how many of the latest tokens `truncate` may take back.
-        """
+        """Make an empty cache."""
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
     def kept(self, spec: CacheSpec, positions: int, size: int) -> int:
@@ -52,22 +48,13 @@ _FROM_THE_START = KeyLayout()
 
 
 class FullLayerCache:
-    """Keys and values of one layer, all of them.
-
-    Args:
-        room: positions to make room for at first.
-    """
+    """Keys and values of one layer, all of them."""
 
     def __init__(self, room: int) -> None:
         self._keys = Buffer(room)
         self._values = Buffer(room)
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         if rows is None:
             return self._keys.append(keys), self._values.append(values), _FROM_THE_START
         all_keys, all_values = self._keys.put(keys, rows), self._values.put(values, rows)

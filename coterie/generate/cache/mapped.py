@@ -23,10 +23,6 @@ class MappedBuffer(Buffer):
     """Positions of one tensor in a file without a name: it goes with the process, however it ends.
 
     The system writes to the disk what it likes and reads it again when it is asked for.
-
-    Args:
-        room: positions to make room for at first.
-        folder: where the file lies; made if need be.
     """
 
     def __init__(self, room: int, folder: Path) -> None:

@@ -26,6 +26,7 @@ from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.table import BlockTable
 from coterie.model import CacheSpec
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 
@@ -53,9 +54,6 @@ class PrefixStore:
 
     Blocks of a model whose weights have changed since are forgotten. Changes through `.data` go
     unnoticed: call `clear` after them.
-
-    Args:
-        decoder: the model.
     """
 
     def __init__(self, decoder: nn.Module) -> None:
@@ -203,22 +201,13 @@ class PagedStack(CacheStack):
 
 
 class PagedLayerCache:
-    """One layer's part of the blocks.
-
-    Args:
-        number: of the layer.
-    """
+    """One layer's part of the blocks."""
 
     def __init__(self, number: int) -> None:
         self.table: BlockTable | None = None
         self._number = number
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         assert self.table is not None
         places, pool = self.table.places, self.table.pool
         assert places is not None, "blocks are reserved where tokens are placed"

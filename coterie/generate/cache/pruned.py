@@ -30,6 +30,7 @@ from coterie.generate.cache.ragged import Spare, appended, joined, numbered, pad
 from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.window import kept_of, smaller
 from coterie.model import CacheSpec
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 _STRIDES = 8
@@ -119,12 +120,7 @@ class PrunedLayerCache:
         self._totals: tuple[int, ...] = ()  # positions that each row has read
         self._spare = Spare(), Spare()
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         """Add T positions; return them after those kept, which stand right before them.
 
         Raises:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from coterie.generate.cache.ragged import numbered
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.window import kept_of, smaller
 from coterie.model import CacheSpec
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 _KEYS, _VALUES = -2, -1  # a group: the positions of a channel, the channels of a position
@@ -95,12 +96,7 @@ class QuantisedLayerCache:
         self._blocks: tuple[int, ...] = ()  # of each row, quantised
         self._totals: tuple[int, ...] = ()  # positions of each row
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         """Add T positions and return all so far, the older ones as their codes say."""
         batch, number = keys.shape[0], keys.shape[2]
         if not self._totals:

@@ -14,11 +14,7 @@ _PIECES = 64
 
 
 class RecentTokens:
-    """Up to `keep` of the latest ids of each row; −1 where a row has read fewer.
-
-    Args:
-        keep: how many.
-    """
+    """Up to `keep` of the latest ids of each row; −1 where a row has read fewer."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep

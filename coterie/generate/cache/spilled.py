@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
 
 from coterie.foundation.runs import cache_root
 from coterie.foundation.settings import Settings
@@ -22,7 +20,8 @@ from coterie.generate.cache.mapped import MappedBuffer
 from coterie.generate.cache.stack import CacheStack
 from coterie.generate.cache.window import smaller
 from coterie.model import CacheSpec
-from coterie.model.geometry import KeyLayout, UnevenRows
+from coterie.model.cache import NewKeys, NewValues, Seen
+from coterie.model.geometry import UnevenRows
 
 
 class SpilledCacheSettings(Settings):
@@ -64,12 +63,7 @@ class SpilledLayerCache(FullLayerCache):
         self._recent, self._ring, self._number = recent, ring, len(ring)
         ring.append(self)
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         self._ring[self._number - 1].drop()
         after = self._ring[(self._number + 1) % len(self._ring)]
         if after is not self:

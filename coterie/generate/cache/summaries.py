@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.generate.cache.buffer import Buffer
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 _FIRST_ROOM = 16
@@ -66,12 +67,7 @@ class SummaryLayerCache:
         self._finished: list[_Run] = []  # the latest, while they may have to come back
         self._rows: list[SummaryLayerCache] | None = None  # once rows have read unequally much
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         """Add T positions; return all that are not summarised."""
         assert rows is None, "rows that differ are appended one by one"
         self._length += keys.shape[2]

@@ -61,11 +61,7 @@ class Places:
 
 
 class BlockTable:
-    """The rows of a batch; what they hold is released when the table goes.
-
-    Args:
-        pool: where blocks come from.
-    """
+    """The rows of a batch; what they hold is released when the table goes."""
 
     def __init__(self, pool: BlockPool) -> None:
         self.pool = pool

@@ -24,6 +24,7 @@ from coterie.generate.cache.stack import CacheStack, LayerCache, Placement
 from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.generate.cache.uneven import UnevenWindow, check_kept
 from coterie.model import CacheSpec
+from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
 
 _FIRST_ROOM = 256
@@ -105,12 +106,7 @@ class WindowLayerCache:
         self._first: tuple[Tensor, Tensor] | None = None  # keys and values of the sinks
         self._rows: UnevenWindow | None = None  # once rows have read unequally much
 
-    def append(
-        self,
-        keys: Float[Tensor, "B K T C"],
-        values: Float[Tensor, "B J T E"],
-        rows: UnevenRows | None = None,
-    ) -> tuple[Float[Tensor, "B K S C"], Float[Tensor, "B J S E"], KeyLayout]:
+    def append(self, keys: NewKeys, values: NewValues, rows: UnevenRows | None = None) -> Seen:
         """Add T positions; return them after up to w − 1 earlier ones.
 
         Where sinks are kept they come before the others. They and the run are then either the text

@@ -43,12 +43,7 @@ class Forbid(ConstraintSettings):
 
 
 class ForbiddenSequences:
-    """Masks the last token of a sequence once all others have just been written.
-
-    Args:
-        sequences: of tokens.
-        past: the tokens so far.
-    """
+    """Masks the last token of a sequence once all others have just been written."""
 
     def __init__(self, sequences: Sequence[tuple[int, ...]], past: Sequence[int]) -> None:
         self._sequences = tuple(sequences)

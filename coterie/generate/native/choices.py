@@ -22,12 +22,7 @@ from coterie.generate.sampling.rule import Chosen, Rule
 
 
 class Choices:
-    """The last stage of a program, which does nothing unless it is switched on.
-
-    Args:
-        builder: of the program.
-        logits: that are chosen from.
-    """
+    """The last stage of a program, which does nothing unless it is switched on."""
 
     def __init__(self, builder: Builder, logits: Buffer) -> None:
         entries, past = builder.entries, builder.past

@@ -86,12 +86,7 @@ class CompiledPass:
 
 
 class CompiledBlocks:
-    """Computes blocks over a `StaticPast` by compiled programs, one for all blocks of a kind.
-
-    Args:
-        decoder: whose blocks they are.
-        backend: of `torch.compile`.
-    """
+    """Computes blocks over a `StaticPast` by compiled programs, one for all blocks of a kind."""
 
     def __init__(self, decoder: Decoder, backend: str = "inductor") -> None:
         settings = decoder.settings

@@ -14,11 +14,7 @@ from coterie.model.context import ForwardContext
 
 
 class EagerPass:
-    """Calls the decoder; whoever uses it switches gradients and dropout off.
-
-    Args:
-        decoder: the model.
-    """
+    """Calls the decoder; whoever uses it switches gradients and dropout off."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder

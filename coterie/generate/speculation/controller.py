@@ -27,13 +27,7 @@ class Controller:
         return self._plains > 1 and not self._resting
 
     def note(self, seconds: float, gained: int, *, guessed: bool) -> None:
-        """Take note of a step.
-
-        Args:
-            seconds: that it took.
-            gained: tokens that it gave.
-            guessed: whether it read guesses.
-        """
+        """Take note of a step."""
         if not guessed:
             first = self._plain is None or (self._plains == 1 and seconds < self._plain)
             self._plain = seconds if first else _mixed(self._plain, seconds)

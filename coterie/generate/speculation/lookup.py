@@ -40,13 +40,7 @@ class LookupSpeculation(SpeculationSettings):
 
 
 class Lookup:
-    """Finds the latest tokens in the text before them, the longest match and the latest first.
-
-    Args:
-        shortest: the fewest tokens to look for.
-        longest: the most.
-        tokens: the most tokens of one guess.
-    """
+    """Finds the latest tokens in the text before them, the longest match and the latest first."""
 
     def __init__(self, shortest: int, longest: int, tokens: int) -> None:
         self._sizes = range(longest, shortest - 1, -1)

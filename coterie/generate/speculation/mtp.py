@@ -59,10 +59,6 @@ class Modules:
     """The modules at work on one text.
 
     Positions are counted from the first of which the decoder's hidden states were seen.
-
-    Args:
-        decoder: whose they are.
-        tokens: the most tokens of one guess.
     """
 
     def __init__(self, decoder: Decoder, tokens: int) -> None:

@@ -63,14 +63,7 @@ class MTPSettings(Settings):
 
 
 class MTPModule(Part):
-    """One depth: joins hidden states with the embedding of later tokens, and a block.
-
-    Args:
-        plan: of its block.
-        norm: of its own norms.
-        width: of the stream.
-        dropout: of its block.
-    """
+    """One depth: joins hidden states with the embedding of later tokens, and a block."""
 
     roles = {"projection": "matrix"}
 

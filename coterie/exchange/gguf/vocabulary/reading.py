@@ -35,9 +35,6 @@ from coterie.tokenizer.subword import SubwordTokenizer, check_rules
 def read_vocabulary(values: Mapping[str, Any]) -> SubwordTokenizer | None:
     """Return the tokenizer of a file; None if it holds none.
 
-    Args:
-        values: what the file says, by name.
-
     Raises:
         TokenizerError: it is of a kind that cannot be built here, or damaged.
     """

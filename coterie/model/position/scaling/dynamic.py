@@ -40,11 +40,6 @@ class DynamicScaling(ScalingSettings):
         return f"dynamic × {self.factor:g} beyond {self.original_context}"
 
     def check(self, channels: int) -> None:
-        """Make sure that there are two pairs at least.
-
-        Raises:
-            ValueError: there is one only.
-        """
         check_pairs(channels, self.kind)
 
     def original(self, context: int) -> int:

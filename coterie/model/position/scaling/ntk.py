@@ -32,11 +32,6 @@ class NTKScaling(ScalingSettings):
         return f"ntk × {self.factor:g}"
 
     def check(self, channels: int) -> None:
-        """Make sure that there are two pairs at least.
-
-        Raises:
-            ValueError: there is one only.
-        """
         check_pairs(channels, self.kind)
 
     def original(self, context: int) -> int:
