@@ -12,7 +12,7 @@ from coterie.generate.native.kernels.heads import HEADS, Heads
 from coterie.generate.native.lower.latent import latent_attended
 from coterie.generate.native.lower.latent_vectors import latent_vectors_attended
 from coterie.generate.native.lower.masks import pattern_of
-from coterie.generate.native.lower.matrices import matrix_of, product_of, projected
+from coterie.generate.native.lower.matrices import multiplied, projected
 from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.grouped import GroupedAttentionPart
@@ -67,10 +67,7 @@ def _grouped(
     builder.stage(builder.operation(HEADS, prepare, 1, repeat, queries.epsilon))
     out = builder.buffer(query.width)
     builder.stage(_reading(part, builder, layer, query, out, turn.logit_scale))
-    done = builder.buffer(source.width)
-    output = matrix_of(builder, part.output, part.output_bias)
-    builder.stage(product_of(builder, output, out, done, residual))
-    return done
+    return multiplied(builder, part.output, out, part.output_bias, residual)
 
 
 def _reading(

@@ -8,7 +8,7 @@ from torch import nn
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.kernels.embed import GATHER, HASH, Gather, Hash
-from coterie.generate.native.lower.matrices import matrix_of, product_of, table_of
+from coterie.generate.native.lower.matrices import multiplied, table_of
 from coterie.model.embedding.factorised import FactorisedEmbeddingPart
 from coterie.model.embedding.full import FullEmbeddingPart
 from coterie.model.embedding.hashing import mixer
@@ -40,9 +40,7 @@ def _full(part: FullEmbeddingPart, builder: Builder) -> Buffer:
 
 @embedded.register
 def _factorised(part: FactorisedEmbeddingPart, builder: Builder) -> Buffer:
-    short, out = _looked_up(builder, part.weight), builder.buffer(part.projection.shape[0])
-    builder.stage(product_of(builder, matrix_of(builder, part.projection), short, out))
-    return out
+    return multiplied(builder, part.projection, _looked_up(builder, part.weight))
 
 
 @embedded.register
@@ -59,6 +57,4 @@ def _ngram(part: NgramEmbeddingPart, builder: Builder) -> Buffer:
     builder.stage(builder.operation(HASH, fields, 1, builder.count.data_ptr()))
     if part.projection is None:
         return stream
-    mixed = builder.buffer(stream.width)
-    builder.stage(product_of(builder, matrix_of(builder, part.projection), out, mixed, stream))
-    return mixed
+    return multiplied(builder, part.projection, out, residual=stream)

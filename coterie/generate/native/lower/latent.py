@@ -6,7 +6,7 @@ from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.latent import ABSORB, COMPRESS, Absorb, Compress, scratch_of
 from coterie.generate.native.kernels.sums import sums_like
 from coterie.generate.native.lower.masks import pattern_of
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.matrices import matrix_of, multiplied, product_of
 from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import Turn, turn_of
 from coterie.model.attention.mla import LatentAttentionPart
@@ -25,10 +25,7 @@ def latent_attended(
     turn = turn_of(position, builder, part.settings.rope_dim)
     query = _compressed(part, builder, turn, layer, source)
     mixed = _absorbed(part, builder, turn, layer, query)
-    done = builder.buffer(source.width)
-    output = matrix_of(builder, part.output, part.output_bias)
-    builder.stage(product_of(builder, output, mixed, done, residual))
-    return done
+    return multiplied(builder, part.output, mixed, part.output_bias, residual)
 
 
 def _compressed(
@@ -56,9 +53,7 @@ def _compressed(
     builder.stage(builder.operation(COMPRESS, fields, 1, repeat, norm.epsilon, other.epsilon))
     if part.query_up is None:
         return first
-    query = builder.buffer(part.query_up.shape[0])
-    builder.stage(product_of(builder, matrix_of(builder, part.query_up), first, query))
-    return query
+    return multiplied(builder, part.query_up, first)
 
 
 def _absorbed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.attend import BLOCK
 from coterie.generate.native.kernels.summaries import KEEP, READ, SUMMARISE, Chunked
-from coterie.generate.native.lower.matrices import matrix_of, product_of, projected
+from coterie.generate.native.lower.matrices import multiplied, projected
 from coterie.generate.native.lower.positions import turn_of
 from coterie.model.attention.latent_vectors import LatentVectorAttentionPart
 from coterie.model.position import PositionPart
@@ -37,7 +37,4 @@ def latent_vectors_attended(
         builder.operation(READ, fields, heads, repeat, scale),
         builder.operation(SUMMARISE, fields, key_heads * number, repeat, scale),
     )
-    done = builder.buffer(source.width)
-    output = matrix_of(builder, part.output, part.output_bias)
-    builder.stage(product_of(builder, output, out, done, residual))
-    return done
+    return multiplied(builder, part.output, out, part.output_bias, residual)

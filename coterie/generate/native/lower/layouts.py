@@ -8,7 +8,7 @@ from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.kernels.mix import MIX, Mix
 from coterie.generate.native.lower.attention import attended
 from coterie.generate.native.lower.feedforward import fed
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.matrices import multiplied
 from coterie.generate.native.lower.norms import normalised
 from coterie.model.block_layout.interface import BlockLayoutPart
 from coterie.model.block_layout.parallel import ParallelPart
@@ -68,9 +68,8 @@ def _parallel(
     read = attended(block.attention, builder, position, layer, normal, None)
     update = fed(block.feedforward, builder, other, None)
     shares = layout.gate.shape[0]
-    share, out = builder.buffer(shares), builder.buffer(stream.width)
-    gate = matrix_of(builder, layout.gate, layout.gate_bias)
-    builder.stage(product_of(builder, gate, normal, share))
+    share = multiplied(builder, layout.gate, normal, layout.gate_bias)
+    out = builder.buffer(stream.width)
     fields = Mix(
         stream.width, shares, share.address, stream.address, read.address, update.address,
         out.address,

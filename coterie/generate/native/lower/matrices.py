@@ -108,6 +108,19 @@ def product_of(
     return builder.operation(PRODUCT, fields, -(-matrix.outer // chunk))
 
 
+def multiplied(
+    builder: Builder,
+    weight: Tensor,
+    source: Buffer,
+    bias: Tensor | None = None,
+    residual: Buffer | None = None,
+) -> Buffer:
+    """Add a product; return where weight · source + bias + residual will be."""
+    out = builder.buffer(weight.shape[0])
+    builder.stage(product_of(builder, matrix_of(builder, weight, bias), source, out, residual))
+    return out
+
+
 def projected(
     builder: Builder, part: GroupedAttentionPart | LatentVectorAttentionPart, source: Buffer
 ) -> tuple[Buffer, Buffer, Buffer]:

@@ -6,7 +6,7 @@ from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.lower.additive import joined
 from coterie.generate.native.lower.embeddings import embedded
 from coterie.generate.native.lower.layouts import through
-from coterie.generate.native.lower.matrices import matrix_of, product_of
+from coterie.generate.native.lower.matrices import multiplied
 from coterie.generate.native.lower.norms import normalised
 from coterie.generate.native.lower.positions import added
 from coterie.model import Decoder
@@ -43,10 +43,5 @@ def _head(decoder: Decoder, builder: Builder, final: Buffer) -> Buffer:
     if weight is None:
         weight = embedding.weight
         if isinstance(embedding, FactorisedEmbeddingPart):
-            short = builder.buffer(embedding.projection.shape[1])
-            turned = builder.copy(embedding.projection.mT)
-            builder.stage(product_of(builder, matrix_of(builder, turned), final, short))
-            final = short
-    logits = builder.buffer(weight.shape[0])
-    builder.stage(product_of(builder, matrix_of(builder, weight, head.bias), final, logits))
-    return logits
+            final = multiplied(builder, builder.copy(embedding.projection.mT), final)
+    return multiplied(builder, weight, final, head.bias)
