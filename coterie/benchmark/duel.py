@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 import torch
 
 from coterie.benchmark.tune import Duel
+from coterie.foundation.alarm import time_limit
+from coterie.foundation.errors import UserError
 from coterie.model import Decoder, DecoderSettings
 from coterie.train import RunSettings
-from coterie.train.choices import choose_precision, short_batch
+from coterie.train.choices import HOPELESS, choose_precision, product_times, short_batch
+from coterie.train.compiling import give_up_compiling
 from coterie.train.machine import computing_threads
 from coterie.train.memory import require_memory, role_parameters
 from coterie.train.precision import Precision, resolve_device, resolve_precision
@@ -19,6 +22,7 @@ from coterie.train.randomness import seed_all, set_aside
 from coterie.train.session import loader_of, make_stepper, prepare
 from coterie.train.turns import Clock, in_turns
 
+LIMIT = 180.0
 _STEP = 2.0  # seconds; as many rows are read as such a step has time for
 _HOPELESS = 4.0  # times as slow: no further turn is taken
 
@@ -36,6 +40,7 @@ class Bench:
         self,
         settings: RunSettings,
         seconds: float,
+        limit: float,
         tell: Callable[[str], None],
         clock: Clock = time.perf_counter,
     ) -> None:
@@ -44,6 +49,7 @@ class Bench:
         Args:
             settings: the run's.
             seconds: for each duel, about.
+            limit: seconds after which a duel is broken off, compiling included.
             tell: told what takes long.
             clock: seconds since some moment.
 
@@ -52,7 +58,7 @@ class Bench:
         """
         self.device = resolve_device(settings.train.device)
         self.settings, store = prepare(settings, tell)
-        self._seconds, self._clock = seconds, clock
+        self._seconds, self._limit, self._clock = seconds, limit, clock
         require_memory(self.settings, choose_precision(self.settings, self.device))
         seed_all(self.settings.seed)
         model = self.settings.model
@@ -76,23 +82,36 @@ class Bench:
         self.rows = max(able, default=1)
         self._batch = batch.part(self.rows, model.context)
 
-    def __call__(self, best: RunSettings, other: RunSettings) -> Duel:
-        """Let a run meet the best so far.
+    def __call__(self, best: RunSettings, other: RunSettings, turns: int) -> Duel:
+        """Let a run meet the best so far, in so many turns at least.
 
         Raises:
-            UserError: it does not fit into memory or its parts are not there.
+            UserError: it does not fit into memory, its parts are not there, or its products are
+                hopelessly slow.
+            TimeoutError: it was broken off.
         """
         require_memory(other, self._precision_of(other))
-        with set_aside(), self._sides(best, other) as (ours, theirs):
-            ours()
-            begin = self._clock()
-            theirs()
-            first = self._clock() - begin
-            ways = {"best": ours, "other": theirs}
-            usual = in_turns({"best": ours}, 0.0, self._clock)["best"][0]
-            hopeless = first > _HOPELESS * usual and not other.train.compile
-            taken = in_turns(ways, 0.0 if hopeless else self._seconds, self._clock,
-                             least=1 if hopeless else 5)  # fmt: skip
+        self._require_speed(self._precision_of(best), self._precision_of(other))
+        try:
+            with set_aside(), self._sides(best, other) as sides, time_limit(self._limit):
+                return self._meet(*sides, turns, patient=other.train.compile is True)
+        except TimeoutError:
+            if other.train.compile:
+                give_up_compiling()
+            raise
+
+    def _meet(
+        self, ours: Callable[[], None], theirs: Callable[[], None], turns: int, *, patient: bool
+    ) -> Duel:
+        ours()
+        begin = self._clock()
+        theirs()
+        first = self._clock() - begin
+        usual = in_turns({"best": ours}, 0.0, self._clock)["best"][0]
+        hopeless = first > _HOPELESS * usual and not patient
+        ways = {"best": ours, "other": theirs}
+        taken = in_turns(ways, 0.0 if hopeless else self._seconds, self._clock,
+                         least=1 if hopeless else turns)  # fmt: skip
         tokens = self._batch.tokens.numel()
         pairs = zip(taken["best"], taken["other"], strict=True)
         return Duel(
@@ -100,6 +119,15 @@ class Bench:
             gains=tuple(a / b for a, b in pairs),
             first=first,
         )
+
+    def _require_speed(self, best: Precision, other: Precision) -> None:
+        """Refuse a precision without units: a step in it might take an hour, without a pause."""
+        if other.name == best.name or self.device.type != "cpu":
+            return
+        times = product_times(best, other, self._clock)
+        gain = times[best.name] / times[other.name]
+        if gain < HOPELESS:
+            raise UserError(f"a bare product runs {gain:.2g} times as fast in {other.name} here")
 
     @contextlib.contextmanager
     def _sides(self, *runs: RunSettings) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:

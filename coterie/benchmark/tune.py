@@ -2,8 +2,10 @@
 
 Each candidate meets the best so far in a duel: whole optimizer steps on the run's own first batch,
 in turns, so that whatever else the machine does meets both. It takes the best's place where it was
-`WORTH` times as fast in the median and faster in three turns of four. Both sides share weights and
-optimizer, so a duel needs little more memory than the run. What cannot be tried is told.
+`WORTH` times as fast in the median and faster in three turns of four. Of many candidates some win
+so by chance; therefore all that won meets the settings as they were in a last, longer duel, and is
+recommended only if it wins that too. Both sides share weights and optimizer, so a duel needs little
+more memory than the run. What cannot be tried, or not within the limit, is told.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from coterie.train.compiling import missing_compiler
 from coterie.train.machine import describe_machine
 
 WORTH = 1.03
-_SURE = 0.75  # of the turns
+TURNS, FINAL_TURNS = 5, 21  # at least; three in four of 21 are won by chance once in 75 times
 _CHOOSING = ("auto", "measured")  # kinds that choose among the others
 
 Changes = Mapping[str, Any]
 """Values by dotted key."""
+
+Spread = tuple[float, float, float]
+"""The median, and the quartiles below and above it."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +54,23 @@ class Duel:
     first: float = 0.0
 
     @property
-    def gain(self) -> float:
-        """The median."""
-        return statistics.median(self.gains)
+    def gain(self) -> Spread:
+        """How many times as fast it was."""
+        if len(self.gains) < 2:
+            (only,) = self.gains
+            return only, only, only
+        low, median, high = statistics.quantiles(self.gains, method="inclusive")
+        return median, low, high
 
     @property
     def won(self) -> bool:
-        """Whether it was faster by more than chance."""
-        sure = sum(gain > 1 for gain in self.gains) >= _SURE * len(self.gains)
-        return sure and self.gain >= WORTH
+        """Whether it was faster by more than chance: enough, and in three turns of four."""
+        median, low, _ = self.gain
+        return low > 1 and median >= WORTH
 
 
-Judge = Callable[[RunSettings, RunSettings], Duel]
-"""Lets a second run meet a first one. Whatever it raises is why that cannot be tried."""
+Judge = Callable[[RunSettings, RunSettings, int], Duel]
+"""Lets a second run meet a first one, in so many turns at least; what it raises is why not."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class Trial:
     Attributes:
         factor, choice: what was tried.
         rate: tokens per second, median; None where it was not tried.
-        gain: over the best so far: median, smallest and largest.
+        gain: over the best so far.
         chosen: whether it took the best's place.
         note: why not, or what else is to be known.
     """
@@ -79,7 +88,7 @@ class Trial:
     factor: str
     choice: str
     rate: float | None = None
-    gain: tuple[float, float, float] | None = None
+    gain: Spread | None = None
     chosen: bool = False
     note: str = ""
 
@@ -90,29 +99,48 @@ class Tuning:
 
     Attributes:
         trials: all that was tried, in order.
-        changes: values by dotted key that the recommendation changes; empty: nothing is faster.
-        gain: of all changes together over the settings as they were, measured once more: median,
-            smallest and largest; None without changes.
+        taken: values by dotted key that won, each over the best so far.
+        total: all of them together beside the settings as they were; None where nothing won, or
+            where the duel could not be held.
         machine: on which.
     """
 
     trials: tuple[Trial, ...]
-    changes: Changes
-    gain: tuple[float, float, float] | None
+    taken: Changes
+    total: Duel | None
     machine: Mapping[str, Any]
+
+    @property
+    def changes(self) -> Changes:
+        """What to change: all that was taken, if all of it together is faster; else nothing."""
+        return self.taken if self.total is not None and self.total.won else {}
+
+    @property
+    def gain(self) -> Spread | None:
+        """Of all that was taken together over the settings as they were."""
+        return None if self.total is None else self.total.gain
 
     def overlay(self) -> str:
         """Return the recommendation as the text of a settings file."""
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
-        gain = "1.00 (nothing was faster)" if self.gain is None else (
-            f"{self.gain[0]:.2f} ({self.gain[1]:.2f}–{self.gain[2]:.2f})"
-        )  # fmt: skip
-        head = f"# Made by coterie tune. Measured gain in tokens per second: {gain}.\n# {machine}\n"
+        head = f"# Made by coterie tune. {self.verdict()}\n# {machine}\n"
         return head + to_yaml(nested(self.changes))
+
+    def verdict(self) -> str:
+        """Return what came of it, in a sentence."""
+        if not self.taken:
+            return "Nothing is faster than the settings as they are."
+        if self.total is None:
+            return "What won could not be measured together."
+        said = (
+            "Together, what won is {:.2f} times as fast as the settings as they were (quartiles "
+            "{:.2f}–{:.2f}, {} turns)"
+        ).format(*self.total.gain, len(self.total.gains))
+        return f"{said}." if self.changes else f"{said}: too little to tell from chance."
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {**asdict(self), "overlay": nested(self.changes)}
+        return {**asdict(self), "gain": self.gain, "overlay": nested(self.changes)}
 
 
 def tune(
@@ -132,7 +160,7 @@ def tune(
         device: where.
         tell: told what is tried next.
     """
-    best, changes, trials = settings, dict[str, Any](), list[Trial]()
+    best, taken, trials = settings, dict[str, Any](), list[Trial]()
     factors: dict[str, Callable[[RunSettings], Iterator[tuple[str, Changes] | Trial]]] = {
         "precision": lambda run: _precisions(precision),
         "threads": lambda run: _threads(device),
@@ -152,33 +180,41 @@ def tune(
             trial = _try(factor, choice, best, candidate, judge)
             trials.append(trial)
             if trial.chosen:
-                best, changes = candidate, {**changes, **change}
-    gain = None
-    if changes:
-        tell("all of it beside what it was")
-        gains = judge(settings, best).gains
-        gain = (statistics.median(gains), min(gains), max(gains))
-    return Tuning(tuple(trials), changes, gain, describe_machine(device))
+                best, taken = candidate, {**taken, **change}
+    total = None
+    if taken:
+        tell("all that was taken, beside the settings as they were")
+        try:
+            total = judge(settings, best, FINAL_TURNS)
+        except Exception as error:  # as below
+            trials.append(Trial("all", "together", note=f"not tried: {told(error)}"))
+    return Tuning(tuple(trials), taken, total, describe_machine(device))
 
 
 def _try(
     factor: str, choice: str, best: RunSettings, candidate: RunSettings, judge: Judge
 ) -> Trial:
     try:
-        duel = judge(best, candidate)
+        duel = judge(best, candidate, TURNS)
     except Exception as error:  # back ends and compilers refuse in ways of their own
-        return Trial(factor, choice, note=f"not tried: {reason(error)}")
+        return Trial(factor, choice, note=f"not tried: {told(error)}")
     rate, chosen, note = statistics.median(duel.rates), duel.won, ""
     if factor == "compile" and chosen:
         chosen, note = _pays(duel, rate, candidate)
-    gain = (duel.gain, min(duel.gains), max(duel.gains))
-    return Trial(factor, choice, rate, gain, chosen, note)
+    return Trial(factor, choice, rate, duel.gain, chosen, note)
+
+
+def told(error: Exception) -> str:
+    """Return why something could not be tried."""
+    said = reason(error)
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate" in said
+    return "not enough memory" if short else said
 
 
 def _pays(duel: Duel, rate: float, run: RunSettings) -> tuple[bool, str]:
     """Return whether compiling gains more over the whole run than it takes, and both in words."""
     seconds = run.train.batch_size * run.model.context / rate
-    saved = (duel.gain - 1) * seconds * run.train.steps
+    saved = (duel.gain[0] - 1) * seconds * run.train.steps
     return saved > duel.first, (
         f"gains {saved:,.0f} s over {run.train.steps:,} steps, takes {duel.first:,.0f} s"
     )

@@ -36,7 +36,7 @@ from coterie.train.turns import Clock, in_turns, ratio
 FEWEST_FLOPS = 1e12
 """A run of fewer operations takes seconds: whatever was gained, measuring would cost more."""
 _WORTH = 1.05  # how much faster bfloat16 must be; else the more exact type is taken
-_HOPELESS = 0.5  # a bare product slower than this share of float32's: the model is not tried
+HOPELESS = 0.5  # a bare product slower than this share of float32's: the model is not tried
 _SIDE = 256
 _SECONDS = 1.0
 _PASS_FLOPS, _PASS_TOKENS = 1e10, 256
@@ -160,12 +160,9 @@ def measure_passes(
     Where a bare product in the second is hopelessly slow, a processor without units for it, that
     alone is told, as `product`: a pass of the model might take minutes.
     """
-    sides = {each.name: torch.ones(_SIDE, _SIDE, dtype=each.dtype) for each in (plain, half)}
-    bare = in_turns({name: lambda a=a: a @ a for name, a in sides.items()}, 0.05, clock)
-    gain = ratio(bare[plain.name], bare[half.name])
-    if gain < _HOPELESS:
-        fastest = min(bare[plain.name])
-        return {plain.name: fastest, half.name: fastest / gain, "product": float(_SIDE)}
+    bare = product_times(plain, half, clock)
+    if bare[plain.name] < HOPELESS * bare[half.name]:
+        return {**bare, "product": float(_SIDE)}
     ways = {each.name: lambda each=each: rehearse(each) for each in (plain, half)}
     taken = in_turns(ways, _SECONDS, clock)
     fastest = min(taken[plain.name])
@@ -173,6 +170,19 @@ def measure_passes(
         plain.name: fastest,
         half.name: fastest / ratio(taken[plain.name], taken[half.name]),
     }
+
+
+def product_times(
+    plain: Precision, half: Precision, clock: Clock = time.perf_counter
+) -> dict[str, float]:
+    """Return the seconds of a bare product in each precision, in the first one's terms."""
+    sides = {
+        each.name: torch.ones(_SIDE, _SIDE, dtype=each.dtype, device=each.device)
+        for each in (plain, half)
+    }
+    bare = in_turns({name: lambda a=a: a @ a for name, a in sides.items()}, 0.05, clock)
+    fastest = min(bare[plain.name])
+    return {plain.name: fastest, half.name: fastest / ratio(bare[plain.name], bare[half.name])}
 
 
 def short_batch(settings: RunSettings, batch: TokenBatch) -> TokenBatch:

@@ -44,6 +44,16 @@ def keep_compiled_code() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
 
 
+def give_up_compiling() -> None:
+    """Forget what is compiled, and drop what waits to be; a compiler at work ends its file."""
+    torch.compiler.reset()
+    with contextlib.suppress(Exception):  # Inductor's own, and its names may change
+        pool = importlib.import_module("torch._inductor.async_compile").AsyncCompile.pool
+        if pool.cache_info().currsize:
+            pool().shutdown(wait=False, cancel_futures=True)
+            pool.cache_clear()
+
+
 def missing_compiler(device: torch.device) -> str | None:
     """Return why nothing can be compiled for a device; None: it can."""
     if device.type != "cpu":

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from coterie.benchmark import tune as tuning
-from coterie.benchmark.tune import Duel, changed, tune
+from coterie.benchmark.tune import FINAL_TURNS, Duel, changed, tune
 from coterie.foundation.layers import file_layer, load_settings
 from coterie.presets import preset_layers
 from coterie.train import RunSettings
@@ -31,9 +31,9 @@ def preset(name="quickstart", **train):
 def judge(speed, first=0.0):
     """Return a judge of runs whose speeds a function knows."""
 
-    def meet(best, other):
+    def meet(best, other, turns):
         gain = speed(other) / speed(best)
-        return Duel((speed(other),) * 5, (gain,) * 5, first)
+        return Duel((speed(other),) * turns, (gain,) * turns, first)
 
     return meet
 
@@ -78,6 +78,33 @@ def test_where_nothing_is_faster_nothing_is_recommended():
     found = search(preset(), lambda run: 1.0)
     assert (found.changes, found.gain) == ({}, None)
     assert yaml.safe_load(found.overlay()) == {}
+    assert found.verdict() == "Nothing is faster than the settings as they are."
+
+
+@pytest.mark.parametrize(
+    ("gains", "recommended"),
+    [
+        ((1.5,) * 16 + (0.9,) * 5, True),
+        ((1.5,) * 15 + (0.9,) * 6, False),
+        ((1.01,) * 21, False),
+        (None, False),
+    ],
+)
+def test_what_won_is_recommended_only_if_all_of_it_wins_again(gains, recommended):
+    def meet(best, other, turns):
+        if turns == FINAL_TURNS:
+            if gains is None:
+                raise MemoryError
+            return Duel((1.0,) * len(gains), gains)
+        return judge(lambda run: 2.0 if kernels(run) == "padded" else 1.0)(best, other, turns)
+
+    found = tune(preset(), meet, precision="float32", device=CPU)
+    assert found.taken == {"model.feedforward.kernel": {"kind": "padded"}}
+    assert bool(found.changes) == recommended
+    assert ("too little to tell from chance" in found.verdict()) == (
+        not recommended and gains is not None
+    )
+    assert yaml.safe_load(found.overlay()) == found.as_json()["overlay"]
 
 
 def test_the_precision_that_auto_took_is_not_tried_against_itself():
@@ -97,14 +124,23 @@ def test_one_core_no_compiler_and_no_experts_are_told(monkeypatch):
     assert told["experts"].startswith("nothing to choose")
 
 
-def test_what_cannot_be_tried_is_told_and_the_others_still_are():
-    def meet(best, other):
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (RuntimeError("a mask it cannot compute\nand more"), "a mask it cannot compute"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:128] can't allocate memory"), "not enough"),
+        (MemoryError(), "not enough memory"),
+        (TimeoutError("it was not done after 180 s"), "it was not done after 180 s"),
+    ],
+)
+def test_what_cannot_be_tried_is_told_and_the_others_still_are(error, why):
+    def meet(best, other, turns):
         if kernels(other) == "grouped":
-            raise RuntimeError("not enough memory: you tried to allocate 8 GB\nand more")
-        return judge(lambda run: 2.0 if kernels(run) == "padded" else 1.0)(best, other)
+            raise error
+        return judge(lambda run: 2.0 if kernels(run) == "padded" else 1.0)(best, other, turns)
 
     found = tune(preset(), meet, precision="float32", device=CPU)
-    assert line(found, "experts", "grouped").note.startswith("not tried: not enough memory")
+    assert line(found, "experts", "grouped").note.startswith(f"not tried: {why}")
     assert line(found, "experts", "padded").chosen
 
 
@@ -134,7 +170,10 @@ def test_the_overlay_is_a_layer_of_settings(tmp_path):
     (tmp_path / "o.yaml").write_text(found.overlay())
     layers = [*preset_layers("quickstart", "tiny"), file_layer(tmp_path / "o.yaml")]
     assert load_settings(RunSettings, layers).settings == changed(preset(), found.changes)
-    assert "Measured gain in tokens per second: 2.00 (2.00–2.00)" in found.overlay()
+    assert (
+        "2.00 times as fast as the settings as they were (quartiles 2.00–2.00, 21 turns)"
+        in found.overlay()
+    )
 
 
 def test_every_layer_that_varies_is_changed():

@@ -18,11 +18,11 @@ def bench(monkeypatch):
     """Stand in for what measures: half as many micro-batches run twice as fast."""
 
     class Bench:
-        def __init__(self, settings, seconds, tell):
+        def __init__(self, settings, seconds, limit, tell):
             self.settings, self.rows, self.device = settings, 2, torch.device("cpu")
             self.precision = SimpleNamespace(name="float32")
 
-        def __call__(self, best, other):
+        def __call__(self, best, other, turns):
             gain = other.train.micro_batch_size / best.train.micro_batch_size
             return Duel((gain,), (gain,))
 
@@ -35,7 +35,7 @@ WORDS = ["tune", "quickstart", "scale=tiny", "train.gradient_accumulation=2"]
 def test_it_writes_an_overlay_that_train_takes(capsys, places):
     assert command(WORDS) == 0
     out, err = capsys.readouterr()
-    assert "taken" in out
+    assert "won" in out
     assert "2.00 times as fast" in out
     assert "Steps of 2 of 4 windows are timed." in err
     call = (
@@ -57,9 +57,28 @@ def test_json_and_a_file_that_is_there(capsys, places):
     assert command([*WORDS, "--out", "fast.yaml", "--force"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["tune"], "For example: coterie tune quickstart"),
+        (["tune", "quickstrat"], "quickstart"),
+        ([*WORDS, "--out", "."], "is a folder"),
+        ([*WORDS, "--out", "april.txt/fast.yaml"], "Cannot write april.txt/fast.yaml"),
+        ([*WORDS, "--seconds", "0"], "seconds=0 is no time"),
+        ([*WORDS, "--limit", "nan"], "limit=nan is no time"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_measured(capsys, places, monkeypatch, words, told):
+    monkeypatch.setattr(tuning, "tune_run", None)
+    (places / "april.txt").write_text("a bright cold day")
+    assert command(words) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_where_nothing_is_faster_nothing_is_written(capsys, places):
     assert command(["tune", "quickstart", "scale=tiny"]) == 0
     out, err = capsys.readouterr()
     assert "Nothing is faster" in out
+    assert "no file was written" in out
     assert not (places / "quickstart-tuned.yaml").exists()
     assert "coterie train quickstart scale=tiny" in err
