@@ -17,12 +17,30 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 @pytest.fixture
 def checks(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from gpu_checks import choices, compiled, correct, decoding, names, registry, speed, training
+    from gpu_checks import (
+        choices,
+        compiled,
+        correct,
+        decoding,
+        names,
+        precision,
+        registry,
+        speed,
+        training,
+    )
 
-    modules = (choices, compiled, correct, decoding, names, registry, speed, training)
+    modules = (choices, compiled, correct, decoding, names, precision, registry, speed, training)
     yield {module.__name__.rpartition(".")[2]: module for module in modules}
     for name in [name for name in sys.modules if name.startswith("gpu_checks")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_curves_are_compared_by_their_means_spreads_and_seeds(checks):
+    sides = {"float32": [1.0, 1.1, 1.2], "bfloat16": [1.1, 1.1, 1.4]}
+    found = checks["precision"].compared(sides)
+    assert found["means differ by"] == 0.1
+    assert found["spread"] == {"float32": 0.2, "bfloat16": 0.3}
+    assert found["same seed differs by"] == [0.1, 0.0, 0.2]
 
 
 @pytest.mark.parametrize("tiny", [True, False])
