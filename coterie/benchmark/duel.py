@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 
@@ -10,6 +11,7 @@ import torch
 
 from coterie.benchmark.tune import Duel
 from coterie.foundation.alarm import time_limit
+from coterie.foundation.allocator import keep_freed_memory
 from coterie.foundation.errors import UserError
 from coterie.model import Decoder, DecoderSettings
 from coterie.train import RunSettings
@@ -23,6 +25,7 @@ from coterie.train.session import loader_of, make_stepper, prepare
 from coterie.train.turns import Clock, in_turns
 
 LIMIT = 180.0
+_CYCLE = 16  # numbers of steps, for optimizers that do not move everything at each
 _STEP = 2.0  # seconds; as many rows are read as such a step has time for
 _HOPELESS = 4.0  # times as slow: no further turn is taken
 
@@ -60,6 +63,8 @@ class Bench:
         self.settings, store = prepare(settings, tell)
         self._seconds, self._limit, self._clock = seconds, limit, clock
         require_memory(self.settings, choose_precision(self.settings, self.device))
+        if self.device.type == "cpu":
+            keep_freed_memory()  # as a run does
         seed_all(self.settings.seed)
         model = self.settings.model
         self._decoder = model.build().to(self.device).train()
@@ -149,11 +154,12 @@ class Bench:
             compiled=run.train.compile is True,
         )  # fmt: skip
         count = run.train.threads or threads
+        numbers = itertools.cycle(range(_CYCLE))
 
         def step() -> None:
             if torch.get_num_threads() != count:
                 torch.set_num_threads(count)
-            float(stepper(0, self._batch).metrics.loss)  # waits for the device
+            float(stepper(next(numbers), self._batch).metrics.loss)  # waits for the device
 
         return step
 

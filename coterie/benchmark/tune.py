@@ -56,10 +56,10 @@ class Duel:
     @property
     def gain(self) -> Spread:
         """How many times as fast it was."""
-        if len(self.gains) < 2:
-            (only,) = self.gains
-            return only, only, only
-        low, median, high = statistics.quantiles(self.gains, method="inclusive")
+        gains = list(self.gains)
+        if len(gains) == 1:
+            gains *= 2  # what quartiles are of
+        low, median, high = statistics.quantiles(gains, method="inclusive")
         return median, low, high
 
     @property
