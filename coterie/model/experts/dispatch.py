@@ -139,7 +139,7 @@ def _tokens_of(pairs: Tensor, per_token: int) -> Tensor:
     return pairs if per_token == 1 else pairs // per_token
 
 
-def _unsort(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
+def unsort(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
     """Return rows [R, ...] as pairs [N·k, ...], zero where there is no expert."""
     picked = rows.index_select(0, inverse)
     if missing is not None:
@@ -147,7 +147,7 @@ def _unsort(rows: Tensor, inverse: Tensor, missing: Tensor | None) -> Tensor:
     return picked
 
 
-def _sum_of_pairs(
+def sum_of_pairs(
     rows: Tensor, gates: Tensor | None, inverse: Tensor, missing: Tensor | None, shape: Any
 ) -> Tensor:
     """Return for each token the sum of its pairs' rows, weighted if gates are given, [N, D].
@@ -164,7 +164,7 @@ def _sum_of_pairs(
         return F.embedding_bag(
             inverse.view(tokens, per_token), rows, mode="sum", per_sample_weights=gates
         )
-    picked = _unsort(rows, inverse, missing).view(tokens, per_token, -1)
+    picked = unsort(rows, inverse, missing).view(tokens, per_token, -1)
     if gates is not None:
         picked.mul_(gates[..., None])
     # Autocast on CUDA would sum in float32, and half the gradients would come back as such.
@@ -196,7 +196,7 @@ class _Permute(torch.autograd.Function):
         (rows,), (tokens, per_token) = gradients, ctx.shape
         if rows.shape[0] == 0:
             return rows.new_zeros(tokens, rows.shape[1]), None, None, None, None
-        gradient = _sum_of_pairs(rows, None, inverse, missing, (tokens, per_token))
+        gradient = sum_of_pairs(rows, None, inverse, missing, (tokens, per_token))
         return gradient, None, None, None, None
 
 
@@ -211,7 +211,7 @@ class _Combine(torch.autograd.Function):
         missing: Tensor | None,
     ) -> Tensor:
         ctx.save_for_backward(rows, gates, order, inverse, missing)
-        return _sum_of_pairs(rows, gates, inverse, missing, gates.shape)
+        return sum_of_pairs(rows, gates, inverse, missing, gates.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
@@ -225,7 +225,7 @@ class _Combine(torch.autograd.Function):
             sorted_gradient = gradient.index_select(0, tokens)
             products = torch.linalg.vecdot(rows, sorted_gradient)
             sorted_gradient.mul_(weights[:, None])
-        grad_gates = _unsort(products, inverse, missing)
+        grad_gates = unsort(products, inverse, missing)
         return sorted_gradient, grad_gates.view_as(gates), None, None, None
 
 

@@ -1,5 +1,7 @@
 """Grouped products: all experts of a pack in one product over the sorted rows.
 
+Where all experts are on one CPU, dispatch and combine belong to it: `fused` says what that saves.
+
 `torch.nn.functional.grouped_mm` takes float32 and bfloat16 whose rows are multiples of 16 bytes.
 On a CPU anything else, and whatever is compiled, is computed by operators of our own (`products`);
 elsewhere by the loop.
@@ -15,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
+from coterie.model.experts.dispatch import Dispatcher, sort_pairs
+from coterie.model.experts.kernel.fused import FusedExperts, Plan
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
 from coterie.model.experts.kernel.products import ExpertLinear
@@ -46,6 +50,28 @@ class Grouped(ExpertKernel):
             return len(packs) == 1 and not partial
         dtype = _product_dtype(x)
         return dtype == torch.bfloat16 and x.shape[0] > 0 and _is_able(packs[0], dtype)
+
+    def mix(
+        self,
+        packs: Packs,
+        x: Float[Tensor, "N D"],
+        indices: Int[Tensor, "N k"],
+        gates: Float[Tensor, "N k"],
+        dispatcher: Dispatcher,
+        *,
+        partial: bool,
+    ) -> Float[Tensor, "N D"]:
+        """Return each token's weighted sum; in one function where all experts are on this CPU."""
+        if not dispatcher.local or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
+        sizes, dtype = [pack.count for pack in packs], _product_dtype(x)
+        permutation, counts = sort_pairs(indices, sum(sizes), partial=partial)
+        if not len(permutation.order):  # no token found an expert
+            return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
+        weights = [w if w is None else w.to(dtype) for pack in packs for w in pack.weights()]
+        plan = Plan(packs, counts.split(sizes), permutation, torch.is_grad_enabled())
+        with torch.autocast("cpu", enabled=False):
+            return FusedExperts.apply(plan, x.to(dtype), gates.to(dtype), *weights)  # type: ignore[no-any-return]
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]

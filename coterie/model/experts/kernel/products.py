@@ -34,6 +34,13 @@ def weight_gradients(rows: Tensor, gradients: Tensor, counts: Tensor) -> Tensor:
     return _of(_weight_gradients, "weight_gradients")(rows, gradients, counts)
 
 
+def add_products(out: Tensor, rows: Tensor, weights: Tensor, counts: Tensor) -> None:
+    """Add rows·weights[e] to what is there, [R, out], for the rows of each expert e."""
+    sizes = counts.tolist()
+    for into, some, weight in zip(out.split(sizes), rows.split(sizes), weights, strict=True):
+        into.addmm_(some, weight)
+
+
 class ExpertLinear(torch.autograd.Function):
     """x·weight[e]ᵀ for the rows of each expert, by the two operators."""
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from coterie.model.experts import MixtureOfExperts
+from coterie.model.experts.kernel.grouped import Grouped
 
 
 @pytest.mark.parametrize(
-    ("experts", "width", "grouped"), [(8, 16, 0), (31, 16, 0), (32, 16, 2), (4, 384, 2)]
+    ("experts", "width", "grouped"), [(8, 16, 0), (31, 16, 0), (32, 16, 1), (4, 384, 1)]
 )
 def test_the_automatic_computation_follows_its_stated_rule(experts, width, grouped, monkeypatch):
     calls = []
-    original = F.grouped_mm
+    original = Grouped.mix
 
     def spy(*inputs, **options):
         calls.append(1)
         return original(*inputs, **options)
 
-    monkeypatch.setattr(F, "grouped_mm", spy)
+    monkeypatch.setattr(Grouped, "mix", spy)
     body = {"kind": "mlp", "width": 8}
     settings = MixtureOfExperts.model_validate(
         {"experts": [{"mlp": body, "count": experts}], "experts_per_token": 1}
