@@ -36,7 +36,6 @@ def tune(
     micro-batch, attention back end, expert kernel, compiling. Each alternative takes turns with the
     best so far. What wins is checked once more, all together; if it is faster by more than chance,
     it is written as an overlay, a settings file for `coterie train`. Nothing is trained or kept.
-    A preset of some million parameters takes one to ten minutes on a CPU.
 
     Parameters
     ----------
