@@ -107,7 +107,7 @@ def keeps_text(description: dict[str, Any]) -> bool:
         and description["normalizer"] is None
         and (description["decoder"] or {}).get("type") == "ByteLevel"
         and [stage.get("type") for stage in stages].count("ByteLevel") == 1
-        and all(_only_splits(stage) for stage in stages)
+        and all(only_splits(stage) for stage in stages)
         and not any(token["lstrip"] or token["rstrip"] for token in added)
     )
 
@@ -118,7 +118,8 @@ def _stages(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     return pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
 
 
-def _only_splits(stage: dict[str, Any]) -> bool:
+def only_splits(stage: dict[str, Any]) -> bool:
+    """Whether a stage of a pretokenizer neither adds nor drops anything."""
     return (
         stage.get("type") in ("ByteLevel", "Split", "Digits")
         and stage.get("behavior") != "Removed"

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from coterie.exchange.tokenizers.writing import PATTERNS
+from coterie.tokenizer.merges import only_splits
 
 _SUFFIXES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -102,7 +103,7 @@ def name_of(description: dict[str, Any]) -> str | None:
     """
     wanted = _steps(description["pre_tokenizer"])
     normalizer, model = description["normalizer"], description["model"]
-    if not model.get("merges") and normalizer is None and _bytes_alone(wanted):
+    if not model.get("merges") and normalizer is None and all(map(only_splits, wanted)):
         return "gpt-2"  # without merges, splitting makes no difference
     cl100k = Pretokenizer((PATTERNS["cl100k_base"],), whole=True, begins=True)
     candidates = [*PRETOKENIZERS.items(), ("llama-bpe", cl100k)]
@@ -116,16 +117,6 @@ def name_of(description: dict[str, Any]) -> str | None:
         if _steps(said["pre_tokenizer"]) == wanted and said["normalizer"] == normalizer:
             return name
     return None
-
-
-def _bytes_alone(steps: list[dict[str, Any]]) -> bool:
-    """Whether a text becomes its bytes, however it is split."""
-    return all(
-        step.get("type") in ("ByteLevel", "Split", "Digits")
-        and step.get("behavior") != "Removed"
-        and not step.get("add_prefix_space")
-        for step in steps
-    )
 
 
 def _steps(pre_tokenizer: dict[str, Any] | None) -> Any:
