@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coterie.model.attention.backends.blocked import BlockedFunction
 from coterie.model.attention.backends.dense import DenseFunction
-from coterie.model.attention.backends.interface import BackendSettings, Call
+from coterie.model.attention.backends.interface import BackendFunction, BackendSettings, Call
 from coterie.model.attention.backends.sdpa import SDPAFunction
 
 _SHORT = 128
@@ -32,7 +32,7 @@ class AutoBackend(BackendSettings):
         return _FUNCTION
 
 
-class AutoFunction:
+class AutoFunction(BackendFunction):
     """Chooses by sizes, mask and device among those that run everywhere and refuse nothing."""
 
     def __init__(self) -> None:
@@ -40,11 +40,7 @@ class AutoFunction:
         self._sdpa = SDPAFunction()
         self._blocked = BlockedFunction()
 
-    def refuses(self, call: Call) -> None:
-        """Refuse nothing."""
-
     def scores(self, call: Call) -> int:
-        """Return how many scores are held at once, at most."""
         return self._blocked.scores(call)
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:

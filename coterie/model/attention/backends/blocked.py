@@ -18,7 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coterie.model.attention.backends.dense import hiding
-from coterie.model.attention.backends.interface import BackendSettings, Call, of_equal_channels
+from coterie.model.attention.backends.interface import (
+    BackendFunction,
+    BackendSettings,
+    Call,
+    of_equal_channels,
+)
 from coterie.model.attention.mask import Mask, Range, merged
 from coterie.model.geometry import Geometry
 
@@ -41,11 +46,8 @@ class BlockedBackend(BackendSettings):
         return _FUNCTION
 
 
-class BlockedFunction:
+class BlockedFunction(BackendFunction):
     """Tile by tile, with a derivative that keeps no scores."""
-
-    def refuses(self, call: Call) -> None:
-        """Refuse nothing."""
 
     def scores(self, call: Call) -> int:
         """Return how many scores are held at once: those of a tile."""
@@ -57,7 +59,6 @@ class BlockedFunction:
         return Plan(call)
 
     def compute(self, plan: Plan) -> Float[Tensor, "B H T E"]:
-        """Compute what was planned."""
         call = plan.call
         if not plan.fused:
             return _Blocked.apply(call.query, call.keys, call.values, plan)  # type: ignore[no-any-return]
@@ -169,7 +170,6 @@ class Plan:
         return part if self.groups == 1 else part.unflatten(1, (-1, self.groups)).flatten(2, 3)
 
     def put(self, tile: _Tile, whole: Tensor, rows: Tensor) -> None:
-        """Write a tile's rows where they belong."""
         part = rows if self.groups == 1 else rows.unflatten(2, (self.groups, -1)).flatten(1, 2)
         whole.narrow(2, tile.start, tile.queries).copy_(part)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.model.attention.backends.interface import (
+    BackendFunction,
     BackendSettings,
     Call,
     all_scores,
@@ -37,11 +38,8 @@ class DenseBackend(BackendSettings):
         return _FUNCTION
 
 
-class DenseFunction:
+class DenseFunction(BackendFunction):
     """Two batched products with a softmax between; memory grows with T · S."""
-
-    def refuses(self, call: Call) -> None:
-        """Refuse nothing."""
 
     def scores(self, call: Call) -> int:
         """Return how many scores are held at once: all."""

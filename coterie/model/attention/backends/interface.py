@@ -73,8 +73,8 @@ class BackendFunction(Protocol):
     """A built back end."""
 
     def refuses(self, call: Call) -> str | None:
-        """Return in words why it cannot compute this, and what can; None where it can."""
-        ...
+        """Return in words why it cannot compute this, and what can; None where it can, as here."""
+        return None
 
     def scores(self, call: Call) -> int:
         """Return how many scores it holds at once, about; 0 where a fused kernel holds none."""

@@ -107,7 +107,6 @@ class MeasuredFunction:
         """Refuse nothing: some candidate can compute every call."""
 
     def scores(self, call: Call) -> int:
-        """Return how many scores are held at once, at most."""
         return _MOST_SCORES
 
     def __call__(self, call: Call) -> Float[Tensor, "B H T E"]:

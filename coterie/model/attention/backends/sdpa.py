@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.model.attention.backends.interface import (
+    BackendFunction,
     BackendSettings,
     Call,
     of_equal_channels,
@@ -29,11 +30,8 @@ class SDPABackend(BackendSettings):
         return _FUNCTION
 
 
-class SDPAFunction:
+class SDPAFunction(BackendFunction):
     """One call of `torch.nn.functional.scaled_dot_product_attention`."""
-
-    def refuses(self, call: Call) -> None:
-        """Refuse nothing."""
 
     def scores(self, call: Call) -> int:
         """Return how many scores are held at once: none, but a mask of all pairs where needed."""
