@@ -97,7 +97,6 @@ def read_tokenizer(path: Path) -> Tokenizer | None:
 
 
 def _check_sizes(path: Path, manifest: Manifest) -> None:
-    """Check that every file is there in its size."""
     for name, expected in manifest.files.items():
         file = path / name
         if not file.is_file():
@@ -129,7 +128,6 @@ def _hashed(path: Path, manifest: Manifest, names: Collection[str]) -> Iterator[
 
 
 def _check_sense(path: Path, manifest: Manifest, finite: bool, moments: bool) -> None:
-    """Check that the files agree with each other."""
     step = manifest.step
     named = named_step(path)
     if named is not None and named != step:

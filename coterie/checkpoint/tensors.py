@@ -99,7 +99,6 @@ def _install_quantised(model: nn.Module, given: Mapping[str, Tensor]) -> dict[st
 
 
 def differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """Return sentences on what two sets of named tensors do not share."""
     missing = [name for name in own if name not in given]
     unknown = [name for name in given if name not in own]
     reshaped = [

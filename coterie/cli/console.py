@@ -58,7 +58,6 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> Table:
-    """Return a table of names and values."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim")
     table.add_column()

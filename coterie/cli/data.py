@@ -130,7 +130,6 @@ def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
 
 
 def describe(store: Store) -> dict[str, Any]:
-    """Return the figures of a store."""
     manifest = store.manifest
     splits = {}
     for name, record in manifest.splits.items():

@@ -196,7 +196,6 @@ def _tell_texts(
     json: bool,
     tokens: bool,
 ) -> None:
-    """Measure a model on some texts and print what was found."""
     documents, report = _read(loaded, asked)
     loads = LoadCounter()
     with count_bar("Reading", sum(len(each.text) for each in documents)) as advance:

@@ -151,7 +151,6 @@ def _refuse_contradictions(
 
 
 def _go_on(model: Model, prompt: str, path: Path, layers: Sequence[Layer]) -> None:
-    """Go on with the text of a session's file, or begin it."""
     text = model.resumable(path, prompt, *layers)
     _show_stream(_saving(text, path), prompt)
 

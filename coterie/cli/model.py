@@ -264,7 +264,6 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
 
 
 def _print_tensors(rows: list[dict[str, Any]]) -> None:
-    """Print what tensors there are."""
     from coterie.cli.counting import wide
 
     table = Table(box=None, pad_edge=False)

@@ -66,7 +66,6 @@ def _show_sections() -> None:
 
 
 def _show(found: Explanation) -> None:
-    """Print all that is known of a key."""
     for number, meaning in enumerate(found.meanings):
         if number:
             console.print()

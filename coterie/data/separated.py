@@ -43,7 +43,6 @@ class _Lines:
         self.ended = True
 
     def begin(self) -> None:
-        """Begin the next record."""
         self.taken, self.length = [], 0
 
     @property

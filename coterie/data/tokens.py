@@ -175,7 +175,6 @@ class TokenArray:
         return self._checked(out)
 
     def _copy(self, out: np.ndarray, shard: int, place: int) -> None:
-        """Copy tokens of one shard."""
         if not self._files:
             out[:] = self._shards[shard][place : place + len(out)]
         elif out.dtype == self.dtype and out.flags.c_contiguous:

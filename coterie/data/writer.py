@@ -87,7 +87,6 @@ class SplitWriter:
                 self._open = None
 
     def finish(self) -> SplitRecord:
-        """Close all files and return the record of the split."""
         if self._open is not None:
             self._shards.append(self._open.close())
             self._open = None

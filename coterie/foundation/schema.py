@@ -181,7 +181,6 @@ class Schema:
         return below(place, model_at(place, self.kinds.get(key)), part)
 
     def names(self, key: Key) -> list[str]:
-        """Return the names of the fields at a key."""
         place = self.at(key)
         model = None if place is None else model_at(place, self.kinds.get(key))
         return [] if model is None else list(model.model_fields)

@@ -88,17 +88,14 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait for a place."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Texts that run or are being read."""
         read = len(self._reading.texts) if self._reading else 0
         return read + sum(len(group.texts) for group in self._groups)
 
     def add(self, text: Text) -> None:
-        """Let a text wait for its place."""
         text.cache_size = self._memory.size(text.request.sampling, len(text.prompt))
         self._waiting.append(text)
 

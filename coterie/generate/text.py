@@ -112,7 +112,6 @@ class Text:
         return pieces
 
     def fail(self, error: Exception) -> Piece:
-        """End the text."""
         self.finished = True
         return Piece.failed(error)
 

@@ -77,7 +77,6 @@ class Int4Tensor(QuantisedTensor):
 
     @classmethod
     def of(cls, weight: Float[Tensor, "*N out in"], *, search: bool = True) -> Self:
-        """Return the weight in int4."""
         values = F.pad(weight.detach().float(), (0, -weight.shape[-1] % GROUP))
         groups = values.reshape(-1, GROUP)
         grid_of = _searched if search and not weight.is_meta else _plain

@@ -59,7 +59,6 @@ class Int8Tensor(QuantisedTensor):
 
     @classmethod
     def of(cls, weight: Float[Tensor, "*N out in"]) -> Self:
-        """Return the weight in int8."""
         groups = _grouped(weight.detach().float())
         scale = rounded_up(groups.abs().amax(-1) / _MOST)
         divisor = scale.where(scale > 0, torch.ones_like(scale))  # a group of zeros

@@ -49,7 +49,6 @@ class BPE(Settings):
         return SubwordTokenizer(rules, specials)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the tokenizer that these settings build from a text."""
         return self.model_dump(mode="json")
 
     def mismatch(self, tokenizer: Tokenizer) -> str | None:

@@ -63,7 +63,6 @@ class TextDecoder:
         return "" if piece is None else "".join(_through(self._steps, [piece]))
 
     def finish(self) -> str:
-        """Return the rest of the text."""
         text = ""
         for number, step in enumerate(self._steps):
             text += "".join(_through(self._steps[number + 1 :], step.finish()))

@@ -45,7 +45,6 @@ class Line:
 
     @property
     def seen(self) -> bool:
-        """Whether there is any point to draw."""
         return bool(np.isfinite(self.y).any())
 
 

@@ -126,7 +126,6 @@ def run_figure(series: Series) -> Picture:
 
 
 def loss_figure(series: Series) -> Picture:
-    """Return the loss curves."""
     figure = Picture(figsize=(7.6, 4.2), layout="constrained")
     axes = figure.subplots()
     draw_loss(axes, series)
@@ -135,7 +134,6 @@ def loss_figure(series: Series) -> Picture:
 
 
 def rate_figure(series: Series) -> Picture:
-    """Return the learning rate over the steps."""
     figure = Picture(figsize=(7.6, 3.0), layout="constrained")
     axes = figure.subplots()
     rate, alone = series[Steps].curves["learning_rate"], "o" if len(series.step) == 1 else None

@@ -46,7 +46,6 @@ def write_comparison(runs: Sequence[RunDirectory], out: Path | str | None = None
 
 
 def report_page(series: Series) -> str:
-    """Return one run's page as HTML."""
     first = [(each.anchor, each.title, each.html(series)) for each in _FIRST]
     last = [(each.anchor, each.title, each.html(series)) for each in _LAST]
     sections = [*first, *added_html(series), *last]

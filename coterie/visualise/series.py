@@ -99,14 +99,12 @@ class Series:
         self.failures[kind] = error
 
     def __getitem__(self, kind: type[R]) -> R:
-        """Return the state of a reducer."""
         state = self._states[kind]
         assert isinstance(state, kind)
         return state
 
     @property
     def name(self) -> str:
-        """The run's name."""
         return self.start.name if self.start else self._name
 
     @property
@@ -181,17 +179,14 @@ class Series:
 
     @property
     def samples(self) -> tuple[Sampled, ...]:
-        """Texts that the model generated."""
         return tuple(sample for samples in self[Samples].steps for sample in samples)
 
     @property
     def saved(self) -> tuple[CheckpointSaved, ...]:
-        """Checkpoints saved."""
         return tuple(self[Checkpoints].saved)
 
     @property
     def damaged(self) -> tuple[CheckpointDamaged, ...]:
-        """Checkpoints found damaged."""
         return tuple(self[Checkpoints].damaged)
 
     @property

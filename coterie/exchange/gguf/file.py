@@ -152,7 +152,6 @@ class GGUFFile:
         return first, size
 
     def _check_apart(self) -> None:
-        """Refuse tensors that overlap."""
         ordered = sorted((first, size, name) for name, (first, size) in self._places.items())
         for (first, size, name), (second, _, other) in itertools.pairwise(ordered):
             if first + size > second:

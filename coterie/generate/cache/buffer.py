@@ -93,11 +93,9 @@ class Buffer:
         return larger
 
     def _zeros(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return new memory, of the type of a tensor."""
         return like.new_zeros(shape)
 
     def _chosen(self, rows: Int[Tensor, " R"]) -> Tensor:
-        """Return new memory with these rows."""
         assert self._held is not None
         return self._held.index_select(0, rows)
 

@@ -164,7 +164,6 @@ class PagedStack(CacheStack):
         self._table.commit(tokens, real, self.state if shares else None)
 
     def reserve(self, extra: int) -> None:
-        """Have blocks for so many positions of each row."""
         self._table.take((extra,) * self.rows)
 
     def advance(self, tokens: Int[Tensor, "B T"], real: tuple[int, ...] | None = None) -> None:

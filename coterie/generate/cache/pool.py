@@ -106,7 +106,6 @@ class BlockPool:
         return copy
 
     def layer(self, number: int) -> LayerMemory:
-        """Return the memory of one layer."""
         while len(self.layers) <= number:
             self.layers.append(LayerMemory())
         return self.layers[number]

@@ -84,7 +84,6 @@ class PrefixIndex:
             self._digests[block] = digest
 
     def forget(self, block: int) -> None:
-        """Make a block unknown."""
         del self._nodes[self._digests.pop(block)]
 
     def match(self, tokens: Sequence[int], size: int) -> tuple[list[int], list[bytes], State]:

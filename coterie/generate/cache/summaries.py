@@ -193,7 +193,6 @@ class SummaryLayerCache:
         ]
 
     def _number(self) -> int:
-        """Return the number of rows."""
         return max(buffer.rows for buffer in self._buffers())
 
     def truncate(self, lengths: tuple[int, ...]) -> None:

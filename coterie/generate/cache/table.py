@@ -196,7 +196,6 @@ class BlockTable:
             del row.blocks[needed:], row.tokens[length:], row.digests[length // size :]
 
     def held(self) -> set[int]:
-        """Return the blocks of all rows."""
         return {block for row in self.rows for block in row.blocks}
 
     def _release(self, rows: Sequence[Row]) -> None:

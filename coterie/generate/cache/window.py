@@ -300,7 +300,6 @@ class _Latest:
         return self._held[:, :, self._start : self._end]
 
     def drop(self, count: int) -> None:
-        """Forget the latest `count`."""
         self._end -= count
         assert self._end >= self._start
 

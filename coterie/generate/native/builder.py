@@ -110,7 +110,6 @@ class Builder:
         return Buffer(self.room(self.entries, width).data_ptr(), width)
 
     def words(self, values: Sequence[int]) -> int:
-        """Return the address of some whole numbers."""
         made = torch.tensor(list(values), dtype=torch.int64)
         self.kept.append(made)
         return made.data_ptr()

@@ -186,11 +186,9 @@ class _Code:
         return self.builder.fadd(self.builder.fmul(one, other, flags=_FAST), total, flags=_FAST)
 
     def add_product(self, total: Any, one: Any, other: Any) -> None:
-        """Add a product to a variable."""
         self.builder.store(self.product_and_sum(one, other, self.builder.load(total)), total)
 
     def sum(self, vector: Any) -> Any:
-        """Return the sum of a vector's elements."""
         while (half := vector.type.count // 2) > 1:
             low, high = self.take(vector, range(half)), self.take(vector, range(half, 2 * half))
             vector = self.builder.fadd(low, high, flags=_FAST)
@@ -230,7 +228,6 @@ class _Code:
         self.add_product(total, whole, minimum)
 
     def scale_of_int8(self, scale: Any, group: Any) -> Any:
-        """Return the scale of a group."""
         builder = self.builder
         place = builder.add(scale, builder.mul(group, _word(2)))
         bits = builder.zext(self.load(place, ir.IntType(16), 2), _INT)

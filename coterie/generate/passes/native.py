@@ -132,7 +132,6 @@ class NativePass:
         return made
 
     def _left(self, cache: CacheStack) -> int:
-        """Return how many positions may follow."""
         found = [each.left for each in cache.placed if each is not None]
         if self._limit is not None:
             found.append(self._limit - cache.length)

@@ -124,7 +124,6 @@ class RecordedPass:
         return chosen
 
     def _left(self, cache: CacheStack) -> int:
-        """Return how many positions may follow."""
         return 1 << 30 if self._limit is None else self._limit - cache.length
 
     def _fitting(self, rows: int) -> int:
@@ -217,7 +216,6 @@ class _Recorded:
             self._recent.copy_(F.pad(known, (self._recent.shape[1] - known.shape[1], 0), value=-1))
 
     def follow(self, rules: Sequence[Rule]) -> None:
-        """Choose by these rules."""
         assert self.choice is not None
         self.choice.load(rules)
 
@@ -229,7 +227,6 @@ class _Recorded:
         self._held = decoder.position.held()  # a longer text would replace them
 
     def replay(self) -> None:
-        """Take the step."""
         assert self._replay is not None
         self._replay()
 

@@ -22,7 +22,6 @@ class Candidates(NamedTuple):
     tokens: Int[np.ndarray, " K"] | None = None
 
     def token(self, place: int) -> int:
-        """Return the token at a place."""
         return place if self.tokens is None else int(self.tokens[place])
 
     def keep(self, places: Int[np.ndarray, " k"]) -> Candidates:

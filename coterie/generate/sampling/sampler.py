@@ -167,7 +167,6 @@ class Sampler:
         return candidates._replace(logits=log_probabilities(candidates.logits))
 
     def note(self, token: int) -> None:
-        """Take note of a token that was chosen."""
         self._counts[token] += 1
         self._made += 1
         follow(self._constraints, token)

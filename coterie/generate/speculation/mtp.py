@@ -117,7 +117,6 @@ class Modules:
     def _read(
         self, module: int, hidden: Float[Tensor, "1 n D"], text: list[int]
     ) -> tuple[Float[Tensor, "1 n D"], int]:
-        """Let a module go on; return its states and its guess."""
         cache, made, logits = self._caches[module], [], hidden
         for piece in hidden.split(PIECE, dim=1):
             first = cache.length + module + 1

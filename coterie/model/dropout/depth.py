@@ -26,7 +26,6 @@ class StochasticDepth(nn.Module):
         self.rate = rate
 
     def forward(self, update: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return the update, in training zero for some rows."""
         if not (self.rate and self.training):
             return update
         return update * F.dropout(update.new_ones(update.shape[0], 1, 1), self.rate)

@@ -36,5 +36,4 @@ class IndependentDropoutPart(nn.Module):
         self.rate = rate
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return x, in training with some values dropped."""
         return F.dropout(x, self.rate) if self.rate and self.training else x

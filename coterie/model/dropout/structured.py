@@ -48,7 +48,6 @@ class StructuredDropoutPart(nn.Module):
         self.size = size
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Return x, in training with some blocks dropped."""
         if not (self.rate and self.training):
             return x
         blocks = x.unflatten(-1, (-1, self.size))

@@ -29,15 +29,12 @@ class NullMLP(Settings):
 
     @property
     def label(self) -> str:
-        """The kind, for tables and messages."""
         return self.kind
 
     def hidden(self, width: int) -> int:
-        """Return its hidden channels: none."""
         return 0
 
     def counts(self, name: str, width: int) -> Count:
-        """Return the count of one of them: nothing."""
         return Count(name, self.label)
 
     def build(self, width: int, experts: int | None = None) -> NullMLPPart:

@@ -39,5 +39,4 @@ class ValueHead(Part):
         self.bias = nn.Parameter(torch.empty(1)) if settings.bias else None
 
     def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T"]:
-        """Return the number of each position."""
         return F.linear(hidden, self.weight, self.bias).squeeze(-1)

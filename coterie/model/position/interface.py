@@ -64,7 +64,6 @@ class Rotation:
     logit_scale: float = 1.0
 
     def __call__(self, x: Float[Tensor, "B T H C"]) -> Float[Tensor, "B T H C"]:
-        """Turn queries or keys."""
         return self.turn(x)
 
 

@@ -102,7 +102,6 @@ class RotaryPositionPart(PositionPart):
         return Rotation(rotate, self.settings.scaling.logit_scale)
 
     def held(self) -> list[Tensor]:
-        """Return all tables."""
         return [table for tables in self._tables.values() for table in tables]
 
     def angles(

@@ -86,5 +86,4 @@ class Samples(Reducer):
 
     @property
     def last(self) -> Sampled | None:
-        """The latest sample."""
         return self._steps[-1][-1] if len(self._steps) else None

@@ -24,7 +24,6 @@ class Thinned(Generic[T]):
         self._between = False  # the latest item is there only for being the latest
 
     def append(self, item: T) -> None:
-        """Add an item."""
         if self._between:
             self._items.pop()
         self._items.append(item)

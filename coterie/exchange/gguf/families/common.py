@@ -13,7 +13,6 @@ EPSILON = "attention.layer_norm_rms_epsilon"
 
 
 def read_stream(meta: Metadata) -> dict[str, Any]:
-    """Return the settings of the residual stream, the embedding and the head."""
     rows = meta.shapes.get("token_embd.weight", (0,))[0]
     return {
         "layers": meta.count("block_count"),
@@ -83,7 +82,6 @@ def read_routed(
 
 
 def write_stream(model: Canonical) -> dict[str, Any]:
-    """Return what a file says of the stream, the embedding and the head."""
     settings = model.settings
     return {
         "vocab_size": model.vocab_size,

@@ -13,7 +13,6 @@ from coterie.model.experts.balance import AuxiliaryBalance
 
 
 def read_stream(config: Config) -> dict[str, Any]:
-    """Return the settings of the residual stream, the embedding and the head."""
     config.require("hidden_act", "silu", "swish")
     return {
         "layers": config.whole("num_hidden_layers"),

@@ -51,7 +51,6 @@ def read_feedforward(config: Config, *, shared: str | None = None) -> dict[str, 
 
 
 def write_feedforward(model: Canonical) -> dict[str, Any]:
-    """Return what config.json says of routed and of dense layers."""
     return {
         "intermediate_size": model.dense_width or model.expert_width,
         "norm_topk_prob": bool(model.mixture.router.renormalise),

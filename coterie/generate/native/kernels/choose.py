@@ -192,7 +192,6 @@ def keep_top_p(weights, size, mass, heap):
 
 @kernel
 def summed(weights, start, stop):
-    """Return the sum of some."""
     total = 0.0
     for i in range(start, stop):
         total += np.float64(weights[i])

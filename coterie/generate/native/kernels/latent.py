@@ -132,7 +132,6 @@ def scratch_of(together: int, rank: int, rotated: int) -> int:
 
 @kernel
 def clear(target, number):
-    """Set numbers to 0."""
     values = carray(floats_at(target), number)
     for i in range(number):
         values[i] = np.float32(0)

@@ -35,7 +35,6 @@ class Product(NamedTuple):
 
 @kernel
 def add(target, source, number):
-    """Add one vector to another."""
     a, b = carray(floats_at(target), number), carray(floats_at(source), number)
     for i in range(number):
         a[i] += b[i]

@@ -65,7 +65,6 @@ class Route(NamedTuple):
 
 @kernel
 def score(kind, logits, scores, experts):
-    """Turn logits into scores."""
     if kind == SIGMOID:
         for e in range(experts):
             scores[e] = sigmoid(logits[e])
@@ -154,7 +153,6 @@ def choose(op, numbers, entry):
 
 @kernel
 def add_slot(op, slot, mlp, pair):
-    """Begin a slot."""
     place = carray(words_at(op[19] + 8 * SLOT * slot), SLOT)
     place[0], place[1], place[2] = mlp, pair, 0
 

@@ -63,7 +63,6 @@ class Chunked(NamedTuple):
 
 @kernel
 def row_at(op, entry):
-    """Return an entry's row."""
     return carray(words_at(word_at(op[2], 0) + 8 * ROW * word_at(op[1], entry)), ROW)
 
 
@@ -89,7 +88,6 @@ def extend(query, keys, values, number, channels, scale, weights, out, highest, 
 
 @kernel
 def end(out, channels, total):
-    """Divide by the sum of a running softmax."""
     o = carray(floats_at(out), channels)
     for i in range(channels):
         o[i] /= total
