@@ -34,6 +34,7 @@ from coterie.model.head import HeadSettings
 from coterie.model.heads import (
     MTPModule,
     MTPSettings,
+    NgramSettings,
     PooledSettings,
     ValueSettings,
     mtp_targets,
@@ -87,6 +88,9 @@ class DecoderSettings(Settings):
     mtp: MTPSettings | None = Field(
         default=None, description="further tokens predicted while training"
     )
+    ngram: NgramSettings | None = Field(
+        default=None, description="counted n-grams that predict beside the network"
+    )
     value: ValueSettings | None = Field(default=None, description="one number per position")
     pooled: PooledSettings | None = Field(default=None, description="one vector per text")
     dropout: Dropout = Field(
@@ -114,6 +118,8 @@ class DecoderSettings(Settings):
                 f"mtp.depth={self.mtp.depth} leaves nothing to predict in a context of "
                 f"{self.context} tokens"
             )
+        if self.ngram and self.vocab_size:
+            self.ngram.check(self.vocab_size)
         self.embedding.check(self.width)
         self.dropout.check(self.width)
         for plan in dict.fromkeys((*self._kinds_of_plans(), self.mtp_plan())):
@@ -203,12 +209,19 @@ class Decoder(nn.Module):
         )
         self.norm = settings.norm.build(width)
         self.head = settings.head.build(vocab_size, width)
+        self.ngram = settings.ngram.build(vocab_size) if settings.ngram else None
         further = range(settings.mtp.depth if settings.mtp else 0)
         self.mtp = nn.ModuleList(
             MTPModule(settings.mtp_plan(), settings.norm, width, drop) for k in further
         )
         self.value = settings.value.build(width) if settings.value else None
         self.pooled = settings.pooled.build(width) if settings.pooled else None
+
+    @property
+    def lookback(self) -> int:
+        """Tokens before a new one that its reading depends on, beyond what layers keep."""
+        counted = 0 if self.ngram is None else self.ngram.lookback
+        return max(self.embedding.lookback, counted)
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw all parameters anew; without a generator from torch's global one."""
@@ -240,6 +253,7 @@ class Decoder(nn.Module):
         given = context
         context, span = placed(with_valid(given, tokens, targets), tokens, self.position)
         embedded = self._embed(tokens, context, span)
+        grams = self._grams(tokens, context, span)
         hidden, routing = self._through_blocks(embedded, context)
         if cache is not None:
             cache.extend(tokens, context.rows)
@@ -249,11 +263,13 @@ class Decoder(nn.Module):
             pooled = self.pooled(final, with_valid(given, tokens, None).valid)
         if targets is None and last is not None:
             final = latest(final, last, context.lengths)
+            grams = None if grams is None else latest(grams, last, context.lengths)
         values = None if self.value is None else self.value(final)
         states = final if hidden_states else None
         if targets is None:
-            return Output(self._logits(final), None, routing, (), values, pooled, states)
-        losses = self._losses(final, targets)
+            logits = self._logits(final, grams)
+            return Output(logits, None, routing, (), values, pooled, states)
+        losses = self._losses(final, targets, grams)
         mtp, further = (), ()
         if self.training and len(self.mtp):
             mtp, further = self._mtp_losses(embedded, hidden, targets, context)
@@ -338,6 +354,14 @@ class Decoder(nn.Module):
             hidden = self.embedding_norm(hidden)
         return self.dropout(hidden)
 
+    def _grams(self, tokens: Tensor, context: ForwardContext, span: Span) -> Tensor | None:
+        """Return the n-grams that end with each token, unless the network predicts alone."""
+        if self.ngram is None or self.training or not self.ngram.levels():
+            return None
+        cache, lookback = context.cache, self.ngram.lookback
+        recent = cache.recent_tokens(lookback) if cache is not None and lookback else None
+        return self.ngram.contexts(tokens, recent, span.at)
+
     def _through_blocks(
         self, hidden: Tensor, context: ForwardContext
     ) -> tuple[Tensor, tuple[RouterStats, ...]]:
@@ -401,12 +425,23 @@ class Decoder(nn.Module):
                 stats.append(replace(of_layer, layer=layer))
         return tuple(losses), tuple(stats)
 
-    def _logits(self, final: Tensor) -> Tensor:
+    def _logits(self, final: Tensor, grams: Tensor | None = None) -> Tensor:
         final, weight = self.head.operands(final, self.embedding)
-        return F.linear(final, weight, self.head.bias)
+        logits = F.linear(final, weight, self.head.bias)
+        if grams is None or self.ngram is None:
+            return logits
+        return self.ngram.mixed(logits, grams)
 
-    def _losses(self, final: Tensor, targets: Tensor) -> Tensor:
+    def _losses(self, final: Tensor, targets: Tensor, grams: Tensor | None = None) -> Tensor:
         """Return the loss of each final state, [B, T]."""
+        if grams is not None:
+            rows = zip(final, targets, grams, strict=True)
+            return torch.stack([
+                F.cross_entropy(
+                    self._logits(states, ends).float(), goals, reduction="none", ignore_index=IGNORE
+                )
+                for states, goals, ends in rows
+            ])
         final, weight = self.head.operands(final, self.embedding)
         losses = cross_entropy(final.flatten(0, 1), weight, self.head.bias, targets.flatten())
         return losses.view(targets.shape)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from coterie.checkpoint.state import ChoicesState
@@ -97,6 +98,9 @@ def open_session(
     seed_all(settings.seed)
     decoder = settings.model.build().to(device).train()
     decoder.activation_checkpointing = settings.train.activation_checkpointing
+    if decoder.ngram is not None:
+        tell("Counting the n-grams of the training text.")
+        decoder.ngram.count(_pieces(store))
     optimizer = settings.train.optimizer.build(role_parameters(decoder))
     read = functools.cache(
         lambda: short_batch(settings, loader_of(settings, store, device).batch(0))
@@ -112,6 +116,13 @@ def open_session(
         shared_cores().hold()  # what is compiled is compiled again for each number of threads
         stepper, compiled = _compiled(settings, store, stepper, kept, tell)
     return Session(settings, run, store, decoder, stepper, precision, compiled)
+
+
+def _pieces(store: Store, size: int = 1 << 24) -> Iterator[torch.Tensor]:
+    """Yield the training text's tokens, of which not more than one piece is in memory."""
+    tokens = store.tokens("train")
+    for start in range(0, len(tokens), size):
+        yield torch.from_numpy(tokens[start : start + size].astype(np.int64))
 
 
 def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSettings, Store]:

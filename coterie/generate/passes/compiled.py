@@ -70,7 +70,7 @@ class CompiledPass:
         assert decoder is not None
         assert cache is not None
         begin, new = time.perf_counter(), tokens.shape[0] not in self._batches
-        past, lookback = cache.lengths, decoder.embedding.lookback
+        past, lookback = cache.lengths, decoder.lookback
         at = torch.tensor(past, device=tokens.device)[:, None]
         rows = UnevenRows(past, (1,) * len(past), at)
         recent = cache.recent_tokens(lookback) if lookback else None

@@ -192,7 +192,7 @@ class _Recorded:
         self._decoder = weakref.ref(decoder)
         self._last = min(layers[0][0].shape[2], limit or 1 << 30) - 1
         self._tokens, self._at = (torch.zeros_like(call.tokens) for _ in range(2))
-        lookback = decoder.embedding.lookback
+        lookback = decoder.lookback
         self._recent = call.tokens.new_zeros(rows, lookback) if lookback else None
         placed = UnevenRows((self._last,) * rows, (1,) * rows, self._at)
         past = StaticPast(layers, placed, self._recent)

@@ -49,8 +49,9 @@ def _ngram(part: NgramEmbeddingPart, builder: Builder) -> Buffer:
     channels, number = part.table.shape[1], len(sizes.orders)
     joins = part.projection is not None
     out = builder.buffer(channels * number) if joins else stream
+    assert builder.past is not None
     fields = Hash(
-        builder.history(part.lookback, part.padding_id).data_ptr(), part.lookback + 1,
+        builder.past.data_ptr(), builder.past.shape[1],
         builder.words(sizes.orders), builder.words([mixer(order) for order in sizes.orders]),
         number, sizes.rows, *table_of(builder, part.table), channels, out.address, out.width, joins,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coterie.generate.native.builder import Buffer, Builder
+from coterie.generate.native.kernels.ngrams import NGRAMS, Ngrams
 from coterie.generate.native.lower.additive import joined
 from coterie.generate.native.lower.embeddings import embedded
 from coterie.generate.native.lower.layouts import through
@@ -12,6 +13,7 @@ from coterie.generate.native.lower.positions import added
 from coterie.model import Decoder
 from coterie.model.blocks import Block
 from coterie.model.embedding.factorised import FactorisedEmbeddingPart
+from coterie.model.heads import NgramModel
 from coterie.model.position import PositionPart
 
 
@@ -23,6 +25,8 @@ def lower(decoder: Decoder, builder: Builder) -> Buffer:
     """
     position = decoder.position
     assert isinstance(position, PositionPart)
+    if decoder.lookback:
+        builder.history(decoder.lookback, decoder.settings.known_vocab_size())
     stream = embedded(decoder.embedding, builder)
     for operation in added(position, builder, stream):
         builder.stage(operation)
@@ -34,7 +38,10 @@ def lower(decoder: Decoder, builder: Builder) -> Buffer:
         assert isinstance(block, Block)
         stream = through(block.block_layout, builder, block, position, layer, stream)
     builder.hidden = stream
-    return _head(decoder, builder, normalised(builder, decoder.norm, stream))
+    logits = _head(decoder, builder, normalised(builder, decoder.norm, stream))
+    if decoder.ngram is not None:
+        _counted(decoder.ngram, builder, logits)
+    return logits
 
 
 def _head(decoder: Decoder, builder: Builder, final: Buffer) -> Buffer:
@@ -45,3 +52,24 @@ def _head(decoder: Decoder, builder: Builder, final: Buffer) -> Buffer:
         if isinstance(embedding, FactorisedEmbeddingPart):
             final = multiplied(builder, builder.copy(embedding.projection.mT), final)
     return multiplied(builder, weight, final, head.bias)
+
+
+def _counted(part: NgramModel, builder: Builder, logits: Buffer) -> None:
+    levels = part.levels()
+    builder.sources.append(part.grams)
+    if not levels:
+        return
+    words: list[int] = []
+    for level in levels:
+        tensors = level.contexts, level.starts, level.left, level.followers, level.weights
+        builder.kept += tensors
+        contexts, *others = (each.data_ptr() for each in tensors)
+        words += [contexts, len(level.contexts), *others]
+    assert builder.past is not None
+    shares = builder.buffer(logits.width)
+    fields = Ngrams(
+        builder.past.data_ptr(), builder.past.shape[1], builder.words(words), len(levels),
+        logits.width, shares.address, shares.width, logits.address, logits.width,
+    )  # fmt: skip
+    share = part.settings.share
+    builder.stage(builder.operation(NGRAMS, fields, 1, builder.count.data_ptr(), share))
