@@ -40,7 +40,7 @@ from coterie.model.heads import (
     mtp_targets,
 )
 from coterie.model.initialise import InitialSettings, initialise
-from coterie.model.loss import cross_entropy
+from coterie.model.loss import cross_entropy, of_logits
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.placing import latest, placed, with_valid
@@ -436,12 +436,7 @@ class Decoder(nn.Module):
         """Return the loss of each final state, [B, T]."""
         if grams is not None:
             rows = zip(final, targets, grams, strict=True)
-            return torch.stack([
-                F.cross_entropy(
-                    self._logits(states, ends).float(), goals, reduction="none", ignore_index=IGNORE
-                )
-                for states, goals, ends in rows
-            ])
+            return torch.stack([of_logits(self._logits(a, c), b) for a, b, c in rows])
         final, weight = self.head.operands(final, self.embedding)
         losses = cross_entropy(final.flatten(0, 1), weight, self.head.bias, targets.flatten())
         return losses.view(targets.shape)

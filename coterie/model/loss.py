@@ -60,7 +60,11 @@ def cross_entropy(
 
 
 def _slice_losses(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
-    logits = F.linear(hidden, weight, bias)
+    return of_logits(F.linear(hidden, weight, bias), targets)
+
+
+def of_logits(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Return −log softmax(logits)[target], in nats and at least float32; 0 at `IGNORE`."""
     if logits.dtype not in (torch.float32, torch.float64):
         logits = logits.float()
     return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from coterie.batch import IGNORE
@@ -78,8 +78,8 @@ def _after_the_past(
 
 
 def latest(
-    hidden: Float[Tensor, "B T D"], count: int, lengths: tuple[int, ...] | None
-) -> Float[Tensor, "B n D"]:
+    hidden: Shaped[Tensor, "B T D"], count: int, lengths: tuple[int, ...] | None
+) -> Shaped[Tensor, "B n D"]:
     """Return the last `count` positions of each row, padding left out.
 
     A row with fewer has its first one repeated before them.

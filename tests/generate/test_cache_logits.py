@@ -49,6 +49,7 @@ PARTS = {
     "embedding full": {"embedding": "full"},
     "embedding factorised": {"embedding": {"kind": "factorised", "rank": 4}},
     "embedding ngram": {"embedding": {"kind": "ngram", "rows": 64, "orders": (2, 3, 4)}},
+    "counted": {"ngram": {"order": 4, "entries": 300}},
     "window in every other layer": {
         "blocks": {"all": {}, "near": {"attention": ATTENTIONS["window"]}},
         "pattern": ("near", "all"),
@@ -65,6 +66,8 @@ def build(dtype=torch.float64, **changes):
     values = {"layers": 2, "width": 16, "context": 4 * W, "vocab_size": 11, "attention": "grouped"}
     generator = torch.Generator().manual_seed(1)
     decoder = DecoderSettings.model_validate(values | changes).build(generator).to(dtype).eval()
+    if decoder.ngram is not None:
+        decoder.ngram.count([torch.arange(400) ** 3 // 7 % 11])
     with torch.no_grad():  # a fresh model's output projections may be zero: nothing to compare
         for parameter in decoder.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

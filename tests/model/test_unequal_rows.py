@@ -53,6 +53,7 @@ MODELS = {
     },
     **{f"position {kind_of(each)}": {"position": kind_of(each)} for each in members(Position)},
     "ngram": {"embedding": {"kind": "ngram", "rows": 64, "orders": (2, 3, 4)}},
+    "counted": {"ngram": {"order": 4, "entries": 300}},
     "structure": {"additive": [STRUCTURE]},
     "moe": {"feedforward": MOE},
     "window below all": {
@@ -73,6 +74,8 @@ def build(**changes):
               "attention": GROUPED}  # fmt: skip
     generator = torch.Generator().manual_seed(1)
     decoder = DecoderSettings.model_validate(values | changes).build(generator).double().eval()
+    if decoder.ngram is not None:
+        decoder.ngram.count([torch.arange(400) ** 3 // 7 % VOCAB])
     with torch.no_grad():  # a fresh model's output projections may be zero: nothing to compare
         for parameter in decoder.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator).double() * 0.2)

@@ -46,6 +46,7 @@ _PHRASES = {
     "mtp": "its MTP modules",
     "mtp.depth": "its {} MTP modules",
     "mtp.normalised": "MTP modules that read states before the last norm (mtp.normalised={})",
+    "ngram": "its counted n-grams",
     "value": "its value head",
     "pooled": "its pooled head",
     "norm.kind": "its {} normalisation",

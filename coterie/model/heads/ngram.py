@@ -128,7 +128,8 @@ class NgramModel(Part):
 
     def levels(self) -> tuple[Level, ...]:
         """Return the n-grams of each length from 1 up; none before anything was counted."""
-        key = (self.grams.data_ptr(), self.grams._version, self.grams.device)
+        version = 0 if self.grams.is_inference() else self.grams._version
+        key = (self.grams.data_ptr(), version, self.grams.device)
         if self._levels is None or self._levels[0] != key:
             self._levels = key, self._derived()
         return self._levels[1]
@@ -153,8 +154,14 @@ class NgramModel(Part):
         taken = torch.zeros(len(contexts)).index_add_(0, place, discounts)
         starts = torch.cat((sizes.new_zeros(1), sizes.cumsum(0)))
         weights = (counts - discounts) / total[place]
-        tensors = (contexts, starts, taken / total, grams % self.vocab_size, weights)
-        return Level(*(each.to(device) for each in tensors), int(sizes.max()))
+        return Level(
+            contexts.to(device),
+            starts.to(device),
+            (taken / total).to(device),
+            (grams % self.vocab_size).to(device),
+            weights.to(device),
+            int(sizes.max()),
+        )
 
     def contexts(
         self,
@@ -162,7 +169,7 @@ class NgramModel(Part):
         recent: Int[Tensor, "B n"] | None = None,
         places: Int[Tensor, "B T"] | None = None,
     ) -> Int[Tensor, "B T K"]:
-        """Return the last 0, 1, … tokens up to each position as numbers, −1 where a text is shorter.
+        """Return the last 0, 1, … tokens up to each position as numbers, −1 before a text.
 
         Args:
             tokens: ids.
@@ -190,7 +197,8 @@ class NgramModel(Part):
         levels, shape = self.levels(), contexts.shape[:-1]
         contexts = contexts.flatten(0, -2)
         rows = contexts.shape[0]
-        shares = self.grams.new_full((rows, self.vocab_size), 1 / self.vocab_size, dtype=torch.float32)
+        even, device = 1 / self.vocab_size, contexts.device
+        shares = torch.full((rows, self.vocab_size), even, dtype=torch.float32, device=device)
         for level, context in zip(levels, contexts.unbind(-1), strict=False):
             at = torch.searchsorted(level.contexts, context.contiguous())
             at = at.clamp(max=len(level.contexts) - 1)
@@ -220,7 +228,7 @@ def _merged(grams: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return once, torch.zeros_like(once).index_add_(0, place, counts)
 
 
-def _discounts(counts: Tensor) -> Float[Tensor, "4"]:
+def _discounts(counts: Tensor) -> Float[Tensor, 4]:
     """Return what is taken from counts of 0, 1, 2 and of 3 or more.
 
     Chen & Goodman's estimate from n_r, the number of n-grams that were counted r times:

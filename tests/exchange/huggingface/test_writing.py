@@ -119,6 +119,7 @@ REFUSED = {
     "Mixtral.*gelu activation of its experts": moe(
         experts=[{"count": 2, "mlp": SWIGLU | {"activation": "gelu"}}]),
     "Llama.*ngram embedding": {"embedding": {"kind": "ngram", "rows": 64}},
+    "Llama.*counted n-grams": {"ngram": {"order": 3}},
     "Llama.*factorised embedding": {"embedding": {"kind": "factorised", "rank": 8}},
     "Llama.*bias of its head": {"head": {"bias": True}},
     "Llama.*none positions": {"position": "none"},

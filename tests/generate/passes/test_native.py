@@ -131,6 +131,8 @@ PARTS = {
     "added n-grams": {
         "embedding": {"kind": "ngram", "orders": [2, 4], "rows": 50, "combine": "add"}
     },
+    "counted n-grams": {"ngram": {"order": 4, "entries": 300}},
+    "both n-grams": {"ngram": {"order": 5}, "embedding": {"kind": "ngram", "rows": 50}},
     "tied head": {"head": {"tied": True, "bias": True}},
 }
 
@@ -147,6 +149,8 @@ def build(**changes):
 def randomised(decoder):
     """Return a decoder with values that hide no mistake."""
     decoder.eval()
+    if decoder.ngram is not None:
+        decoder.ngram.count([torch.arange(400) ** 3 // 7 % VOCAB])
     with torch.no_grad():  # what begins as 0 or 1 would hide mistakes
         for parameter in decoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
