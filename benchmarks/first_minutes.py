@@ -1,6 +1,7 @@
 """First minutes: our quickstart beside nanoGPT's published CPU recipe, on any text, in one run.
 
     python benchmarks/first_minutes.py FILE [--rounds 40] [--json]
+    python benchmarks/first_minutes.py FILE --seeds 3
     python benchmarks/first_minutes.py FILE --variant train.optimizer.every=2 --variant ...
 
 Both learn FILE character by character; the first 90 % of the characters train, the rest validates.
@@ -13,6 +14,9 @@ warm-up, weight decay 0.1, gradient clipping at 1 (https://github.com/karpathy/n
 The two take turns in one process: a slice of the baseline's steps, a slice of ours, and so on, so
 that a busy machine slows both alike. Seconds are those of training steps alone, batches included.
 Validation loss is the mean nats per character over the whole validation part, evaluation mode.
+
+With `--seeds` our preset, with the steps of three minutes, is trained alone from several seeds, and
+measured at the end of each quarter; what it took to count its n-grams is part of its seconds.
 
 With `--variant` our preset takes turns with itself changed so, to choose by. Nothing is chosen on
 the validation part: variants train on the first 80 % and are measured on the 10 % after it.
@@ -194,6 +198,28 @@ def choose(file: Path, variants: list[str], rounds: int, folder: Path) -> None:
         )
 
 
+def alone(file: Path, seeds: int, folder: Path) -> None:
+    """Train our preset from several seeds and print its curve, with and without n-grams."""
+    last = []
+    for seed in range(1, seeds + 1):
+        layers = [*preset_layers("quickstart"), overrides_layer([f"seed={seed}"])]
+        side = runner(f"seed {seed}", layers, file, folder)
+        ngram = side.session.decoder.ngram
+        assert ngram is not None
+        tokens = side.session.store.tokens("train")
+        begin = time.perf_counter()
+        ngram.count([torch.from_numpy(tokens[0 : len(tokens)].astype("int64"))])
+        side.seconds = time.perf_counter() - begin
+        for quarter in range(1, 5):
+            side.train(side.steps * quarter // 4)
+            side.measure()
+        last.append(side.curve[-1][2])
+        side.session.decoder.ngram = None
+        side.name = "… network"
+        side.measure()
+    print(f"{statistics.mean(last):.4f} ({min(last):.4f} to {max(last):.4f}), {seeds} seeds")
+
+
 def _timed(side: Runner) -> list[float]:
     """Return a list that the seconds of each step of a side's optimizer will be added to."""
     optimizer, seconds = side.session.stepper.optimizer, []
@@ -222,6 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path, help="any text")
     parser.add_argument("--rounds", type=int, default=40, help="turns that the two sides take")
+    parser.add_argument("--seeds", type=int, help="train our preset alone, so many times")
     parser.add_argument("--variant", action="append", default=[], metavar="'KEY=VALUE ...'",
                         help="our preset beside itself changed so, to choose by")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the result as JSON alone")
@@ -229,6 +256,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["COTERIE_CACHE"] = str(folder / "cache")
+        if arguments.seeds:
+            alone(arguments.file, arguments.seeds, folder)
+            return
         if arguments.variant:
             choose(arguments.file, arguments.variant, arguments.rounds, folder)
             return

@@ -118,8 +118,6 @@ class DecoderSettings(Settings):
                 f"mtp.depth={self.mtp.depth} leaves nothing to predict in a context of "
                 f"{self.context} tokens"
             )
-        if self.ngram and self.vocab_size:
-            self.ngram.check(self.vocab_size)
         self.embedding.check(self.width)
         self.dropout.check(self.width)
         for plan in dict.fromkeys((*self._kinds_of_plans(), self.mtp_plan())):

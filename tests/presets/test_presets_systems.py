@@ -194,7 +194,8 @@ def architecture(part: object) -> object:
 
 SIZES = {
     "layers", "width", "context", "vocab_size", "heads", "kv_rank", "query_rank", "nope_dim",
-    "rope_dim", "value_dim", "latents", "chunk", "window", "rank", "rows", "dim", "rate",
+    "rope_dim", "value_dim", "latents", "chunk", "window", "rank", "rows", "dim", "rate", "order",
+    "entries",
 }  # fmt: skip
 
 

@@ -32,7 +32,12 @@ _FREE = torch.iinfo(torch.int64).max
 class NgramSettings(Settings):
     """Settings of the counted n-gram model."""
 
-    order: int = Field(default=8, ge=2, le=32, description="longest n-gram, in tokens")
+    order: int = Field(
+        default=8,
+        ge=2,
+        le=32,
+        description="longest n-gram, in tokens; of large vocabularies shorter",
+    )
     entries: int = Field(
         default=1 << 20, ge=1, description="n-grams kept; where there are more, they are shorter"
     )
@@ -40,18 +45,9 @@ class NgramSettings(Settings):
         default=0.45, gt=0, lt=1, description="its exponent; the network's is what is left to one"
     )
 
-    def check(self, vocab_size: int) -> None:
-        """Make sure that an n-gram fits into a number of 62 bits.
-
-        Raises:
-            ValueError: it does not.
-        """
-        longest = int(62 / math.log2(max(vocab_size, 2)))
-        if self.order > longest:
-            raise ValueError(
-                f"ngram.order={self.order} is too long for a vocabulary of {vocab_size:,}: "
-                f"at most {longest}"
-            )
+    def longest(self, vocab_size: int) -> int:
+        """Return the tokens of the longest n-gram: as many as a number of 62 bits can hold."""
+        return max(min(self.order, int(62 / math.log2(max(vocab_size, 2)))), 2)
 
     def build(self, vocab_size: int) -> NgramModel:
         """Return the module, which has counted nothing yet."""
@@ -87,9 +83,9 @@ class NgramModel(Part):
 
     def __init__(self, settings: NgramSettings, vocab_size: int) -> None:
         super().__init__()
-        settings.check(vocab_size)
         self.settings, self.vocab_size = settings, vocab_size
-        self.lookback = settings.order - 2
+        self._longest = settings.longest(vocab_size)
+        self.lookback = self._longest - 2
         self.register_buffer("grams", torch.full((settings.entries,), _FREE))
         self.register_buffer("counts", torch.zeros(settings.entries, dtype=torch.int32))
         self.register_buffer("length", torch.zeros((), dtype=torch.int32))
@@ -101,7 +97,7 @@ class NgramModel(Part):
 
         It is the longest, up to the settings' own, of which there are not more than fit.
         """
-        order, base = self.settings.order, self.vocab_size
+        order, base = self._longest, self.vocab_size
         grams, counts = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         before = torch.empty(0, dtype=torch.int64)
         for text in texts:

@@ -122,6 +122,16 @@ def test_contexts_end_where_a_document_or_what_was_read_begins():
         assert torch.equal(model.contexts(tokens[:, begin:], recent), whole[:, begin:])
 
 
-def test_ngrams_too_long_for_a_number_are_refused(make_settings):
-    with pytest.raises(ValueError, match=r"ngram\.order=6 is too long .* at most 4"):
-        make_settings(vocab_size=40_000, ngram={"order": 6})
+@pytest.mark.parametrize(("vocab_size", "order"), [(5, 6), (2000, 5), (50_000, 3), (1 << 40, 2)])
+def test_ngrams_of_large_vocabularies_are_shorter(vocab_size, order):
+    settings = NgramSettings(order=6, entries=9)
+    assert settings.longest(vocab_size) == order
+    assert vocab_size**order < 1 << 63 or order == 2
+
+
+def test_the_largest_tokens_of_a_large_vocabulary_are_counted():
+    tokens = torch.tensor([49_999, 49_998, 7] * 4)
+    model = NgramSettings(order=9, entries=50).build(50_000)
+    assert model.count([tokens]) == 3
+    following = model.log_probabilities(model.contexts(tokens[None]))[0].argmax(-1)
+    assert torch.equal(following[1:-1], tokens[2:])
