@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-MODULES = ("machine", "correct", "compiled", "training", "precision", "speed", "decoding",
+MODULES = ("machine", "correct", "compiled", "training", "precision", "speed", "steps", "decoding",
            "choices")  # fmt: skip
 LEFT = {"status": "left", "seconds": 0.0, "problem": "the budget was spent", "figures": {}}
 TINY = "tiny sizes, the CPU: a rehearsal, whose figures mean nothing"

@@ -282,11 +282,10 @@ class _Training:
                 shared_cores().look()
                 with self._profile.step() if self._profile else contextlib.nullcontext():
                     result = session.stepper(progress.step, next(batches))
-                    loss = float(result.metrics.loss)  # waits for the device: only then is it done
                 progress.advance(
                     tokens=session.tokens_per_step,
                     seconds=time.perf_counter() - begin,
-                    loss=loss,
+                    loss=result.loss,
                 )
                 # Report: what the step did, for whoever listens.
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)

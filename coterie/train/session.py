@@ -22,6 +22,7 @@ from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.choices import choose_precision, short_batch
+from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.compiling import (
     choose_compile,
     keep_compiled_code,
@@ -146,15 +147,22 @@ def make_stepper(
     *,
     compiled: bool = False,
 ) -> Stepper:
-    """Return what takes the steps of a run with a decoder, compiled at its first call if asked."""
+    """Return what takes the steps of a run with a decoder, compiled at its first call if asked.
+
+    On a CPU that is the whole decoder, elsewhere block by block.
+    """
     train = settings.train
     if compiled:
         keep_compiled_code()
-    forward = torch.compile(decoder) if compiled else decoder
+    whole = compiled and precision.device.type == "cpu"
+    forward = torch.compile(decoder) if whole else decoder
     objective = train.objective.build(settings.model)
-    return Stepper(
+    stepper = Stepper(
         decoder, Models(forward), objective, optimizer, train.clip.build(), precision, train
     )
+    if compiled and not whole:
+        stepper.compiled_blocks = CompiledBlocks(decoder)
+    return stepper
 
 
 def _compiled(

@@ -55,7 +55,8 @@ class TrainSettings(Settings):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     compile: bool | Literal["auto"] = Field(
         default=False,
-        description="compile the decoder; auto: if that gains more time than it takes",
+        description="compile the decoder, on a GPU block by block; auto: if that gains more time "
+        "than it takes",
     )
     threads: int | None = Field(
         default=None, ge=1, description="threads to compute with on the CPU; None: torch's choice"

@@ -8,15 +8,18 @@ scale or held to a limit that already knows this step's norm.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from coterie.batch import TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import Decoder, routed_layers, update_balance
 from coterie.train.clip import Clipper
+from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
@@ -30,12 +33,14 @@ class StepResult:
 
     Attributes:
         metrics: loss, other terms and loads over the whole batch.
+        loss: of the metrics, read together with the norm.
         gradient_norm: before clipping.
         learning_rate: of the optimizer's main group.
         moved: false where a float16 overflow made the step be skipped.
     """
 
     metrics: StepMetrics
+    loss: float
     gradient_norm: float
     learning_rate: float
     moved: bool
@@ -71,6 +76,7 @@ class Stepper:
         self._models = models
         self._objective = objective
         self.precision = precision
+        self.compiled_blocks: CompiledBlocks | None = None
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
 
@@ -84,7 +90,7 @@ class Stepper:
         multiplier = settings.schedule.multiplier(step, settings.steps)
         try:
             metrics = self._accumulate(batch, settings.gradient_accumulation)
-            norm = self._gradient_norm()
+            norm, loss = self._norm_and_loss(metrics)
             moved = math.isfinite(norm)
             if moved:
                 self._scale_gradients(norm)
@@ -101,7 +107,7 @@ class Stepper:
         if scale is not None:
             scale.update(finite=moved)
         self._forget(balance=not moved)
-        return StepResult(metrics, norm, self.optimizer.learning_rate * multiplier, moved)
+        return StepResult(metrics, loss, norm, self.optimizer.learning_rate * multiplier, moved)
 
     def rehearse(self, batch: TokenBatch) -> None:
         """Compute the gradients of one micro-batch and forget them, as measurements do."""
@@ -115,19 +121,25 @@ class Stepper:
         metrics = StepMetrics()
         pieces = list(batch.split(cuts))
         counts = total_counts(self._objective.counts(piece) for piece in pieces)
-        for piece in pieces:
-            with self.precision.autocast():
-                loss = metrics.add(self._objective(self._models, piece), counts)
-            if self.loss_scale is not None:
-                loss = loss * self.loss_scale.scale
-            loss.backward()
+        blocks = self.compiled_blocks
+        with contextlib.nullcontext() if blocks is None else blocks.installed():
+            for piece in pieces:
+                with self.precision.autocast():
+                    loss = metrics.add(self._objective(self._models, piece), counts)
+                if self.loss_scale is not None:
+                    loss = loss * self.loss_scale.scale
+                loss.backward()
         return metrics
 
-    def _gradient_norm(self) -> float:
-        """Return the norm over all gradients together, loss scale taken out."""
+    def _norm_and_loss(self, metrics: StepMetrics) -> tuple[float, float]:
+        """Return the norm over all gradients together, loss scale taken out, and the loss.
+
+        Here a step waits for its device, once: the gradients must be known to be finite before
+        anything moves. The loss is on the way already, so nobody has to wait for it later.
+        """
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        return norm if self.loss_scale is None else norm / self.loss_scale.scale
+        norm, loss = read_scalars(torch.nn.utils.get_total_norm(gradients), metrics.loss)
+        return norm if self.loss_scale is None else norm / self.loss_scale.scale, loss
 
     def _forget(self, *, balance: bool = True) -> None:
         """Drop the gradients and, where no step was made, what the balances observed."""
@@ -163,3 +175,17 @@ class Stepper:
         if factor != 1.0:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def read_scalars(*values: Tensor | float) -> list[float]:
+    """Return the numbers that tensors hold; on a GPU in one copy, with one wait for all."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors or tensors[0].device.type != "cuda":
+        return [float(value) for value in values]
+    on_device = torch.stack([value.detach().double() for value in tensors])
+    copied = on_device.to("cpu", non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+    done.synchronize()
+    read = iter(copied.tolist())
+    return [next(read) if isinstance(value, Tensor) else value for value in values]

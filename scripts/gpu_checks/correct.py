@@ -153,7 +153,7 @@ def flash(bench: Bench) -> dict[str, Any]:
     return cases.result()
 
 
-COMPUTES = ("loop", "grouped", "padded", "gather", "auto", "measured")
+COMPUTES = ("loop", "grouped", "triton", "padded", "gather", "auto", "measured")
 EXPERTS: dict[str, dict[str, Any]] = {
     "swiglu": names.moe(8, 96, 2, shared_experts=1),
     "two packs": {

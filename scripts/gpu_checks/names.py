@@ -13,6 +13,7 @@ from torch import Tensor
 from coterie.api.given import resolve
 from coterie.model import Decoder, DecoderSettings, Dense, Output
 from coterie.model.context import ForwardContext
+from coterie.model.experts.layer import MixtureOfExperts
 
 NEW = "mlp" in Dense.model_fields
 MLP = "mlp" if NEW else "body"
@@ -56,6 +57,12 @@ def decoder_settings(**changes: Any) -> DecoderSettings:
         "initial": {"std": 0.08, "outputs": "plain"},
     }  # fmt: skip
     return DecoderSettings.model_validate(base | changes)
+
+
+def kernel_settings(kind: str) -> Any:
+    """Return the settings of an expert kernel."""
+    experts = MixtureOfExperts.model_validate(moe(2, 8, 1, kernel=kind))
+    return experts.kernel
 
 
 def preset(name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.profiler import ProfilerActivity, profile
 
 from coterie.foundation.runs import RunDirectory
@@ -16,7 +15,7 @@ from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 from gpu_checks import names
 from gpu_checks.machine import product_rate
-from gpu_checks.registry import Bench, Cases, SkipError, check
+from gpu_checks.registry import Bench, Cases, check
 
 Shape = dict[str, Any]
 
@@ -68,12 +67,11 @@ def shapes(bench: Bench) -> dict[str, tuple[Shape, int]]:
 
 
 def presets(bench: Bench) -> dict[str, tuple[Shape, int]]:
-    """Return two presets at full size, and the dense twin of the mixture."""
+    """Return two presets at full size."""
     if bench.tiny:
         return {}
     s15era, yinggem = (names.preset(name) for name in ("s15era", "yinggem"))
-    twin = s15era | {"feedforward": names.dense(3 * 768)}
-    return {"s15era": (s15era, 32), "s15era dense twin": (twin, 32), "yinggem": (yinggem, 16)}
+    return {"s15era": (s15era, 32), "yinggem": (yinggem, 16)}
 
 
 def session_of(bench: Bench, model: Shape, windows: int, **train: Any) -> Session:
@@ -102,77 +100,36 @@ def timed_steps(bench: Bench, session: Session, steps: int, warm: int = 3) -> fl
     return sorted(times[warm:])[steps // 2]
 
 
-def measure(
-    bench: Bench, shape: str, steps: int, blocks: bool = False, **train: Any
-) -> dict[str, Any]:
-    """Return a shape's rate and its share of the ceiling.
-
-    Args:
-        bench: where.
-        shape: its name.
-        steps: that are timed.
-        blocks: whether each block is compiled, and nothing around them.
-        train: settings of the run.
-    """
-    model, windows = shapes(bench)[shape]
-    session = session_of(bench, model, windows, **train)
-    if blocks:
-        for block in session.decoder.blocks:
-            block.compile()
-    begin = time.perf_counter()
-    timed_steps(bench, session, 1, warm=0)
-    first = time.perf_counter() - begin
-    seconds = timed_steps(bench, session, steps)
-    kind = session.precision.name
-    peak = 1e12 * product_rate(bench, kind, 256 if bench.tiny else 8192, 4)
-    figures = {
+def rate(session: Session, seconds: float, peak: float) -> dict[str, Any]:
+    """Return what a step of so many seconds comes to, beside the products' ceiling in FLOP/s."""
+    return {
         "tokens/s": round(session.tokens_per_step / seconds),
         "ms": round(1e3 * seconds, 2),
         "share of ceiling": round(step_flops(session.settings) / seconds / peak, 4),
+    }
+
+
+def measure(bench: Bench, shape: str, steps: int) -> dict[str, Any]:
+    """Return a shape's rate and its share of the ceiling."""
+    model, windows = shapes(bench)[shape]
+    session = session_of(bench, model, windows)
+    seconds = timed_steps(bench, session, steps)
+    kind = session.precision.name
+    peak = 1e12 * product_rate(bench, kind, 256 if bench.tiny else 8192, 4)
+    return rate(session, seconds, peak) | {
         "ceiling TFLOP/s": round(peak / 1e12, 2),
         "precision": kind,
         "parameters": sum(p.numel() for p in session.decoder.parameters()),
-        "first step s": round(first, 1),
     }
-    if bench.cuda:
-        figures["memory GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        del session
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    return figures
-
-
-def check_training(bench: Bench, wanted: tuple[str, ...], **train: Any) -> dict[str, Any]:
-    """Measure shapes one after the other."""
-    cases = Cases(bench)
-    for shape in bench.some(wanted, 2):
-        with cases(shape):
-            cases.figures[shape] = measure(bench, shape, 1 if bench.tiny else 10, **train)
-    return cases.result()
-
-
-@check("speed.train-large", "speed", limit=120)
-def train_large(bench: Bench) -> dict[str, Any]:
-    return check_training(bench, ("large", "large dense twin"))
-
-
-@check("speed.train-presets", "speed", limit=120)
-def train_presets(bench: Bench) -> dict[str, Any]:
-    if bench.tiny:
-        raise SkipError("presets at full size need a GPU")
-    return check_training(bench, ("s15era", "s15era dense twin", "yinggem"))
-
-
-@check("speed.train-blocks", "speed", limit=150)
-def train_blocks(bench: Bench) -> dict[str, Any]:
-    """Compile one block for all layers of its kind, which takes a fraction of the whole decoder."""
-    wanted = ("large", "large dense twin", "s15era", "yinggem")
-    return check_training(bench, wanted[: 2 if bench.tiny else None], blocks=True)
 
 
 @check("speed.train-small", "speed", limit=90)
 def train_small(bench: Bench) -> dict[str, Any]:
-    return check_training(bench, ("coarse", "fine", "coarse dense twin", "fine dense twin"))
+    cases = Cases(bench)
+    for shape in bench.some(("coarse", "fine", "coarse dense twin", "fine dense twin"), 2):
+        with cases(shape):
+            cases.figures[shape] = measure(bench, shape, 1 if bench.tiny else 10)
+    return cases.result()
 
 
 @check("speed.profile", "speed", limit=90)

@@ -28,7 +28,7 @@ def heard(monkeypatch):
         progress.advance(tokens=64, seconds=float(number), loss=1.0)
         load = {0: torch.tensor([number, 10 * number])}
         metrics = StepMetrics(loss=1.0, loads=load, dropped={0: torch.tensor(number)})
-        result = StepResult(metrics, 1.0, 0.1, moved=number != 3)
+        result = StepResult(metrics, 0.0, 1.0, 0.1, moved=number != 3)
         reporter.step_done(progress, result, last=number == 7)
     return events
 

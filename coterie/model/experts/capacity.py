@@ -39,8 +39,8 @@ def overflow_mask(
     sizes = queue.new_zeros(experts + 1).scatter_add_(0, queue, torch.ones_like(queue))
     places = torch.arange(queue.shape[0], device=queue.device)
     rank = places - (sizes.cumsum(0) - sizes)[sorted_queue]
-    tokens = batch * length if valid is None else valid.sum()
-    even = torch.as_tensor(tokens, device=queue.device, dtype=torch.float32) * per_token / experts
+    tokens = queue.new_full((), batch * length) if valid is None else valid.sum()
+    even = tokens.to(torch.float32) * per_token / experts
     capacity = (capacity_factor * even * (1 - _ROUNDING)).ceil()
     overflow = (rank >= capacity) & (sorted_queue < experts)
     overflow = torch.empty_like(overflow).scatter_(0, order, overflow)

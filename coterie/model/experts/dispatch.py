@@ -1,7 +1,8 @@
 """Dispatch and combine: tokens in the order of their experts, and back.
 
 Every (token, expert) pair is a row. Rows are sorted by expert, stably, so that each expert's rows
-are one slice; pairs without an expert become no rows at all. Both ways are pure permutations with
+are one slice; pairs without an expert become no rows at all, or off the CPU the last ones, which no
+kernel computes and nobody reads. Both ways are pure permutations with
 written derivatives: gathering by the inverse permutation and summing gives the same bits every
 time, where scattered additions do not.
 
@@ -118,9 +119,10 @@ def sort_pairs(
     counts = count_pairs(indices, experts)
     if not partial:
         return Permutation(order, inverse, None), counts
-    rows = int(counts.sum())
     missing = pairs == experts  # sorted behind all others
-    return Permutation(order[:rows], inverse.masked_fill(missing, 0), missing), counts
+    if knows_counts(pairs):
+        order = order[: int(counts.sum())]
+    return Permutation(order, inverse.masked_fill(missing, 0), missing), counts
 
 
 def count_pairs(
@@ -133,6 +135,11 @@ def count_pairs(
     else:
         ones = valid.reshape(-1, 1).expand(indices.shape).reshape(-1).to(pairs.dtype)
     return pairs.new_zeros(experts + 1).scatter_add_(0, pairs, ones)[:experts]
+
+
+def knows_counts(x: Tensor) -> bool:
+    """Whether the host may ask how many rows there are; elsewhere that means waiting."""
+    return x.device.type == "cpu"
 
 
 def _tokens_of(pairs: Tensor, per_token: int) -> Tensor:
@@ -216,7 +223,7 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         rows, gates, order, inverse, missing = ctx.saved_tensors
-        per_token = gates.shape[1]
+        per_token, order = gates.shape[1], order[: rows.shape[0]]
         gradient, tokens = gradients[0].to(rows.dtype), _tokens_of(order, per_token)
         weights = gates.reshape(-1).index_select(0, order)
         if _is_host(rows):

@@ -104,7 +104,7 @@ def measure_routing(
     return RouterStats(
         load=load,
         dropped=load.new_zeros(()) if dropped is None else dropped,
-        tokens=load.new_tensor(shape[0] * shape[1]) if counted is None else counted.sum(),
+        tokens=load.new_full((), shape[0] * shape[1]) if counted is None else counted.sum(),
         auxiliary=auxiliary,
         z=zero if squares is None else z_loss * mean_over(squares, counted),
         entropy_term=entropy * mean_entropy(probabilities, counted) if entropy else zero,

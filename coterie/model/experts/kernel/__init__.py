@@ -14,11 +14,14 @@ from coterie.model.experts.kernel.interface import ExpertKernel
 from coterie.model.experts.kernel.loop import LoopKernel
 from coterie.model.experts.kernel.measured import MeasuredKernel, SizeClass, measurements
 from coterie.model.experts.kernel.padded import PaddedKernel
+from coterie.model.experts.kernel.triton import TritonKernel
 
 Kernel = Annotated[
-    AutoKernel | LoopKernel | GroupedKernel | PaddedKernel | GatherKernel | MeasuredKernel,
-    union(AutoKernel, LoopKernel, GroupedKernel, PaddedKernel, GatherKernel, MeasuredKernel),
-]
+    AutoKernel | LoopKernel | GroupedKernel | PaddedKernel | TritonKernel | GatherKernel
+    | MeasuredKernel,
+    union(AutoKernel, LoopKernel, GroupedKernel, PaddedKernel, TritonKernel, GatherKernel,
+          MeasuredKernel),
+]  # fmt: skip
 
 __all__ = [
     "AutoKernel",
@@ -30,5 +33,6 @@ __all__ = [
     "MeasuredKernel",
     "PaddedKernel",
     "SizeClass",
+    "TritonKernel",
     "measurements",
 ]

@@ -58,7 +58,7 @@ class Auto(ExpertKernel):
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
-    ) -> Float[Tensor, "N D"]:
+    ) -> Float[Tensor, "M D"]:
         """Compute rows sorted by expert."""
         return self._for(pack, rows).rows(pack, rows, counts)
 

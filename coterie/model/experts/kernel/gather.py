@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.dispatch import Dispatcher
-from coterie.model.experts.kernel.interface import ExpertKernel, Packs
+from coterie.model.experts.kernel.interface import ExpertKernel, Packs, owners
 from coterie.model.experts.kernel.padded import batched_linear
 from coterie.model.feedforward import MLPPart, Weights
 
@@ -63,8 +63,7 @@ class Gather(ExpertKernel):
         """Compute rows that were sorted already: each is a token with one expert."""
         if rows.shape[0] == 0:
             return rows
-        experts = torch.arange(counts.shape[0], device=counts.device)
-        indices = experts.repeat_interleave(counts, output_size=rows.shape[0])[:, None]
+        indices = owners(counts, rows.shape[0]).clamp(max=counts.shape[0] - 1)[:, None]
         return _call(rows)([pack], rows, indices, rows.new_ones(rows.shape[0], 1))
 
 

@@ -3,8 +3,9 @@
 Where all experts are on one CPU, dispatch and combine belong to it: `fused` says what that saves.
 
 `torch.nn.functional.grouped_mm` takes float32 and bfloat16 whose rows are multiples of 16 bytes.
-On a CPU anything else, and whatever is compiled, is computed by operators of our own (`products`);
-elsewhere by the loop.
+On a CPU anything else, and whatever is compiled, is computed by operators of our own (`products`).
+On CUDA these, in Triton, compute what torch goes through expert by expert, reading sizes on the
+host: everything but bfloat16 on GPUs of compute capability 9 or more.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.dispatch import Dispatcher, sort_pairs
+from coterie.model.experts.dispatch import Dispatcher, knows_counts, sort_pairs
 from coterie.model.experts.kernel.fused import FusedExperts, Plan
-from coterie.model.experts.kernel.interface import ExpertKernel, Packs
+from coterie.model.experts.kernel.interface import ExpertKernel, Packs, owners, product_dtype
 from coterie.model.experts.kernel.loop import Loop
-from coterie.model.experts.kernel.products import ExpertLinear
+from coterie.model.experts.kernel.products import ExpertLinear, has_triton
 from coterie.model.feedforward import MLPPart
 
 _ALIGNMENT = 16  # bytes
 _DTYPES = frozenset({torch.float32, torch.bfloat16})
+_OURS = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
 class GroupedKernel(Settings):
@@ -46,10 +48,11 @@ class Grouped(ExpertKernel):
 
     def compiles(self, packs: Packs, x: Tensor, *, partial: bool) -> bool:
         """Return whether products do it that compilers know, over a known number of rows."""
-        if len(packs) > 1 or partial or x.device.type == "cpu":
+        if x.device.type == "cpu":
             return len(packs) == 1 and not partial
-        dtype = _product_dtype(x)
-        return dtype == torch.bfloat16 and x.shape[0] > 0 and _is_able(packs[0], dtype)
+        how = [self.way(pack, x, x.shape[0]) for pack in packs if pack.names]
+        bfloat16 = product_dtype(x) == torch.bfloat16  # what compilers know of torch's own
+        return all(each == "own" or (each == "torch" and bfloat16) for each in how)
 
     def mix(
         self,
@@ -62,9 +65,9 @@ class Grouped(ExpertKernel):
         partial: bool,
     ) -> Float[Tensor, "N D"]:
         """Return each token's weighted sum; in one function where all experts are on this CPU."""
-        if not dispatcher.local or x.device.type != "cpu" or torch.compiler.is_compiling():
+        if not dispatcher.local or not knows_counts(x) or torch.compiler.is_compiling():
             return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
-        sizes, dtype = [pack.count for pack in packs], _product_dtype(x)
+        sizes, dtype = [pack.count for pack in packs], product_dtype(x)
         permutation, counts = sort_pairs(indices, sum(sizes), partial=partial)
         if not len(permutation.order):  # no token found an expert
             return super().mix(packs, x, indices, gates, dispatcher, partial=partial)
@@ -73,35 +76,35 @@ class Grouped(ExpertKernel):
         with torch.autocast("cpu", enabled=False):
             return FusedExperts.apply(plan, x.to(dtype), gates.to(dtype), *weights)  # type: ignore[no-any-return]
 
+    def way(self, pack: MLPPart, x: Tensor, rows: int) -> Literal["own", "torch", "loop"]:
+        """Return what computes a pack: our operators, torch's grouped product, or the loop."""
+        dtype, device = product_dtype(x), x.device.type
+        able = rows > 0 and dtype in _DTYPES and pack.alignment * dtype.itemsize % _ALIGNMENT == 0
+        if device == "cpu":
+            return "torch" if able and not torch.compiler.is_compiling() else "own"
+        if device == "cuda" and rows and dtype in _OURS and has_triton():
+            fused = dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device)[0] >= 9
+            return "torch" if able and fused else "own"
+        return "torch" if able else "loop"
+
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
-    ) -> Float[Tensor, "N D"]:
+    ) -> Float[Tensor, "M D"]:
         """Compute rows sorted by expert."""
-        dtype, number, own = _product_dtype(rows), rows.shape[0], rows.device.type == "cpu"
-        if number and _is_able(pack, dtype):
-            own = own and torch.compiler.is_compiling()
-        elif not own:
+        dtype, way = product_dtype(rows), self.way(pack, rows, rows.shape[0])
+        if way == "loop":
             return self._loop.rows(pack, rows, counts)
         ends = counts.cumsum(0).to(torch.int32)
 
         def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             x, weight = x.to(dtype), weight.to(dtype)
-            if own:
+            if way == "own":
                 product: Tensor = ExpertLinear.apply(x, weight, counts)  # pyright: ignore
             else:
                 product = F.grouped_mm(x, weight.mT, offs=ends)
             if bias is None:
                 return product
-            return product + bias.to(dtype).repeat_interleave(counts, dim=0, output_size=number)
+            padded = F.pad(bias.to(dtype), (0, 0, 0, 1))  # rows of no expert have none
+            return product + padded.index_select(0, owners(counts, x.shape[0]))
 
         return pack.run(rows, pack.weights(), linear)
-
-
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """Return the type to multiply in; autocast does not know grouped products."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def _is_able(pack: MLPPart, dtype: torch.dtype) -> bool:
-    return dtype in _DTYPES and pack.alignment * dtype.itemsize % _ALIGNMENT == 0

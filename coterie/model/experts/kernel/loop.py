@@ -33,9 +33,10 @@ class Loop(ExpertKernel):
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
-    ) -> Float[Tensor, "N D"]:
+    ) -> Float[Tensor, "M D"]:
         """Compute rows sorted by expert."""
         sizes = counts.tolist()
+        rows = rows[: sum(sizes)]
         packed = pack.weights()
         weights = zip(*(_unbound(each, len(sizes)) for each in packed), strict=True)
         outputs = [

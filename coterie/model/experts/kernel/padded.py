@@ -31,10 +31,11 @@ class Padded(ExpertKernel):
 
     def rows(
         self, pack: MLPPart, rows: Float[Tensor, "N D"], counts: Int[Tensor, " E"]
-    ) -> Float[Tensor, "N D"]:
+    ) -> Float[Tensor, "M D"]:
         """Compute rows sorted by expert."""
-        experts, number = counts.shape[0], rows.shape[0]
-        room = max(int(counts.max()), 1)
+        experts = counts.shape[0]
+        busiest, number = torch.stack((counts.max(), counts.sum())).tolist()
+        room, rows = max(busiest, 1), rows[:number]
         starts = counts.cumsum(0) - counts
         # Row i of the expert that begins at s stands at place e·room + i − s of the padded rows.
         shift = torch.arange(experts, device=counts.device) * room - starts

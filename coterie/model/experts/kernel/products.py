@@ -1,11 +1,16 @@
-"""A product per expert over sorted rows, on a CPU, as operators that compilers keep in their graph.
+"""A product per expert over sorted rows, as operators that compilers keep in their graph.
 
-`torch.nn.functional.grouped_mm` does the same there, first filling what it writes with zeros, and a
-compiler knows it in bfloat16 alone. These take every type of float and any sides.
+On a CPU `torch.nn.functional.grouped_mm` does the same, first filling what it writes with zeros,
+and a compiler knows it in bfloat16 alone. These take every type of float and any sides. On CUDA
+they run in Triton, where it is installed.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +25,7 @@ def expert_products(rows: Tensor, weights: Tensor, counts: Tensor) -> Tensor:
         weights: [E, in, out], of any strides.
         counts: rows of each expert, [E].
     """
-    return _of(_products, "expert_products")(rows, weights, counts)
+    return _of(_products, "expert_products", rows)(rows, weights, counts)
 
 
 def weight_gradients(rows: Tensor, gradients: Tensor, counts: Tensor) -> Tensor:
@@ -31,7 +36,7 @@ def weight_gradients(rows: Tensor, gradients: Tensor, counts: Tensor) -> Tensor:
         gradients: likewise, [R, out].
         counts: rows of each expert, [E].
     """
-    return _of(_weight_gradients, "weight_gradients")(rows, gradients, counts)
+    return _of(_weight_gradients, "weight_gradients", rows)(rows, gradients, counts)
 
 
 def add_products(out: Tensor, rows: Tensor, weights: Tensor, counts: Tensor) -> None:
@@ -84,9 +89,26 @@ def _weight_gradients(rows: Tensor, gradients: Tensor, counts: Tensor) -> Tensor
     return out
 
 
-def _of(function: Any, name: str) -> Any:
-    """Return the operator where a compiler looks, else the function: calling it costs less."""
-    return getattr(torch.ops.coterie, name) if torch.compiler.is_compiling() else function
+def _of(function: Any, name: str, rows: Tensor) -> Any:
+    """Return the operator, or on a CPU where no compiler looks the function: it costs less."""
+    plain = rows.device.type == "cpu" and not torch.compiler.is_compiling()
+    return function if plain else getattr(torch.ops.coterie, name)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _in_triton(name: str) -> Callable[..., Tensor]:
+    def call(
+        *tensors: Tensor,
+    ) -> Tensor:  # imported only now: it takes its time, and may be missing
+        module = importlib.import_module("coterie.model.experts.kernel.triton_products")
+        return getattr(module, name)(*tensors)  # type: ignore[no-any-return]
+
+    return call
 
 
 _LIBRARY = torch.library.Library("coterie", "DEF")
@@ -94,6 +116,8 @@ _LIBRARY.define("expert_products(Tensor rows, Tensor weights, Tensor counts) -> 
 _LIBRARY.define("weight_gradients(Tensor rows, Tensor gradients, Tensor counts) -> Tensor")
 _LIBRARY.impl("expert_products", _products, "CPU")
 _LIBRARY.impl("weight_gradients", _weight_gradients, "CPU")
+for _name in ("expert_products", "weight_gradients"):
+    _LIBRARY.impl(_name, _in_triton(_name), "CUDA")
 
 
 @torch.library.register_fake("coterie::expert_products", lib=_LIBRARY)

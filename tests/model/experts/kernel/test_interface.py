@@ -7,7 +7,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from coterie.foundation.settings import kind_of, members
-from coterie.model.experts import Kernel, MixtureOfExperts, layer
+from coterie.model.experts import Kernel, MixtureOfExperts, dispatch, layer
+from coterie.model.experts.kernel import grouped, interface
 
 WIDTH = 8
 
@@ -156,7 +157,8 @@ def test_gathering_has_the_same_shapes_whatever_was_selected_and_stays_inside(mo
         part(one)
 
 
-def test_a_grouped_product_stays_in_the_graph_where_compilers_know_it():
+def test_a_grouped_product_stays_in_the_graph_where_compilers_know_it(monkeypatch):
+    monkeypatch.setattr(grouped, "has_triton", lambda: False)
     part, x = build("grouped", PACKS[:1]).float(), torch.randn(4, WIDTH)
     packs, kernel = list(part.experts), part.kernel
     assert kernel.compiles(packs, x, partial=False)  # by operators of our own
@@ -165,7 +167,28 @@ def test_a_grouped_product_stays_in_the_graph_where_compilers_know_it():
         on_gpu = torch.empty(4, WIDTH, dtype=torch.bfloat16, device="cuda")
     packs[0].alignment = 8
     assert kernel.compiles(packs, on_gpu, partial=False)
-    assert not kernel.compiles(packs, on_gpu, partial=True)  # how many rows there are is data
-    assert not kernel.compiles(2 * packs, on_gpu, partial=False)
+    assert kernel.compiles(2 * packs, on_gpu, partial=True)  # rows of no expert come last there
     packs[0].alignment = 4
     assert not kernel.compiles(packs, on_gpu, partial=False)
+
+
+@pytest.fixture
+def unknown_counts(monkeypatch):
+    """Let no kernel know how many rows there are, as on a GPU; what nobody fills is NaN."""
+    for where in (dispatch, grouped, interface):
+        monkeypatch.setattr(where, "knows_counts", lambda x: False)
+    monkeypatch.setattr(dispatch, "_is_host", lambda rows: False)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("compute", sorted({"loop", *OTHERS} - {"measured"}))
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_rows_of_no_expert_may_come_last_and_packs_get_them_all(compute, selection, request):
+    expected, wanted = run("loop", SELECTIONS[selection])
+    request.getfixturevalue("unknown_counts")
+    found, gradients = run(compute, SELECTIONS[selection])
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one, other)
