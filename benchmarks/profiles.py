@@ -28,9 +28,6 @@ from step import SHAPES, settings_of
 from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.runs import RunDirectory
 from coterie.presets import preset_layers
-from coterie.train.events import StepsProfiled
-from coterie.train.monitor.publish import Publisher
-from coterie.train.profile import RECORDED, WARM_UP, StepProfile
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 
@@ -76,6 +73,11 @@ def stepped(session: Session) -> Callable[[], tuple[float, float]]:
 
 def dearest(name: str, most: int, folder: Path) -> None:
     """Print a step's dearest items."""
+    # Here, as the commits that --beside names may know no profile.
+    from coterie.train.events import StepsProfiled
+    from coterie.train.monitor.publish import Publisher
+    from coterie.train.profile import RECORDED, WARM_UP, StepProfile
+
     session, seen = open_by(name, folder), []
     step = stepped(session)
     profile = StepProfile(session, Publisher(session.run, [seen.append]))
