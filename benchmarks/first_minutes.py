@@ -203,7 +203,7 @@ def alone(file: Path, seeds: int, folder: Path) -> None:
     last = []
     for seed in range(1, seeds + 1):
         layers = [*preset_layers("quickstart"), overrides_layer([f"seed={seed}"])]
-        side = runner(f"seed {seed}", layers, file, folder)
+        side = runner(f"seed-{seed}", layers, file, folder)
         ngram = side.session.decoder.ngram
         assert ngram is not None
         tokens = side.session.store.tokens("train")
@@ -215,7 +215,7 @@ def alone(file: Path, seeds: int, folder: Path) -> None:
             side.measure()
         last.append(side.curve[-1][2])
         side.session.decoder.ngram = None
-        side.name = "… network"
+        side.name = "… alone"
         side.measure()
     print(f"{statistics.mean(last):.4f} ({min(last):.4f} to {max(last):.4f}), {seeds} seeds")
 
