@@ -111,6 +111,8 @@ def count_tree(settings: DecoderSettings, context: int | None = None) -> Count:
         layer += number
     parts.append(settings.norm.counts("norm", width))
     parts.append(settings.head.counts(settings.embedding, vocab_size, width))
+    if settings.ngram is not None:
+        parts.append(settings.ngram.counts(vocab_size))
     if settings.mtp is not None:
         parts += settings.mtp.counts(settings.mtp_plan(), settings.norm, width)
     parts += [part.counts(width) for part in (settings.value, settings.pooled) if part is not None]

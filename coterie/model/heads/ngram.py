@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
+from coterie.model.costs import Count
 from coterie.model.part import Part
 
 _FREE = torch.iinfo(torch.int64).max
@@ -48,6 +49,10 @@ class NgramSettings(Settings):
     def longest(self, vocab_size: int) -> int:
         """Return the tokens of the longest n-gram: as many as a number of 62 bits can hold."""
         return max(min(self.order, int(62 / math.log2(max(vocab_size, 2)))), 2)
+
+    def counts(self, vocab_size: int) -> Count:
+        """Return its count: nothing that training moves, nothing that is multiplied."""
+        return Count("ngram", f"{self.entries:,} {self.longest(vocab_size)}-grams, counted")
 
     def build(self, vocab_size: int) -> NgramModel:
         """Return the module, which has counted nothing yet."""
