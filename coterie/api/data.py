@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 from pydantic import ValidationError
 
 from coterie.api.progress import stage_bar
 from coterie.data import Sources, Store
+from coterie.data.cleaning import CleaningReport, clean_documents
 from coterie.data.prepare import prepare as prepare_store
 from coterie.data.reading import OnError
 from coterie.data.settings import DataSettings
@@ -20,6 +21,7 @@ from coterie.data.store import is_store
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.locks import own
 from coterie.foundation.swap import recover
+from coterie.language.drama.cleaning import Kind, Tags
 from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.tokenizer.settings import parse_tokenizer
 
@@ -82,6 +84,40 @@ def prepare(
             sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
             progress=tell, replace=replace,
         )  # fmt: skip
+
+
+def clean(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    kind: Kind = "auto",
+    tags: Tags = "full",
+    report: str | Path | None = None,
+    **reading: Unpack[ReadingOptions],
+) -> CleaningReport:
+    """Clean plays, poems and books into a folder of texts; see `data.cleaning`.
+
+        coterie.clean("gutenberg/", "clean")  # then coterie.prepare("clean/texts", "store")
+
+    Args:
+        inputs: files or folders of them, as for `prepare`; none of them is changed.
+        out: the folder to make; it appears only when it is complete.
+        kind: `shakespeare` reads plays and poems, `gutenberg` any book, `auto` looks.
+        tags: `inside` for the flat form, with brackets inside `<STAGE>` and acts as scenes.
+        report: a file for the account of every line that is not in the texts.
+        reading: see `prepare`.
+
+    Raises:
+        DataError: an input cannot be read, is empty or is no text.
+        UserError: `out` exists, or cannot be written.
+    """
+    if kind not in get_args(Kind) or tags not in get_args(Tags):
+        known = get_args(Kind) if kind not in get_args(Kind) else get_args(Tags)
+        odd = kind if kind not in get_args(Kind) else tags
+        raise UserError(f"There is no “{odd}” here; {nearest(odd, known)}")
+    with own(Path(out), "cleaning texts"), stage_bar() as tell:
+        sources = sources_of(inputs, **reading)
+        return clean_documents(sources, out, kind=kind, tags=tags, report=report, progress=tell)
 
 
 def sources_of(

@@ -95,6 +95,14 @@ GROUPS = {
     "data": (
         "Turn texts into token stores.",
         {
+            "clean": Verb(
+                "coterie.cli.data:clean",
+                "Clean plays, poems and books.",
+                (
+                    "coterie data clean auto books/ --out clean",
+                    "coterie data clean shakespeare hamlet.txt --out clean --tags inside",
+                ),
+            ),
             "prepare": Verb(
                 "coterie.cli.data:prepare",
                 "Tokenize texts into a store.",

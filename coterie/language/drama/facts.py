@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from coterie.language.drama.layouts import roman
 from coterie.language.drama.tags import ROMAN
 
 
@@ -89,6 +90,41 @@ PLAYS: dict[str, PlayFacts] = {
     "twelfth-night": PlayFacts("Twelfth Night", (5, 5, 4, 3, 1)),
 }
 """The 36 plays of the First Folio, Pericles and Edward III, by the name of their document."""
+
+
+class Edition(NamedTuple):
+    """A play in the second package: its file, and its scenes where it divides acts otherwise."""
+
+    file: str
+    scenes: tuple[int, ...] = ()
+
+
+_RENAMED = {
+    "titus-andronicus": "tragedy_of_titus_andronicus",
+    "king-john": "john",
+    "king-lear": "lear",
+    **{
+        f"{article}-{name}": name.replace("-", "_")
+        for article, name in (
+            ("a", "midsummer-nights-dream"), ("the", "merchant-of-venice"),
+            ("the", "merry-wives-of-windsor"), ("the", "comedy-of-errors"),
+            ("the", "taming-of-the-shrew"), ("the", "tempest"),
+            ("the", "two-gentlemen-of-verona"), ("the", "winters-tale"),
+        )
+    },
+}  # fmt: skip
+_DIVIDED = {
+    "cymbeline": (6, 5, 5),  # it lacks acts III and IV
+    "macbeth": (7, 2, 6, 3, 8),
+    "measure-for-measure": (5, 4, 2, 6, 1),
+    "a-midsummer-nights-dream": (2, 2, 2, 2, 2),
+}
+SECOND_EDITION: dict[str, Edition] = {
+    name: Edition(_RENAMED.get(name, name.replace("-", "_")), _DIVIDED.get(name, ()))
+    for name in PLAYS
+    if name != "edward-iii"
+}
+"""The 37 plays that the second package has as well."""
 
 POEMS: dict[str, PoemFacts] = {
     # 154 sonnets of 14 lines, but 99 has 15 and 126 has 12: 154 * 14 + 1 - 2.
@@ -177,16 +213,3 @@ def _check_title(name: str, wanted: str, text: str) -> list[str]:
 
 def _numbers(count: int) -> list[str]:
     return [roman(number) for number in range(1, count + 1)]
-
-
-def roman(number: int) -> str:
-    """Return a number from 1 to 399 in Roman numerals."""
-    assert 0 < number < 400
-    numeral = ""
-    for value, letters in (
-        (100, "C"), (90, "XC"), (50, "L"), (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"),
-        (1, "I"),
-    ):  # fmt: skip
-        numeral += letters * (number // value)
-        number %= value
-    return numeral

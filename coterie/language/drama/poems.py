@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from coterie.language.drama.licence import strip_licence
+from coterie.language.drama.apparatus import numbered, strip_apparatus
 from coterie.language.drama.structure import Part, Poem, Problem
 from coterie.language.drama.typography import tidy_line
 
 LOST_LINE = "..."
 """Stands for a line that the source marks as lost with a row of asterisks."""
 
-_PART = re.compile(r"([IVXLC]+)\.?|(THRENOS)\.|(THE ARGUMENT)\.")
+_PART = re.compile(r"((?:(?:BOOK|CANTO|PART) )?[IVXLC]+|\d{1,3})\.?|(THRENOS)\.|(THE ARGUMENT)\.")
 _RULE = re.compile(r"_{5,}|-{5,}")
 _LOST = re.compile(r"(?:\* *){3,}")
 _AUTHOR = re.compile(r"by William Shakespeare", re.I)
@@ -20,7 +20,7 @@ _DEDICATION = re.compile(r"TO THE")
 
 
 class _Reader:
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str | None) -> None:
         self.title = title
         self.own_title: str | None = None
         self.parts: list[tuple[str | None, list[list[str]]]] = []
@@ -34,6 +34,8 @@ class _Reader:
             return
         if self.own_title is None:
             self.own_title = line
+            if self.title is None:
+                return  # it is in the poem's tag
             self.removed.append(Problem(number, line, "the source's title"))
         elif line == self.own_title or _AUTHOR.fullmatch(line):
             self.removed.append(Problem(number, line, "the title page"))
@@ -65,17 +67,23 @@ class _Reader:
         stanzas[-1].append(tidy_line(line))
 
 
-def parse_poem(text: str, *, title: str) -> Poem:
+def parse_poem(text: str, *, title: str | None = None) -> Poem:
     """Return the poem or cycle that a plain text holds, without title page, licence and rules.
 
-    Indentation is dropped: it marks couplets that rhyme and position mark already.
+    The title is the given one or the source's first line. Indentation is dropped: it
+    marks couplets that rhyme and position mark already.
     """
-    text, licence = strip_licence(text)
+    text, removed = strip_apparatus(text)
     reader = _Reader(title)
-    reader.removed += [Problem(1, piece, "licence") for piece in licence]
-    for number, raw in enumerate(text.splitlines(), start=1):
+    reader.removed += removed
+    for number, raw in numbered(text):
         reader.line(number, raw.strip())
     parts = tuple(
         Part(name, tuple(tuple(stanza) for stanza in stanzas)) for name, stanzas in reader.parts
     )
-    return Poem(title, parts, tuple(reader.problems), tuple(reader.removed))
+    return Poem(
+        title or tidy_line(reader.own_title or "") or "Untitled",
+        parts,
+        tuple(reader.problems),
+        tuple(reader.removed),
+    )

@@ -67,13 +67,14 @@ class Play:
     """A whole play, with an account of what the reader did not understand or left out.
 
     `problems` are lines that no rule recognised; `removed` are lines left out by a rule, such as
-    running titles.
+    running titles; `rewritten` are lines whose letters are in the tags in another form.
     """
 
     title: str
     acts: tuple[Act, ...]
     problems: tuple[Problem, ...] = ()
     removed: tuple[Problem, ...] = ()
+    rewritten: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +93,4 @@ class Poem:
     parts: tuple[Part, ...]
     problems: tuple[Problem, ...] = ()
     removed: tuple[Problem, ...] = ()
+    rewritten: tuple[Problem, ...] = ()

@@ -90,6 +90,26 @@ def _speech_lines(speech: Speech) -> list[str]:
     return lines
 
 
+def to_inside(text: str) -> str:
+    """Return tagged text in the flat form: the title and acts as scenes, directions in brackets.
+
+    `<STAGE>[Exit]</STAGE>`, `<SCENE>ACT III</SCENE>`, `<SCENE>SCENE I. A room.</SCENE>`.
+    """
+    text = re.sub(r"\A<(PLAY|POEM)>([^<>]*)</\1>", r"<SCENE>\1 \2</SCENE>", text)
+    marks = r"^<(SCENE|ACT|PART)>(?!PLAY |POEM )(.*)</\1>$"
+    text = re.sub(marks, r"<SCENE>\1 \2</SCENE>", text, flags=re.M)
+    return _STAGE.sub(r"<STAGE>[\1]</STAGE>", text)
+
+
+def from_inside(text: str) -> str:
+    """Return tagged text whose flat form this is; other text as it is."""
+    if not text.startswith(("<SCENE>PLAY ", "<SCENE>POEM ")):
+        return text
+    marks = r"^<SCENE>(PLAY|POEM|ACT|SCENE|PART) (.*)</SCENE>$"
+    text = re.sub(marks, r"<\1>\2</\1>", text, flags=re.M)
+    return re.sub(r"<STAGE>\[([^<>]*)\]</STAGE>", r"<STAGE>\1</STAGE>", text)
+
+
 def check_tagged(text: str) -> list[str]:
     """Return every breach of the grammar as `line N: what is wrong`; an empty list means sound."""
     return _Checker().run(text)

@@ -54,3 +54,8 @@ def tidy_line(text: str) -> str:
 def alphabet(text: str) -> str:
     """Return the distinct characters of `text` in code-point order."""
     return "".join(sorted(set(text)))
+
+
+def letters(text: str) -> str:
+    """Return only the letters and digits of a text, in one case, for comparing what two hold."""
+    return "".join(filter(str.isalnum, normalise(text).casefold()))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coterie.language.drama.licence import strip_licence
+from coterie.language.drama.apparatus import numbered, strip_apparatus
 
 MODERN = (
     "The Project Gutenberg eBook of Hamlet\n\n"
@@ -32,7 +32,10 @@ WORLD_LIBRARY = (
     ],
 )
 def test_the_wrapping_comes_off(text: str, left: str, pieces: int) -> None:
-    stripped, removed = strip_licence(text)
-    assert stripped == left
+    stripped, removed = strip_apparatus(text)
+    assert "".join(line + "\n" for _, line in numbered(stripped)) == left
+    assert [text.split("\n")[number - 1].strip() for number, line in numbered(stripped)] == [
+        line.strip() for _, line in numbered(stripped)
+    ]
     assert len(removed) == pieces
-    assert sum(map(len, removed)) + len(stripped) == len(text)
+    assert sum(len(piece.text) for piece in removed) + len(left) == len(text)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.language.drama.markdown import UNKNOWN, parse_play
+from coterie.language.drama.reader import UNKNOWN, parse_play
 from coterie.language.drama.structure import Direction, Line, Speech
 from coterie.language.drama.tags import check_tagged, to_tagged
 

@@ -1,0 +1,54 @@
+"""A folder of clean texts with its account appears whole or not at all; inputs stay as they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import coterie
+from coterie.foundation.errors import DataError, UserError
+
+BOOK = "It was the _best_ of times, it was the worst of times, and so on and on it went. [Pg 7]\n"
+
+
+def test_texts_and_account_are_written(tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text(BOOK + "odd | mark\n")
+    found = coterie.clean(book, tmp_path / "out")
+    assert (tmp_path / "out/texts/book.txt").read_text() == (
+        "It was the best of times, it was the worst of times, and so on and on it went.\n"
+        "odd | mark\n"
+    )
+    rows = [json.loads(row) for row in (tmp_path / "out/report.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["what"]) for row in rows] == [(2, "unrecognised"), (1, "removed")]
+    assert found.kinds == {"book": 1}
+    assert book.read_text() == BOOK + "odd | mark\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [(b"", "empty"), (b"\0\1\2" * 100, "binary"), ("café".encode("latin-1"), "not UTF-8"),
+     (b"[Pg 7]\n", "nothing but")],
+)  # fmt: skip
+def test_bad_input_is_refused_and_nothing_written(tmp_path: Path, data: bytes, told: str) -> None:
+    (tmp_path / "bad.txt").write_bytes(data)
+    with pytest.raises(DataError, match=told):
+        coterie.clean(tmp_path / "bad.txt", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]
+
+
+def test_equal_names_links_in_circles_and_a_taken_folder(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "x.txt").write_text(BOOK)
+        (tmp_path / "in" / name / "loop").symlink_to(tmp_path / "in")
+    with pytest.raises(DataError, match="would both become"):
+        coterie.clean(tmp_path / "in", tmp_path / "out")
+    (tmp_path / "in/a/x.txt").unlink()
+    coterie.clean(tmp_path / "in", tmp_path / "out", kind="gutenberg")
+    with pytest.raises(UserError, match="exists"):
+        coterie.clean(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(UserError, match="gutenberg"):
+        coterie.clean(tmp_path / "in", tmp_path / "new", kind="gutenburg")  # type: ignore[arg-type]
