@@ -212,7 +212,7 @@ class _Reader:
     def _open_scene(self, label: str, place: str) -> None:
         self._close_scene()
         if not self.acts:
-            self.acts.append((None, []))
+            self.acts.append((None if label == "PROLOGUE" else "I", []))
         self.scene = _OpenScene(label, place)
         self.scene.body += self.early
         self.early = []

@@ -41,8 +41,13 @@ def to_tagged(work: Play | Poem) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _bare(text: str) -> str:
+    """Return a text without marks that would break the tag around it."""
+    return re.sub(r"[<>]", "", text).strip() or "Untitled"
+
+
 def _poem_lines(poem: Poem) -> list[str]:
-    lines = [f"<POEM>{poem.title}</POEM>"]
+    lines = [f"<POEM>{_bare(poem.title)}</POEM>"]
     for part in poem.parts:
         if part.name:
             lines.append(f"<PART>{part.name}</PART>")
@@ -52,7 +57,7 @@ def _poem_lines(poem: Poem) -> list[str]:
 
 
 def _play_lines(play: Play) -> list[str]:
-    lines = [f"<PLAY>{play.title}</PLAY>"]
+    lines = [f"<PLAY>{_bare(play.title)}</PLAY>"]
     for act in play.acts:
         if act.label:
             lines.append(f"<ACT>{act.label}</ACT>")
@@ -62,7 +67,8 @@ def _play_lines(play: Play) -> list[str]:
 
 
 def _scene_lines(scene: Scene) -> list[str]:
-    lines = [f"<SCENE>{scene.label}{'. ' + scene.place if scene.place else ''}</SCENE>"]
+    place = f". {_bare(scene.place)}" if scene.place else ""
+    lines = [f"<SCENE>{scene.label}{place}</SCENE>"]
     for element in scene.body:
         if isinstance(element, Direction):
             lines.append(f"<STAGE>{element.text}</STAGE>")
@@ -72,7 +78,7 @@ def _scene_lines(scene: Scene) -> list[str]:
 
 
 def _speech_lines(speech: Speech) -> list[str]:
-    lines = [f"<SPEAKER>{speech.speaker}</SPEAKER>"]
+    lines = [f"<SPEAKER>{_bare(speech.speaker)}</SPEAKER>"]
     waiting = ""  # inline directions that the next spoken line takes up
     for element in speech.body:
         if isinstance(element, Direction) and element.inline:
