@@ -199,13 +199,14 @@ class _Reader:
     def _heading(self, number: int, line: str, heading: Heading) -> None:
         self.over = False
         act, scene, place = heading
-        if act and not (self.acts and self.acts[-1][0] == act):
+        again = bool(act and self.acts and self.acts[-1][0] == act)
+        if act and not again:
             self._close_scene()
             self.acts.append((act, []))
         if scene:
             self._open_scene(scene, place)
         held = [f"{act}{scene}{place}", f"ACT{act}{place}", f"SCENE{scene}{place}"]
-        if letters(line) not in [letters(each) for each in held]:
+        if again or letters(line) not in [letters(each) for each in held]:
             read = " ".join(filter(None, (act and f"ACT {act}", scene)))
             self.rewritten.append(Problem(number, line, f"a heading, read as {read}"))
 
