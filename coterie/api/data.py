@@ -95,26 +95,23 @@ def clean(
     report: str | Path | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> CleaningReport:
-    """Clean plays, poems and books into a folder of texts; see `data.cleaning`.
+    """Clean plays, poems and books into a folder of texts.
 
         coterie.clean("gutenberg/", "clean")  # then coterie.prepare("clean/texts", "store")
 
     Args:
         inputs: files or folders of them, as for `prepare`; none of them is changed.
-        out: the folder to make; it appears only when it is complete.
-        kind: `shakespeare` reads plays and poems, `gutenberg` any book, `auto` looks.
-        tags: `inside` for the flat form, with brackets inside `<STAGE>` and acts as scenes.
-        report: a file for the account of every line that is not in the texts.
+        out, report: see `clean_documents`.
+        kind, tags: see `clean_text`.
         reading: see `prepare`.
 
     Raises:
         DataError: an input cannot be read, is empty or is no text.
         UserError: `out` exists, or cannot be written.
     """
-    if kind not in get_args(Kind) or tags not in get_args(Tags):
-        known = get_args(Kind) if kind not in get_args(Kind) else get_args(Tags)
-        odd = kind if kind not in get_args(Kind) else tags
-        raise UserError(f"There is no “{odd}” here; {nearest(odd, known)}")
+    for given, known in ((kind, get_args(Kind)), (tags, get_args(Tags))):
+        if given not in known:
+            raise UserError(f"There is no “{given}” here; {nearest(given, known)}")
     with own(Path(out), "cleaning texts"), stage_bar() as tell:
         sources = sources_of(inputs, **reading)
         return clean_documents(sources, out, kind=kind, tags=tags, report=report, progress=tell)

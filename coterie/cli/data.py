@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from coterie.api.data import clean as clean_texts
 from coterie.api.data import prepare as prepare_store
 from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.reading import ReadingFlags, tell_reading
+from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.data.cache import settings_of
 from coterie.data.cleaning import REPORT, TEXTS
 from coterie.data.split import SplitKind
@@ -93,10 +92,9 @@ def clean(
     Parameters
     ----------
     kind
-        shakespeare (plays and poems become tagged text), gutenberg (books become plain text), or
-        auto, which looks at each text.
+        shakespeare: plays and poems, to tagged text; gutenberg: books, to plain text; auto looks.
     inputs
-        Files or folders of plays, poems and books, as for `prepare`; none is changed.
+        Files or folders, as for `prepare`; none is changed.
     out
         The folder to make, for texts/ and report.jsonl; it appears only when it is complete.
     report
@@ -113,7 +111,8 @@ def clean(
     found = clean_texts(inputs, out, kind=kind, tags=tags, report=report, **reading.options())
     told = str(report or out / REPORT)
     if json:
-        emit_json(asdict(found) | {"texts": str(out / TEXTS), "report": told})
+        paths = {"texts": str(out / TEXTS), "report": told}
+        emit_json(vars(found) | paths | {"reading": reading_figures(found.reading)})
         return
     kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(found.kinds.items()))
     read, written = found.characters
@@ -124,6 +123,7 @@ def clean(
         console.print(f"  {problem}", soft_wrap=True, markup=False)
     if found.counts["unrecognised"] > _LISTED:
         console.print(f"  … and {found.counts['unrecognised'] - _LISTED:,} more in {told}")
+    tell_reading(**reading_figures(found.reading), everything="the same with --json")
     next_step(f"coterie data prepare {out / TEXTS} --out STORE --special drama")
 
 

@@ -6,17 +6,21 @@ OUT/report.jsonl         one row per piece: file, line, what became of it, why, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coterie.data.documents import Document, whole_documents
+from coterie.data.report import ReadingReport
+from coterie.data.sources import HOW_TO_SKIP, Sources
 from coterie.data.split import OnProgress
-from coterie.foundation.errors import DataError
-from coterie.foundation.files import atomic_directory, write_text_atomic
+from coterie.foundation.errors import DataError, UserError
+from coterie.foundation.files import atomic_directory, atomic_file, own_file
+from coterie.foundation.printable import printable
 from coterie.language.drama.cleaning import Kind, Tags, clean_text
 
 TEXTS, REPORT = "texts", "report.jsonl"
@@ -32,16 +36,18 @@ class CleaningReport:
         counts: how many pieces were unrecognised, removed or rewritten.
         unrecognised: the first thousand unrecognised ones, with file and line.
         characters: read and written.
+        reading: what was left out, as `on_error` is `skip`.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
     unrecognised: list[str] = field(default_factory=list)
     characters: tuple[int, int] = (0, 0)
+    reading: ReadingReport = field(default_factory=ReadingReport)
 
 
 def clean_documents(
-    documents: Iterable[Document],
+    sources: Sources,
     out: Path | str,
     *,
     kind: Kind = "auto",
@@ -52,52 +58,75 @@ def clean_documents(
     """Write each document cleaned into a new folder; each must fit in memory.
 
     Args:
-        documents: the texts; their names become those of the files.
+        sources: the texts; their names become those of the files.
         out: the folder to make; it appears only when it is complete.
         kind, tags: see `language.drama.cleaning.clean_text`.
         report: a file for the account, `report.jsonl` in the folder by default.
         progress: called with the stage, characters done, and None.
 
     Raises:
-        DataError: a document cannot be read, nothing is left of it, or two have the same name.
+        DataError: a document cannot be read or nothing is left of it (and `on_error` is `stop`),
+            nothing is left of any, or two have the same name.
         UserError: `out` or `report` exists, or cannot be written.
     """
     told = CleaningReport()
     names: dict[str, str] = {}
-    rows: list[str] = []
-    with atomic_directory(out) as folder:
+    with _report_file(report, Path(out)) as apart, atomic_directory(out) as folder:
         (folder / TEXTS).mkdir()
-        for document in whole_documents(documents):
-            name = _file_name(document.name)
-            if name.lower() in names:
-                raise DataError(
-                    f"{document.name} and {names[name.lower()]} would both become {name}.",
-                    hint="Clean them into two folders, or rename one.",
-                )
-            names[name.lower()] = document.name
-            found = clean_text(document.text, kind, tags)
-            if not found.text.strip():
-                raise DataError(f"{document.name}: nothing but licence and marks is in it.")
-            (folder / TEXTS / name).write_text(found.text, "utf-8")
-            told.kinds[found.kind] += 1
-            read, written = told.characters
-            told.characters = (read + len(document.text), written + len(found.text))
-            for what, piece in found.account():
-                told.counts[what] += 1
-                row = {"file": document.name, "line": piece.line, "what": what}
-                rows.append(json.dumps(row | {"reason": piece.reason, "text": piece.text}))
-                if what == "unrecognised" and len(told.unrecognised) < _LISTED:
-                    told.unrecognised.append(
-                        f"{document.name}:{piece.line}: {piece.reason}: {piece.text[:80]!r}"
+        with (apart or folder / REPORT).open("w", encoding="utf-8") as account:
+            for document in whole_documents(sources):
+                found = clean_text(document.text, kind, tags)
+                if not found.text.strip():
+                    _leave_out(document, sources)
+                    continue
+                name = _file_name(document.name)
+                if other := names.get(name.lower()):
+                    raise DataError(
+                        f"{document.name} and {other} would both become {name}.",
+                        hint="Clean them into two folders, or rename one.",
                     )
-            if progress:
-                progress("cleaning", told.characters[0], None)
-        account = "".join(row + "\n" for row in rows)
-        if report is None:
-            (folder / REPORT).write_text(account, "utf-8")
-        else:
-            write_text_atomic(report, account, replace=False)
+                names[name.lower()] = document.name
+                (folder / TEXTS / name).write_text(found.text, "utf-8")
+                told.kinds[found.kind] += 1
+                read, written = told.characters
+                told.characters = (read + len(document.text), written + len(found.text))
+                for what, piece in found.account():
+                    told.counts[what] += 1
+                    row = {"file": document.name, "line": piece.line, "what": what}
+                    row |= {"reason": piece.reason, "text": piece.text}
+                    account.write(json.dumps(row) + "\n")
+                    if what == "unrecognised" and len(told.unrecognised) < _LISTED:
+                        where = f"{printable(document.name, keep='')}:{piece.line}"
+                        told.unrecognised.append(f"{where}: {piece.reason}: {piece.text[:80]!r}")
+                if progress:
+                    progress("cleaning", told.characters[0], None)
+        told.reading = sources.report
+        if not names:
+            raise DataError(f"No text is left. The first problem: {told.reading.problems[0]}")
     return told
+
+
+@contextlib.contextmanager
+def _report_file(report: Path | str | None, out: Path) -> Iterator[Path | None]:
+    """Yield a file that becomes the report if the folder is written, None for one inside it."""
+    if report is None:
+        yield None
+    elif Path(report).resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{report} would be inside {out}, which has a {REPORT} of its own.")
+    else:
+        with (
+            own_file(report, "writing a report", replace=False),
+            atomic_file(report, replace=False) as partial,
+        ):
+            yield partial
+
+
+def _leave_out(document: Document, sources: Sources) -> None:
+    """Note a document of which nothing is left, or refuse it."""
+    problem = f"{document.name}: nothing but licence and marks is in it"
+    if sources.reading.on_error == "stop":
+        raise DataError(f"{problem}.", hint=HOW_TO_SKIP)
+    sources.report.add(problem, document.source)
 
 
 def _file_name(name: str) -> str:

@@ -7,7 +7,6 @@ where each begins and what its checksum is. `scripts/build_corpus.py` makes both
 from __future__ import annotations
 
 import lzma
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coterie.data.documents import Document
 from coterie.foundation.errors import DataError
-from coterie.foundation.files import sha256_bytes, write_bytes_atomic, write_json_atomic
+from coterie.foundation.files import sha256_bytes
 from coterie.foundation.records import read_model
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -23,8 +22,6 @@ TEXTS = "shakespeare.txt.xz"
 MANIFEST = "shakespeare.json"
 
 _REPAIR = "Install the package again, or rebuild the files: python scripts/build_corpus.py"
-# The dictionary holds the whole text, so that a phrase is found again anywhere in it.
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 23}]
 
 
 class _Entry(BaseModel):
@@ -73,35 +70,6 @@ def shakespeare(folder: Path | str = SHIPPED) -> list[Document]:
             hint=_REPAIR,
         )
     return documents
-
-
-def ship(documents: Sequence[Document], sources: Sequence[dict[str, str]], folder: Path) -> None:
-    """Write the two files; the same documents give the same bytes.
-
-    Args:
-        documents: in reading order.
-        sources: what each source is: name, sha256, licence.
-        folder: where the files go.
-    """
-    texts = "".join(document.text for document in documents)
-    packed = lzma.compress(
-        texts.encode("utf-8"), format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, filters=_FILTERS
-    )
-    manifest = {
-        "format": 1,
-        "sources": list(sources),
-        "characters": len(texts),
-        "documents": [
-            {
-                "name": document.name,
-                "characters": len(document.text),
-                "sha256": sha256_bytes(document.text.encode("utf-8")),
-            }
-            for document in documents
-        ],
-    }
-    write_bytes_atomic(folder / TEXTS, packed)
-    write_json_atomic(folder / MANIFEST, manifest)
 
 
 def _read_manifest(path: Path) -> _Manifest:

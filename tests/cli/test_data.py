@@ -157,3 +157,61 @@ def test_a_text_is_not_called_a_damaged_store(tmp_path, capsys):
     told = capsys.readouterr().err
     assert "is a file, not a token store" in told
     assert "coterie data prepare" in told
+
+
+PLAY = "CATS\n\nACT I.\n\nSCENE I. A roof.\n\n" + "".join(
+    f"{name}.\nThe night is fair.\n[Exit {name}.]\n\n" for name in ("TOM", "PUSS") * 6
+)
+POEM = "THE CAT\n\nI\n\nA cat sat on a wall_,\nAnd that was nearly all.\n"
+
+
+@pytest.fixture
+def works(places):
+    (places / "works").mkdir()
+    for name, text in (("play", PLAY), ("poem", POEM)):
+        licence = "*** START OF THE PROJECT GUTENBERG EBOOK X ***\n"
+        (places / "works" / f"{name}.txt").write_text(licence + text)
+    return places
+
+
+def cleaned(*options):
+    return coterie(["data", "clean", "auto", "works", "--out", "out", *options])
+
+
+def test_a_play_and_a_poem_are_cleaned(works, capsys):
+    assert cleaned() == 0
+    told = capsys.readouterr()
+    assert "out/texts: 1 play, 1 poem;" in told.out
+    assert "out/report.jsonl: 1 unrecognised, 2 removed, 0 rewritten" in told.out
+    assert "works/poem.txt:6: marks left over in words: 'A cat sat on a wall_,'" in told.out
+    assert "coterie data prepare out/texts" in told.err
+    play = (works / "out/texts/play.txt").read_text()
+    assert play.startswith("<PLAY>CATS</PLAY>\n<ACT>I</ACT>\n<SCENE>I. A roof.</SCENE>\n")
+    assert "<SPEAKER>TOM</SPEAKER>\nThe night is fair.\n<STAGE>Exit TOM.</STAGE>\n" in play
+    poem = (works / "out/texts/poem.txt").read_text()
+    assert poem.startswith("<POEM>THE CAT</POEM>\n<PART>I</PART>\nA cat sat")
+    rows = [json.loads(row) for row in (works / "out/report.jsonl").read_text().splitlines()]
+    assert {row["file"] for row in rows} == {"works/play.txt", "works/poem.txt"}
+
+
+def test_cleaning_again_as_json_needs_a_new_folder_and_a_known_kind(works, capsys):
+    assert cleaned("--tags", "inside", "--json", "--report", "told.jsonl") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["kinds"] == {"play": 1, "poem": 1}
+    assert (figures["texts"], figures["report"]) == ("out/texts", "told.jsonl")
+    assert figures["reading"]["skipped"] == 0
+    assert "<SCENE>ACT I</SCENE>" in (works / "out/texts/play.txt").read_text()
+    assert "<STAGE>[Exit TOM.]</STAGE>" in (works / "out/texts/play.txt").read_text()
+    before = (works / "out/texts/play.txt").read_bytes()
+    assert cleaned() == 2
+    assert "exists" in capsys.readouterr().err
+    assert (works / "out/texts/play.txt").read_bytes() == before
+    assert coterie(["data", "clean", "gutenburg", "works", "--out", "new"]) == 2
+    assert "gutenberg" in capsys.readouterr().err
+    assert coterie(["data", "clean", "auto", "--out", "new"]) == 2
+    (works / "works/bare.txt").write_text("[Pg 7]\n")
+    assert coterie(["data", "clean", "auto", "works", "--out", "new"]) == 2
+    assert "bare.txt: nothing but" in capsys.readouterr().err
+    assert coterie(["data", "clean", "auto", "works", "--out", "new", "--on-error", "skip"]) == 0
+    assert "1 row or file was left out" in capsys.readouterr().err
+    assert not (works / "new/texts/bare.txt").exists()

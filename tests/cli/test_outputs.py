@@ -25,6 +25,7 @@ WRITERS = {
 }  # fmt: skip
 FOLDERS = {
     "data prepare": ["data", "prepare", "april.txt", "--tokenizer", "bytes", "--out"],
+    "data clean": ["data", "clean", "auto", "april.txt", "--out"],
     "model export hf": ["model", "export", "tiny", "--out"],
 }
 

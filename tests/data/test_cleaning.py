@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import coterie
+from coterie.foundation import files
 from coterie.foundation.errors import DataError, UserError
 
 BOOK = "It was the _best_ of times, it was the worst of times, and so on and on it went. [Pg 7]\n"
@@ -52,3 +53,54 @@ def test_equal_names_links_in_circles_and_a_taken_folder(tmp_path: Path) -> None
         coterie.clean(tmp_path / "in", tmp_path / "out")
     with pytest.raises(UserError, match="gutenberg"):
         coterie.clean(tmp_path / "in", tmp_path / "new", kind="gutenburg")  # type: ignore[arg-type]
+
+
+def test_a_text_of_which_nothing_is_left_is_skipped_on_request(tmp_path: Path) -> None:
+    for name, text in (("bare", "[Pg 7]\n"), ("book", BOOK)):
+        (tmp_path / f"{name}.txt").write_text(text)
+    inputs = [tmp_path / "bare.txt", tmp_path / "book.txt"]
+    with pytest.raises(DataError, match=r"bare\.txt: nothing but") as caught:
+        coterie.clean(inputs, tmp_path / "out")
+    assert "--on-error skip" in (caught.value.hint or "")
+    found = coterie.clean(inputs, tmp_path / "out", on_error="skip")
+    assert [path.name for path in (tmp_path / "out/texts").iterdir()] == ["book.txt"]
+    assert (found.reading.skipped, found.kinds) == (1, {"book": 1})
+    with pytest.raises(DataError, match=r"No text is left\. .*bare\.txt"):
+        coterie.clean(inputs[:1], tmp_path / "none", on_error="skip")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_report_apart_stays_only_if_the_folder_does(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text(BOOK)
+    book, report = tmp_path / "book.txt", tmp_path / "told.jsonl"
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    with pytest.raises(UserError, match="exists"):
+        coterie.clean(book, taken, report=report)
+    with pytest.raises(UserError, match="inside"):
+        coterie.clean(book, tmp_path / "out", report=tmp_path / "out/told.jsonl")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["book.txt", "taken"]
+    coterie.clean(book, tmp_path / "out", report=report)
+    assert not (tmp_path / "out/report.jsonl").exists()
+    told = report.read_text()
+    assert "a page number" in told
+    with pytest.raises(UserError, match="exists"):
+        coterie.clean(book, tmp_path / "other", report=report)
+    assert report.read_text() == told
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_cannot_get_its_name_leaves_no_report(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "book.txt").write_text(BOOK)
+
+    rename = files.rename_new
+
+    def fails(partial: Path, target: Path) -> None:
+        if partial.is_dir():
+            raise OSError(28, "No space left on device")
+        rename(partial, target)
+
+    monkeypatch.setattr(files, "rename_new", fails)
+    with pytest.raises(UserError):
+        coterie.clean(tmp_path / "book.txt", tmp_path / "out", report=tmp_path / "told.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["book.txt"]

@@ -57,7 +57,7 @@ def clean_text(text: str, kind: Kind = "auto", tags: Tags = "full") -> Cleaned:
     if not check_tagged(tagged):
         found = Cleaned("poem" if tagged.startswith("<POEM>") else "play", tagged)
     else:
-        found = _READERS[_kind_of(text, kind)](text)
+        found = _read(text, _kind_of(text, kind))
     return found._replace(text=to_inside(found.text)) if tags == "inside" else found
 
 
@@ -75,14 +75,11 @@ def _kind_of(text: str, kind: Kind) -> Literal["play", "poem", "book"]:
     return "poem" if kind == "shakespeare" or verses * 10 >= len(words) * 9 > 0 else "book"
 
 
-def _play(text: str) -> Cleaned:
-    play = parse_play(text)
-    return Cleaned("play", to_tagged(play), play.problems, play.removed, play.rewritten)
-
-
-def _poem(text: str) -> Cleaned:
-    poem = parse_poem(text)
-    return Cleaned("poem", to_tagged(poem), poem.problems, poem.removed, poem.rewritten)
+def _read(text: str, kind: Literal["play", "poem", "book"]) -> Cleaned:
+    if kind == "book":
+        return _book(text)
+    work = parse_play(text) if kind == "play" else parse_poem(text)
+    return Cleaned(kind, to_tagged(work), work.problems, work.removed, work.rewritten)
 
 
 def _book(text: str) -> Cleaned:
@@ -97,6 +94,3 @@ def _book(text: str) -> Cleaned:
             lines.append(line)
     words = "\n".join(lines).strip("\n")
     return Cleaned("book", words + "\n" if words else "", tuple(problems), tuple(removed))
-
-
-_READERS = {"play": _play, "poem": _poem, "book": _book}

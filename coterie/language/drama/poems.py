@@ -6,16 +6,12 @@ import re
 
 from coterie.language.drama.apparatus import numbered, strip_apparatus
 from coterie.language.drama.structure import Part, Poem, Problem
-from coterie.language.drama.typography import tidy_line
-
-LOST_LINE = "..."
-"""Stands for a line that the source marks as lost with a row of asterisks."""
+from coterie.language.drama.typography import LEFT_OVER, LOST, tidy_line
 
 _PART = re.compile(r"((?:(?:BOOK|CANTO|PART) )?[IVXLC]+|\d{1,3})\.?|(THRENOS)\.|(THE ARGUMENT)\.")
 _RULE = re.compile(r"_{5,}|-{5,}")
 _LOST = re.compile(r"(?:\* *){3,}")
 _AUTHOR = re.compile(r"by William Shakespeare", re.I)
-_LEFT_OVER = re.compile(r"[\\_*#\[\]<>{}|~^=$@+/]")
 _DEDICATION = re.compile(r"TO THE")
 
 
@@ -48,7 +44,7 @@ class _Reader:
             self.removed.append(Problem(number, line, "a rule between two parts"))
             self._part("THE POEM")
         else:
-            self._verse(number, LOST_LINE if _LOST.fullmatch(line) else line)
+            self._verse(number, LOST if _LOST.fullmatch(line) else line)
 
     def _part(self, name: str | None) -> None:
         self.parts.append((name, []))
@@ -58,10 +54,9 @@ class _Reader:
         if not self.parts:
             self._part(None)
         stanzas = self.parts[-1][1]
-        if self.gap:
-            stanzas.append([])
-            self.gap = False
-        if _LEFT_OVER.search(line):
+        stanzas += [[]] if self.gap else []
+        self.gap = False
+        if LEFT_OVER.search(line):
             self.problems.append(Problem(number, line, "marks left over in words"))
             line = re.sub(r"[<>]", "", line)
         stanzas[-1].append(tidy_line(line))

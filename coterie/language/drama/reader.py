@@ -25,10 +25,7 @@ from coterie.language.drama.structure import (
     Speech,
     StanzaBreak,
 )
-from coterie.language.drama.typography import letters, tidy_line
-
-LACUNA = "..."
-"""Stands for words that the source marks as lost with empty brackets."""
+from coterie.language.drama.typography import LEFT_OVER, LOST, letters, tidy_line
 
 UNKNOWN = "UNKNOWN"
 """Speaker of words that have none; each such place is also reported as a problem."""
@@ -38,7 +35,6 @@ _EMPHASIS = re.compile(r"([_*])(?!\*)")
 _OPENING_BRACKET = re.compile(r"[_*]*\\?\[")
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+.!~-])")
 _OPENED = re.compile(r"(.*?)\s*\[([^\]]*)")
-_LEFT_OVER = re.compile(r"[\\_*#\[\]<>{}|~^=$@+/]")
 _LOOSE_GENITIVE = re.compile(r"(?<=\w) (?='s\b)")
 
 
@@ -56,12 +52,11 @@ class _OpenScene:
         """End the running speech; what was only done after its last words belongs to the scene."""
         if self.speaker is None:
             return
-        after: list[Speech | Direction] = []
-        while self.words and isinstance(last := self.words[-1], Direction) and not last.inline:
-            after.insert(0, last)
-            self.words.pop()
-        self.body.append(Speech(self.speaker, tuple(self.words)))
-        self.body += after
+        at = len(self.words)
+        while at and isinstance(last := self.words[at - 1], Direction) and not last.inline:
+            at -= 1
+        after = [each for each in self.words[at:] if isinstance(each, Direction)]
+        self.body += [Speech(self.speaker, tuple(self.words[:at])), *after]
         self.speaker, self.words = None, []
 
 
@@ -115,10 +110,8 @@ class _Reader:
         if not title:
             first = next(filter(None, lines), "")
             self._problem(1, first, "the play has no title and none was given")
-        return Play(
-            title or "Untitled", acts, tuple(self.problems), tuple(self.removed),
-            tuple(self.rewritten),
-        )  # fmt: skip
+        account = (tuple(each) for each in (self.problems, self.removed, self.rewritten))
+        return Play(title or "Untitled", acts, *account)
 
     def _problem(self, number: int, text: str, reason: str) -> None:
         self.problems.append(Problem(number, text, reason))
@@ -246,7 +239,7 @@ class _Reader:
         scene.close_speech()
         names = [part.strip(" :") for part in tidy_line(speaker.name).split(" & ")]
         scene.speaker = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-        if _LEFT_OVER.search(speaker.name):
+        if LEFT_OVER.search(speaker.name):
             self._problem(number, line, "marks left over in a speaker's name")
         for aside in speaker.asides:
             self._direction(number, aside, inline=True)
@@ -259,9 +252,9 @@ class _Reader:
         self.heading_open = False
         text = re.sub(r"[_*]|\\?\[|\]", "", text)
         text = _LOOSE_GENITIVE.sub("", tidy_line(_ESCAPE.sub(r"\1", text)))
-        if not text or _LEFT_OVER.search(text):
+        if not text or LEFT_OVER.search(text):
             self._problem(number, text, "marks left over in a direction, or nothing in it")
-            text = re.sub(_LEFT_OVER, "", text).strip()
+            text = LEFT_OVER.sub("", text).strip()
         if not text:
             return
         if not self.scene:
@@ -298,11 +291,9 @@ class _Reader:
         assert self.run_on is not None
         mark, lines = self.run_on
         if not line:
-            if mark == "]" and lines[0].endswith((".", "?", "!", "'")):
-                spoken = lines[1:]
-                del lines[1:]
-            else:
-                spoken = []
+            ended = mark == "]" and lines[0].endswith((".", "?", "!", "'"))
+            spoken = lines[1:] if ended else []
+            del lines[len(lines) - len(spoken) :]
             self._end_run_on(number, "a direction that never ends" if mark else "")
             for each in spoken:
                 self._spoken(number, each)
@@ -354,11 +345,11 @@ class _Reader:
                 self._problem(number, line, "words without a speaker")
             scene.speaker = scene.label.capitalize() if framed else UNKNOWN
         if found := self.layout.editorial.fullmatch(line):
-            self.joining += f"{found[1]} {found[2].strip() or LACUNA} "
+            self.joining += f"{found[1]} {found[2].strip() or LOST} "
             return
         text = tidy_line(_ESCAPE.sub(r"\1", without_emphasis(self.joining + line)))
         self.joining = ""
-        if _LEFT_OVER.search(text):
+        if LEFT_OVER.search(text):
             self._problem(number, line, "marks left over in words")
             text = re.sub(r"[<>]", "", text)  # these would break the tags
         if self.gap and scene.words and isinstance(scene.words[-1], Line):

@@ -83,17 +83,14 @@ def _speech_lines(speech: Speech) -> list[str]:
     for element in speech.body:
         if isinstance(element, Direction) and element.inline:
             waiting += f"<STAGE>{element.text}</STAGE> "
-        elif isinstance(element, Line):
+            continue
+        if isinstance(element, Line):
             lines.append(waiting + element.text)
-            waiting = ""
         else:
-            if waiting:
-                lines.append(waiting.rstrip())
-                waiting = ""
+            lines += [waiting.rstrip()] if waiting else []
             lines.append(f"<STAGE>{element.text}</STAGE>" if isinstance(element, Direction) else "")
-    if waiting:
-        lines.append(waiting.rstrip())
-    return lines
+        waiting = ""
+    return [*lines, waiting.rstrip()] if waiting else lines
 
 
 def to_inside(text: str) -> str:

@@ -15,6 +15,12 @@ _SAME = str.maketrans(
         "\u00ad": None, "\u200b": None, "\ufeff": None,
     }
 )  # fmt: skip
+LEFT_OVER = re.compile(r"[\\_*#\[\]<>{}|~^=$@+/]")
+"""Marks of an editor or a program that words should not hold."""
+
+LOST = "..."
+"""Stands for words that the source marks as lost: empty brackets, a row of asterisks."""
+
 _LOOSE_ACCENT = re.compile(r"(?<=[A-Za-z])[\u0300-\u036f]+")
 _DASH = re.compile(r" *[–—―]+ *")
 _ET_CETERA = re.compile(r"& ?c(?:\.|(?![\w']))(?!\.)")
@@ -49,11 +55,6 @@ def tidy_line(text: str) -> str:
     text = " ".join(normalise(text).split())
     text = _ET_CETERA.sub("&c.", text)
     return _LOOSE_MARK.sub("", text)
-
-
-def alphabet(text: str) -> str:
-    """Return the distinct characters of `text` in code-point order."""
-    return "".join(sorted(set(text)))
 
 
 def letters(text: str) -> str:

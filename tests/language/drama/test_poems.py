@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from coterie.language.drama.poems import LOST_LINE, parse_poem
+from coterie.language.drama.poems import parse_poem
 from coterie.language.drama.tags import check_tagged, to_tagged
+from coterie.language.drama.typography import LOST
 
 SAMPLE = Path(__file__).parent / "samples" / "poem.txt"
 
@@ -19,7 +20,7 @@ def test_parts_stanzas_and_a_lost_line() -> None:
     ]
     assert poem.parts[2].stanzas == (
         ("From the besieged Ardea all in post,", "And girdle with embracing flames the waist"),
-        ("Haply that name of chaste unhapp'ly set", LOST_LINE),
+        ("Haply that name of chaste unhapp'ly set", LOST),
     )
     assert poem.problems == ()
 

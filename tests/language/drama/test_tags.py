@@ -4,19 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.language.drama import (
-    DRAMA_TAGS,
-    Act,
-    Direction,
-    Line,
-    Play,
-    Scene,
-    Speech,
-    StanzaBreak,
-    check_tagged,
-    plain,
-    to_tagged,
-)
+from coterie.language.drama import DRAMA_TAGS, check_tagged, plain, to_tagged
+from coterie.language.drama.structure import Act, Direction, Line, Play, Scene, Speech, StanzaBreak
 
 PLAY = """\
 <PLAY>Hamlet</PLAY>

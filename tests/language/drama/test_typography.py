@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coterie.language.drama.typography import alphabet, normalise, tidy_line
+from coterie.language.drama.typography import normalise, tidy_line
 
 
 def test_quotes_dashes_ellipses_accents_and_ligatures() -> None:
@@ -37,7 +37,3 @@ def test_lines_are_tidied() -> None:
     assert tidy_line("Mayor, & c") == "Mayor, &c."
     assert tidy_line("a cat & cows") == "a cat & cows"
     assert tidy_line("Bottom's house ? is he") == "Bottom's house? is he"
-
-
-def test_the_alphabet_is_sorted() -> None:
-    assert alphabet("banana\n") == "\nabn"

@@ -167,6 +167,6 @@ def correct(name: str, text: str) -> str:
         if found != places:
             raise DataError(
                 f"{name}: the correction {pattern!r} fits {found} places, not {places}.",
-                hint="Use the pinned edition of the source, or revise corrections.py.",
+                hint="Use the pinned edition of the source, or revise corpus_corrections.py.",
             )
     return text

@@ -1,15 +1,18 @@
-"""The table of known facts notices a scene, a line or a title too few or too many."""
+"""The table beside `scripts/build_corpus.py` notices a scene, a line or a title too few or many."""
 
-import ast
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
 
-import coterie.language
 from coterie.foundation.errors import DataError
-from coterie.language.drama.corrections import CORRECTIONS, correct
-from coterie.language.drama.facts import PLAYS, POEMS, check_facts, roman
+from coterie.language.drama.layouts import roman
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+FACTS = runpy.run_path(str(SCRIPTS / "corpus_facts.py"))
+PLAYS, POEMS, check_facts = FACTS["PLAYS"], FACTS["POEMS"], FACTS["check_facts"]
+MENDED = runpy.run_path(str(SCRIPTS / "corpus_corrections.py"))
+CORRECTIONS, correct = MENDED["CORRECTIONS"], MENDED["correct"]
 
 
 def _play(name: str) -> str:
@@ -62,13 +65,6 @@ def test_an_unknown_document_is_named() -> None:
     assert check_facts("cardenio", "") == ["cardenio: nothing is known about this document"]
 
 
-@pytest.mark.parametrize(
-    ("number", "numeral"), [(1, "I"), (4, "IV"), (99, "XCIX"), (126, "CXXVI"), (154, "CLIV")]
-)
-def test_roman_numerals(number: int, numeral: str) -> None:
-    assert roman(number) == numeral
-
-
 def test_a_correction_must_fit_exactly() -> None:
     assert correct("king-lear", "**LEAR**  \nOf all") == "**KING LEAR**  \nOf all"
     with pytest.raises(DataError, match="fits 0 places, not 1"):
@@ -80,14 +76,3 @@ def test_a_correction_must_fit_exactly() -> None:
 
 def test_corrections_are_for_known_documents() -> None:
     assert set(CORRECTIONS) <= set(PLAYS) | set(POEMS)
-
-
-def test_language_needs_nothing_but_the_standard_library() -> None:
-    for path in Path(next(iter(coterie.language.__path__))).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            for name in names:
-                top = name.split(".")[0]
-                assert top == "coterie" or top in sys.stdlib_module_names, (path, name)

@@ -3,7 +3,7 @@
 Scenes per act follow the division of the Globe edition (1864), which the Moby text and so our
 source have. They were set down apart from any parse and compared with a second text, the Gutenberg
 plays of the package that the poems come from: it agrees in 33 of its 37 plays. The other four are
-Cymbeline (that text lacks acts III and IV), Macbeth (it heads only two scenes of act II), Measure
+Cymbeline (that text has no acts III and IV), Macbeth (it heads only two scenes of act II), Measure
 for Measure (it divides I.ii) and A Midsummer Night's Dream (it divides V.i). Edward III is not in
 it and has its customary division. Prologues and epilogues are counted apart.
 """
@@ -44,12 +44,12 @@ PLAYS: dict[str, PlayFacts] = {
     # Rosalind speaks the epilogue within the last scene; the source gives it a heading.
     "as-you-like-it": PlayFacts("As You Like It", (3, 7, 5, 3, 4), epilogues=1),
     "coriolanus": PlayFacts("Coriolanus", (10, 3, 3, 7, 6)),
-    # The source prints the heading of II.iii as a speaker's name; mended in corrections.py.
+    # The source prints the heading of II.iii as a speaker's name; mended in corpus_corrections.py.
     "cymbeline": PlayFacts("Cymbeline", (6, 5, 7, 4, 5)),
-    # The source numbers IV.vi as a second IV.iv; mended in corrections.py.
+    # The source numbers IV.vi as a second IV.iv; mended in corpus_corrections.py.
     "edward-iii": PlayFacts("Edward III", (2, 2, 5, 9, 1)),
     "hamlet": PlayFacts("Hamlet", (5, 2, 4, 7, 2)),
-    # The source prints the heading of III.iii as a speaker's name; mended in corrections.py.
+    # The source prints the heading of III.iii as a speaker's name; mended in corpus_corrections.py.
     "henry-iv-part-1": PlayFacts("Henry IV, Part 1", (3, 4, 3, 4, 5)),
     # Rumour's induction is headed PROLOGUE and stands before the first act.
     "henry-iv-part-2": PlayFacts("Henry IV, Part 2", (3, 4, 2, 5, 5), prologues=1, epilogues=1),
@@ -58,7 +58,7 @@ PLAYS: dict[str, PlayFacts] = {
     "henry-vi-part-1": PlayFacts("Henry VI, Part 1", (6, 5, 4, 7, 5)),
     "henry-vi-part-2": PlayFacts("Henry VI, Part 2", (4, 4, 3, 10, 3)),
     "henry-vi-part-3": PlayFacts("Henry VI, Part 3", (4, 6, 3, 8, 7)),
-    # The source lost the heading of I.i; put back in corrections.py.
+    # The source lost the heading of I.i; put back in corpus_corrections.py.
     "henry-viii": PlayFacts("Henry VIII", (4, 4, 2, 2, 5), prologues=1, epilogues=1),
     "julius-caesar": PlayFacts("Julius Caesar", (3, 4, 3, 3, 5)),
     "king-john": PlayFacts("King John", (1, 1, 4, 3, 7)),
@@ -78,9 +78,9 @@ PLAYS: dict[str, PlayFacts] = {
     # The source prints the heading of I.ii as words.
     "the-merchant-of-venice": PlayFacts("The Merchant of Venice", (3, 9, 5, 2, 1)),
     "the-merry-wives-of-windsor": PlayFacts("The Merry Wives of Windsor", (4, 3, 5, 6, 5)),
-    # The source heads the induction PROLOGUE; mended in corrections.py.
+    # The source heads the induction PROLOGUE; mended in corpus_corrections.py.
     "the-taming-of-the-shrew": PlayFacts("The Taming of the Shrew", (2, 1, 2, 5, 2), induction=2),
-    # The source lost the heading of I.ii; put back in corrections.py.
+    # The source lost the heading of I.ii; put back in corpus_corrections.py.
     "the-tempest": PlayFacts("The Tempest", (2, 2, 3, 1, 1), epilogues=1),
     "the-two-gentlemen-of-verona": PlayFacts("The Two Gentlemen of Verona", (3, 7, 2, 4, 4)),
     "the-winters-tale": PlayFacts("The Winter's Tale", (2, 3, 3, 4, 3)),
@@ -91,45 +91,10 @@ PLAYS: dict[str, PlayFacts] = {
 }
 """The 36 plays of the First Folio, Pericles and Edward III, by the name of their document."""
 
-
-class Edition(NamedTuple):
-    """A play in the second package: its file, and its scenes where it divides acts otherwise."""
-
-    file: str
-    scenes: tuple[int, ...] = ()
-
-
-_RENAMED = {
-    "titus-andronicus": "tragedy_of_titus_andronicus",
-    "king-john": "john",
-    "king-lear": "lear",
-    **{
-        f"{article}-{name}": name.replace("-", "_")
-        for article, name in (
-            ("a", "midsummer-nights-dream"), ("the", "merchant-of-venice"),
-            ("the", "merry-wives-of-windsor"), ("the", "comedy-of-errors"),
-            ("the", "taming-of-the-shrew"), ("the", "tempest"),
-            ("the", "two-gentlemen-of-verona"), ("the", "winters-tale"),
-        )
-    },
-}  # fmt: skip
-_DIVIDED = {
-    "cymbeline": (6, 5, 5),  # it lacks acts III and IV
-    "macbeth": (7, 2, 6, 3, 8),
-    "measure-for-measure": (5, 4, 2, 6, 1),
-    "a-midsummer-nights-dream": (2, 2, 2, 2, 2),
-}
-SECOND_EDITION: dict[str, Edition] = {
-    name: Edition(_RENAMED.get(name, name.replace("-", "_")), _DIVIDED.get(name, ()))
-    for name in PLAYS
-    if name != "edward-iii"
-}
-"""The 37 plays that the second package has as well."""
-
 POEMS: dict[str, PoemFacts] = {
     # 154 sonnets of 14 lines, but 99 has 15 and 126 has 12: 154 * 14 + 1 - 2.
     "sonnets": PoemFacts("The Sonnets", 154, 2155),
-    # 47 stanzas of 7; one line is broken in two by the source and joined in corrections.py.
+    # 47 stanzas of 7; one line is broken in two by the source and joined in corpus_corrections.py.
     "lovers-complaint": PoemFacts("A Lover's Complaint", 1, 329),
     # 21 poems where "Good night" and "Lord, how mine eyes" count as two, as here. The source leaves
     # out the first two, which are sonnets 138 and 144, and the last six ("Sonnets to Sundry Notes
