@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -86,6 +86,6 @@ def tell_reading(skipped: int, problems: list[str], notes: list[str], everything
         stderr.print(f"  … and {len(problems) - _SHOWN:,} more: {everything}", soft_wrap=True)
 
 
-def reading_figures(report: ReadingReport) -> dict[str, object]:
+def reading_figures(report: ReadingReport) -> dict[str, Any]:
     """Return the same for `--json`."""
     return {"skipped": report.skipped, "problems": report.problems, "notes": report.notes}
