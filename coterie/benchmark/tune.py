@@ -165,8 +165,8 @@ def tune(
         "precision": lambda run: _precisions(precision),
         "threads": lambda run: _threads(device),
         "micro-batch": _micro_batches,
-        "attention": lambda run: _kinds(run, "attention", "backend", Backend),
-        "experts": lambda run: _kinds(run, "experts", "kernel", Kernel),
+        "attention": lambda run: _kinds(run, device, "attention", "backend", Backend),
+        "experts": lambda run: _kinds(run, device, "experts", "kernel", Kernel),
         "compile": lambda run: _compile(run, device),
     }
     for factor, candidates in factors.items():
@@ -247,9 +247,11 @@ def _micro_batches(run: RunSettings) -> Iterator[tuple[str, Changes] | Trial]:
 
 
 def _kinds(
-    run: RunSettings, factor: str, name: str, annotation: Any
+    run: RunSettings, device: torch.device, factor: str, name: str, annotation: Any
 ) -> Iterator[tuple[str, Changes] | Trial]:
     kinds = [kind_of(member) for member in members(annotation)]
+    if device.type == "cpu" and "triton" in kinds:
+        kinds.remove("triton")  # other code takes its place there
     places = {
         key: kind
         for key, kind in _places(run.model.model_dump(mode="json"), name, "model")

@@ -140,7 +140,7 @@ def _marks(session: Session) -> Iterator[tuple[object, str, str]]:
     """
     stepper, decoder = session.stepper, session.decoder
     yield stepper.optimizer, "step", "optimizer"
-    yield stepper, "_gradient_norm", "clipping"
+    yield stepper, "_norm_and_loss", "clipping"
     yield stepper, "_scale_gradients", "clipping"
     if session.compiled:
         yield stepper, "_accumulate", "compiled decoder and loss"
