@@ -116,7 +116,9 @@ def clean(
         return
     kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(found.kinds.items()))
     read, written = found.characters
-    console.print(f"{out / TEXTS}: {kinds}; {written:,} of {read:,} characters", soft_wrap=True)
+    console.print(
+        f"{out / TEXTS}: {kinds}; {read:,} characters read, {written:,} written", soft_wrap=True
+    )
     counts = [f"{found.counts[what]:,} {what}" for what in ("unrecognised", "removed", "rewritten")]
     console.print(f"{told}: {', '.join(counts)}", soft_wrap=True)
     for problem in found.unrecognised[:_LISTED]:

@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 FAR = 1 << 30
 """The position of a slot that holds nothing: later than any query, so never seen."""
@@ -110,6 +111,15 @@ def shifted_right(x: Int[Tensor, "B N"], by: Int[Tensor, " B"], empty: int) -> T
     """Return rows with their last `by` entries dropped and as many empty ones before the first."""
     at = torch.arange(x.shape[1], device=x.device) - by[:, None]
     return x.gather(1, at.clamp(min=0)).where(at >= 0, empty)
+
+
+def with_past(
+    tokens: Int[Tensor, "B T"], recent: Int[Tensor, "B n"] | None, count: int, empty: int
+) -> Int[Tensor, "B S"]:
+    """Return the tokens with `count` before them: what was read, −1 for none; empty before that."""
+    known = tokens if recent is None else torch.cat((recent.where(recent >= 0, empty), tokens), 1)
+    length = count + tokens.shape[1]
+    return F.pad(known[:, -length:], (max(length - known.shape[1], 0), 0), value=empty)
 
 
 def real_tokens(lengths: tuple[int, ...], number: int, device: torch.device) -> Bool[Tensor, "B T"]:

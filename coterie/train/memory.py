@@ -68,8 +68,9 @@ def estimate_memory(
     activations = tokens * layers * model.width * _ACTIVATION_BYTES * item_bytes // 2
     # Scores and their gradient; of many rows the decoder computes a slice at a time.
     logits = min(tokens * model.known_vocab_size(), LOGITS_AT_ONCE) * (4 + item_bytes)
+    counted = 0 if model.ngram is None else model.ngram.bytes
     return {
-        "weights": weights,
+        "weights": weights + counted,
         "gradients": weights,
         "optimizer": train.optimizer.state_bytes(parameters),
         "activations": activations + logits,

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from coterie.foundation.errors import SettingsError
 from coterie.foundation.printable import printable
-from coterie.foundation.records import parse_yaml, to_yaml
+from coterie.foundation.records import to_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import count, duration, loss, percent, times
 from coterie.visualise.page import document, emblem, table
@@ -171,7 +170,7 @@ def _last_samples(runs: Sequence[Series], names: Sequence[str]) -> str:
 
 def _differences(runs: Sequence[Series], names: Sequence[str]) -> str:
     """Return the settings that are not the same in every run."""
-    flat = [flatten(loaded) if (loaded := _load(run.config)) else {} for run in runs]
+    flat = [flatten(loaded) if (loaded := run.settings()) else {} for run in runs]
     keys = sorted({key for one in flat for key in one})
     rows = []
     for key in keys:
@@ -194,14 +193,6 @@ def flatten(value: Any, path: str = "") -> dict[str, str]:
     else:
         return {path: to_yaml(value, width=1000).removesuffix("\n...\n").strip()}
     return {key: text for name, each in items for key, text in flatten(each, name).items()}
-
-
-def _load(config: str) -> dict[str, Any]:
-    try:
-        value = parse_yaml(config, "the configuration")
-    except SettingsError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _coloured(runs: Sequence[Series], names: Sequence[str]) -> list[tuple[str, str, Series]]:

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from coterie.foundation.errors import RunError
+from coterie.foundation.errors import RunError, SettingsError
 from coterie.foundation.event_log import LogReader, complaints
 from coterie.foundation.events import Event, LogRestarted, Notice, resumed_from
+from coterie.foundation.records import parse_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.train.events import (
     CheckpointDamaged,
@@ -60,6 +61,14 @@ class Series:
         self._name, self._problems, self._path = name, tuple(problems), path
         self._kinds = tuple(dict.fromkeys((*REDUCERS, *guests)))
         self._begin()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the run's settings; none where the configuration cannot be read."""
+        try:
+            value = parse_yaml(self.config, "the configuration")
+        except SettingsError:
+            return {}
+        return value if isinstance(value, dict) else {}
 
     def _begin(self) -> None:
         self.failures: dict[type[Reducer], Exception] = {}

@@ -22,6 +22,7 @@ from coterie.model.costs import Count, linear, lookup
 from coterie.model.embedding.full import FullEmbedding
 from coterie.model.embedding.hashing import ngram_rows
 from coterie.model.embedding.interface import EmbeddingPart
+from coterie.model.geometry import with_past
 
 
 class NgramEmbedding(Settings):
@@ -111,7 +112,8 @@ class NgramEmbeddingPart(EmbeddingPart):
         places: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Look up the tokens and the n-grams that end with them."""
-        known, sizes = self._with_past(tokens, recent), self.settings
+        known = with_past(tokens, recent, self.lookback, self.padding_id)
+        sizes = self.settings
         rows = ngram_rows(known, sizes.orders, sizes.rows, places, self.padding_id)
         grams = F.embedding(rows, self.table)
         if self.settings.dropout and self.training:
@@ -127,14 +129,3 @@ class NgramEmbeddingPart(EmbeddingPart):
         self, hidden: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N D"], Float[Tensor, "V D"]]:
         return hidden, self.weight
-
-    def _with_past(self, tokens: Tensor, recent: Tensor | None) -> Tensor:
-        """Put the `lookback` ids before the tokens: what was read, padding before that."""
-        if recent is not None:
-            recent = recent[:, -self.lookback :]
-            recent = recent.where(recent >= 0, self.padding_id)
-        known = tokens if recent is None else torch.cat((recent, tokens), 1)
-        if self.lookback == 0:
-            return tokens
-        missing = self.lookback + tokens.shape[1] - known.shape[1]
-        return F.pad(known, (missing, 0), value=self.padding_id)

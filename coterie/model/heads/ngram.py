@@ -24,6 +24,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count
+from coterie.model.geometry import with_past
 from coterie.model.part import Part
 
 _FREE = torch.iinfo(torch.int64).max
@@ -45,6 +46,11 @@ class NgramSettings(Settings):
     share: float = Field(
         default=0.45, gt=0, lt=1, description="its exponent; the network's is what is left to one"
     )
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the n-grams and their counts, as a checkpoint holds them."""
+        return 12 * self.entries
 
     def longest(self, vocab_size: int) -> int:
         """Return the tokens of the longest n-gram: as many as a number of 62 bits can hold."""
@@ -178,9 +184,7 @@ class NgramModel(Part):
             places: of each position in its document; None: all are of one.
         """
         number, longest = tokens.shape[1], self.lookback + 1
-        past = tokens.new_full((tokens.shape[0], self.lookback), -1)
-        known = torch.cat((past, tokens) if recent is None else (past, recent, tokens), 1)
-        known = known[:, known.shape[1] - self.lookback - number :]
+        known = with_past(tokens, recent, self.lookback, -1)
         code, found = torch.zeros_like(tokens), [torch.zeros_like(tokens)]
         for back in range(longest):
             start = longest - 1 - back

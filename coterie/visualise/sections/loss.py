@@ -24,10 +24,14 @@ def loss_section(series: Series) -> str:
         lines.append(
             Line(split_name(split), x, np.array([e.loss for e in found]), colour, dots=True)
         )
+    note = "Pale: each step. Line: its running mean. Dots: the whole held-out split."
+    model = series.settings().get("model")
+    if isinstance(model, dict) and model.get("ngram"):
+        note += " Training is of the network alone, validation with its counted n-grams."
     return Chart(
         "Training and validation", "nats per token", lines, log=True, wide=True, digits=4,
         marks=resume_marks(series),
-        note="Pale: each step. Line: its running mean. Dots: the whole held-out split.",
+        note=note,
     ).html()  # fmt: skip
 
 

@@ -98,3 +98,17 @@ def test_positions_that_the_model_does_not_have_are_left_to_the_next_pass():
     (made,) = steps(decoder, way, cache, [Sampler(SAMPLED).rule(40, 99)], 4)
     assert len(made.tokens) == 2
     assert "used up" in way.refuses(Call(torch.ones(1, 1, dtype=torch.long), cache))
+
+
+def test_counted_ngrams_know_the_tokens_that_were_chosen():
+    settings = DecoderSettings.model_validate(BASE | {"ngram": {"order": 4, "entries": 500}})
+    decoder = settings.build(torch.Generator().manual_seed(0)).eval()
+    decoder.ngram.count([torch.arange(400) ** 3 // 7 % 40])
+    greedy = Sampler(SamplingSettings(temperature=0.0)).rule(40, 99)
+    way = RecordedPass(decoder, record=Records())
+    (made,) = steps(decoder, way, read_prompt(decoder, 1), [greedy], 8)
+    text = [1] * 4
+    for token in made.tokens:
+        assert token == int(decoder(torch.tensor([text])).logits[0, -1].argmax())
+        text.append(token)
+    assert len(set(made.tokens)) > 2
