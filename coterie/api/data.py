@@ -23,6 +23,7 @@ from coterie.foundation.locks import own
 from coterie.foundation.swap import recover
 from coterie.language.drama.cleaning import Kind, Tags
 from coterie.language.drama.tags import DRAMA_TAGS
+from coterie.language.spelling import Spelling
 from coterie.tokenizer.settings import parse_tokenizer
 
 
@@ -92,6 +93,7 @@ def clean(
     *,
     kind: Kind = "auto",
     tags: Tags = "full",
+    spelling: Spelling | None = None,
     report: str | Path | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> CleaningReport:
@@ -101,7 +103,7 @@ def clean(
 
     Args:
         inputs: files or folders of them, as for `prepare`; none of them is changed.
-        out, report: see `clean_documents`.
+        out, spelling, report: see `clean_documents`.
         kind, tags: see `clean_text`.
         reading: see `prepare`.
 
@@ -109,12 +111,15 @@ def clean(
         DataError: an input cannot be read, is empty or is no text.
         UserError: `out` exists, or cannot be written.
     """
-    for given, known in ((kind, get_args(Kind)), (tags, get_args(Tags))):
+    choices = [(kind, Kind), (tags, Tags), *([(spelling, Spelling)] if spelling else [])]
+    for given, known in ((given, get_args(known)) for given, known in choices):
         if given not in known:
             raise UserError(f"There is no “{given}” here; {nearest(given, known)}")
     with own(Path(out), "cleaning texts"), stage_bar() as tell:
         sources = sources_of(inputs, **reading)
-        return clean_documents(sources, out, kind=kind, tags=tags, report=report, progress=tell)
+        return clean_documents(
+            sources, out, kind=kind, tags=tags, spelling=spelling, report=report, progress=tell
+        )
 
 
 def sources_of(

@@ -21,6 +21,7 @@ from coterie.data.store import Store, open_store
 from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
 from coterie.language.drama.cleaning import Kind, Tags
+from coterie.language.spelling import Spelling
 
 _SAMPLE_TOKENS = 80
 _LISTED = 20
@@ -84,6 +85,7 @@ def clean(
     out: Path,
     report: Path | None = None,
     tags: Tags = "full",
+    spelling: Spelling | None = None,
     reading: ReadingFlags = _AS_IT_IS,
     json: bool = False,
 ) -> None:
@@ -101,6 +103,8 @@ def clean(
         A file for the account of every line that is not in the texts, instead of report.jsonl.
     tags
         full: the tags of the shipped corpus; inside: <STAGE>[...]</STAGE> and acts as scenes.
+    spelling
+        Spell words as today (modern) or as the First Folio (archaic); original/ keeps the source's.
     json
         Print JSON.
     """
@@ -108,7 +112,9 @@ def clean(
         raise UserError(
             "Which texts? None was named.", hint="coterie data clean auto TEXT... --out DIR"
         )
-    found = clean_texts(inputs, out, kind=kind, tags=tags, report=report, **reading.options())
+    found = clean_texts(
+        inputs, out, kind=kind, tags=tags, spelling=spelling, report=report, **reading.options()
+    )
     told = str(report or out / REPORT)
     if json:
         paths = {"texts": str(out / TEXTS), "report": told}

@@ -1,6 +1,7 @@
 """Messy texts to a folder of clean ones, with an account of every line that is not in them.
 
 OUT/texts/NAME.txt       the cleaned texts
+OUT/original/NAME.txt    the same in the spelling of the source, where another was asked for
 OUT/report.jsonl         one row per piece: file, line, what became of it, why, its text
 """
 
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from coterie.data.documents import Document, whole_documents
 from coterie.data.report import ReadingReport
@@ -21,9 +23,10 @@ from coterie.data.split import OnProgress
 from coterie.foundation.errors import DataError, UserError
 from coterie.foundation.files import atomic_directory, atomic_file, own_file
 from coterie.foundation.printable import printable
-from coterie.language.drama.cleaning import Kind, Tags, clean_text
+from coterie.language.drama.cleaning import Cleaned, Kind, Tags, clean_text
+from coterie.language.spelling import Spelling, respell
 
-TEXTS, REPORT = "texts", "report.jsonl"
+TEXTS, ORIGINAL, REPORT = "texts", "original", "report.jsonl"
 _LISTED = 1000
 
 
@@ -52,6 +55,7 @@ def clean_documents(
     *,
     kind: Kind = "auto",
     tags: Tags = "full",
+    spelling: Spelling | None = None,
     report: Path | str | None = None,
     progress: OnProgress | None = None,
 ) -> CleaningReport:
@@ -61,6 +65,7 @@ def clean_documents(
         sources: the texts; their names become those of the files.
         out: the folder to make; it appears only when it is complete.
         kind, tags: see `language.drama.cleaning.clean_text`.
+        spelling: how words are spelled; the texts as they were stand beside, line by line.
         report: a file for the account, `report.jsonl` in the folder by default.
         progress: called with the stage, characters done, and None.
 
@@ -72,7 +77,8 @@ def clean_documents(
     told = CleaningReport()
     names: dict[str, str] = {}
     with _report_file(report, Path(out)) as apart, atomic_directory(out) as folder:
-        (folder / TEXTS).mkdir()
+        for name in (TEXTS, ORIGINAL) if spelling else (TEXTS,):
+            (folder / name).mkdir()
         with (apart or folder / REPORT).open("w", encoding="utf-8") as account:
             for document in whole_documents(sources):
                 found = clean_text(document.text, kind, tags)
@@ -86,24 +92,32 @@ def clean_documents(
                         hint="Clean them into two folders, or rename one.",
                     )
                 names[name.lower()] = document.name
+                if spelling:
+                    (folder / ORIGINAL / name).write_text(found.text, "utf-8")
+                    found = found._replace(text=respell(found.text, spelling))
                 (folder / TEXTS / name).write_text(found.text, "utf-8")
                 told.kinds[found.kind] += 1
                 read, written = told.characters
                 told.characters = (read + len(document.text), written + len(found.text))
-                for what, piece in found.account():
-                    told.counts[what] += 1
-                    row = {"file": document.name, "line": piece.line, "what": what}
-                    row |= {"reason": piece.reason, "text": piece.text}
+                for row in _rows(found, document.name, told):
                     account.write(json.dumps(row) + "\n")
-                    if what == "unrecognised" and len(told.unrecognised) < _LISTED:
-                        where = f"{printable(document.name, keep='')}:{piece.line}"
-                        told.unrecognised.append(f"{where}: {piece.reason}: {piece.text[:80]!r}")
                 if progress:
                     progress("cleaning", told.characters[0], None)
         told.reading = sources.report
         if not names:
             raise DataError(f"No text is left. The first problem: {told.reading.problems[0]}")
     return told
+
+
+def _rows(found: Cleaned, name: str, told: CleaningReport) -> Iterator[dict[str, Any]]:
+    """Yield the account of a text as rows of the report, and count them."""
+    for what, piece in found.account():
+        told.counts[what] += 1
+        if what == "unrecognised" and len(told.unrecognised) < _LISTED:
+            where = f"{printable(name, keep='')}:{piece.line}"
+            told.unrecognised.append(f"{where}: {piece.reason}: {piece.text[:80]!r}")
+        row = {"file": name, "line": piece.line, "what": what}
+        yield row | {"reason": piece.reason, "text": piece.text}
 
 
 @contextlib.contextmanager

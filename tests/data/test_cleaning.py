@@ -28,6 +28,15 @@ def test_texts_and_account_are_written(tmp_path: Path) -> None:
     assert book.read_text() == BOOK + "odd | mark\n"
 
 
+def test_texts_are_respelled_beside_their_original(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("I haue beene heere before.\n")
+    coterie.clean(tmp_path / "old.txt", tmp_path / "out", kind="gutenberg", spelling="modern")
+    assert (tmp_path / "out/texts/old.txt").read_text() == "I have been here before.\n"
+    assert (tmp_path / "out/original/old.txt").read_text() == "I haue beene heere before.\n"
+    with pytest.raises(UserError, match="modern"):
+        coterie.clean(tmp_path / "old.txt", tmp_path / "new", spelling="modren")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [(b"", "empty"), (b"\0\1\2" * 100, "binary"), ("café".encode("latin-1"), "not UTF-8"),
