@@ -5,8 +5,6 @@ products bound prefill and training. The best of several short attempts counts, 
 the machine can only make one slower.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ stream is reading the active weights once per token; with several rows each expe
 chose is read once.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Duels of two ways to take the same training step; see `tune`."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import time

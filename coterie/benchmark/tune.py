@@ -8,8 +8,6 @@ recommended only if it wins that too. Both sides share weights and optimizer, so
 more memory than the run. What cannot be tried, or not within the limit, is told.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """How sides are timed: in turns, so that whatever else the machine does meets all of them."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ class Timing:
     tokens: tuple[int, ...]
 
     @staticmethod
-    def of(begin: float, times: Sequence[float], tokens: Sequence[int]) -> Timing:
+    def of(begin: float, times: Sequence[float], tokens: Sequence[int]) -> "Timing":
         """Return the timing of a decoding whose steps ended at `times`."""
         return Timing(times[0] - begin, times[-1] - times[0], len(times) - 1, tuple(tokens))
 

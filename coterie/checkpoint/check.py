@@ -8,8 +8,6 @@ tokenizer that fits its vocabulary. A changed weight that was signed anew cannot
 Whoever only uses the model does not read the optimizer's file, two thirds of a checkpoint's bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Hashing takes a core and no lock of the interpreter's, so that it goes on beside
 checks. A file counts as changed when its size, its times or its place on the disk differ.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Where things lie in a checkpoint, and which checkpoints a run has."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

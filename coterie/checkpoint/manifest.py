@@ -4,8 +4,6 @@ Format 1 had no checksum of its own; its checkpoints are still read. A damaged m
 cannot pass as one of format 1: it has entries that format 1 forbids, and state.json says 2 as well.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A trained model from whatever names it: a run, `latest`, or the path of a run or checkpoint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ checkpoint that is torn, altered or senseless is reported by name with what is w
 before it is offered instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ neither counted nor touched. So that no save reads old checkpoints again, those 
 sound are remembered with the sizes and times of their files.
 """
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Iterable

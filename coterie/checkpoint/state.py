@@ -1,7 +1,5 @@
 """The state of a training run besides tensors and settings, validated."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import math

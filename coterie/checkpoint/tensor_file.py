@@ -5,8 +5,6 @@ puts memory of its own: products then round alike whether weights were mapped or
 allows no gaps, so the few others come last.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

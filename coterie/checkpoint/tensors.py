@@ -4,8 +4,6 @@ What a model's tensors must be is asked of the model itself, built without memor
 device from the checkpoint's own settings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -12,8 +12,6 @@ The directory is made under another name, flushed, and renamed, so a kill at any
 earlier checkpoints as they were. Nothing is ever pickled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A cache that is not exact shows its loss only where it is used as generation use
 read from its beginning in small pieces, each of which sees what the cache has kept of all before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby

@@ -4,8 +4,6 @@ Perplexities of models with different tokenizers cannot be compared, since their
 Nats per character and bits per byte can: they spread the same total over the same text.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

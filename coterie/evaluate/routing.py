@@ -4,8 +4,6 @@ Judged by real load and layer by layer: an auxiliary loss can look fine while on
 and a mean over layers hides the sick one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

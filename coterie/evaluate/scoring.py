@@ -1,7 +1,5 @@
 """The log-probability that a model gives each token of a text, for many texts at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

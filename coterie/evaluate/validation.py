@@ -4,8 +4,6 @@ The trainer and `coterie evaluate` compute it here, in one pass. Measuring leave
 model; a caller whose random streams matter sets them aside around it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterable

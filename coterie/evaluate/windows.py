@@ -8,8 +8,6 @@ A window of n inputs scores n targets, the last of which lies beyond it. The rec
 `transformers`, whose windows hold inputs and targets together, is window = max_length − 1 here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ needs no scaling. A model that was extended before is extended from its original
 do not accumulate.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError

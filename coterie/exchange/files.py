@@ -4,8 +4,6 @@ Opening checks every header: a truncated file, a missing shard or a name listed 
 before any tensor is read. Pickles can run any program when opened; they are always refused.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

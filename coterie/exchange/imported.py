@@ -3,8 +3,6 @@
 Importers build the whole model in memory and write nothing.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

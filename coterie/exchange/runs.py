@@ -9,8 +9,6 @@ NAME/
   checkpoints/step-00000000/  the model, before any step
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

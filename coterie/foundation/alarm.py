@@ -1,7 +1,5 @@
 """A bound on how long a block may take."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import threading

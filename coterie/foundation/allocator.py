@@ -4,8 +4,6 @@ glibc returns large blocks to the system as soon as they are free and asks for t
 next allocation, and each of their pages then costs a fault: a tenth of a small model's step.
 """
 
-from __future__ import annotations
-
 import ctypes
 import sys
 

@@ -4,8 +4,6 @@ Libraries written in Rust raise bare `Exception`s and, where they panic, an exce
 `Exception` at all, after writing a trace of their own to standard error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -11,8 +11,6 @@ What others use is what the cores worked (/proc/stat) less what this process did
 does not tell, or the user said how many threads there shall be, nothing is changed either.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

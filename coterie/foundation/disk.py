@@ -1,7 +1,5 @@
 """Errors of the disk as messages for whoever named the path."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -4,8 +4,6 @@ A `UserError` means that the input can be mended by the person who gave it; the 
 its message and hint without a traceback and exits with 2. Anything else exits with 1.
 """
 
-from __future__ import annotations
-
 import difflib
 import importlib
 from collections.abc import Iterable

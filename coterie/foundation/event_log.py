@@ -1,7 +1,5 @@
 """A run's events as a file: one JSON line each, appended, read whole or followed while it grows."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +73,7 @@ class EventLog:
         """Close the file; the log can be opened again later."""
         self._file.close()
 
-    def __enter__(self) -> EventLog:
+    def __enter__(self) -> "EventLog":
         return self
 
     def __exit__(self, *exception: object) -> None:

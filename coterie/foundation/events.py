@@ -5,8 +5,6 @@ class that derives `Event` and has a `kind` is registered by being defined. Here
 floors share. `event_log` writes events to a file and reads them back.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import time
@@ -20,7 +18,7 @@ from coterie.foundation.printable import printable
 _LARGEST = 1e60  # far beyond what float32 can compute; sums and charts still have room above
 _KIND = r"^[A-Za-z][A-Za-z0-9_.:]{0,99}$"
 
-_kinds: dict[str, type[Event]] = {}
+_kinds: "dict[str, type[Event]]" = {}
 _adapter: TypeAdapter[Any] | None = None  # of all kinds; made when a line is next read
 
 

@@ -5,8 +5,6 @@ another name, flushed to the disk, then renamed: an interruption leaves the old 
 a kill leaves beside it is removed by the next who writes there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

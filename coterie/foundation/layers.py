@@ -5,8 +5,6 @@ A run's settings are a preset, perhaps an overlay file or two, and `key=value` w
 named; every error is told at once, with where its value came from and the nearest valid name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packages that import a module only when a name of it is used, so that light parts stay light."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable, Mapping

@@ -9,8 +9,6 @@ Where a file system has no locks, a file of the local one is locked instead, and
 one process can create stands beside what is written, for other hosts to see.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib
@@ -60,7 +58,7 @@ class Owner:
         return f"process {self.pid} on {self.host}, since {self.since} ({self.what})"
 
     @classmethod
-    def here(cls, what: str) -> Owner:
+    def here(cls, what: str) -> "Owner":
         """Return this process as the owner."""
         return cls(os.getpid(), socket.gethostname(), time.strftime("%F %T %z"), what)
 

@@ -4,8 +4,6 @@ Only what somebody named stands in the tree. Defaults come in at the very end, s
 never be taken for a default, nor a default for a value, whatever order things were written in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -35,11 +33,11 @@ class Node:
 
     mark: Mark
     value: Any = None
-    parts: dict[str, Node] | None = None
-    items: list[Node] | None = None
+    parts: "dict[str, Node] | None" = None
+    items: "list[Node] | None" = None
     kinds: list[tuple[int, Any]] = field(default_factory=list)  # depth and kind, as they were named
 
-    def below(self) -> Iterator[tuple[str, Node]]:
+    def below(self) -> "Iterator[tuple[str, Node]]":
         """Yield the nodes directly below with their names."""
         yield from (self.parts or {}).items()
         yield from ((str(number), item) for number, item in enumerate(self.items or ()))

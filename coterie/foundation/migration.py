@@ -4,8 +4,6 @@ Runs and checkpoints keep what was written; names are changed while it is read. 
 the command line the old names are refused, each with the new one.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Paths that people write: `~` is their home directory."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Annotated

@@ -4,8 +4,6 @@ A name that a person gives for an output may stand for many things. To make a ne
 onto the name, as atomic writing does, would replace a device by a file, and a link by a copy.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

@@ -5,8 +5,6 @@ window's title or hide what stands before them. Everything that was not written 
 shown through `printable`: what a terminal would obey is written as an escape instead.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from typing import Any
 

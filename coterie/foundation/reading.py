@@ -6,8 +6,6 @@ everything else, `[INST]` included, is one text. Where a number or a truth value
 is that and nothing more. Where a part or a list belongs, it is YAML.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -4,8 +4,6 @@ Every failure of a reader (depth, encoding, endless integers, names given twice,
 asked for) becomes one sentence for the person who named the file; nothing else escapes from here.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

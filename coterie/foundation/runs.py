@@ -9,8 +9,6 @@ runs/NAME/
   report.html     the page made from the above
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
@@ -70,7 +68,7 @@ class RunDirectory:
         return self.path / "report.html"
 
     @classmethod
-    def create(cls, root: Path | str, name: str) -> RunDirectory:
+    def create(cls, root: Path | str, name: str) -> "RunDirectory":
         """Make a new run directory.
 
         Raises:
@@ -85,7 +83,7 @@ class RunDirectory:
         return run
 
     @classmethod
-    def create_fresh(cls, root: Path | str, base: str) -> RunDirectory:
+    def create_fresh(cls, root: Path | str, base: str) -> "RunDirectory":
         """Make a run directory of the first free name: `base`, `base-2`, `base-3`, ...
 
         Of several processes that ask at once, each gets a name of its own.

@@ -5,8 +5,6 @@ are told apart by `kind`; an import path such as `my_lab.routers:Noisy` opens it
 Reading settings from presets, files and the command line lives in `foundation.layers`.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args

@@ -9,8 +9,6 @@ Beside `NAME` lie, while it is written or after a kill:
 Where the system can exchange two directories in one step, the latter two never come to be.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import errno

@@ -4,8 +4,6 @@ Each word stands for the keys of a run that it may mean, most likely first. Word
 without case, hyphens, underscores, dots and blanks.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

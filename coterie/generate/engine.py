@@ -5,8 +5,6 @@ and go (`scheduler`). A text is the same alone or among others: bit for bit wher
 same shape, else wherever the likeliest tokens lie further apart than rounding.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace

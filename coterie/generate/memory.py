@@ -1,7 +1,5 @@
 """How much memory caches take, asked before they are made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 

@@ -1,7 +1,5 @@
 """Evaluation for as long as something is computed, and everything as it was afterwards."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """What is asked of the engine, and what it gives back piece by piece."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -52,7 +50,7 @@ class Piece(NamedTuple):
     drafted: bool = False
 
     @classmethod
-    def failed(cls, error: Exception) -> Piece:
+    def failed(cls, error: Exception) -> "Piece":
         """Return the last piece of a text that cannot go on."""
         return cls("", NO_TOKEN, float("nan"), "error", error=error)
 
@@ -83,7 +81,7 @@ class Generation:
     @classmethod
     def collected(
         cls, prompt: str, prompt_tokens: int, pieces: list[Piece], seconds: float
-    ) -> Generation:
+    ) -> "Generation":
         """Return what the pieces of one text add up to."""
         reason = pieces[-1].finish_reason
         assert reason is not None

@@ -4,8 +4,6 @@ It is what one uninterrupted process would have written, bit for bit: the cache 
 and every token draws its own number from the random stream.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,7 +51,7 @@ class ResumableText:
             self._unread = saved.written[-1:]
 
     @classmethod
-    def load(cls, engine: Engine, path: Path, layers: Sequence[Layer] = ()) -> ResumableText:
+    def load(cls, engine: Engine, path: Path, layers: Sequence[Layer] = ()) -> "ResumableText":
         """Return the text of a file.
 
         Args:

@@ -5,8 +5,6 @@ the state before. It is a safetensors file; tensors are written from where they 
 so that saving takes no memory. It fits one model alone: the digest of all weights stands in it.
 """
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,7 +59,7 @@ class SavedText:
             save_tensors(self.tensors, partial, {"format": _FORMAT, "text": said})
 
     @classmethod
-    def load(cls, path: Path, model: str) -> SavedText:
+    def load(cls, path: Path, model: str) -> "SavedText":
         """Read a file.
 
         Raises:

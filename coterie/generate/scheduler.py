@@ -9,8 +9,6 @@ prompt is cut where it would be alone, it has a row of its own in the cache, and
 random stream.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -11,8 +11,6 @@ for nothing kept would still be right. All caches, `none` included, follow the s
 give the same text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -84,7 +82,7 @@ class _Row:
         self.tokens, self.cached = tokens, cached
         self.states, self.fresh = list(states), fresh  # see `DecodeSession.take_states`
 
-    def again(self) -> _Row:
+    def again(self) -> "_Row":
         """Return a row that goes on from here by itself."""
         return _Row(list(self.tokens), self.cached, self.states, self.fresh)
 
@@ -135,7 +133,7 @@ class DecodeSession:
     def _build(self) -> CacheStack | None:
         return self._settings.build(self._specs, self._rollback)
 
-    def empty(self) -> DecodeSession:
+    def empty(self) -> "DecodeSession":
         """Return a session alike that has read nothing."""
         other = copy(self)
         other._cache, other._rows, other._stacked = other._build(), [], []
@@ -407,7 +405,7 @@ class DecodeSession:
                 )
             self._cache.truncate(lengths, state)
 
-    def join(self, other: DecodeSession) -> None:
+    def join(self, other: "DecodeSession") -> None:
         """Put the texts of another session, made alike, after one's own; it is not used again."""
         if self._cache is not None:
             assert other._cache is not None

@@ -1,7 +1,5 @@
 """Stop texts in a stream: what may be the start of one is held back until it is decided."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

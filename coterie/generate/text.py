@@ -1,7 +1,5 @@
 """One text in the making: from the model's logits to the next token and what that adds."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

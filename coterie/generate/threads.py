@@ -1,7 +1,5 @@
 """The threads of torch on cores that other processes use as well; see `foundation.cores`."""
 
-from __future__ import annotations
-
 import functools
 
 import torch

@@ -6,8 +6,6 @@ layer its part, and ends with `extend(tokens)`, which makes the new tokens part 
 layer needs kept, its settings say (`cache_spec`), so a cache is built for any mixture of layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -95,7 +93,7 @@ class SummaryCache(AttentionCache, Protocol):
         """Return all summaries in their order; None while there are none."""
         ...
 
-    def row(self, row: int, rows: int) -> SummaryCache:
+    def row(self, row: int, rows: int) -> "SummaryCache":
         """Return the cache of one row of `rows`; from the first such call on each has its own."""
         ...
 

@@ -4,8 +4,6 @@ Rows of unequal length are aligned left: row b holds `lengths[b]` tokens, and wh
 padding, which later tokens of the row never precede and no real token ever sees.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -33,7 +31,7 @@ class RunBlock(Protocol):
     """How a stream goes through a block, for whoever computes it otherwise than by a call."""
 
     def __call__(
-        self, block: nn.Module, hidden: Float[Tensor, "B T D"], context: ForwardContext
+        self, block: nn.Module, hidden: Float[Tensor, "B T D"], context: "ForwardContext"
     ) -> Float[Tensor, "B T D"]:
         """Return the stream after the block."""
         ...
@@ -78,11 +76,11 @@ class ForwardContext:
     replay: RoutingReplay | None = None
 
     @classmethod
-    def of(cls, batch: TokenBatch) -> ForwardContext:
+    def of(cls, batch: TokenBatch) -> "ForwardContext":
         """Return what a batch says about its tokens."""
         return cls(documents=batch.documents, positions=batch.positions)
 
-    def but(self, **changes: object) -> ForwardContext:
+    def but(self, **changes: object) -> "ForwardContext":
         """Return a copy with some attributes changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
 

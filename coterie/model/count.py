@@ -1,7 +1,5 @@
 """What a decoder of given settings costs, counted by formula and laid out as a tree."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import groupby
 

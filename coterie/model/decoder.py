@@ -3,8 +3,6 @@
 It knows nothing of optimizers, devices, precision, processes or files: those come from outside.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
@@ -102,7 +100,7 @@ class DecoderSettings(Settings):
     initial: InitialSettings = Field(default=InitialSettings(), description="initial values")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> DecoderSettings:
+    def _fits_together(self) -> "DecoderSettings":
         further = self.mtp.block if self.mtp else None
         named = {*self.opening, *self.pattern, *([further] if further else [])}
         for name in sorted(named):
@@ -166,7 +164,7 @@ class DecoderSettings(Settings):
             )
         return self.vocab_size
 
-    def build(self, generator: torch.Generator | None = None) -> Decoder:
+    def build(self, generator: torch.Generator | None = None) -> "Decoder":
         """Return a decoder with initial values.
 
         Args:

@@ -1,7 +1,5 @@
 """The head: from the last hidden states to one logit per token of the vocabulary."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -19,7 +17,7 @@ class HeadSettings(Settings):
     tied: bool = Field(default=False, description="multiply with the embedding's own matrix")
     bias: bool = Field(default=False, description="one bias per token of the vocabulary")
 
-    def build(self, vocab_size: int, width: int) -> Head:
+    def build(self, vocab_size: int, width: int) -> "Head":
         return Head(self, vocab_size, width)
 
     def counts(self, embedding: Embedding, vocab_size: int, width: int) -> Count:

@@ -5,8 +5,6 @@ stream may be drawn smaller, by 1 / sqrt(2 · layers) so that the stream's size 
 depth (Radford et al. 2019, GPT-2), or as zeros, so that every block begins as the identity.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -6,8 +6,6 @@ al. 2024, arXiv:2410.10989 (Liger) do: the gradient of a sum of losses needs no 
 be scaled. Where losses are weighted one by one, logits are computed again in the backward pass.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """What the decoder returns: logits or losses, the routers' accounts, and what its heads give."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from jaxtyping import Float

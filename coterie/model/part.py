@@ -4,8 +4,6 @@ Roles are how the outside treats parameters (initial values here, learning rates
 training) without knowing any part by name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, get_args
 

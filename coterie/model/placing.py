@@ -1,7 +1,5 @@
 """From what a caller says of tokens to where they stand: positions, documents, rotation."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor

@@ -4,8 +4,6 @@ Activation checkpointing computes a block again in the backward pass, where roun
 token near a tie to another expert; and it must not count the tokens twice.
 """
 
-from __future__ import annotations
-
 from jaxtyping import Int
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """The routed layers of a decoder, and what their balances learn from an optimizer step."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from jaxtyping import Float, Int

@@ -4,8 +4,6 @@
 of every start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 

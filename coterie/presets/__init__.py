@@ -5,8 +5,6 @@ architecture that trains on a laptop CPU; and `departures`, sentences on where i
 system of its name was.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """bfloat16 that is rounded to one side: what a scale must cover it covers."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

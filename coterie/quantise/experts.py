@@ -1,7 +1,5 @@
 """The kernel of quantised experts: no expert is made float that no token chose."""
 
-from __future__ import annotations
-
 from jaxtyping import Float, Int
 from torch import Tensor
 

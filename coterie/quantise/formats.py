@@ -1,7 +1,5 @@
 """The formats of weights, a closed union, and how one is chosen where a model is loaded."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

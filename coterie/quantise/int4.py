@@ -5,8 +5,6 @@ search takes for each group the pair of least squared error among many: the oute
 then be cut off a little where the others gain more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Self
 

@@ -3,8 +3,6 @@
 ŵ = scale · q with scale = max |w| / 127 over the group, so |w − ŵ| ≤ scale / 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Self
 

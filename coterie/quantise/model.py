@@ -1,7 +1,5 @@
 """A decoder with quantised weights: making one, undoing it, and what its weights take."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

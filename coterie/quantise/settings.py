@@ -1,7 +1,5 @@
 """What settings of every weight format say, and which weights they mean."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """What a model's weights take in every format, told without making them."""
 
-from __future__ import annotations
-
 import torch
 
 from coterie.foundation.settings import kind_of, members

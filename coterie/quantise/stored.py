@@ -1,7 +1,5 @@
 """Quantised weights in files: each part is a tensor named after its weight and its field."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor

@@ -6,8 +6,6 @@ chosen part, still quantised; every other operation gets the float values, made 
 alone. So the model's own code serves, and an expert that no token chose is never read.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self

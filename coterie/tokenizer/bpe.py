@@ -1,7 +1,5 @@
 """Byte-level byte-pair encoding, trained on the user's own text. Sennrich et al. 2016."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Literal
 

@@ -4,8 +4,6 @@ The smallest vocabulary there is (65 for plain English) and the easiest to look 
 was not in the text becomes the special token `<|unknown|>`; preparing data counts them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -32,7 +30,7 @@ class Characters(Settings):
         default=(), description="Further texts that become one token each."
     )
 
-    def build(self, texts: Iterable[str] = ()) -> CharacterTokenizer:
+    def build(self, texts: Iterable[str] = ()) -> "CharacterTokenizer":
         """Collect the characters of the texts into a tokenizer.
 
         Raises:
@@ -106,7 +104,7 @@ class CharacterTokenizer(Tokenizer):
         """See `Tokenizer.cut`; any place outside special tokens serves."""
         return last_place_outside(text, near, self.special_tokens)
 
-    def extended(self, special_tokens: Iterable[str]) -> CharacterTokenizer:
+    def extended(self, special_tokens: Iterable[str]) -> "CharacterTokenizer":
         fresh = self.new_special_tokens(special_tokens)
         return CharacterTokenizer(self.alphabet, [*self.special_tokens, *fresh]) if fresh else self
 
@@ -118,5 +116,5 @@ class CharacterTokenizer(Tokenizer):
         }
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> CharacterTokenizer:
+    def from_json(cls, description: dict[str, Any]) -> "CharacterTokenizer":
         return cls(description["alphabet"], description["special_tokens"])

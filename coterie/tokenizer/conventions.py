@@ -1,7 +1,5 @@
 """How a model that came from elsewhere marks its texts; a tokenizer.json does not say it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -34,7 +32,7 @@ class Conventions:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, description: Mapping[str, Any]) -> Conventions:
+    def from_json(cls, description: Mapping[str, Any]) -> "Conventions":
         """Return what `to_json` described."""
         names = [each.name for each in fields(cls) if each.name in description]
         given: dict[str, Any] = {name: description[name] for name in names}

@@ -13,8 +13,6 @@ So both sides, encoded one after the other, give the tokens of the whole. A spec
 reaches across a place forbids it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

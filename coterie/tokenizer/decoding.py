@@ -10,8 +10,6 @@ One thing is done otherwise: where tokens for single bytes do not make up whole 
 library gives up the whole run of them, here only the bytes that belong to no character are lost.
 """
 
-from __future__ import annotations
-
 import codecs
 import copy
 import json
@@ -117,7 +115,7 @@ class Recipe:
         """Return fresh steps."""
         return [plan() for plan in self._plans]
 
-    def cleaned(self) -> Recipe:
+    def cleaned(self) -> "Recipe":
         """Return a recipe that also takes out blanks as `clean_up_tokenization_spaces` does."""
         other = copy.copy(self)
         swaps = [(" " + mark, mark) for mark in (*".?!,", "n't", "'m", "'s", "'ve", "'re")]
@@ -214,7 +212,7 @@ class _Bytes(Step):
     def __init__(self, *, loose: bool) -> None:
         self._run, self._text, self._loose = Utf8(), "", loose
 
-    def __copy__(self) -> _Bytes:
+    def __copy__(self) -> "_Bytes":
         other = _Bytes(loose=self._loose)
         other._run, other._text = copy.copy(self._run), self._text
         return other
@@ -292,7 +290,7 @@ class _Whole(Step):
         self._joined = joined
         self._pieces: list[str] = []
 
-    def __copy__(self) -> _Whole:
+    def __copy__(self) -> "_Whole":
         other = _Whole(self._library, joined=self._joined)
         other._pieces = list(self._pieces)
         return other

@@ -4,8 +4,6 @@ A tokenizer is immutable. Its JSON description holds everything that decides its
 description's SHA-256 (the fingerprint) tells whether two tokenizers are the same one.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json
@@ -78,7 +76,7 @@ class Tokenizer(ABC):
         """Return the complete description, from which `load_tokenizer` makes an equal one."""
 
     @abstractmethod
-    def extended(self, special_tokens: Iterable[str]) -> Tokenizer:
+    def extended(self, special_tokens: Iterable[str]) -> "Tokenizer":
         """Return a tokenizer that knows further special tokens, numbered after all others.
 
         Raises:

@@ -7,8 +7,6 @@ ever takes part, so the pair present when its turn comes is always the listed on
 checked for every token when the file is read; a file that does not meet it goes the slow way.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """tiktoken's published encodings: `gpt2`, `cl100k_base` and `o200k_base`, without a network."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +26,7 @@ class Tiktoken(Settings):
         default=(), description="Further texts that become one token each."
     )
 
-    def build(self, texts: Iterable[str] = ()) -> TiktokenTokenizer:
+    def build(self, texts: Iterable[str] = ()) -> "TiktokenTokenizer":
         """Return the tokenizer; the texts are not needed.
 
         Raises:
@@ -89,7 +87,7 @@ class TiktokenTokenizer(Tokenizer):
         except KeyError:
             return b""  # cl100k_base and o200k_base leave gaps before their last special token
 
-    def extended(self, special_tokens: Iterable[str]) -> TiktokenTokenizer:
+    def extended(self, special_tokens: Iterable[str]) -> "TiktokenTokenizer":
         fresh = self.new_special_tokens(special_tokens)
         return TiktokenTokenizer(self.encoding, [*self.extra, *fresh]) if fresh else self
 
@@ -103,7 +101,7 @@ class TiktokenTokenizer(Tokenizer):
         }
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> TiktokenTokenizer:
+    def from_json(cls, description: dict[str, Any]) -> "TiktokenTokenizer":
         """Return the tokenizer that `to_json` described.
 
         Raises:

@@ -1,7 +1,5 @@
 """One token per byte of UTF-8: 256 tokens cover every text, no training needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +20,7 @@ class Bytes(Settings):
         default=(), description="Further texts that become one token each."
     )
 
-    def build(self, texts: Iterable[str] = ()) -> ByteTokenizer:
+    def build(self, texts: Iterable[str] = ()) -> "ByteTokenizer":
         """Return the tokenizer; the texts are not needed."""
         return ByteTokenizer(with_end_of_text(self.special_tokens))
 
@@ -66,7 +64,7 @@ class ByteTokenizer(Tokenizer):
         """See `Tokenizer.cut`; any place outside special tokens serves."""
         return last_place_outside(text, near, self.special_tokens)
 
-    def extended(self, special_tokens: Iterable[str]) -> ByteTokenizer:
+    def extended(self, special_tokens: Iterable[str]) -> "ByteTokenizer":
         fresh = self.new_special_tokens(special_tokens)
         return ByteTokenizer([*self.special_tokens, *fresh]) if fresh else self
 
@@ -74,7 +72,7 @@ class ByteTokenizer(Tokenizer):
         return {"kind": self.kind, "special_tokens": list(self.special_tokens)}
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> ByteTokenizer:
+    def from_json(cls, description: dict[str, Any]) -> "ByteTokenizer":
         return cls(description["special_tokens"])
 
 

@@ -1,7 +1,5 @@
 """Tokenizers on disk: one JSON file that is complete by itself."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal

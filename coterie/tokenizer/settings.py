@@ -1,7 +1,5 @@
 """The kinds of tokenizers one can ask for, and how the command line names them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -6,8 +6,6 @@ arXiv:2502.02737; Apache-2.0) and compares all else with it. Numbers are, in ord
 tokens, 235 single bytes, the results of the merges.
 """
 
-from __future__ import annotations
-
 import functools
 import lzma
 from collections.abc import Iterable

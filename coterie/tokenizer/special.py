@@ -4,8 +4,6 @@ They mark what plain text cannot, such as the end of a document or a speaker's n
 holds one written out, `SpecialSplitter` finds it before the tokenizer's own rules see the rest.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Text from tokens that arrive one at a time: only whole characters are returned."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from coterie.tokenizer.interface import Tokenizer

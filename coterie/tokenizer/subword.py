@@ -4,8 +4,6 @@ Both are saved as a plain tokenizer.json, which other programs read too. Where t
 ordinary byte-level BPE, `merges` computes the same ids several times faster.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Sequence
@@ -161,7 +159,7 @@ class SubwordTokenizer(Tokenizer):
         """See `Tokenizer.cut`; only where the file's rules are known to split words."""
         return last_cut(text, near, self._added.values()) if self.splits_words else None
 
-    def extended(self, special_tokens: Iterable[str]) -> SubwordTokenizer:
+    def extended(self, special_tokens: Iterable[str]) -> "SubwordTokenizer":
         fresh = self.new_special_tokens(special_tokens)
         if not fresh:
             return self
@@ -178,7 +176,7 @@ class SubwordTokenizer(Tokenizer):
             return self.rules_json()
         return {"kind": self.kind, **self.conventions.to_json(), "rules": self.rules_json()}
 
-    def limited(self, rows: int) -> SubwordTokenizer:
+    def limited(self, rows: int) -> "SubwordTokenizer":
         """Return the tokenizer of a model that knows only the first `rows` tokens.
 
         Raises:
@@ -198,7 +196,7 @@ class SubwordTokenizer(Tokenizer):
         return SubwordTokenizer(tokenizers.Tokenizer.from_str(self._json), conventions=conventions)
 
     @classmethod
-    def from_json(cls, description: dict[str, Any]) -> SubwordTokenizer:
+    def from_json(cls, description: dict[str, Any]) -> "SubwordTokenizer":
         """Return the tokenizer of a tokenizer.json, or of one in the envelope of `to_json`.
 
         Raises:

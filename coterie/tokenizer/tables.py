@@ -6,8 +6,6 @@ tiktoken itself publishes (https://github.com/openai/tiktoken, `tiktoken_ext/ope
 MIT), as are the patterns and the special tokens' numbers below.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import gzip

@@ -7,8 +7,6 @@ that length, and no more than `MOST_IN_RUNS` characters of such runs are used. A
 words gives what it gives in the library.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """One axis of a chart: where values stand, and which round numbers mark it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

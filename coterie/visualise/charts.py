@@ -5,8 +5,6 @@ stays at its own size and sharp. The page's script reads the values back from th
 nothing is stored twice, and without the script the chart is complete.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape

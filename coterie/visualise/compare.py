@@ -4,8 +4,6 @@ Loss is shown against tokens (what was learned from the same data) and against t
 it cost); per character where every run tells it, so that tokenizers can be compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any

@@ -5,8 +5,6 @@ obey gets through. Colour and live displays appear only on a terminal or in a no
 is respected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures as people read them: counts, rates, times and sizes with their units."""
 
-from __future__ import annotations
-
 import math
 
 from coterie.foundation.printable import printable

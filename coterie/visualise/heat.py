@@ -1,7 +1,5 @@
 """Load per expert over time, layer by layer: strips of colour, and the latest load as a table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 

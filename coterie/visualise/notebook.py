@@ -4,8 +4,6 @@ A cell's output is drawn in one place and replaced there; this needs IPython, wh
 has, and no widgets.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """The shell of every page: one HTML file with its style and script inside, and small pieces."""
 
-from __future__ import annotations
-
 import datetime
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The live display's picture: a run's `Series` laid out for a terminal with rich."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

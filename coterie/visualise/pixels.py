@@ -4,8 +4,6 @@ Colours are relative to a neutral value that is fully transparent: above it warm
 stronger the further away. So one picture serves both themes, whatever the page's background.
 """
 
-from __future__ import annotations
-
 import base64
 import struct
 import zlib

@@ -4,8 +4,6 @@
 even. Lines carry their names themselves; colours are those of the report.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where the time of training steps goes, as two tables."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from rich.table import Table

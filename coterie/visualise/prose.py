@@ -5,8 +5,6 @@ small capitals, directions in italics. A tag that a half-trained model never clo
 without opening, stays visible as the mistake that it is.
 """
 
-from __future__ import annotations
-
 import re
 from html import escape
 

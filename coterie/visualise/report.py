@@ -1,7 +1,5 @@
 """Writes a run's report, or a comparison of several, as one HTML file that works offline."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ A `Series` holds the states of reducers and reads them for figures and pictures.
 comparison, the plots and the live panel all look at the same one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

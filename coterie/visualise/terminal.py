@@ -5,8 +5,6 @@ drawn twice a second at most, whatever the pace of events; lines appear at evalu
 every few seconds.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from types import TracebackType
@@ -85,7 +83,7 @@ class Display:
         """Whether there is a panel rather than lines."""
         return self._live is not None
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> "Display":
         if self._live:
             self._live.start()
         return self

@@ -1,7 +1,5 @@
 """What a benchmark asks of a peer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +17,7 @@ class Peer(Protocol):
 
     def ways(
         self, decoder: Decoder, tokenizer: Tokenizer, folder: Path, threads: int
-    ) -> Mapping[str, PeerWay]:
+    ) -> "Mapping[str, PeerWay]":
         """Return its ways of decoding, by the names they have in the table.
 
         Args:

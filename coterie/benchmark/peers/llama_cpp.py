@@ -1,7 +1,5 @@
 """Beside llama.cpp, through llama-cpp-python: the same weights, read from our GGUF export."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from collections.abc import Mapping

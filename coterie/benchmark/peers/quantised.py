@@ -1,7 +1,5 @@
 """Ourselves with weights of few bits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Beside `transformers.generate`: the same weights, read from our export."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ Exact simplifications only. Packs of one kind of expert become a single pack as 
 form, and matching compares it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -4,8 +4,6 @@ Whether a family can express a model is not declared: what it wrote is read back
 the model (see `match`).
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

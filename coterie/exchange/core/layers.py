@@ -1,7 +1,5 @@
 """Settings of layers as plain values, from which families build what a file describes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

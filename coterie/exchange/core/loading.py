@@ -1,7 +1,5 @@
 """Filling a decoder with foreign tensors; before it is built, names and shapes are checked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 

@@ -6,8 +6,6 @@ be dropped. What acts in training alone is not compared; what a family can only 
 bias, a scale or wider layers is rewritten without changing the function (see `reparametrise`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields

@@ -4,8 +4,6 @@ An export first finds settings that a foreign family can express (see `match`), 
 the tensors with which a decoder of those settings computes what the given one computes.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from itertools import count, takewhile

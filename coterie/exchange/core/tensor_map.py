@@ -5,8 +5,6 @@ and converts between the two; the first layout is written, all are read. The exp
 foreign tensors follow from ours, by converting meta tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -115,7 +113,7 @@ class ExpertNames:
     up: str
     down: str
 
-    def under(self, prefix: str) -> ExpertNames:
+    def under(self, prefix: str) -> "ExpertNames":
         return ExpertNames(prefix + self.gate, prefix + self.up, prefix + self.down)
 
 

@@ -4,8 +4,6 @@ A value that a family asks for counts as read. Values that change the mathematic
 of the decoder computes are refused by name; other unread values are noted.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar

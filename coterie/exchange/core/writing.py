@@ -1,7 +1,5 @@
 """The tensors of a foreign file, computed from a decoder one entry at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """An architecture of GGUF files."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

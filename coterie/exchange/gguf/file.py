@@ -3,8 +3,6 @@
 Quantised blocks are dequantised by the `gguf` library, whose authors define them.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from pathlib import Path

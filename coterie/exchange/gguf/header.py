@@ -5,8 +5,6 @@ and of values, the values by name, then name, shape, type and offset of each ten
 little-endian. A damaged length can neither run past the end nor fill the memory.
 """
 
-from __future__ import annotations
-
 import mmap
 import struct
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Reading the values of a GGUF file on its model (see `core.values`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 

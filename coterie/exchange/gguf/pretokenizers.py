@@ -5,8 +5,6 @@ stands for: GPT-2, StarCoder and SmolLM, Llama 3, Qwen2, GPT-4o, Mistral NeMo (t
 Some, such as deepseek-llm, list every letter they mean; those are not held here.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Importing a GGUF file: its settings, then every tensor, one at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import ValidationError

@@ -4,8 +4,6 @@ Llama 3's scaling has no name there: a tensor holds the factor by which each pai
 divided. Its four numbers are fitted to the factors, and used only if they reproduce them.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exporting a decoder as a GGUF file that llama.cpp and its relatives load as it is."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

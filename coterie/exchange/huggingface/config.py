@@ -1,7 +1,5 @@
 """Reading a Hugging Face config.json (see `core.values`)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """A family of Hugging Face checkpoints."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

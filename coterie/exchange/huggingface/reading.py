@@ -1,7 +1,5 @@
 """Importing a Hugging Face folder: configuration, then every tensor, one at a time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

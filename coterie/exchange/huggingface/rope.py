@@ -3,8 +3,6 @@
 Both are read and both are written, so that older programs find what they know.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Exporting a decoder as a Hugging Face folder that `transformers` and others load as it is."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

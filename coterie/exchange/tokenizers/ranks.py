@@ -7,8 +7,6 @@ happens within a token does not depend on its surroundings, so one pair for each
 token that merges never reach is found only as a whole word, which both libraries look up first.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TypeVar
 

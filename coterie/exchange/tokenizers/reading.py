@@ -5,8 +5,6 @@ tokenizer_config.json, special_tokens_map.json, generation_config.json or config
 have several such tokens. Tokens that these files name become special, as in `transformers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Bytes become byte-level BPE without merges, characters BPE without merges over t
 of tiktoken become listed merges; tokenizers of the `tokenizers` library are such files already.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ distance of the tokens of one step. The penalty between groups decides which bea
 not enter their scores.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +39,7 @@ class Node(NamedTuple):
 
     token: int
     logprob: float
-    before: Node | None
+    before: "Node | None"
 
 
 class Beam(NamedTuple):

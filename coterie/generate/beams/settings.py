@@ -1,7 +1,5 @@
 """How many texts a beam search follows, and how it ranks and ends them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -35,7 +33,7 @@ class BeamSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _groups_share_the_width(self) -> BeamSettings:
+    def _groups_share_the_width(self) -> "BeamSettings":
         if self.width % self.groups:
             raise ValueError(f"width={self.width} cannot be shared by groups={self.groups}")
         return self

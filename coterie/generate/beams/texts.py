@@ -1,7 +1,5 @@
 """From a search's hypotheses to texts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ all of them every time; and what is handed out is a slice, never a copy. A row t
 overwritten by the last one, so that a batch is not copied because one of its rows has ended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from jaxtyping import Float, Int
@@ -117,7 +115,7 @@ class Buffer:
         if rest is not None and rest.shape[2]:
             self.append(rest)
 
-    def row(self, row: int) -> Buffer:
+    def row(self, row: int) -> "Buffer":
         """Return a copy of one row of the batch."""
         other = Buffer(self._room)
         if self._held is not None:
@@ -125,7 +123,7 @@ class Buffer:
             other._held = self._held[row : row + 1].clone()
         return other
 
-    def join(self, other: Buffer) -> None:
+    def join(self, other: "Buffer") -> None:
         """Put the rows of another buffer after one's own; slots beyond their positions hold 0."""
         if other._held is None:
             return

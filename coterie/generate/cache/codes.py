@@ -5,8 +5,6 @@ the range divided by the codes there are. So x comes back wrong by at most half 
 other groups hold: an outlier costs its own group and no other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,7 +29,7 @@ class Codes(NamedTuple):
     low: Float32[Tensor, "*S"]
     step: BFloat16[Tensor, "*S"]
 
-    def each(self, change: Callable[[Tensor], Tensor]) -> Codes:
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Codes":
         """Return the same with each tensor changed."""
         return Codes(*map(change, self))
 

@@ -1,7 +1,5 @@
 """What a cache holds of one text, as tensors to be saved, and a cache filled with them again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

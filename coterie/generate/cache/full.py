@@ -1,7 +1,5 @@
 """The full cache: every position kept, in room that doubles whenever it is used up."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Room for positions in a file that is mapped into memory, and that nobody else ever sees."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Positions of one tensor, the older ones as codes, the latest and the first as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -103,7 +101,7 @@ class MixedBuffer:
             self._first = self._first.index_select(0, rows)
             self._old = self._old.each(lambda held: held.index_select(0, rows))
 
-    def join(self, other: MixedBuffer) -> None:
+    def join(self, other: "MixedBuffer") -> None:
         assert self._latest is not None
         assert other._latest is not None
         self._latest = joined(self._latest, other._latest)

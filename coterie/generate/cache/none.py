@@ -1,7 +1,5 @@
 """No cache: every step computes the whole text again. The yardstick of every other cache."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -9,8 +9,6 @@ Where rows do not lie in one piece, attention is handed a copy, made for each la
 this cache saves is the prompts' time and memory, not the tokens'.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -44,7 +42,7 @@ class PagedCacheSettings(Settings):
     )
     salt: str = Field(default="", description="texts share blocks only with those of equal salt")
 
-    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> PagedStack:
+    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> "PagedStack":
         """Make an empty cache; alone it shares blocks among its own rows."""
         return PagedStack(self, specs, rollback)
 

@@ -1,7 +1,5 @@
 """Blocks of keys and values that rows and texts share: who holds which, and where they lie."""
 
-from __future__ import annotations
-
 import heapq
 from collections import OrderedDict
 
@@ -98,14 +96,14 @@ class BlockPool:
         self.release(block)
         return copy
 
-    def copied(self, block: int, source: BlockPool) -> int:
+    def copied(self, block: int, source: "BlockPool") -> int:
         """Return a block, held once, with the content of one of this pool or another."""
         copy = self.take()
         for number, layer in enumerate(source.layers):
             self.layer(number).copy(layer, block, copy, self)
         return copy
 
-    def layer(self, number: int) -> LayerMemory:
+    def layer(self, number: int) -> "LayerMemory":
         while len(self.layers) <= number:
             self.layers.append(LayerMemory())
         return self.layers[number]
@@ -132,7 +130,7 @@ class LayerMemory:
         assert self._both is not None
         return self.tensors(self._both[0][None], self._both[1][None], pool)
 
-    def copy(self, source: LayerMemory, block: int, target: int, pool: BlockPool) -> None:
+    def copy(self, source: "LayerMemory", block: int, target: int, pool: BlockPool) -> None:
         """Copy a block of some layer over one of this."""
         if source._both is None:
             return

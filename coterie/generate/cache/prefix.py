@@ -6,8 +6,6 @@ a salt), as vLLM's prefix cache has it. Full blocks alone are known. On a hit th
 are compared.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ may go on beyond the model's context. A piece that is read at once is seen whole
 cut, in strides of an eighth of its size, since a cut copies it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -51,7 +49,7 @@ class PrunedCacheSettings(Settings):
     sinks: int = Field(default=4, ge=0, description="first positions, always kept")
 
     @model_validator(mode="after")
-    def _room(self) -> PrunedCacheSettings:
+    def _room(self) -> "PrunedCacheSettings":
         if self.budget.latest < 1:
             raise ValueError(
                 f"size={self.size} must exceed sinks={self.sinks}: the latest positions are needed"
@@ -64,7 +62,7 @@ class PrunedCacheSettings(Settings):
         return self.size + self.budget.stride
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> "Budget":
         """How the positions are shared out."""
         heavy = int((self.size - self.sinks) * self.heavy)
         return Budget(self.size, self.sinks, self.size - self.sinks - heavy)

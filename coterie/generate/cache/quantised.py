@@ -9,8 +9,6 @@ A group is quantised once, when it has left the recent positions, and never agai
 add up, however long the text. What one call reads it sees itself as it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -46,7 +44,7 @@ class QuantisedCacheSettings(Settings):
     sinks: int = Field(default=4, ge=0, description="first positions kept as floats")
 
     @model_validator(mode="after")
-    def _sinks_fit(self) -> QuantisedCacheSettings:
+    def _sinks_fit(self) -> "QuantisedCacheSettings":
         if self.sinks > self.group:
             raise ValueError(f"sinks={self.sinks} must not exceed group={self.group}")
         return self

@@ -1,7 +1,5 @@
 """Rows that hold unequally many positions, each from slot 0 on, and what a batch of them needs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The latest token ids of each row, for parts that look at the ids themselves."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -50,7 +48,7 @@ class RecentTokens:
         known = self.all()
         self._joined = None if known is None else known.index_select(0, rows)
 
-    def join(self, other: RecentTokens) -> None:
+    def join(self, other: "RecentTokens") -> None:
         """Put the rows of another record after one's own."""
         one, two = self.latest(self._keep), other.latest(self._keep)
         if one is None or two is None:

@@ -1,7 +1,5 @@
 """The caches of all layers together, and the tokens they stand for: what the decoder is handed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -229,7 +227,7 @@ class CacheStack:
         if self._documents is not None:
             self._documents = self._documents.selected(rows)
 
-    def join(self, other: CacheStack) -> None:
+    def join(self, other: "CacheStack") -> None:
         """Put the rows of another stack, made by the same settings, after one's own.
 
         The other is not to be used any more.

@@ -5,8 +5,6 @@ on, so that its memory grows with the summaries and not with the text. Every cac
 such layers: what is left out of it, the layer could not do without.
 """
 
-from __future__ import annotations
-
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -74,16 +72,16 @@ class SummaryLayerCache:
         layout = KeyLayout(start_position=self._forgotten)
         return self._keys.append(keys), self._values.append(values), layout
 
-    def row(self, row: int, rows: int) -> SummaryLayerCache:
+    def row(self, row: int, rows: int) -> "SummaryLayerCache":
         return self._split(rows)[row]
 
-    def _split(self, rows: int) -> list[SummaryLayerCache]:
+    def _split(self, rows: int) -> "list[SummaryLayerCache]":
         if self._rows is None:
             self._rows = [self._alone(number) for number in range(rows)]
             self.clear()
         return self._rows
 
-    def _alone(self, row: int) -> SummaryLayerCache:
+    def _alone(self, row: int) -> "SummaryLayerCache":
         other = copy(self)
         for name in _BUFFERS:
             setattr(other, name, getattr(self, name).row(row))

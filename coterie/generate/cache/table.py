@@ -1,7 +1,5 @@
 """Which blocks hold the positions of each row, and what that means for one call."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -173,7 +171,7 @@ class BlockTable:
                 self.pool.hold(block)
         self._release(before)
 
-    def join(self, other: BlockTable) -> None:
+    def join(self, other: "BlockTable") -> None:
         """Take over the rows of another table; blocks of another pool are copied."""
         if other.pool is not self.pool:
             copies = {block: self.pool.copied(block, other.pool) for block in other.held()}

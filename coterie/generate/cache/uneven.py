@@ -4,8 +4,6 @@ Each row keeps its own latest positions, and its first ones where the layer has 
 right: a new token of every row is joined at the end of all. Slots of rows that hold less are `FAR`.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -118,7 +116,7 @@ class UnevenWindow:
         self._keys = self._spare[0].grown(self._keys, count, drop)
         self._values = self._spare[1].grown(self._values, count, drop)
 
-    def join(self, other: UnevenWindow) -> None:
+    def join(self, other: "UnevenWindow") -> None:
         missing = self._keys.shape[2] - other._keys.shape[2]
         for each, count in ((self, max(-missing, 0)), (other, max(missing, 0))):
             each._keys = F.pad(each._keys, (0, 0, count, 0))

@@ -8,8 +8,6 @@ never a ring to unroll. Only a layer with attention sinks, first positions of th
 query sees (Xiao et al. 2023, arXiv:2309.17453), is handed a copy: the sinks joined to that slice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -303,7 +301,7 @@ class _Latest:
         self._end -= count
         assert self._end >= self._start
 
-    def join(self, other: _Latest) -> None:
+    def join(self, other: "_Latest") -> None:
         """Put the rows of another, which has read as much, after one's own."""
         one, two = self.latest(self.some), other.latest(other.some)
         count = min(one.shape[2], two.shape[2])

@@ -3,8 +3,6 @@
 A text is forbidden as the tokenizer writes it; the same characters spelt by other tokens pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -29,7 +27,7 @@ class Forbid(ConstraintSettings):
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> ForbiddenSequences:
+    def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> "ForbiddenSequences":
         """Return the constraint.
 
         Raises:

@@ -1,7 +1,5 @@
 """What generation asks of a constraint."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable

@@ -4,8 +4,6 @@ What is computed together is a stage; stages follow each other. Buffers are writ
 so no operation ever waits for a reader.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """How the tokens of a program's rows are chosen: written down before a call, read after it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

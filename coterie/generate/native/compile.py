@@ -3,8 +3,6 @@
 Every operation is compiled by itself when a program first needs it.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cached_property

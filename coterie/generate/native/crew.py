@@ -4,8 +4,6 @@ Helpers are threads of Python's that spend their time in compiled code without t
 lock. They spin for a moment between steps, then wait on a lock (their bell) until it is rung.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import weakref

@@ -1,7 +1,5 @@
 """Where machine code is kept; known without importing numba."""
 
-from __future__ import annotations
-
 import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version

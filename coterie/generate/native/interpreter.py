@@ -6,8 +6,6 @@ only while it holds a task, so that a busy neighbour costs no more than what it 
 carry the number of the step in their upper half; a thread that slept through a step notices.
 """
 
-from __future__ import annotations
-
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import entry_point

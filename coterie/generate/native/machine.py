@@ -3,8 +3,6 @@
 Addresses are plain integers, so that one compiled function serves every model.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable
 from inspect import unwrap

@@ -1,7 +1,5 @@
 """Functions of single numbers, and the product of two vectors, as all kernels use them."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

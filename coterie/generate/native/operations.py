@@ -1,7 +1,5 @@
 """How operations stand in a program's tables."""
 
-from __future__ import annotations
-
 HEADER = 3
 """Words before an operation's own: its kernel, its tasks, where it says how often they repeat."""
 FIELDS = 24

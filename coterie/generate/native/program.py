@@ -1,7 +1,5 @@
 """One decoder as a program, and how a step of it is asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 
 import torch

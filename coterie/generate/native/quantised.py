@@ -10,8 +10,6 @@ scale for the group. int4: 16 bytes, low nibbles the first half of the group and
 second, and two bfloat16, scale and minimum: an element is scale · nibble + minimum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

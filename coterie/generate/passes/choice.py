@@ -1,7 +1,5 @@
 """Which passes serve a decoder, and whether the native one pays."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Literal

@@ -9,8 +9,6 @@ Experts are gathered by their indices inside the graph, where few pairs are comp
 other kernels, and attention backends that plan by values, stay outside it.
 """
 
-from __future__ import annotations
-
 import importlib
 import time
 import weakref

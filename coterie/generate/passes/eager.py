@@ -1,7 +1,5 @@
 """The decoder itself, called as it is: serves every model, cache and call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

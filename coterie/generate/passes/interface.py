@@ -1,7 +1,5 @@
 """What generation asks of a way to compute logits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

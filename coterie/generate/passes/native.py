@@ -4,8 +4,6 @@ Weights are read once for all rows, without a call of torch. Prompts are left to
 products are better when there are many tokens.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 import weakref
@@ -141,7 +139,7 @@ class NativePass:
         """Return how many steps take about as long as a reader does not notice."""
         return max(int(_NOTICED / self._seconds[rows]), 1) if rows in self._seconds else 2
 
-    def _current(self) -> Program:
+    def _current(self) -> "Program":
         """Return the program of the parameters where they lie now."""
         program = self._program
         assert program is not None
@@ -154,7 +152,7 @@ class NativePass:
         return program
 
 
-def _memory(cache: CacheStack, extra: int) -> list[Memory]:
+def _memory(cache: CacheStack, extra: int) -> "list[Memory]":
     """Return where each layer's positions are, with room for further ones."""
     cache.reserve(extra)
     found: list[Memory] = []

@@ -6,8 +6,6 @@ launch, and the next one follows from the tokens that it chose without the host 
 The blocks recorded may be compiled ones (`compute=compiled`).
 """
 
-from __future__ import annotations
-
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -130,7 +128,7 @@ class RecordedPass:
         """Return how many steps take about as long as a reader does not notice."""
         return max(int(_NOTICED / self._seconds[rows]), 1) if rows in self._seconds else 4
 
-    def _recorded(self, call: Call, extra: int, rules: Sequence[Rule] | None) -> _Recorded | None:
+    def _recorded(self, call: Call, extra: int, rules: Sequence[Rule] | None) -> "_Recorded | None":
         """Return the step for this memory, recorded anew where the one before had another.
 
         None: it cannot be recorded, which is told once.

@@ -1,7 +1,5 @@
 """The past of a batch in tensors whose shapes do not grow with the text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The tokens that may still be chosen, with their logits: what every step takes and returns."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -24,7 +22,7 @@ class Candidates(NamedTuple):
     def token(self, place: int) -> int:
         return place if self.tokens is None else int(self.tokens[place])
 
-    def keep(self, places: Int[np.ndarray, " k"]) -> Candidates:
+    def keep(self, places: Int[np.ndarray, " k"]) -> "Candidates":
         """Return those at these places, ascending."""
         tokens = places if self.tokens is None else self.tokens[places]
         return Candidates(self.logits[places], tokens)

@@ -1,7 +1,5 @@
 """Chance: one uniform number for each token of a text, and the token it falls on."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float
 

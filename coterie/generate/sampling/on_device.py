@@ -5,8 +5,6 @@ their random stream; a test holds both against each other. Sums are made in anot
 may differ where its point lies within rounding of the border between two tokens.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

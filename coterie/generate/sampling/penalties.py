@@ -1,7 +1,5 @@
 """Penalties: tokens that were written become less likely."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a choice amounts to where nothing but the logits and a random number decides it."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,7 +1,5 @@
 """The choice of one text's tokens, one after the other."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -85,7 +83,7 @@ class Sampler:
         prompt: Sequence[int],
         seed: int | None = None,
         further: Sequence[Constraint] = (),
-    ) -> Sampler:
+    ) -> "Sampler":
         """Return what chooses the continuation of a prompt.
 
         Args:
@@ -177,7 +175,7 @@ class Sampler:
         for token in tokens:
             self.note(token)
 
-    def fork(self) -> Sampler:
+    def fork(self) -> "Sampler":
         """Return a sampler that goes on from here by itself."""
         other = copy.copy(self)
         other._counts = self._counts.copy()

@@ -1,7 +1,5 @@
 """How texts are drawn: every sampling setting, and what follows from the values alone."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
@@ -146,7 +144,7 @@ class SamplingSettings(Settings):
         return value
 
     @model_validator(mode="after")
-    def _ends_after_it_may(self) -> SamplingSettings:
+    def _ends_after_it_may(self) -> "SamplingSettings":
         if self.max_tokens < self.min_tokens:
             raise ValueError(
                 f"the text must end by max_tokens={self.max_tokens} "
@@ -155,7 +153,7 @@ class SamplingSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _searches_or_draws(self) -> SamplingSettings:
+    def _searches_or_draws(self) -> "SamplingSettings":
         if self.beams is None:
             return self
         fields = type(self).model_fields

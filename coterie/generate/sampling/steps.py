@@ -1,7 +1,5 @@
 """The steps from logits to the distribution that is drawn from, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Temperature and the ways of leaving unlikely tokens out; each keeps at least one."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

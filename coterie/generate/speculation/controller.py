@@ -1,7 +1,5 @@
 """Whether guessing pays for one text, by what its steps have cost and gained so far."""
 
-from __future__ import annotations
-
 _TRIALS = 4  # calls with guesses before they are judged
 _SHARE = 0.2  # of the newest measurement in the averages
 _SHORTEST_REST, _LONGEST_REST = 32, 1024  # steps without guesses after they did not pay

@@ -1,7 +1,5 @@
 """What generation asks of a way to guess tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 

@@ -4,8 +4,6 @@ No model is asked. It pays where texts repeat themselves or their prompt: code, 
 (Saxena 2023, “Prompt Lookup Decoding”, github.com/apoorvumang/prompt-lookup-decoding.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,7 +24,7 @@ class LookupSpeculation(SpeculationSettings):
     )
 
     @model_validator(mode="after")
-    def _from_short_to_long(self) -> LookupSpeculation:
+    def _from_short_to_long(self) -> "LookupSpeculation":
         if self.shortest > self.longest:
             raise ValueError(f"shortest={self.shortest} is more than longest={self.longest}")
         return self
@@ -35,7 +33,7 @@ class LookupSpeculation(SpeculationSettings):
     def most(self) -> int:
         return self.tokens
 
-    def build(self, decoder: Decoder) -> Lookup:
+    def build(self, decoder: Decoder) -> "Lookup":
         return Lookup(self.shortest, self.longest, self.tokens)
 
 

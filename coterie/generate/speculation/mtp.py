@@ -7,8 +7,6 @@ with its own states in place of the decoder's. Each module has a KV cache of the
 tokens are certain; what stood on guesses is taken back before the next round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -40,7 +38,7 @@ class MTPSpeculation(SpeculationSettings):
     def watches(self) -> bool:
         return True
 
-    def build(self, decoder: Decoder) -> Modules:
+    def build(self, decoder: Decoder) -> "Modules":
         """Return what guesses for one text.
 
         Raises:

@@ -1,7 +1,5 @@
 """What the decoder asks of additive embeddings, and their settings of whoever builds them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from jaxtyping import Float, Int
@@ -20,11 +18,11 @@ class AdditiveSettings(Settings):
         """Return the texts that must each be one token, by the name of their setting."""
         return {}
 
-    def with_ids(self, ids: Mapping[str, int]) -> AdditiveSettings:
+    def with_ids(self, ids: Mapping[str, int]) -> "AdditiveSettings":
         """Return the settings with the token of each such text filled in."""
         return self
 
-    def build(self, width: int) -> AdditivePart:
+    def build(self, width: int) -> "AdditivePart":
         """Return the module for a stream of this width."""
         raise NotImplementedError
 

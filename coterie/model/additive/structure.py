@@ -6,8 +6,6 @@ each state a vector that is added to the token's own, as BERT adds segment vecto
 hands it on in the cache, and it begins anew with each document.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 
@@ -47,7 +45,7 @@ class TagSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _differ(self) -> TagSettings:
+    def _differ(self) -> "TagSettings":
         if self.opening == self.closing:
             raise ValueError(f"one tag, “{self.opening}”, cannot both open and close")
         return self
@@ -75,7 +73,7 @@ class StructureEmbedding(AdditiveSettings):
             for side, tag in (("opening", kind.opening), ("closing", kind.closing))
         }
 
-    def with_ids(self, ids: Mapping[str, int]) -> StructureEmbedding:
+    def with_ids(self, ids: Mapping[str, int]) -> "StructureEmbedding":
         """Return the settings with every tag's token filled in from a mapping of tags."""
         kinds = {
             name: kind.model_copy(
@@ -85,7 +83,7 @@ class StructureEmbedding(AdditiveSettings):
         }
         return self.model_copy(update={"kinds": kinds})
 
-    def build(self, width: int) -> StructurePart:
+    def build(self, width: int) -> "StructurePart":
         return StructurePart(self, width)
 
     def counts(self, width: int) -> Count:

@@ -7,8 +7,6 @@ An opening tag inside an open pair begins it anew; a closing tag outside closes 
 be known of the past fits into four numbers per kind, so a text can be read in pieces.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ empty, and hold zeros that no query sees. Rows of one text all have one grid. In
 documents chunks begin anew with each document, so each row has a grid of its own.
 """
 
-from __future__ import annotations
-
 from typing import Protocol, runtime_checkable
 
 import torch

@@ -6,8 +6,6 @@ attention (Vaswani et al. 2017, arXiv:1706.03762), with one it is multi-query at
 arXiv:2010.04245.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch
@@ -81,7 +79,7 @@ class GroupedAttention(MaskSettings):
         if self.heads % self.key_heads:
             raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
 
-    def build(self, width: int) -> GroupedAttentionPart:
+    def build(self, width: int) -> "GroupedAttentionPart":
         return GroupedAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:

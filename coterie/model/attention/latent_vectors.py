@@ -17,8 +17,6 @@ makes a(l, s) depend on distances alone. With P = L = 1 it is ordinary attention
 costs O(T·(T/P·L + P)); a cache keeps L summaries for P tokens, and the running chunk.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +83,7 @@ class LatentVectorAttention(Settings):
                 "than there are tokens; raise chunk or lower latents"
             )
 
-    def build(self, width: int) -> LatentVectorAttentionPart:
+    def build(self, width: int) -> "LatentVectorAttentionPart":
         return LatentVectorAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:

@@ -10,8 +10,6 @@ window of w is the position itself and the w − 1 before it. Sinks: Xiao et al.
 arXiv:2309.17453.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,7 +77,7 @@ class Mask:
         """Return what a cache must keep: without a window, everything."""
         return CacheSpec() if self.window is None else CacheSpec(self.window, self.sinks)
 
-    def within(self, span: int) -> Mask:
+    def within(self, span: int) -> "Mask":
         """Return the same mask without what cannot matter among `span` neighbouring positions."""
         window = None if self.window is None or self.window >= span else self.window
         bounded = window is not None or self.sparse is not None

@@ -1,7 +1,5 @@
 """The settings of a mask, shared by every kind of attention, and the back end that computes it."""
 
-from __future__ import annotations
-
 from pydantic import Field, model_validator
 
 from coterie.foundation.settings import Settings
@@ -31,7 +29,7 @@ class MaskSettings(Settings):
     backend: Backend = Field(default=AutoBackend(), description="what computes the products")
 
     @model_validator(mode="after")
-    def _mask_makes_sense(self) -> MaskSettings:
+    def _mask_makes_sense(self) -> "MaskSettings":
         if self.sinks and self.window is None and self.sparse is None:
             raise ValueError(
                 f"sinks={self.sinks} has no effect where every token sees all before it; "

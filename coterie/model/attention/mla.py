@@ -11,8 +11,6 @@ linear they can change sides, (Uₕᵀ qₕ)·c and Vₕ (Σₛ weight · c): th
 uses, never builds keys and values of heads. Optionally each head has a rotary key of its own.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 
@@ -86,7 +84,7 @@ class LatentAttention(MaskSettings):
     def check(self, width: int) -> None:
         """Accept every width: heads do not share it."""
 
-    def build(self, width: int) -> LatentAttentionPart:
+    def build(self, width: int) -> "LatentAttentionPart":
         return LatentAttentionPart(self, width)
 
     def counts(self, width: int, context: int) -> Count:

@@ -1,7 +1,5 @@
 """How much attention each position draws, for caches that choose by it what to keep."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -4,8 +4,6 @@ What no query can see is cut off and what cannot matter is dropped from the mask
 is asked, so that each can tell from the call alone what it has to hide.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from jaxtyping import Float

@@ -1,7 +1,5 @@
 """What a block hands its layout, and what it asks of it."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass

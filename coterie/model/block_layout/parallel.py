@@ -6,8 +6,6 @@ either it takes: x + g∘attention(n) + (1 − g)∘feedforward(n), g = sigmoid(
 networks mix (Srivastava et al. 2015, arXiv:1505.00387). A gate of W = b = 0 takes half of each.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -45,7 +43,7 @@ class Parallel(Settings):
         """Return how many shares a token has: none, one or one per channel."""
         return {"none": 0, "token": 1, "channel": width}[self.gate]
 
-    def build(self, width: int) -> ParallelPart:
+    def build(self, width: int) -> "ParallelPart":
         return ParallelPart(self, width)
 
     def counts(self, width: int) -> tuple[Count, ...]:

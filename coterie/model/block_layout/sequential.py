@@ -3,8 +3,6 @@
 Pre-norm residual blocks: Radford et al. 2019 (GPT-2); Xiong et al. 2020, arXiv:2002.04745.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -26,7 +24,7 @@ class Sequential(Settings):
         """Whether both branches read one normalised input."""
         return False
 
-    def build(self, width: int) -> SequentialPart:
+    def build(self, width: int) -> "SequentialPart":
         return SequentialPart()
 
     def counts(self, width: int) -> tuple[Count, ...]:

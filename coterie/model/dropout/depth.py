@@ -6,8 +6,6 @@ leaves nothing out, sees the mean. Each branch draws for itself. A row that is l
 all the same: routers see and count its tokens as those of any other row.
 """
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -3,8 +3,6 @@
 Srivastava et al. 2014, Dropout (JMLR 15): y = x·m / (1 − rate), m drawn from {0, 1}.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -24,7 +22,7 @@ class IndependentDropout(Settings):
     def check(self, width: int) -> None:
         """Accept every width."""
 
-    def build(self) -> IndependentDropoutPart:
+    def build(self) -> "IndependentDropoutPart":
         return IndependentDropoutPart(self.rate)
 
 

@@ -4,8 +4,6 @@ Ghiasi, Lin & Le 2018 (DropBlock), arXiv:1810.12890, for channels in place of an
 with fixed runs: what a dropped channel knew cannot be read off its neighbours.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -35,7 +33,7 @@ class StructuredDropout(Settings):
                 "choose a divisor of it"
             )
 
-    def build(self) -> StructuredDropoutPart:
+    def build(self) -> "StructuredDropoutPart":
         return StructuredDropoutPart(self.rate, self.size)
 
 

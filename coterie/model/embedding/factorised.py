@@ -3,8 +3,6 @@
 Lan et al. 2019 (ALBERT), arXiv:1909.11942: V·R + R·D parameters in place of V·D.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -27,7 +25,7 @@ class FactorisedEmbedding(Settings):
     def check(self, width: int) -> None:
         """Accept every width."""
 
-    def build(self, vocab_size: int, width: int) -> FactorisedEmbeddingPart:
+    def build(self, vocab_size: int, width: int) -> "FactorisedEmbeddingPart":
         return FactorisedEmbeddingPart(vocab_size, self.rank, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:

@@ -1,7 +1,5 @@
 """The full embedding: one vector of the model's width per token."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -22,7 +20,7 @@ class FullEmbedding(Settings):
     def check(self, width: int) -> None:
         """Accept every width."""
 
-    def build(self, vocab_size: int, width: int) -> FullEmbeddingPart:
+    def build(self, vocab_size: int, width: int) -> "FullEmbeddingPart":
         return FullEmbeddingPart(vocab_size, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:

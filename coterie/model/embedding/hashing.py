@@ -5,8 +5,6 @@ p = 2³¹ − 1 (a rolling hash, Karp & Rabin 1987), multiplied by a constant of
 folded into the table's rows. All products of two residues stay below 2⁶², so nothing overflows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

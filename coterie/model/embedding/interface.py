@@ -1,7 +1,5 @@
 """What the decoder asks of an embedding module."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 from jaxtyping import Float, Int

@@ -7,8 +7,6 @@ far more parameters than the rest of a small model. Position t reads tokens t−
 the start of a text stands a padding id that no token has.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -67,7 +65,7 @@ class NgramEmbedding(Settings):
                 f"combine=add needs rows as wide as the model ({width}), not dim={self.dim}"
             )
 
-    def build(self, vocab_size: int, width: int) -> NgramEmbeddingPart:
+    def build(self, vocab_size: int, width: int) -> "NgramEmbeddingPart":
         return NgramEmbeddingPart(self, vocab_size, width)
 
     def counts(self, vocab_size: int, width: int) -> Count:

@@ -7,8 +7,6 @@ own row or in another. Tokens that do not count (padding) take no room, are not 
 never overflow: a row is treated alike however it is padded.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor

@@ -13,8 +13,6 @@ they hold in between (two x86 cores, float32). Compilers write such passes thems
 A layer's `dispatcher` may be replaced from outside by one that sends rows to other devices.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -85,7 +83,7 @@ class LocalDispatcher:
         return Dispatched(rows, counts, permutation)  # type: ignore[arg-type]
 
     def combine(
-        self, outputs: Float[Tensor, "rows D"], gates: Float[Tensor, "N k"], route: Permutation
+        self, outputs: Float[Tensor, "rows D"], gates: Float[Tensor, "N k"], route: "Permutation"
     ) -> Float[Tensor, "N D"]:
         """Return each token's weighted sum."""
         if outputs.shape[0] == 0:  # no token found an expert

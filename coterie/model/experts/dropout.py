@@ -4,8 +4,6 @@ The others must learn to do without it. After Srivastava et al. 2014 (dropout), 
 with whole experts for units; enough always remain for a token to go to as many as usual.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Bool
 from torch import Tensor

@@ -9,8 +9,6 @@ width, or `shared_experts: n` with the routed width, which is the same function.
 are `gated` (SwiGLU) without biases.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -91,7 +89,7 @@ class MixtureOfExperts(Settings):
             raise ValueError("every expert is “null”; at least one pack must compute something")
         self.router.check(self.num_experts, self.experts_per_token)
 
-    def build(self, width: int) -> MixtureOfExpertsPart:
+    def build(self, width: int) -> "MixtureOfExpertsPart":
         """Return the module."""
         return MixtureOfExpertsPart(self, width)
 

@@ -1,7 +1,5 @@
 """A pack of experts of one kind and shape, their weights held together."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from coterie.foundation.settings import Settings

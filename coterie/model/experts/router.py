@@ -13,8 +13,6 @@ Routers of published models, in these settings (`experts_per_token` ≥ 2):
   `balance: bias`, whose `selection_bias` is their `e_score_correction_bias`.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -63,7 +61,7 @@ class RouterSettings(Settings):
             )
         self.select.check(experts, experts_per_token)
 
-    def build(self, width: int, experts: int, experts_per_token: int) -> Router:
+    def build(self, width: int, experts: int, experts_per_token: int) -> "Router":
         """Return the module."""
         return Router(self, width, experts, experts_per_token)
 

@@ -3,8 +3,6 @@
 Padding and ignored tokens are neither counted nor averaged over.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

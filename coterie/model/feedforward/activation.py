@@ -4,8 +4,6 @@ GELU, x·Φ(x), and its tanh approximation: Hendrycks & Gimpel 2016, arXiv:1606.
 x·sigmoid(x). Squared ReLU, max(x, 0)²: So et al. 2021, arXiv:2109.08668.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal

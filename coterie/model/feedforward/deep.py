@@ -4,8 +4,6 @@ By default each has twice the width's channels, so that the matrices hold as man
 a wide MLP: D·2D + 2D·2D + 2D·D = 8D² = 2·D·4D.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor
@@ -33,7 +31,7 @@ class DeepMLP(MLPSettings):
         hidden = self.hidden(width)
         return ("up", width, hidden), ("middle", hidden, hidden), ("down", hidden, width)
 
-    def build(self, width: int, experts: int | None = None) -> DeepMLPPart:
+    def build(self, width: int, experts: int | None = None) -> "DeepMLPPart":
         return DeepMLPPart(self, width, experts)
 
 

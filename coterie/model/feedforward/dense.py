@@ -1,7 +1,5 @@
 """The dense layer: one MLP for every token."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -26,7 +24,7 @@ class Dense(Settings):
     def check(self, width: int) -> None:
         """Accept every width."""
 
-    def build(self, width: int) -> DensePart:
+    def build(self, width: int) -> "DensePart":
         return DensePart(self, width)
 
     def counts(self, width: int) -> Count:

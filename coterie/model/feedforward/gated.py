@@ -3,8 +3,6 @@
 SwiGLU is the default, `activation: silu`; GeGLU is `gelu`, ReGLU `relu`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -35,7 +33,7 @@ class GatedMLP(MLPSettings):
         hidden = self.hidden(width)
         return ("gate", width, hidden), ("up", width, hidden), ("down", hidden, width)
 
-    def build(self, width: int, experts: int | None = None) -> GatedMLPPart:
+    def build(self, width: int, experts: int | None = None) -> "GatedMLPPart":
         return GatedMLPPart(self, width, experts)
 
 

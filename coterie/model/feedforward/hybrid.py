@@ -3,8 +3,6 @@
 The deep path has two hidden layers in sequence, the wide path one that is twice as broad.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field
@@ -41,7 +39,7 @@ class HybridMLP(MLPSettings):
             ("wide_up", width, wide), ("wide_down", wide, width),
         )  # fmt: skip
 
-    def build(self, width: int, experts: int | None = None) -> HybridMLPPart:
+    def build(self, width: int, experts: int | None = None) -> "HybridMLPPart":
         return HybridMLPPart(self, width, experts)
 
 

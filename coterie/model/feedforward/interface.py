@@ -1,7 +1,5 @@
 """What an MLP is: weights for one expert or a pack of them, and one function over them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import gcd
@@ -49,7 +47,7 @@ class MLPSettings(Settings, ABC):
         ...
 
     @abstractmethod
-    def build(self, width: int, experts: int | None = None) -> MLPPart:
+    def build(self, width: int, experts: int | None = None) -> "MLPPart":
         """Return one MLP, or a pack of `experts` of them."""
         ...
 

@@ -4,8 +4,6 @@ Zero-computation experts: Jin et al. 2024 (MoE++), arXiv:2410.07348, section 3.1
 (the token passes by the layer) or a copy of its input.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -37,7 +35,7 @@ class NullMLP(Settings):
     def counts(self, name: str, width: int) -> Count:
         return Count(name, self.label)
 
-    def build(self, width: int, experts: int | None = None) -> NullMLPPart:
+    def build(self, width: int, experts: int | None = None) -> "NullMLPPart":
         return NullMLPPart(self, experts)
 
 

@@ -3,8 +3,6 @@
 GPT-2 has `activation: gelu_tanh` with biases.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor
@@ -32,7 +30,7 @@ class PlainMLP(MLPSettings):
         hidden = self.hidden(width)
         return ("up", width, hidden), ("down", hidden, width)
 
-    def build(self, width: int, experts: int | None = None) -> PlainMLPPart:
+    def build(self, width: int, experts: int | None = None) -> "PlainMLPPart":
         return PlainMLPPart(self, width, experts)
 
 

@@ -3,8 +3,6 @@
 It may be packed beside them; its function is that of `mlp`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from coterie.model.feedforward.plain import PlainMLP

@@ -14,8 +14,6 @@ reads, positions and structure included; every module normalises what it hands t
 parameters and nothing per token written, unless they guess (`speculation=mtp`).
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field

@@ -11,8 +11,6 @@ Training leaves it out: the network learns by itself, at no cost. Trained togeth
 on n-grams that the training text repeats more often than any other text will.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -60,7 +58,7 @@ class NgramSettings(Settings):
         """Return its count: nothing that training moves, nothing that is multiplied."""
         return Count("ngram", f"{self.entries:,} {self.longest(vocab_size)}-grams, counted")
 
-    def build(self, vocab_size: int) -> NgramModel:
+    def build(self, vocab_size: int) -> "NgramModel":
         """Return the module, which has counted nothing yet."""
         return NgramModel(self, vocab_size)
 
@@ -233,7 +231,7 @@ def _merged(grams: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return once, torch.zeros_like(once).index_add_(0, place, counts)
 
 
-def _discounts(counts: Tensor) -> Float[Tensor, 4]:
+def _discounts(counts: Tensor) -> Float[Tensor, "4"]:
     """Return what is taken from counts of 0, 1, 2 and of 3 or more.
 
     Chen & Goodman's estimate from n_r, the number of n-grams that were counted r times:

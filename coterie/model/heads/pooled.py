@@ -5,8 +5,6 @@ alone has seen the whole of it (Neelakantan et al. 2022, arXiv:2201.10005); then
 projection and a length of 1, so that products are cosines.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -31,7 +29,7 @@ class PooledSettings(Settings):
     )
     normalise: bool = Field(default=True, description="give each vector the length 1")
 
-    def build(self, width: int) -> PooledHead:
+    def build(self, width: int) -> "PooledHead":
         return PooledHead(self, width)
 
     def counts(self, width: int) -> Count:

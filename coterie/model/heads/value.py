@@ -3,8 +3,6 @@
 Ziegler et al. 2019, arXiv:1909.08593: a scalar linear head on the final hidden states.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -21,7 +19,7 @@ class ValueSettings(Settings):
 
     bias: bool = Field(default=True, description="add a learned number")
 
-    def build(self, width: int) -> ValueHead:
+    def build(self, width: int) -> "ValueHead":
         return ValueHead(self, width)
 
     def counts(self, width: int) -> Count:

@@ -3,8 +3,6 @@
 Ba, Kiros & Hinton 2016, arXiv:1607.06450: y = (x − mean(x)) / sqrt(var(x) + ε) · g + b.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -26,7 +24,7 @@ class LayerNorm(Settings):
     scale: bool = Field(default=True, description="multiply by a learned vector")
     bias: bool = Field(default=True, description="add a learned vector; only where `scale` is on")
 
-    def build(self, width: int) -> LayerNormPart:
+    def build(self, width: int) -> "LayerNormPart":
         return LayerNormPart(self, width)
 
     def counts(self, name: str, width: int) -> Count:

@@ -4,8 +4,6 @@ Zhang & Sennrich 2019, arXiv:1910.07467: y = x / sqrt(mean(x²) + ε) · g. torc
 small operations on the CPU; here its derivative is written out, which takes a third of the time.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch
@@ -26,7 +24,7 @@ class RMSNorm(Settings):
     epsilon: float = Field(default=1e-6, gt=0, description="added to the mean square")
     scale: bool = Field(default=True, description="multiply by a learned vector")
 
-    def build(self, width: int) -> RMSNormPart:
+    def build(self, width: int) -> "RMSNormPart":
         return RMSNormPart(self, width)
 
     def counts(self, name: str, width: int) -> Count:

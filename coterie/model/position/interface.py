@@ -1,7 +1,5 @@
 """What the decoder asks of a position module."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Radford et al. 2019 (GPT-2). There is no vector beyond the context.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -29,7 +27,7 @@ class LearnedPosition(Settings):
     def check(self, head_dim: int) -> None:
         """Accept every head size."""
 
-    def build(self, width: int, context: int) -> LearnedPositionPart:
+    def build(self, width: int, context: int) -> "LearnedPositionPart":
         """Return the module with one vector for each of `context` positions."""
         return LearnedPositionPart(self, width, context)
 

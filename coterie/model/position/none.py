@@ -3,8 +3,6 @@
 Kazemnejad et al. 2023, arXiv:2305.19466.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from coterie.foundation.settings import Settings

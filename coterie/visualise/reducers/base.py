@@ -1,7 +1,5 @@
 """The protocol of a reducer: it is told the events of its kinds and keeps what a view shows."""
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from coterie.foundation.events import Event

@@ -1,7 +1,5 @@
 """How a run went besides its numbers: starts and end, notices, checkpoints, what was unreadable."""
 
-from __future__ import annotations
-
 from collections import Counter, deque
 
 from coterie.foundation.events import Event, Notice, SkippedLine, Unknown

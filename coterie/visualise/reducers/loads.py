@@ -1,7 +1,5 @@
 """Load per expert over time, layer by layer."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,7 +46,7 @@ class LayerHistory:
         """[N] how many experts received no token at all."""
         return (self.load == 0).sum(axis=1)
 
-    def binned(self, limit: int = BINS) -> LayerHistory:
+    def binned(self, limit: int = BINS) -> "LayerHistory":
         """Return the same history with neighbouring measurements summed until few enough remain."""
         count = len(self.steps)
         if count <= limit:

@@ -1,7 +1,5 @@
 """How good the model became: losses over whole splits, and what it wrote."""
 
-from __future__ import annotations
-
 import math
 
 from coterie.train.events import Evaluated, Sampled

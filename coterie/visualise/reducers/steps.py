@@ -1,7 +1,5 @@
 """The optimizer steps of a run as curves, and its pace."""
 
-from __future__ import annotations
-
 from collections import deque
 
 import numpy as np

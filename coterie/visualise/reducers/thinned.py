@@ -1,7 +1,5 @@
 """Items of a long run, thinned evenly: the first, the last, and every n-th between."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 

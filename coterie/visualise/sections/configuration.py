@@ -1,7 +1,5 @@
 """The resolved configuration and the machine."""
 
-from __future__ import annotations
-
 from coterie.visualise.figures import count, size
 from coterie.visualise.page import folded, pairs
 from coterie.visualise.prose import settings

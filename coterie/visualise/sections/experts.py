@@ -1,7 +1,5 @@
 """Load per expert over time, balance, dead experts, dropped tokens and selection bias."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from coterie.visualise.charts import Chart, Line, layer_colour

@@ -1,7 +1,5 @@
 """The head of the page: name, state, headline figures, and what asks for attention."""
 
-from __future__ import annotations
-
 import math
 from html import escape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The loss curves, with marks where the run was resumed."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from coterie.visualise.charts import PALETTE, Chart, Line

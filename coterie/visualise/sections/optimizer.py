@@ -1,7 +1,5 @@
 """Learning rate, gradient norm, speed, memory and auxiliary losses."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from coterie.foundation.printable import printable

@@ -1,7 +1,5 @@
 """What happened besides training: starts, ends, notices, checkpoints, events of unknown kinds."""
 
-from __future__ import annotations
-
 from html import escape
 
 from coterie.foundation.printable import printable

@@ -1,7 +1,5 @@
 """Texts generated during training, step by step; the page's script adds a slider."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from coterie.train.events import Sampled

@@ -1,7 +1,5 @@
 """What a section of the page is, and the sections that other packages add."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the architectures after Llama share: names of values, grouped queries, routed layers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

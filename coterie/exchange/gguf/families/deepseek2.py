@@ -3,8 +3,6 @@
 DeepSeek-V2, arXiv:2405.04434; DeepSeek-V3, arXiv:2412.19437.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Queries, keys and values are joined in one tensor; matrices are held as [out, in].
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -4,8 +4,6 @@ Programs that load it rotate neighbouring channels as pairs, so rows of queries 
 in that order; the imported model pairs the halves of a head, as the original does.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

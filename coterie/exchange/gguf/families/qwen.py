@@ -5,8 +5,6 @@ gates one shared expert; only Qwen3-MoE renormalises the gates of the selected e
 pair the halves of a head, so rows keep their order.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -1,7 +1,5 @@
 """Tensor names of the architectures after Llama: one map for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Building a tokenizer from the values of a GGUF file."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Describing a tokenizer in the values of a GGUF file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.gguf.pretokenizers import name_of

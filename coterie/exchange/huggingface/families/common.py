@@ -1,7 +1,5 @@
 """What the families after Llama share in config.json: RMSNorm, rotary positions, gated layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -2,8 +2,6 @@
 experts, and multi-head latent attention.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

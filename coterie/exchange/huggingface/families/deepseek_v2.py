@@ -3,8 +3,6 @@
 DeepSeek-AI 2024, arXiv:2405.04434. Rotary pairs are interleaved.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -3,8 +3,6 @@
 DeepSeek-AI 2024, arXiv:2412.19437. The MTP modules are the layers after the last one.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -3,8 +3,6 @@
 GLM-4.5 Team 2025, arXiv:2508.06471.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

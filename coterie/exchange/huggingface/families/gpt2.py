@@ -3,8 +3,6 @@
 Radford et al. 2019. Matrices are held as [in, out], those of queries, keys and values joined.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

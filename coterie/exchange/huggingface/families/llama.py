@@ -3,8 +3,6 @@
 Touvron et al. 2023, arXiv:2302.13971.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -3,8 +3,6 @@
 Jiang et al. 2023, arXiv:2310.06825.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

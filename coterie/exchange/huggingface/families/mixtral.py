@@ -3,8 +3,6 @@
 Jiang et al. 2024, arXiv:2401.04088: softmax over all experts, the gates of the best k renormalised.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -3,8 +3,6 @@
 Muennighoff et al. 2024, arXiv:2409.02060.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

@@ -4,8 +4,6 @@ A layer is routed unless `mlp_only_layers` names it or its number, from one, is 
 `decoder_sparse_step`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

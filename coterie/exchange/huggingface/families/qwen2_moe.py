@@ -3,8 +3,6 @@
 Yang et al. 2024, arXiv:2407.10671. Any layer may be dense, and any may have a sliding window.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

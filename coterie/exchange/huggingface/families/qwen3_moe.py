@@ -3,8 +3,6 @@
 Yang et al. 2025, arXiv:2505.09388. Any layer may be dense.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical

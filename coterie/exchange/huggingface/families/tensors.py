@@ -3,8 +3,6 @@
 A family whose experts have other names says so by `RoutedNames`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

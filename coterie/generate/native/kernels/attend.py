@@ -4,8 +4,6 @@ Softmax is accumulated block by block (Milakov & Gimelshein 2018, arXiv:1805.028
 thread needs room for one block whatever the length of the text.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

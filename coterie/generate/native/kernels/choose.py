@@ -4,8 +4,6 @@ It is what `generate.sampling` does for texts whose choice depends on nothing bu
 number of their random stream; both are held against each other by the tests.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From token ids to vectors."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Queries and keys of heads on their way into attention: normalised, rotated, kept."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from numba.np.numpy_support import carray

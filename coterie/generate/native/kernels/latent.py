@@ -4,8 +4,6 @@
 rotated keys.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@
 from the query's position alone, so that nothing is kept between steps.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from numba.np.numpy_support import carray

@@ -1,7 +1,5 @@
 """The gated parallel layout: how much of each branch a token takes."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from numba.np.numpy_support import carray

@@ -5,8 +5,6 @@ down: out = residual + Σ weight · (down·hidden). Each row of a matrix is read
 of its slot.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The counted n-gram model beside the network; `coterie.model.heads.ngram` defines it."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

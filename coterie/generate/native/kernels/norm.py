@@ -1,7 +1,5 @@
 """Normalisation of vectors: RMSNorm and LayerNorm, with gain and bias or without."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

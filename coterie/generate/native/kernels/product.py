@@ -1,7 +1,5 @@
 """Products of vectors with the rows of a matrix, and what is added to them."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from numba.np.numpy_support import carray

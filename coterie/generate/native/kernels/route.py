@@ -4,8 +4,6 @@ A slot is one MLP with work to do in this step; its pairs are entries and how mu
 Every slot's weights are then read once, however many entries it serves.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ Operations call them by address, so that any matrix may be stored in any way. Al
 once, from its first row to its last, which is what the memory is fastest at.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba.np.numpy_support import carray
 

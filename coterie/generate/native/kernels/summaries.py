@@ -4,8 +4,6 @@
 where its running chunk and its summaries lie.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ One function for each way of storing it, as in `rows`, and like there read from 
 last. They add to what is in `out`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba.np.numpy_support import carray
 

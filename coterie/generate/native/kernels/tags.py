@@ -3,8 +3,6 @@
 `coterie.model.additive` defines what is followed; this is its step for one token.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from numba.np.numpy_support import carray

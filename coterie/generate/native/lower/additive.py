@@ -1,7 +1,5 @@
 """Additive embeddings."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 
 from torch import nn

@@ -1,7 +1,5 @@
 """From token ids to the stream."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 
 from torch import nn

@@ -1,7 +1,5 @@
 """Feed-forward layers: a dense one is a slot that every entry takes, routed ones add slots."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import cast

@@ -1,7 +1,5 @@
 """Latent attention."""
 
-from __future__ import annotations
-
 from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.latent import ABSORB, COMPRESS, Absorb, Compress, scratch_of
 from coterie.generate.native.kernels.sums import sums_like

@@ -1,7 +1,5 @@
 """Latent-vector attention."""
 
-from __future__ import annotations
-
 from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.attend import BLOCK
 from coterie.generate.native.kernels.summaries import KEEP, READ, SUMMARISE, Chunked

@@ -1,7 +1,5 @@
 """How a block's branches meet."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError

@@ -1,7 +1,5 @@
 """Masks as kernels read them."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 
 from coterie.generate.native.builder import Builder, LoweringError

@@ -1,7 +1,5 @@
 """How matrices lie in memory, and products with them."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """MLPs as records: a hybrid one is a deep and a plain one side by side."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import NamedTuple
 

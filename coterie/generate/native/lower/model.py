@@ -1,7 +1,5 @@
 """The whole decoder as a program."""
 
-from __future__ import annotations
-
 from coterie.generate.native.builder import Buffer, Builder
 from coterie.generate.native.kernels.ngrams import NGRAMS, Ngrams
 from coterie.generate.native.lower.additive import joined

@@ -1,7 +1,5 @@
 """Normalisation."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import NamedTuple
 

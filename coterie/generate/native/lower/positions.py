@@ -1,7 +1,5 @@
 """Positions: vectors that are added, and tables of angles."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The back end that is usually fastest for the sizes, the mask and the device."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -28,7 +26,7 @@ class AutoBackend(BackendSettings):
 
     kind: Literal["auto"] = "auto"
 
-    def build(self) -> AutoFunction:
+    def build(self) -> "AutoFunction":
         return _FUNCTION
 
 

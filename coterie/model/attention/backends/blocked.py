@@ -7,8 +7,6 @@ size T · S ever exists: the weights of a tile are computed again in the backwar
 with the tile's mask; elsewhere, and where weights are dropped, plain products do.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -42,7 +40,7 @@ class BlockedBackend(BackendSettings):
 
     kind: Literal["blocked"] = "blocked"
 
-    def build(self) -> BlockedFunction:
+    def build(self) -> "BlockedFunction":
         return _FUNCTION
 
 
@@ -54,11 +52,11 @@ class BlockedFunction(BackendFunction):
         largest = max(tile.queries * tile.keys for tile in Plan(call).tiles)
         return call.query.shape[0] * call.query.shape[1] * largest
 
-    def plan(self, call: Call) -> Plan:
+    def plan(self, call: Call) -> "Plan":
         """Return which keys each tile needs, without computing anything."""
         return Plan(call)
 
-    def compute(self, plan: Plan) -> Float[Tensor, "B H T E"]:
+    def compute(self, plan: "Plan") -> Float[Tensor, "B H T E"]:
         call = plan.call
         if not plan.fused:
             return _Blocked.apply(call.query, call.keys, call.values, plan)  # type: ignore[no-any-return]

@@ -5,8 +5,6 @@ CPU it is also the fastest for short texts, where scaled dot-product attention h
 cost.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import Literal
 
@@ -34,7 +32,7 @@ class DenseBackend(BackendSettings):
 
     kind: Literal["dense"] = "dense"
 
-    def build(self) -> DenseFunction:
+    def build(self) -> "DenseFunction":
         return _FUNCTION
 
 

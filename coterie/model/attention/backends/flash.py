@@ -4,8 +4,6 @@ Dao 2023, arXiv:2307.08691. It knows causal attention, windows and documents of 
 neither sinks nor sparse patterns.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 
@@ -36,7 +34,7 @@ class FlashBackend(BackendSettings):
         if reason is not None:
             raise ValueError(reason)
 
-    def build(self) -> FlashFunction:
+    def build(self) -> "FlashFunction":
         """Return the function.
 
         Raises:

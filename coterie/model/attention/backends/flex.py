@@ -5,8 +5,6 @@ expressed. On an accelerator it is compiled; on the CPU it runs as it is, forwar
 scores in memory, which serves to check a mask.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -26,7 +24,7 @@ class FlexBackend(BackendSettings):
 
     kind: Literal["flex"] = "flex"
 
-    def build(self) -> FlexFunction:
+    def build(self) -> "FlexFunction":
         return _FUNCTION
 
 

@@ -4,8 +4,6 @@ A back end's settings `check` a mask before anything is built and `build` the fu
 says in words what it cannot do (`refuses`) and otherwise takes a `Call`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 

@@ -6,8 +6,6 @@ from `MeasuredBackend().build().chosen`. Back ends differ in rounding, so two ru
 differently are equal only up to that.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,7 +35,7 @@ class MeasuredBackend(BackendSettings):
 
     kind: Literal["measured"] = "measured"
 
-    def build(self) -> MeasuredFunction:
+    def build(self) -> "MeasuredFunction":
         """Return the function; there is one, so that all layers share what was measured."""
         return _FUNCTION
 
@@ -61,7 +59,7 @@ class Situation:
     gradients: bool
 
     @classmethod
-    def of(cls, call: Call) -> Situation:
+    def of(cls, call: Call) -> "Situation":
         """Return the situation of a call."""
         batch, heads, queries, channels = call.query.shape
         _, key_heads, keys, value_channels = call.values.shape

@@ -4,8 +4,6 @@ Nothing is masked that need not be: the fused kernels are fastest without a mask
 one that they know.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -26,7 +24,7 @@ class SDPABackend(BackendSettings):
 
     kind: Literal["sdpa"] = "sdpa"
 
-    def build(self) -> SDPAFunction:
+    def build(self) -> "SDPAFunction":
         return _FUNCTION
 
 

@@ -5,8 +5,6 @@ arXiv:2307.02486 (LongNet) mix such strides. With a window of w it sees w / stri
 layer reaches stride times as far for the same work; other layers must tell the classes apart.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Int

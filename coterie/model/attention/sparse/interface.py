@@ -1,7 +1,5 @@
 """What a mask asks of a sparse pattern."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from jaxtyping import Int

@@ -4,8 +4,6 @@ Child et al. 2019, arXiv:1904.10509, section 4.2: position i sees j where i − 
 divides i − j. With l near the root of the text's length, any position is reached in two layers.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Int

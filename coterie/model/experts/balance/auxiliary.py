@@ -10,8 +10,6 @@ The load behind f_e is that of
   section 3, where experts may specialise by sequence as long as the whole batch is spread evenly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 
@@ -41,7 +39,7 @@ class AuxiliaryBalance(Settings):
     )
     scope: Scope = Field(default="micro_batch", description="over what the load is to be even")
 
-    def build(self, experts: int) -> AuxiliaryBalancePart:
+    def build(self, experts: int) -> "AuxiliaryBalancePart":
         """Return the module."""
         return AuxiliaryBalancePart(self, experts)
 

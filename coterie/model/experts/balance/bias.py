@@ -6,8 +6,6 @@ rate · (mean − load_e) / mean. The bias is mean-centred, for only differences
 DeepSeek-V3 (eq. 17–20, coefficient 0.0001) has a small loss on the balance of each sequence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -33,7 +31,7 @@ class BiasBalance(Settings):
         default=0.0, ge=0, description="coefficient of a loss on each sequence's own balance"
     )
 
-    def build(self, experts: int) -> BiasBalancePart:
+    def build(self, experts: int) -> "BiasBalancePart":
         """Return the module."""
         return BiasBalancePart(self, experts)
 

@@ -4,8 +4,6 @@ E · Σ_e f_e·P_e: f_e is expert e's share of the selected pairs, P_e the mean 
 for it. Even routing gives 1. The gradient goes through P alone.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor

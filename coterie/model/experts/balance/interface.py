@@ -1,7 +1,5 @@
 """What a routed layer asks of its balance."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from jaxtyping import Int

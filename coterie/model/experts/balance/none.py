@@ -1,7 +1,5 @@
 """No balance: the router is left to itself."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from coterie.foundation.settings import Settings

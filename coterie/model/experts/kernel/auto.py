@@ -8,8 +8,6 @@ over loop: 8 experts at width 128 1.02, 16 at 256 1.02, 16 at 384 0.94, 7 at 512
 through grouped products, neither of which needs sizes on the host; that half is not measured.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -34,7 +32,7 @@ class AutoKernel(Settings):
 
     kind: Literal["auto"] = "auto"
 
-    def build(self) -> Auto:
+    def build(self) -> "Auto":
         """Return the kernel."""
         return Auto()
 

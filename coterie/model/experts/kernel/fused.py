@@ -5,8 +5,6 @@ tokens, are fetched again, activations computed again, and the products of an ou
 not needed: with y = Σ W·h + b the gradient of a gate is ⟨∇, y⟩ = ⟨Wᵀ∇, h⟩ + ⟨∇, b⟩.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ reading the selection would mean waiting for the device, weights are gathered pe
 multiplied in batches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 
@@ -28,7 +26,7 @@ class GatherKernel(Settings):
 
     kind: Literal["gather"] = "gather"
 
-    def build(self) -> Gather:
+    def build(self) -> "Gather":
         """Return the kernel."""
         return Gather()
 

@@ -5,8 +5,6 @@ the same for all (`mix`). One that needs no sorting overrides `mix`; one that le
 others overrides `chosen`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +30,7 @@ class ExpertKernel(ABC):
 
     def chosen(
         self, packs: Packs, x: Tensor, indices: Tensor, dispatcher: Dispatcher
-    ) -> ExpertKernel:
+    ) -> "ExpertKernel":
         """Return the kernel that computes these tokens: by default this one."""
         return self
 

@@ -4,8 +4,6 @@ The packed weights are unbound once: indexing them expert by expert would give e
 gradient of the whole pack's size.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -23,7 +21,7 @@ class LoopKernel(Settings):
 
     kind: Literal["loop"] = "loop"
 
-    def build(self) -> Loop:
+    def build(self) -> "Loop":
         """Return the kernel."""
         return Loop()
 

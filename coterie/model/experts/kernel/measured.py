@@ -7,8 +7,6 @@ with this choice repeats itself bit by bit only where the same choices were made
 chooses alike.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -53,7 +51,7 @@ class MeasuredKernel(Settings):
 
     kind: Literal["measured"] = "measured"
 
-    def build(self) -> Measured:
+    def build(self) -> "Measured":
         """Return the kernel."""
         return Measured()
 

@@ -3,8 +3,6 @@
 The room is that of the largest load, so nothing is dropped; its price is work on zeros.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -21,7 +19,7 @@ class PaddedKernel(Settings):
 
     kind: Literal["padded"] = "padded"
 
-    def build(self) -> Padded:
+    def build(self) -> "Padded":
         """Return the kernel."""
         return Padded()
 

@@ -1,7 +1,5 @@
 """Grouped products in Triton, whatever torch could do: for comparisons, and where it is faster."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor
@@ -18,7 +16,7 @@ class TritonKernel(Settings):
 
     kind: Literal["triton"] = "triton"
 
-    def build(self) -> Triton:
+    def build(self) -> "Triton":
         """Return the kernel."""
         return Triton()
 

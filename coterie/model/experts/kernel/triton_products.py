@@ -7,8 +7,6 @@ torch's grouped product goes from expert to expert. Imported where it runs: trit
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Gaussian noise of a fixed spread on the router's logits."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -24,7 +22,7 @@ class GaussianNoise(Settings):
         """Return its count: nothing."""
         return ()
 
-    def build(self, width: int, experts: int) -> GaussianNoisePart:
+    def build(self, width: int, experts: int) -> "GaussianNoisePart":
         """Return the module."""
         return GaussianNoisePart(self.std)
 

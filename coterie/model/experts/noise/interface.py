@@ -1,7 +1,5 @@
 """What a router asks of its noise."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Fedus, Zoph & Shazeer 2021 (Switch), arXiv:2101.03961, section 2.4 and appendix 
 the tokens themselves.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -30,7 +28,7 @@ class JitterNoise(Settings):
         """Return its count: nothing."""
         return ()
 
-    def build(self, width: int, experts: int) -> JitterNoisePart:
+    def build(self, width: int, experts: int) -> "JitterNoisePart":
         """Return the module."""
         return JitterNoisePart(self.epsilon)
 

@@ -4,8 +4,6 @@ Shazeer et al. 2017, arXiv:1701.06538, equation 4: H(x) = x·W_g + N(0, 1) · so
 W_noise begun at zero.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Literal
 
@@ -28,7 +26,7 @@ class LearnedNoise(Settings):
         """Return its count: a matrix that multiplies in training alone."""
         return (Count("noise", f"{width} → {experts}, training only", width * experts),)
 
-    def build(self, width: int, experts: int) -> LearnedNoisePart:
+    def build(self, width: int, experts: int) -> "LearnedNoisePart":
         """Return the module."""
         return LearnedNoisePart(width, experts)
 

@@ -1,7 +1,5 @@
 """No noise: the same token always goes the same way."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from coterie.foundation.settings import Settings

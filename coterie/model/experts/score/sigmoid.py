@@ -1,7 +1,5 @@
 """Sigmoid scores: each expert is scored by itself. DeepSeek-V3 2024, arXiv:2412.19437, eq. 15."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -18,7 +16,7 @@ class SigmoidScore(Settings):
 
     kind: Literal["sigmoid"] = "sigmoid"
 
-    def build(self) -> SigmoidScorer:
+    def build(self) -> "SigmoidScorer":
         """Return the function."""
         return SigmoidScorer()
 

@@ -3,8 +3,6 @@
 Shazeer et al. 2017, arXiv:1701.06538.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -18,7 +16,7 @@ class SoftmaxScore(Settings):
 
     kind: Literal["softmax"] = "softmax"
 
-    def build(self) -> SoftmaxScorer:
+    def build(self) -> "SoftmaxScorer":
         """Return the function."""
         return SoftmaxScorer()
 

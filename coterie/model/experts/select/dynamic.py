@@ -6,8 +6,6 @@ are taken by descending probability until their sum reaches `mass`; at least one
 the router from even shares, which would always take all experts.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -44,7 +42,7 @@ class Dynamic(Settings):
                 "same bound; give it once, as experts_per_token"
             )
 
-    def build(self, experts: int, experts_per_token: int) -> DynamicSelector:
+    def build(self, experts: int, experts_per_token: int) -> "DynamicSelector":
         """Return the function."""
         return DynamicSelector(self, experts, experts_per_token)
 

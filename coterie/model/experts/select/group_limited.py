@@ -5,8 +5,6 @@ Meant to bound how many devices a token's experts live on. DeepSeek-V2, arXiv:24
 the sum of its two highest (`top_two_sum`), the balance bias included both times.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -52,7 +50,7 @@ class GroupLimited(Settings):
         if self.group_score == "top_two_sum" and size < 2:
             raise ValueError("group_score “top_two_sum” needs two experts or more in a group")
 
-    def build(self, experts: int, experts_per_token: int) -> GroupLimitedSelector:
+    def build(self, experts: int, experts_per_token: int) -> "GroupLimitedSelector":
         """Return the function."""
         return GroupLimitedSelector(self, experts_per_token)
 

@@ -4,8 +4,6 @@ A selector returns [N, k] experts. Where a token goes to fewer than k, the place
 number of experts, which is no expert: nothing is computed there and the gate is zero.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 

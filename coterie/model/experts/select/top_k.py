@@ -4,8 +4,6 @@ With k = 1 and the score as the gate it is Switch's routing: Fedus, Zoph & Shaze
 arXiv:2101.03961, section 2.1.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -24,7 +22,7 @@ class TopK(Settings):
     def check(self, experts: int, experts_per_token: int) -> None:
         """Accept every number."""
 
-    def build(self, experts: int, experts_per_token: int) -> TopKSelector:
+    def build(self, experts: int, experts_per_token: int) -> "TopKSelector":
         """Return the function."""
         return TopKSelector(experts_per_token)
 

@@ -9,8 +9,6 @@ Every position turns differently once the text has grown, so beyond the original
 were turned earlier may not be kept: `stable` says so, and generation then reads the text anew.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -45,7 +43,7 @@ class DynamicScaling(ScalingSettings):
     def original(self, context: int) -> int:
         return self.original_context
 
-    def extended(self, original: int, context: int) -> DynamicScaling:
+    def extended(self, original: int, context: int) -> "DynamicScaling":
         update = {"factor": context / original, "original_context": original}
         return self.model_copy(update=update)
 

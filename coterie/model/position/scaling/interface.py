@@ -1,7 +1,5 @@
 """What rotary positions ask of a scaling."""
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +41,7 @@ class ScalingSettings(Settings):
         """Return the context before it was extended to `context`."""
         return context
 
-    def extended(self, original: int, context: int) -> ScalingSettings:
+    def extended(self, original: int, context: int) -> "ScalingSettings":
         """Return the same kind of scaling from one context to another, its other choices kept."""
         return self
 

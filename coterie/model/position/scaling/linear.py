@@ -4,8 +4,6 @@ Position interpolation: Chen et al. 2023, arXiv:2306.15595. Neighbours come clos
 they ever were in training, so it asks for some training on the longer context.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -28,7 +26,7 @@ class LinearScaling(ScalingSettings):
     def original(self, context: int) -> int:
         return round(context / self.factor)
 
-    def extended(self, original: int, context: int) -> LinearScaling:
+    def extended(self, original: int, context: int) -> "LinearScaling":
         return self.model_copy(update={"factor": context / original})
 
     def frequencies(

@@ -6,8 +6,6 @@ above C / low_frequency_factor turns 1 / factor as fast, and between the two the
 frequency is linear in C / wavelength.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -32,7 +30,7 @@ class Llama3Scaling(ScalingSettings):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> Llama3Scaling:
+    def _ordered(self) -> "Llama3Scaling":
         if self.low_frequency_factor >= self.high_frequency_factor:
             raise ValueError(
                 f"low_frequency_factor={self.low_frequency_factor:g} must be below "
@@ -47,7 +45,7 @@ class Llama3Scaling(ScalingSettings):
     def original(self, context: int) -> int:
         return self.original_context
 
-    def extended(self, original: int, context: int) -> Llama3Scaling:
+    def extended(self, original: int, context: int) -> "Llama3Scaling":
         update = {"factor": context / original, "original_context": original}
         return self.model_copy(update=update)
 

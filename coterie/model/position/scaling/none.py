@@ -1,7 +1,5 @@
 """No scaling: positions as they were trained."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from coterie.model.position.scaling.interface import ScalingSettings

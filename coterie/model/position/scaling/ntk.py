@@ -6,8 +6,6 @@ turns as before, and the slowest exactly 1 / factor as fast. It is the same as p
 positions with the base θ', which is how formats that do not know it can hold it (`base`).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from jaxtyping import Float
@@ -37,7 +35,7 @@ class NTKScaling(ScalingSettings):
     def original(self, context: int) -> int:
         return round(context / self.factor)
 
-    def extended(self, original: int, context: int) -> NTKScaling:
+    def extended(self, original: int, context: int) -> "NTKScaling":
         return self.model_copy(update={"factor": context / original})
 
     def base(self, theta: float, channels: int) -> float:

@@ -16,8 +16,6 @@ With f(s) = 0.1 · s · ln(factor) + 1 these mean attention_factor = f(m) / f(a)
 f(a)²; where a is 0 or left out, both are the default ones. `from_mscale` does that.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 
@@ -52,7 +50,7 @@ class YarnScaling(ScalingSettings):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> YarnScaling:
+    def _ordered(self) -> "YarnScaling":
         if self.beta_slow > self.beta_fast:
             raise ValueError(
                 f"beta_slow={self.beta_slow:g} must not be above beta_fast={self.beta_fast:g}"
@@ -62,7 +60,7 @@ class YarnScaling(ScalingSettings):
     @classmethod
     def from_mscale(
         cls, factor: float, original_context: int, mscale: float, mscale_all_dim: float
-    ) -> YarnScaling:
+    ) -> "YarnScaling":
         """Return the settings that DeepSeek's two numbers mean; the betas are the default ones."""
         plain = cls(factor=factor, original_context=original_context)
         if not mscale_all_dim:
@@ -86,7 +84,7 @@ class YarnScaling(ScalingSettings):
     def original(self, context: int) -> int:
         return self.original_context
 
-    def extended(self, original: int, context: int) -> YarnScaling:
+    def extended(self, original: int, context: int) -> "YarnScaling":
         """Return the scaling from one context to another; given sharpnesses grow with its log."""
         factor = context / original
         update: dict[str, float | None] = {"factor": factor, "original_context": original}
