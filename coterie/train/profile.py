@@ -54,6 +54,9 @@ class StepProfile:
         self._taken = 0
         self._seconds = 0.0
         self._open = contextlib.ExitStack()
+        # What is launched as one cannot be told apart.
+        self._open.callback(setattr, session.stepper, "recorded", session.stepper.recorded)
+        session.stepper.recorded = None
         self._record: profile | None = None
 
     @contextlib.contextmanager
@@ -140,7 +143,8 @@ def _marks(session: Session) -> Iterator[tuple[object, str, str]]:
     """
     stepper, decoder = session.stepper, session.decoder
     yield stepper.optimizer, "step", "optimizer"
-    yield stepper, "_norm_and_loss", "clipping"
+    yield stepper, "_gradients", "clipping"  # what is not the objective's is the norm
+    yield stepper, "_read", "clipping"
     yield stepper, "_scale_gradients", "clipping"
     if session.compiled:
         yield stepper, "_accumulate", "compiled decoder and loss"

@@ -116,6 +116,8 @@ def open_session(
     if settings.train.compile:
         shared_cores().hold()  # what is compiled is compiled again for each number of threads
         stepper, compiled = _compiled(settings, store, stepper, kept, tell)
+    if device.type == "cuda" and settings.train.cuda_graph:
+        stepper.record(tell)
     return Session(settings, run, store, decoder, stepper, precision, compiled)
 
 

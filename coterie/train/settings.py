@@ -58,6 +58,10 @@ class TrainSettings(Settings):
         description="compile the decoder, on a GPU block by block; auto: if that gains more time "
         "than it takes",
     )
+    cuda_graph: bool = Field(
+        default=True,
+        description="on an NVIDIA GPU, record a step's passes once and repeat them in one launch",
+    )
     threads: int | None = Field(
         default=None, ge=1, description="threads to compute with on the CPU; None: torch's choice"
     )

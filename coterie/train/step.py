@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from coterie.batch import TokenBatch
 from coterie.foundation.errors import TrainingError
+from coterie.generate.passes.recorded import Record, cuda_graph
 from coterie.model import Decoder, routed_layers, update_balance
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
@@ -24,6 +26,7 @@ from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
+from coterie.train.recorded import RecordedGradients
 from coterie.train.settings import TrainSettings
 
 
@@ -77,8 +80,12 @@ class Stepper:
         self._objective = objective
         self.precision = precision
         self.compiled_blocks: CompiledBlocks | None = None
+        self.recorded: RecordedGradients | None = None
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
+        # Where recorded steps read it.
+        self._loss_scale = torch.full((), scale, dtype=torch.float32, device=precision.device)
 
     def __call__(self, step: int, batch: TokenBatch) -> StepResult:
         """Take step number `step` (counted from 0) on a batch on the model's device.
@@ -89,8 +96,10 @@ class Stepper:
         settings, scale = self._settings, self.loss_scale
         multiplier = settings.schedule.multiplier(step, settings.steps)
         try:
-            metrics = self._accumulate(batch, settings.gradient_accumulation)
-            norm, loss = self._norm_and_loss(metrics)
+            if scale is not None:
+                self._loss_scale.fill_(scale.scale)
+            metrics, total_norm = self._gradients(batch)
+            norm, loss = self._read(total_norm, metrics)
             moved = math.isfinite(norm)
             if moved:
                 self._scale_gradients(norm)
@@ -116,6 +125,31 @@ class Stepper:
         finally:
             self._forget()
 
+    def record(self, tell: Callable[[str], None], record: Record = cuda_graph) -> None:
+        """Let steps be recorded and repeated from the next one on.
+
+        Args:
+            tell: told in a sentence why that cannot be, where it is so.
+            record: how they are recorded.
+        """
+        cuts = self._settings.gradient_accumulation
+        self.recorded = RecordedGradients(
+            self._parameters,
+            lambda batch: self._accumulate(batch, cuts),
+            self._forget,
+            tell,
+            record,
+        )
+
+    def _gradients(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
+        """Compute the gradients of a batch; return what they add up to, and their norm."""
+        found = None if self.recorded is None else self.recorded(batch)
+        if found is not None:
+            return found
+        metrics = self._accumulate(batch, self._settings.gradient_accumulation)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        return metrics, torch.nn.utils.get_total_norm(gradients)
+
     def _accumulate(self, batch: TokenBatch, cuts: int) -> StepMetrics:
         """Add up the gradients of all micro-batches."""
         metrics = StepMetrics()
@@ -127,18 +161,17 @@ class Stepper:
                 with self.precision.autocast():
                     loss = metrics.add(self._objective(self._models, piece), counts)
                 if self.loss_scale is not None:
-                    loss = loss * self.loss_scale.scale
+                    loss = loss * self._loss_scale
                 loss.backward()
         return metrics
 
-    def _norm_and_loss(self, metrics: StepMetrics) -> tuple[float, float]:
+    def _read(self, total_norm: Tensor, metrics: StepMetrics) -> tuple[float, float]:
         """Return the norm over all gradients together, loss scale taken out, and the loss.
 
         Here a step waits for its device, once: the gradients must be known to be finite before
         anything moves. The loss is on the way already, so nobody has to wait for it later.
         """
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm, loss = read_scalars(torch.nn.utils.get_total_norm(gradients), metrics.loss)
+        norm, loss = read_scalars(total_norm, metrics.loss)
         return norm if self.loss_scale is None else norm / self.loss_scale.scale, loss
 
     def _forget(self, *, balance: bool = True) -> None:

@@ -56,6 +56,45 @@ def muon(bench: Bench) -> dict[str, Any]:
     return cases.result()
 
 
+@check("train.recorded", "correct", limit=200)
+def recorded(bench: Bench) -> dict[str, Any]:
+    """Steps recorded as a CUDA graph learn as those that run kernel by kernel, and how fast."""
+    cases, steps = Cases(bench), 3 if bench.tiny else 30
+    scales = dict.fromkeys(preset_names(), "tiny") | {"quickstart full": None}
+    for name in bench.some(scales, 2):
+        for precision in ("bfloat16", "float16") if bench.cuda else ("float32",):
+            with cases(f"{name} {precision}"):
+                losses, figures = [], cases.figures.setdefault(f"{name} {precision}", {})
+                for graph in (False, True):
+                    session = preset_session(
+                        bench, name.split()[0], "tiny" if bench.tiny else scales[name],
+                        precision=precision, cuda_graph=graph,
+                    )  # fmt: skip
+                    if bench.device == "cpu" and graph:
+                        session.stepper.record(print, _again)
+                    with session.loader() as loader:
+                        batches = loader.iterate(0)
+                        losses.append(
+                            [session.stepper(s, next(batches)).loss for s in range(steps)]
+                        )
+                    taken = session.stepper.recorded
+                    assert not graph or (taken and taken._recording), "not recorded"
+                    seconds = timed_steps(bench, session, 1 if bench.tiny else 15)
+                    figures["recorded ms" if graph else "ms"] = round(1e3 * seconds, 2)
+                pairs = list(zip(*losses, strict=True))
+                figures["equal losses"] = sum(one == other for one, other in pairs)
+                figures["apart"] = max(abs(one - other) for one, other in pairs)
+                figures["losses"] = [losses[1][0], losses[1][-1]]
+                assert abs(pairs[0][0] - pairs[0][1]) < 1e-3, f"first losses {pairs[0]}"
+                assert figures["apart"] < 0.05, f"losses come apart by {figures['apart']}"
+    return cases.result()
+
+
+def _again(step: Any) -> Any:
+    step()
+    return step
+
+
 @check("train.no-waiting", "correct", limit=150)
 def no_waiting(bench: Bench) -> dict[str, Any]:
     """A step asks the device for the gradient's norm and for nothing else."""
@@ -89,18 +128,24 @@ def waits(bench: Bench, session: Session, batch: Any) -> list[str]:
     return sorted({f"{each.filename.rpartition('coterie/')[2]}:{each.lineno}" for each in said})
 
 
-def variants(bench: Bench, shape: str) -> dict[str, Any]:
-    """Return the rates of one session, as it is and with its blocks compiled."""
+WAYS = ("eager", "recorded", "blocks compiled", "blocks compiled, recorded")
+
+
+def variants(bench: Bench, shape: str, ways: tuple[str, ...]) -> dict[str, Any]:
+    """Return the rates of one session, each way of taking its steps in turn."""
     model, windows = shapes(bench)[shape]
     session = session_of(bench, model, windows, precision="bfloat16")
     steps = 1 if bench.tiny else 8
     peak = 1e12 * product_rate(bench, "bfloat16", 256 if bench.tiny else 8192, 4)
     figures: dict[str, Any] = {"ceiling TFLOP/s": round(peak / 1e12, 1)}
-    for name in ("eager", "blocks compiled"):
+    for name in ways:
         if bench.cuda:
             torch.cuda.reset_peak_memory_stats()
         if name == "blocks compiled":
             session.stepper.compiled_blocks = CompiledBlocks(session.decoder)
+        session.stepper.recorded = None
+        if name.endswith("recorded") and bench.cuda:
+            session.stepper.record(print)
         begin = time.perf_counter()
         timed_steps(bench, session, 1, warm=0)
         first = time.perf_counter() - begin
@@ -112,13 +157,13 @@ def variants(bench: Bench, shape: str) -> dict[str, Any]:
     return figures
 
 
-def _check(bench: Bench, wanted: tuple[str, ...]) -> dict[str, Any]:
+def _check(bench: Bench, wanted: tuple[str, ...], ways: tuple[str, ...] = WAYS) -> dict[str, Any]:
     cases = Cases(bench)
     for shape in wanted:
         if shape not in shapes(bench):
             raise SkipError("presets at full size need a GPU")
         with cases(shape):
-            cases.figures[shape] = variants(bench, shape)
+            cases.figures[shape] = variants(bench, shape, ways)
         if bench.cuda:
             torch.cuda.empty_cache()
     return cases.result()
@@ -127,6 +172,12 @@ def _check(bench: Bench, wanted: tuple[str, ...]) -> dict[str, Any]:
 @check("speed.steps-large", "speed", limit=200)
 def steps_large(bench: Bench) -> dict[str, Any]:
     return _check(bench, ("large",))
+
+
+@check("speed.steps-small", "speed", limit=150)
+def steps_small(bench: Bench) -> dict[str, Any]:
+    shapes = ("coarse", "fine", "coarse dense twin", "fine dense twin")
+    return _check(bench, shapes, WAYS[:2])
 
 
 @check("speed.steps-twin", "speed", limit=100)

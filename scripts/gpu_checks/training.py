@@ -82,10 +82,10 @@ def ended(process: subprocess.Popen[str], words: tuple[str, ...]) -> str:
     return out
 
 
-def settings_file(bench: Bench, shell: Shell, name: str, **train: Any) -> str:
+def settings_file(bench: Bench, shell: Shell, name: str, dropout: float = 0.1, **train: Any) -> str:
     """Write the settings of a small run with experts and dropout; return the file's path."""
     model = {
-        "layers": 2, "width": 64, "context": 64, "dropout": 0.1,
+        "layers": 2, "width": 64, "context": 64, "dropout": dropout,
         "attention": {"kind": "grouped", "heads": 4, "kv_heads": 2},
         "feedforward": names.moe(8, 64, 2, balance={"kind": "bias"}),
     }  # fmt: skip
@@ -204,7 +204,8 @@ def devices(bench: Bench) -> dict[str, Any]:
     """The CPU's losses in float32, and runs that go on on the other device."""
     shell, cases = Shell(bench, "devices"), Cases(bench)
     steps = 10 if bench.tiny else 40
-    file = settings_file(bench, shell, "moved", device="auto", precision="float32", steps=steps)
+    said = {"device": "auto", "precision": "float32", "steps": steps}
+    file = settings_file(bench, shell, "moved", dropout=0.0, **said)  # devices draw differently
     here, there = "begun-on-device", "begun-on-cpu"
     with cases("interrupt both"):
         shell.stop_at(here, steps // 2, "train", file, "--name", here)

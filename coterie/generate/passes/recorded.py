@@ -43,7 +43,8 @@ def cuda_graph(step: Callable[[], None]) -> Callable[[], None]:
             step()
     main.wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads, which fetch batches say, may go on asking for memory meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         step()
     return graph.replay
 
