@@ -64,6 +64,10 @@ class TokenBatch:
         held = [dict(batch._held()) for batch in batches]
         return TokenBatch(**{name: torch.cat([each[name] for each in held]) for name in held[0]})
 
+    def take(self, rows: Tensor) -> TokenBatch:
+        """Return the rows of some numbers, int64 [N], in that order."""
+        return TokenBatch(**{name: each[rows] for name, each in self._held()})
+
     def part(self, rows: int, columns: int) -> TokenBatch:
         """Return the beginnings of the first rows."""
         held = {name: each[:rows] if each.dim() == 1 else each[:rows, :columns]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
+import numpy as np
 import torch
 
 from coterie.batch import TokenBatch
 from coterie.data.augment import Augmentation
-from coterie.data.mix import Mix, Single
+from coterie.data.mix import Mix, Proportional, Share, Source
 from coterie.data.packing import Packing, Stream
 from coterie.data.tokens import TokenArray
 
-_STREAM, _SINGLE = Stream(), Single()
+_STREAM, _BY_SIZE = Stream(), Proportional()
 
 
 class BatchLoader:
@@ -27,7 +28,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        sources: TokenArray | Sequence[TokenArray],
+        sources: TokenArray | Sequence[TokenArray] | Mapping[str, TokenArray],
         context: int,
         batch_size: int,
         seed: int,
@@ -37,13 +38,13 @@ class BatchLoader:
         device: torch.device | str = "cpu",
         prefetch: int = 2,
         packing: Packing = _STREAM,
-        mix: Mix = _SINGLE,
+        mix: Mix | None = None,
         augment: Sequence[Augmentation] = (),
     ) -> None:
         """Prepare for batches of `batch_size` rows over all ranks.
 
         Args:
-            sources: the split to read, or those to mix.
+            sources: the split to read, or those to mix, which may have names.
             context: inputs per row.
             batch_size: rows per step over all ranks; this rank gets its share of them.
             seed: of the order of rows.
@@ -51,15 +52,20 @@ class BatchLoader:
             device: where the batches go; copies to a GPU start from pinned memory without waiting.
             prefetch: batches kept ready by `iterate`.
             packing: how documents become rows.
-            mix: which source each row comes from.
+            mix: which source each row comes from; None: by their sizes.
             augment: what rows go through, in this order.
 
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
         """
-        splits = [sources] if isinstance(sources, TokenArray) else sources
+        if not isinstance(sources, Mapping):
+            several = [sources] if isinstance(sources, TokenArray) else sources
+            sources = {str(number): tokens for number, tokens in enumerate(several)}
+        splits = sources.values()
         self._rows = [packing.build(tokens, context, seed) for tokens in splits]
-        self._mixer = mix.build([rows.count for rows in self._rows], seed)
+        facts = zip(sources.items(), self._rows, strict=True)
+        named = [Source(name, len(tokens), rows.once) for (name, tokens), rows in facts]
+        self._mixer = (mix or _BY_SIZE).build(named, seed)
         self._share = (batch_size, rank, world)
         self._augment = tuple(augment)
         self._device = torch.device(device)
@@ -70,11 +76,7 @@ class BatchLoader:
     def batch(self, index: int) -> TokenBatch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
         shares = self._mixer.shares(index, *self._share)
-        parts = [self._rows[share.source].rows(share.first, share.count) for share in shares]
-        batch = parts[0]
-        if len(self._rows) > 1:
-            numbers = [torch.full((share.count,), share.source) for share in shares]
-            batch = replace(TokenBatch.concatenate(parts), sources=torch.cat(numbers))
+        batch = self._read(shares)
         batch_size, rank, world = self._share
         for augment in self._augment:
             batch = augment(batch, index, rank * (batch_size // world))
@@ -83,6 +85,26 @@ class BatchLoader:
         if self._device.type == "cuda":
             batch = batch.pin_memory()
         return batch.to(self._device, non_blocking=True)
+
+    def require(self, batches: int) -> None:
+        """Make sure that there are so many batches.
+
+        Raises:
+            DataError: the mixer says that every source is used up before.
+        """
+        self._mixer.shares(batches - 1, *self._share)
+
+    def _read(self, shares: Sequence[Share]) -> TokenBatch:
+        """Return the rows of shares; those of a source follow one another and are read at once."""
+        if len(self._rows) == 1:
+            return self._rows[0].rows(shares[0].first, sum(share.count for share in shares))
+        sources = np.repeat([s.source for s in shares], [s.count for s in shares])
+        parts = []
+        for source in np.unique(sources).tolist():
+            first = next(share.first for share in shares if share.source == source)
+            parts.append(self._rows[source].rows(first, int((sources == source).sum())))
+        order = torch.from_numpy(np.argsort(np.argsort(sources, kind="stable"), kind="stable"))
+        return replace(TokenBatch.concatenate(parts).take(order), sources=torch.from_numpy(sources))
 
     def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.

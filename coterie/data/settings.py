@@ -6,7 +6,7 @@ from pydantic import Field
 
 from coterie.data.augment import Augment
 from coterie.data.clean import Clean
-from coterie.data.mix import Mix, Single
+from coterie.data.mix import Mix
 from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
 from coterie.data.sources import Sources
@@ -60,7 +60,10 @@ class DataSettings(Settings):
     augment: tuple[Augment, ...] = Field(
         default=(), description="what the rows of a training batch go through"
     )
-    mix: Mix = Field(default=Single(), description="which source each row comes from")
+    mix: Mix | None = Field(
+        default=None,
+        description="which source each row comes from; None: as a merged store says, else by size",
+    )
     store: UserPath | None = Field(
         default=None, description="a prepared token store, used instead of the source"
     )

@@ -47,6 +47,8 @@ def is_written_by_a_run(path: Path) -> bool:
 def migrated_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings as they are called now; those that are current stay as they are."""
     found = dict(values)
+    if (found.get("data") or {}).get("mix") == {"kind": "single"}:
+        found["data"] = {**found["data"], "mix": None}
     _change(found, "train", lambda train: _renamed(train, _TRAIN))
     _change(found, "model", _model)
     return found

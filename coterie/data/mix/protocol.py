@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coterie.foundation.errors import DataError
+
+
+class Source(NamedTuple):
+    """What there is to mix: its name, its tokens, and how many rows read each of them once."""
+
+    name: str
+    tokens: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,7 @@ class Mixer(Protocol):
         rows must come in order, none skipped.
 
         Raises:
-            DataError: the batch cannot be divided among the ranks.
+            DataError: the batch cannot be divided among the ranks, or nothing is left to read.
         """
         ...
 

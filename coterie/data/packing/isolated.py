@@ -36,7 +36,7 @@ class IsolatedRows:
     def __init__(self, windows: PlacedRows, tokens: TokenArray, context: int) -> None:
         self._windows = windows
         self._context = context
-        self.count = windows.count
+        self.count, self.once = windows.count, windows.once
         self._documents = tokens.starts
         if 0 < len(tokens) <= context:  # a text shorter than a window is read as a ring
             laps = np.arange(2 + context // len(tokens)) * len(tokens)

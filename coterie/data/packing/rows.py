@@ -18,9 +18,11 @@ class Rows(Protocol):
 
     Attributes:
         count: rows of an epoch.
+        once: rows in which each pair of input and target is read about once.
     """
 
     count: int
+    once: int
 
     def rows(self, first: int, count: int) -> TokenBatch:
         """Return `count` rows from number `first` on, in the CPU's memory."""

@@ -37,6 +37,7 @@ class WindowRows:
         self._tokens = tokens
         self._windows = Windows(len(tokens), context, seed)
         self.count = self._windows.count
+        self.once = -(-self.count // context)
         self.starts = self._windows.starts
 
     def rows(self, first: int, count: int) -> TokenBatch:
@@ -54,7 +55,7 @@ class ConsecutiveRows:
         self._tokens = tokens
         self._context = context
         self._pairs = max(len(tokens) - 1, 0)
-        self.count = -(-self._pairs // context)
+        self.count = self.once = -(-self._pairs // context)
 
     def starts(self, first: int, count: int) -> np.ndarray:
         return np.arange(first, first + count) * self._context

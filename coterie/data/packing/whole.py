@@ -61,7 +61,7 @@ class WholeRows:
         row_of = best_fit(np.bincount(self._lengths, minlength=context + 1))
         self._places = np.argsort(row_of, kind="stable").astype(np.uint32)
         self._ends = np.cumsum(np.bincount(row_of))
-        self.count = len(self._ends)
+        self.count = self.once = len(self._ends)
         self._latest: tuple[int, np.ndarray] | None = None
 
     def rows(self, first: int, count: int) -> TokenBatch:

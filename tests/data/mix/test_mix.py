@@ -17,8 +17,8 @@ class InTurn(Settings):
 
     kind: str
 
-    def build(self, counts, seed):
-        return _InTurn(len(counts))
+    def build(self, sources, seed):
+        return _InTurn(len(sources))
 
 
 class _InTurn:
