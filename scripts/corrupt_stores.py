@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ LINES = (
 DOCUMENTS = [
     Document(f"{i}", "".join(LINES[: 1 + i % 4]) * (1 + i % 3) + f"{i}") for i in range(24)
 ]
+OF_TWO = [replace(each, origin="ab"[int(each.name) % 2]) for each in DOCUMENTS]
 
 
 def lossy_tokenizer() -> Tokenizer:
@@ -81,6 +82,7 @@ def sound_stores(folder: Path, names: Iterable[str] = ALL) -> list[Path]:
         for documents, options in (
             (DOCUMENTS, {"shard_tokens": 300, "seed": number}),
             (DOCUMENTS, {"split": "tail", "valid_fraction": 0.3}),
+            (OF_TWO, {"shard_tokens": 500, "valid_fraction": 0.4}),
             (DOCUMENTS[:2], {"valid_fraction": 0}),
             (DOCUMENTS[3:4], {"shard_tokens": 40}),
         ):
@@ -145,10 +147,12 @@ def resign(store: Path) -> None:
     content = manifest_of(store)
     width = 2 if content["dtype"] == "uint16" else 4
     for record in content["splits"].values():
-        for part in [*record["shards"], *([record["offsets"]] if record["offsets"] else [])]:
-            file = store / part["file"]
-            part["sha256"] = sha256_file(file)
-            part["count"] = file.stat().st_size // (8 if part is record["offsets"] else width)
+        others = [(record["offsets"], 8), (record.get("source_ids"), 2)]
+        for part, size in [*((shard, width) for shard in record["shards"]), *others]:
+            if part:
+                file = store / part["file"]
+                part["sha256"] = sha256_file(file)
+                part["count"] = file.stat().st_size // size
         record["tokens"] = sum(shard["count"] for shard in record["shards"])
     tokenizer = load_tokenizer(store)
     content["tokenizer"] = {

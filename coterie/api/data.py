@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from coterie.api.progress import stage_bar
 from coterie.data import Sources, Store
 from coterie.data.cleaning import CleaningReport, clean_documents
+from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.prepare import prepare as prepare_store
 from coterie.data.reading import OnError
 from coterie.data.settings import DataSettings
@@ -20,7 +21,7 @@ from coterie.data.split import SplitKind
 from coterie.data.store import is_store
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.locks import own
-from coterie.foundation.swap import recover
+from coterie.foundation.swap import half_written, recover
 from coterie.language.drama.cleaning import Kind, Tags
 from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.language.spelling import Spelling
@@ -48,6 +49,9 @@ def prepare(
     split: SplitKind = "documents",
     seed: int = 0,
     replace: bool = False,
+    processes: int | None = None,
+    resume: bool = False,
+    shard_tokens: int = SHARD_TOKENS,
     **reading: Unpack[ReadingOptions],
 ) -> Store:
     """Tokenize texts into a store and return it.
@@ -65,6 +69,9 @@ def prepare(
         split: hold out whole `documents`, or the `tail` of the whole text.
         seed: of the choice of documents held out.
         replace: replace a store that stands at `out`.
+        processes: processes that encode; by default threads of this one. The store is the same.
+        resume: go on from the last whole file of an interrupted preparation of the same text.
+        shard_tokens: tokens in each of the store's files.
         reading: `column` of tables that holds the text; `on_error="skip"` leaves out and records
             rows and files that cannot be used; `delimiter` and `header` of CSV and TSV;
             `max_expansion` of compressed files; `clean`, the steps that texts go through first.
@@ -76,14 +83,15 @@ def prepare(
     """
     out = Path(out)
     with own(out, "preparing a store"), stage_bar() as tell:
-        _refuse_existing(out, replace)
+        _refuse_existing(out, replace, resume)
         sources = sources_of(inputs, **reading)
         chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
         tell("training", 0, None)
         built = chosen.build(texts_of(sources))
         return prepare_store(
             sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
-            progress=tell, replace=replace,
+            progress=tell, replace=replace, processes=processes, resume=resume,
+            shard_tokens=shard_tokens,
         )  # fmt: skip
 
 
@@ -143,9 +151,10 @@ def sources_of(
     return Sources([str(each) for each in several], **options)
 
 
-def _refuse_existing(out: Path, replace: bool) -> None:
+def _refuse_existing(out: Path, replace: bool, resume: bool) -> None:
     """Refuse to write where something stands, but for a store that may be replaced."""
-    recover(Path(os.path.realpath(out)))
+    target = Path(os.path.realpath(out))
+    recover(target, keep=half_written(target) if resume else None)
     if os.path.lexists(os.path.realpath(out)) and not (replace and is_store(out)):
         kind = "a store" if is_store(out) else "something that is no store"
         raise UserError(

@@ -16,6 +16,7 @@ from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.data.cache import settings_of
 from coterie.data.cleaning import REPORT, TEXTS
+from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
 from coterie.data.store import Store, open_store
 from coterie.data.verify import verify_store
@@ -38,6 +39,9 @@ def prepare(
     seed: int = 0,
     special: tuple[str, ...] = (),
     replace: bool = False,
+    processes: int | None = None,
+    resume: bool = False,
+    shard_tokens: int = SHARD_TOKENS,
     json: bool = False,
 ) -> None:
     """Tokenize texts into a store: `coterie data prepare INPUT... --out STORE`.
@@ -62,13 +66,20 @@ def prepare(
         A text that becomes one token (may be given again); `drama` means all tags of plays.
     replace
         Replace a store that stands at --out.
+    processes
+        Processes that tokenize, instead of threads; the store is the same.
+    resume
+        Go on from the last whole file that an interrupted preparation of the same text left.
+    shard_tokens
+        Tokens in each of the store's files.
     json
         Print JSON.
     """
     started = time.perf_counter()
     store = prepare_store(
         inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
-        split=split, seed=seed, replace=replace, **reading.options(),
+        split=split, seed=seed, replace=replace, processes=processes, resume=resume,
+        shard_tokens=shard_tokens, **reading.options(),
     )  # fmt: skip
     if json:
         emit_json(describe(store))
@@ -201,6 +212,10 @@ def describe(store: Store) -> dict[str, Any]:
             "bytes": record.bytes,
             "unknown": record.unknown,
             "shards": len(record.shards),
+            "sources": {
+                source: part.model_dump()
+                for source, part in zip(manifest.sources, record.sources, strict=True)
+            },
             "characters_per_token": _round(store.characters_per_token(name)),
         }
     return {
@@ -236,6 +251,10 @@ def _show(store: Store) -> None:
             name, f"{part['documents']:,}", f"{part['characters']:,}", f"{part['tokens']:,}",
             f"{ratio:.3f}" if ratio else "–",
         )  # fmt: skip
+        for source, share in part["sources"].items():
+            table.add_row(
+                f"  {source}", f"{share['documents']:,}", "", f"{share['tokens']:,}", "",
+            )  # fmt: skip
     console.print(table)
     choice = store.manifest.split
     if choice.note:

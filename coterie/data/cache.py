@@ -62,6 +62,7 @@ def store_for(
             split=data.split,
             seed=data.split_seed,
             progress=progress,
+            processes=data.processes,
             replace=True,
         )
 

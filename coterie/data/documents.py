@@ -32,6 +32,7 @@ class Document:
         text: its characters, or those of a piece.
         continued: whether this piece goes on with the document before it.
         source: the file or corpus that it came from.
+        origin: the input that the user named, to which the source belongs.
         language: its code or name, where the source gives one.
         spans: labelled ranges of `text`.
     """
@@ -42,6 +43,7 @@ class Document:
     source: str = ""
     language: str | None = None
     spans: tuple[Span, ...] = ()
+    origin: str = ""
 
     def cut(self, start: int, end: int | None = None) -> Document:
         """Return a stretch of the text with its share of the spans."""

@@ -1,24 +1,27 @@
-"""Pieces of text to token numbers, in order, on several threads, in bounded memory.
+"""Pieces of text to token numbers, in order, on several threads or processes, in bounded memory.
 
-Long documents are cut only where the tokenizer says that cutting changes nothing; the tokenizers'
-cores work without Python's lock, so threads are enough.
+Long documents are cut only where the tokenizer says that cutting changes nothing. The tokenizers'
+cores work without Python's lock, so threads are enough for a few cores.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 
 import numpy as np
 
 from coterie.data.documents import Document, joined
 from coterie.data.split import Piece, Split
-from coterie.foundation.errors import TokenizerError
 from coterie.tokenizer.cuts import CUT_REACH
 from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.workers import TokenizerProcess, count_tokens
 
 CUT_AT = 1 << 18  # characters after which a cut is looked for
 _JOB = 1 << 17  # characters that make a job worth handing to a thread
@@ -40,10 +43,15 @@ class Encoded:
     unknown: int
     name: str = ""
     problem: str = ""
+    origin: str = ""
 
 
 def encode_pieces(
-    pieces: Iterable[Piece], tokenizer: Tokenizer, workers: int | None = None
+    pieces: Iterable[Piece],
+    tokenizer: Tokenizer,
+    workers: int | None = None,
+    processes: int | None = None,
+    done: int = 0,
 ) -> Iterator[Encoded]:
     """Yield the tokens of pieces in order, exactly those of the uncut documents.
 
@@ -52,24 +60,28 @@ def encode_pieces(
 
     Args:
         workers: threads; by default one per processor, at most 8.
+        processes: processes that encode instead of threads.
+        done: how many of the first pieces, as cut here, are left out.
     """
-    jobs = _jobs(cut_pieces(pieces, tokenizer))
-    workers = workers or min(os.cpu_count() or 1, _MOST_THREADS)
-    if workers == 1:
+    jobs = _jobs(itertools.islice(cut_pieces(pieces, tokenizer), done, None))
+    workers = processes or workers or min(os.cpu_count() or 1, _MOST_THREADS)
+    if workers == 1 and not processes:
         for job in jobs:
-            yield from _encode_all(job, tokenizer)
+            yield from _encode(job, tokenizer)
         return
     waiting: deque[Future[list[Encoded]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="coterie-encode")
-    try:
+    with contextlib.ExitStack() as stack:
+        idle: SimpleQueue[TokenizerProcess] = SimpleQueue()
+        for _ in range(processes or 0):
+            idle.put(stack.enter_context(TokenizerProcess(tokenizer)))
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="coterie-encode")
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for job in jobs:
-            waiting.append(pool.submit(_encode_all, job, tokenizer))
+            waiting.append(pool.submit(_encode, job, tokenizer, idle if processes else None))
             if len(waiting) > 2 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def cut_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[Piece]:
@@ -141,25 +153,30 @@ def _jobs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield job
 
 
-def _encode_all(pieces: list[Piece], tokenizer: Tokenizer) -> list[Encoded]:
-    return [_encode(piece, tokenizer) for piece in pieces]
-
-
-def _encode(piece: Piece, tokenizer: Tokenizer) -> Encoded:
-    problem, tokens = piece.problem, np.empty(0, dtype=np.uint32)
-    if not problem:
+def _encode(
+    pieces: list[Piece], tokenizer: Tokenizer, idle: SimpleQueue[TokenizerProcess] | None = None
+) -> list[Encoded]:
+    """Encode pieces here, or in a process that is idle."""
+    texts = [piece.text for piece in pieces]  # empty where there is a problem
+    if idle is None:
+        found = [count_tokens(text, tokenizer) for text in texts]
+    else:
+        process = idle.get()
         try:
-            tokens = tokenizer.encode_array(piece.text)
-        except TokenizerError as error:
-            problem = error.message.rstrip(".")
-    unknown = tokenizer.unknown_token
-    return Encoded(
-        split=piece.split,
-        starts=piece.starts,
-        tokens=tokens,
-        characters=len(piece.text),
-        bytes=len(piece.text.encode("utf-8", "surrogatepass")),
-        unknown=0 if unknown is None else int(np.count_nonzero(tokens == unknown)),
-        name=piece.document.name,
-        problem=problem,
-    )
+            found = process.encode(texts)
+        finally:
+            idle.put(process)
+    return [
+        Encoded(
+            split=piece.split,
+            starts=piece.starts,
+            tokens=counted.tokens,
+            characters=len(piece.text),
+            bytes=counted.bytes,
+            unknown=counted.unknown,
+            name=piece.document.name,
+            problem=piece.problem or counted.problem,
+            origin=piece.document.origin,
+        )
+        for piece, counted in zip(pieces, found, strict=True)
+    ]

@@ -25,6 +25,11 @@ from coterie.foundation.settings import Settings
 
 FILE_NAME = "manifest.json"
 FORMAT = "coterie.store/1"
+MOST_SOURCES = 1 << 12
+_OF_SOURCES: dict[str, Any] = {
+    "sources": True,
+    "splits": {"__all__": {"sources": True, "source_ids": True}},
+}
 
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(ge=1, lt=1 << 63)]
@@ -40,13 +45,23 @@ class _Record(Settings):
 class FileRecord(_Record):
     """One binary file: its name, how many numbers it holds, its SHA-256."""
 
-    file: str = Field(pattern="^(train|valid)-([0-9]{5,12}|documents)[.]bin$")
+    file: str = Field(pattern="^(train|valid)-([0-9]{5,12}|documents|sources)[.]bin$")
     count: Positive
     sha256: Sha256
 
 
+class SourceRecord(_Record):
+    """What a split holds of one source; each separator counts with the document before it."""
+
+    documents: Count
+    tokens: Count
+
+
 class SplitRecord(_Record):
-    """One split: `tokens` in `shards`, and where its documents begin in `offsets`."""
+    """One split: `tokens` in `shards`, and where its documents begin in `offsets`.
+
+    Where the store has several sources, `source_ids` holds the number of each document's.
+    """
 
     tokens: Count
     documents: Count
@@ -56,11 +71,13 @@ class SplitRecord(_Record):
     # JSON has lists alone: strictness would ask for a tuple.
     shards: tuple[FileRecord, ...] = Field(strict=False)
     offsets: FileRecord | None
+    source_ids: FileRecord | None = None
+    sources: tuple[SourceRecord, ...] = Field(default=(), strict=False)
 
     @property
     def files(self) -> tuple[FileRecord, ...]:
         """Every file of the split."""
-        return (*self.shards, *([self.offsets] if self.offsets else []))
+        return (*self.shards, *filter(None, (self.offsets, self.source_ids)))
 
 
 class SplitChoice(_Record):
@@ -103,16 +120,22 @@ class Manifest(_Record):
         default=(), strict=False, description="how documents were cleaned before"
     )
 
+    sources: tuple[str, ...] = Field(
+        default=(), strict=False, description="the inputs, where there were several"
+    )
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the tokens: equal data, equal fingerprint."""
-        unhashed = {"skipped", "problems", "notes", "split", "clean"}
-        return digest(self.model_dump(mode="json", exclude=unhashed))
+        unhashed = dict.fromkeys(("skipped", "problems", "notes", "split", "clean"), True)
+        return digest(self.model_dump(mode="json", exclude=unhashed | _OF_SOURCES))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest, which makes a folder a store, with the checksum of itself."""
-    unnamed = None if manifest.clean else {"clean"}  # a store as it was before there was cleaning
+    # A store as it was before there was cleaning, or sources.
+    unnamed: dict[str, Any] = {} if manifest.clean else {"clean": True}
+    unnamed |= {} if manifest.sources else _OF_SOURCES
     content = manifest.model_dump(mode="json", exclude=unnamed)
     write_json_atomic(folder / FILE_NAME, content | {"sha256": digest(content)})
 
@@ -171,6 +194,7 @@ def contradictions(manifest: Manifest) -> list[str]:
         problems.append(f"{tokenizer.vocab_size:,} tokens are written as {width}, not "
                         f"{manifest.dtype}")  # fmt: skip
     for name, record in manifest.splits.items():
+        problems += [*_source_contradictions(name, record, len(manifest.sources))]
         problems += [*_file_contradictions(name, record, manifest.shard_tokens)]
         problems += [f"{name}: {problem}" for problem in _count_contradictions(record)]
     problems += _split_contradictions(manifest)
@@ -194,6 +218,25 @@ def _file_contradictions(name: str, record: SplitRecord, shard_tokens: int) -> I
     count = record.offsets.count if record.offsets else 0
     if count != record.documents:
         yield f"{name} has {count:,} document offsets instead of {record.documents:,}"
+
+
+def _source_contradictions(name: str, record: SplitRecord, sources: int) -> Iterator[str]:
+    ids = record.source_ids
+    if ids and ids.file != f"{name}-sources.bin":
+        yield f"the sources of {name} are called {ids.file}, not {name}-sources.bin"
+    wanted = record.documents if sources else 0
+    if (ids.count if ids else 0) != wanted:
+        yield f"{name} says the source of {ids.count if ids else 0:,} documents, not of {wanted:,}"
+    if len(record.sources) != sources:
+        yield f"{name} counts {len(record.sources)} sources instead of {sources}"
+    elif sources:
+        for what in ("documents", "tokens"):
+            total = sum(getattr(each, what) for each in record.sources)
+            if total != getattr(record, what):
+                yield (
+                    f"the sources of {name} hold {total:,} {what} instead of "
+                    f"{getattr(record, what):,}"
+                )
 
 
 def _count_contradictions(record: SplitRecord) -> Iterator[str]:

@@ -1,18 +1,22 @@
 """Documents to a token store: survey, split, encode, write; whole or not at all.
 
 Memory stays constant whatever the input's size: documents stream through twice, once to decide the
-split and once to be encoded. An interruption leaves nothing that looks like a store.
+split and once to be encoded. An interruption leaves nothing that looks like a store; what it had
+written can be gone on from (see `journal`).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from coterie.data.documents import Document
 from coterie.data.encode import Encoded, encode_pieces
+from coterie.data.journal import Journal, clear_journal
 from coterie.data.manifest import (
+    MOST_SOURCES,
     Manifest,
     SplitChoice,
     SplitRecord,
@@ -26,13 +30,14 @@ from coterie.data.split import (
     Split,
     SplitKind,
     SplitRule,
+    Survey,
     split_pieces,
     split_rule,
     survey,
 )
 from coterie.data.store import Store, is_store
 from coterie.data.writer import SplitWriter, dtype_for
-from coterie.foundation.errors import DataError, TokenizerError
+from coterie.foundation.errors import DataError, StoreError, TokenizerError
 from coterie.foundation.files import atomic_directory
 from coterie.foundation.locks import own_unless_held
 from coterie.foundation.places import is_taken
@@ -53,8 +58,10 @@ def prepare(
     seed: int = 0,
     progress: OnProgress | None = None,
     workers: int | None = None,
+    processes: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     replace: bool = False,
+    resume: bool = False,
 ) -> Store:
     """Write a token store.
 
@@ -70,8 +77,11 @@ def prepare(
         seed: of the choice of documents.
         progress: called with the stage, characters done, and characters in all where known.
         workers: threads that encode; by default one per processor.
+        processes: processes that encode instead.
         shard_tokens: tokens per file.
         replace: whether a store that stands at `out` may be replaced.
+        resume: whether to go on from the last whole file that an interrupted preparation of the
+            same documents left, and to leave such files where this one is interrupted.
 
     Raises:
         DataError: the documents cannot be read, or are too few to split.
@@ -84,7 +94,8 @@ def prepare(
             raise DataError(f"{out} is not a token store, so it is not replaced.")
         return write_store(
             documents, out, tokenizer, valid_fraction=valid_fraction, split=split, seed=seed,
-            progress=progress, workers=workers, shard_tokens=shard_tokens, replace=replace,
+            progress=progress, workers=workers, processes=processes, shard_tokens=shard_tokens,
+            replace=replace, resume=resume,
         )  # fmt: skip
 
 
@@ -98,31 +109,36 @@ def write_store(
     seed: int,
     progress: OnProgress | None = None,
     workers: int | None = None,
+    processes: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     replace: bool,
+    resume: bool = False,
 ) -> Store:
     """Write a token store as `prepare` does, over whatever folder stands there if `replace`."""
+    if min(shard_tokens, 1 if processes is None else processes) < 1:
+        raise DataError("There must be 1 process at least, and 1 token in a file.")
     if isinstance(documents, Iterator):
         documents = list(documents)
-    with atomic_directory(out, replace=replace) as folder:
+    with atomic_directory(out, replace=replace, resume=resume) as folder:
         wanted = _Encodable(documents)
         while True:
             keys = folder / "keys.partial"
             found = survey(wanted, seed, keys, progress)
+            if len(found.origins) > MOST_SOURCES:
+                raise DataError(f"{len(found.origins):,} sources; a store has {MOST_SOURCES:,}.")
             rule = split_rule(found, split, valid_fraction)
-            writers: dict[Split, SplitWriter] = {
-                name: SplitWriter(folder, name, tokenizer, shard_tokens) for name in SPLITS
-            }
-            pieces = encode_pieces(split_pieces(wanted, found, rule), tokenizer, workers)
-            failures = _write(pieces, writers, found.characters, progress)
-            splits: dict[Split, SplitRecord] = {
-                name: writer.finish() for name, writer in writers.items()
-            }
+            journal = Journal(folder, found, rule, tokenizer, shard_tokens)
+            with _writers(folder, tokenizer, shard_tokens, found, journal) as writers:
+                same = split_pieces(wanted, found, rule)
+                pieces = encode_pieces(same, tokenizer, workers, processes, journal.pieces)
+                failures = _write(pieces, writers, journal, found.characters, progress)
+                splits: dict[Split, SplitRecord] = {
+                    name: writer.finish() for name, writer in writers.items()
+                }
+            clear_journal(folder, files=bool(failures))
             if not failures:
                 break
             wanted.leave_out(failures)  # and begin anew: something of them is written already
-            for file in folder.glob("*.bin"):
-                file.unlink()
         keys.unlink()
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
         manifest = Manifest(
@@ -131,6 +147,7 @@ def write_store(
             tokenizer=_record(tokenizer),
             split=_choice(split, rule, valid_fraction, seed),
             splits=splits,
+            sources=found.origins if len(found.origins) > 1 else (),
             **wanted.reading(),
         )
         write_manifest(folder, manifest)
@@ -175,19 +192,47 @@ class _Encodable:
         }
 
 
+@contextlib.contextmanager
+def _writers(
+    folder: Path, tokenizer: Tokenizer, shard_tokens: int, found: Survey, journal: Journal
+) -> Iterator[dict[Split, SplitWriter]]:
+    """Yield the writers of both splits, which go on from what was left or begin."""
+
+    def writers() -> dict[Split, SplitWriter]:
+        return {
+            name: SplitWriter(
+                folder, name, tokenizer, shard_tokens, found.origins, journal.left.get(name)
+            )
+            for name in SPLITS
+        }
+
+    try:
+        both = writers()
+    except StoreError:  # what was left was changed since
+        journal.forget()
+        both = writers()
+    try:
+        yield both
+    finally:
+        for writer in both.values():
+            writer.close()
+
+
 def _write(
     pieces: Iterable[Encoded],
     writers: dict[Split, SplitWriter],
+    journal: Journal,
     characters: int,
     progress: OnProgress | None,
 ) -> dict[str, str]:
     """Hand each encoded piece to the writer of its split; return what fails, by document."""
-    done, failures = 0, {}
-    for piece in pieces:
+    done, failures = journal.characters, journal.failures
+    for number, piece in enumerate(pieces, start=journal.pieces + 1):
         if piece.problem:
             failures.setdefault(piece.name, piece.problem)
         writers[piece.split].add(piece)
         done += piece.characters
+        journal.note(writers, number, done)
         if progress is not None:
             progress("tokenizing", done, characters)
     return failures

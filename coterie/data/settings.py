@@ -64,6 +64,9 @@ class DataSettings(Settings):
         default=None,
         description="which source each row comes from; None: as a merged store says, else by size",
     )
+    processes: int | None = Field(
+        default=None, ge=1, description="processes that tokenize; by default threads"
+    )
     store: UserPath | None = Field(
         default=None, description="a prepared token store, used instead of the source"
     )

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,15 @@ HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.
 
 @dataclass(frozen=True)
 class _Input:
-    """One file or shipped corpus to read; `named` says that the user named the file itself."""
+    """One file or shipped corpus to read.
+
+    `named` says that the user named the file itself, `origin` what was named.
+    """
 
     name: str
     path: Path | None
     named: bool
+    origin: str = ""
 
 
 class Sources:
@@ -103,7 +107,7 @@ class Sources:
                 fingerprint was taken, or there is no text.
         """
         self.report = report = self._begin_report()
-        documents = itertools.chain.from_iterable(self._read(item) for item in self._inputs)
+        documents = itertools.chain.from_iterable(self._of(item) for item in self._inputs)
         if self._cleaners:
             documents = cleaned(documents, self._cleaners, self._note_left_out)
         for document in documents:
@@ -160,11 +164,11 @@ class Sources:
         path = Path(name)
         try:
             if str(name) in SHIPPED and not path.exists():
-                self._inputs.append(_Input(str(name), None, True))
+                self._inputs.append(_Input(str(name), None, True, str(name)))
             elif path.is_dir():
                 self._find_below(path)
             elif path.is_file():
-                self._inputs.append(_Input(str(path), path, True))
+                self._inputs.append(_Input(str(path), path, True, str(name)))
             elif path.exists():
                 raise DataError(f"{path} is neither a file nor a folder.")
             else:
@@ -192,7 +196,11 @@ class Sources:
             why = f" that can be read: {found.problems[0][1]}" if found.problems else "."
             raise DataError(f"The folder {folder} holds no files{why}")
         self._found.append(found)
-        self._inputs += [_Input(str(file), file, False) for file in found.files]
+        self._inputs += [_Input(str(file), file, False, str(folder)) for file in found.files]
+
+    def _of(self, item: _Input) -> Iterator[Document]:
+        """Yield the documents of one file, marked with the input that it belongs to."""
+        return (replace(document, origin=item.origin) for document in self._read(item))
 
     def _read(self, item: _Input) -> Iterator[Document]:
         if item.path is None:

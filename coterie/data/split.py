@@ -59,6 +59,7 @@ class Survey:
         seed: what the hashes were made with.
         buckets: characters by the leading bits of the documents' hashes, int64 [2^20].
         keys: the file with every document's hash, in order.
+        origins: the inputs that documents came from, in order of appearance.
     """
 
     documents: int
@@ -66,6 +67,7 @@ class Survey:
     seed: int
     buckets: np.ndarray
     keys: Path
+    origins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,27 +97,30 @@ def survey(
     """
     buckets = np.zeros(1 << _BUCKET_BITS, dtype=np.int64)
     count = characters = 0
+    origins: dict[str, None] = {}
     with open(keys, "wb") as file:
-        for key, length in _hashed(documents, seed, progress):
+        for key, length, origin in _hashed(documents, seed, progress):
+            if length:
+                origins[origin] = None
             file.write(key)
             buckets[int.from_bytes(key, "little") >> int(_SHIFT)] += length
             count += length > 0
             characters += length
     if not characters:
         raise DataError("The input holds no text.")
-    return Survey(count, characters, seed, buckets, keys)
+    return Survey(count, characters, seed, buckets, keys, tuple(origins))
 
 
 def _hashed(
     documents: Iterable[Document], seed: int, progress: OnProgress | None
-) -> Iterator[tuple[bytes, int]]:
-    """Yield the hash (8 bytes) and the length of each document, its pieces taken together."""
-    digest, length, done = None, 0, 0
+) -> Iterator[tuple[bytes, int, str]]:
+    """Yield hash (8 bytes), length and origin of each document, its pieces taken together."""
+    digest, length, done, origin = None, 0, 0, ""
     for document in documents:
         if not document.continued:
             if digest is not None:
-                yield digest.digest(), length
-            digest, length = _digest(seed), 0
+                yield digest.digest(), length, origin
+            digest, length, origin = _digest(seed), 0, document.origin
         assert digest is not None, "a document begins with a piece that is not continued"
         digest.update(document.text.encode("utf-8", "surrogatepass"))
         length += len(document.text)
@@ -123,7 +128,7 @@ def _hashed(
         if progress is not None:
             progress("reading", done, None)
     if digest is not None:
-        yield digest.digest(), length
+        yield digest.digest(), length, origin
 
 
 def _digest(seed: int) -> hashlib.blake2b:

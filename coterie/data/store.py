@@ -5,6 +5,7 @@ STORE/manifest.json            what everything is, with checksums; written last
 STORE/tokenizer.json           the tokenizer, complete
 STORE/train-00000.bin …        token numbers, little-endian uint16 or uint32 by vocabulary
 STORE/train-documents.bin      where each document begins, little-endian uint64
+STORE/train-sources.bin        of several sources: each document's, little-endian uint16
 STORE/valid-…                  the same for the part held out
 ```
 """
@@ -36,6 +37,7 @@ from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
 
 OFFSETS_DTYPE = "<u8"
+SOURCES_DTYPE = "<u2"
 
 
 class Store:
@@ -92,9 +94,13 @@ class Store:
             self.tokens(split)
             for file in self._files.get(split, ()):
                 file.check()
-            offsets = self._record(split).offsets
-            if SUPPORTED and offsets is not None:
-                ShardFile(self.path, offsets, np.dtype(OFFSETS_DTYPE)).check()
+            record = self._record(split)
+            for part, dtype in (
+                (record.offsets, OFFSETS_DTYPE),
+                (record.source_ids, SOURCES_DTYPE),
+            ):
+                if SUPPORTED and part is not None:
+                    ShardFile(self.path, part, np.dtype(dtype)).check()
 
     def document_starts(self, split: str) -> np.ndarray:
         """Return where each document of a split begins, uint64 [documents], memory-mapped.
@@ -105,6 +111,16 @@ class Store:
         if offsets is None:
             return np.empty(0, dtype=OFFSETS_DTYPE)
         return self._map(offsets, np.dtype(OFFSETS_DTYPE))
+
+    def document_sources(self, split: str) -> np.ndarray:
+        """Return the number of each document's source in `manifest.sources`, uint16 [documents].
+
+        Of a store with one source, which names none, they are zeros.
+        """
+        record = self._record(split)
+        if record.source_ids is None:
+            return np.zeros(record.documents, dtype=SOURCES_DTYPE)
+        return self._map(record.source_ids, np.dtype(SOURCES_DTYPE))
 
     def _starts(self, record: SplitRecord) -> np.ndarray:
         """Read where all documents of a split begin, int64 [documents].
@@ -196,7 +212,8 @@ def file_problems(path: Path, manifest: Manifest) -> list[str]:
     sizes: dict[str, int | None] = {FILE_NAME: None, TOKENIZER_FILE: None}
     for record in manifest.splits.values():
         for part in record.files:
-            sizes[part.file] = part.count * (8 if part is record.offsets else width)
+            wide = {id(record.offsets): 8, id(record.source_ids): 2}.get(id(part), width)
+            sizes[part.file] = part.count * wide
     problems = [file_problem(path / name, size) for name, size in sizes.items()]
     return [problem for problem in problems if problem]
 

@@ -22,12 +22,14 @@ from coterie.data.recount import read_numbers, recount_problems
 from coterie.data.split import OnProgress
 from coterie.data.store import (
     OFFSETS_DTYPE,
+    SOURCES_DTYPE,
     file_problem,
     file_problems,
     kind_of_file,
     offset_problem,
     tokenizer_problems,
 )
+from coterie.data.writer import counted_sources
 from coterie.foundation.errors import CoterieError, StoreError, UserError
 from coterie.foundation.printable import printable
 from coterie.foundation.records import read_json
@@ -36,7 +38,7 @@ from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
 
-_OF_A_STORE = re.compile("(train|valid)-([0-9]{5,12}|documents)[.]bin")
+_OF_A_STORE = re.compile("(train|valid)-([0-9]{5,12}|documents|sources)[.]bin")
 
 
 def verify_store(
@@ -129,12 +131,28 @@ def _number_problems(
     wrong = offset_problem(starts, record)
     if wrong:
         yield f"{name}-documents.bin: {wrong}"
+    if record.source_ids is not None:
+        ids: list[np.ndarray] = []
+        yield from _read(path, record.source_ids, np.dtype(SOURCES_DTYPE), ids.append)
+        yield from _source_problems(name, record, starts, np.concatenate(ids or [starts[:0]]))
     check = _TokenCheck(name, manifest, starts[:0] if wrong else starts, tokenizer)
     for shard in record.shards:
         dtype = np.dtype(manifest.dtype).newbyteorder("<")
         yield from _read(path, shard, dtype, check.add)
         check.end_of(shard)
     yield from check.problems(record)
+
+
+def _source_problems(
+    name: str, record: SplitRecord, starts: np.ndarray, ids: np.ndarray
+) -> Iterator[str]:
+    """Yield where the sources of documents are not those that the manifest counts."""
+    if len(ids) != len(starts) or not len(ids):
+        return  # reported with the files
+    if int(ids.max()) >= len(record.sources):
+        yield f"{name} names source {int(ids.max()):,} of {len(record.sources):,}"
+    elif counted_sources(starts, ids, record.tokens, len(record.sources)) != record.sources:
+        yield f"the documents of {name} are not of the sources that its {FILE_NAME} counts"
 
 
 def _read(path: Path, part: FileRecord, dtype: np.dtype, take) -> Iterator[str]:

@@ -19,7 +19,14 @@ from coterie.foundation.disk import explain_disk_errors, sync_directory, sync_fi
 from coterie.foundation.errors import UserError
 from coterie.foundation.locks import lock_file, own, own_unless_held
 from coterie.foundation.places import Place, find_place, is_taken, write_stream
-from coterie.foundation.swap import recover, rename_new, swap_in, sweep_files, temporary
+from coterie.foundation.swap import (
+    half_written,
+    recover,
+    rename_new,
+    swap_in,
+    sweep_files,
+    temporary,
+)
 
 _CHUNK = 1 << 20
 
@@ -158,7 +165,9 @@ def write_json_atomic(path: Path | str, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: Path | str, *, replace: bool = False, resume: bool = False
+) -> Iterator[Path]:
     """Yield a temporary directory that becomes `path` when the block ends without an exception.
 
     The path has an owner from the beginning to the end (see `foundation.locks`), and whether
@@ -169,6 +178,7 @@ def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Pat
     Args:
         path: where the finished directory shall stand; links are followed.
         replace: whether an existing directory may be replaced; otherwise it is an error.
+        resume: whether to go on in a directory that was left half written, and to leave it so.
 
     Raises:
         OwnedError: somebody else writes there now.
@@ -178,18 +188,20 @@ def atomic_directory(path: Path | str, *, replace: bool = False) -> Iterator[Pat
     target = Path(os.path.realpath(path))
     with own_unless_held(target, "writing"):
         with explain_disk_errors(str(path)):
-            recover(target)
+            left = half_written(target) if resume else None
+            recover(target, keep=left)
             _check_free(Path(path), target, replace=replace)
-            partial = temporary(target, "partial")
-            partial.mkdir()
+            partial = left or temporary(target, "partial")
+            partial.mkdir(exist_ok=left is not None)
         try:
-            with explain_disk_errors(str(path), within=partial):
+            with explain_disk_errors(str(path), whole=not resume, within=partial):
                 yield partial
             with explain_disk_errors(str(path)):
                 _check_free(Path(path), target, replace=replace)
                 _settle(partial, target)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not resume:
+                shutil.rmtree(partial, ignore_errors=True)
             raise
 
 

@@ -94,12 +94,20 @@ def _rename(source: Path, target: Path, flags: int) -> bool:
     raise OSError(number, os.strerror(number), str(source), None, str(target))
 
 
-def recover(path: Path) -> None:
+def half_written(path: Path) -> Path | None:
+    """Return the half-written directory that a killed command left beside a path, the latest."""
+    found = list(_left_beside(path, "partial"))
+    return max(found, key=lambda entry: entry.stat().st_mtime, default=None)
+
+
+def recover(path: Path, keep: Path | None = None) -> None:
     """Mend what a killed command left beside a path that the caller owns, and say so.
 
-    Either the old or the new stands afterwards, whichever was nearer; the rest is removed.
+    Either the old or the new stands afterwards, whichever was nearer; the rest is removed, but for
+    what the caller wants to `keep`.
     """
     left = {kind: list(_left_beside(path, kind)) for kind in ("new", "old", "partial")}
+    left["partial"] = [each for each in left["partial"] if each != keep]
     if not any(left.values()):
         return
     shown = printable(path, keep="")

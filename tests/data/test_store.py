@@ -333,3 +333,31 @@ def test_the_manifest_is_readable(tmp_path):
     prepare(DOCUMENTS, tmp_path / "s", BYTES)
     content = json.loads((tmp_path / "s" / "manifest.json").read_text())
     assert content["splits"]["train"]["documents"] > 0
+
+
+def test_each_document_of_several_sources_keeps_its_own(tmp_path):
+    for name, count in (("a", 3), ("b", 9)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            (tmp_path / name / f"{number}.txt").write_text(f"{name} {number}, " * (number + 2))
+    inputs = [tmp_path / "a", tmp_path / "b"]
+    store = prepare(Sources(inputs), tmp_path / "s", BYTES, valid_fraction=0.3)
+    assert verify_store(tmp_path / "s") == []
+    store = open_store(tmp_path / "s")
+    assert store.manifest.sources == tuple(map(str, inputs))
+    for split in ("train", "valid"):
+        ids, texts = store.document_sources(split), documents_in(store, split)
+        assert ["ab"[number] for number in ids] == [text[0] for text in texts]
+        record = store.manifest.splits[split]
+        assert [each.documents for each in record.sources] == np.bincount(ids, minlength=2).tolist()
+        assert sum(each.tokens for each in record.sources) == record.tokens
+        rests = np.diff(np.append(store.document_starts(split), record.tokens))
+        assert record.sources[1].tokens == rests[ids == 1].sum()
+    one = prepare(Sources(inputs[1]), tmp_path / "one", BYTES, valid_fraction=0.3)
+    assert not (one.path / "train-sources.bin").exists()
+    assert one.document_sources("train").tolist() == [0] * one.manifest.splits["train"].documents
+    assert "sources" not in (one.path / "manifest.json").read_text()
+    merged = [Document(d.name, d.text) for d in Sources(inputs)]
+    assert (
+        prepare(merged, tmp_path / "m", BYTES, valid_fraction=0.3).fingerprint == store.fingerprint
+    )
