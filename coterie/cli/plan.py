@@ -24,6 +24,7 @@ def make_plan(settings: RunSettings) -> Plan:
     Raises:
         UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
     """
+    from coterie.data.augment import augmentations
     from coterie.tokenizer.interface import Tokenizer
     from coterie.train.plan import plan
     from coterie.train.session import fill_tag_ids
@@ -31,6 +32,7 @@ def make_plan(settings: RunSettings) -> Plan:
     tokenizer = _tokenizer(settings)
     if isinstance(tokenizer, Tokenizer):
         settings = fill_tag_ids(settings, tokenizer)
+        augmentations(settings.data.augment, tokenizer, settings.seed)  # refuses what does not fit
         return plan(settings, vocab_size=tokenizer.vocab_size)
     return plan(settings, vocab_size=settings.model.vocab_size or tokenizer.vocab_size)
 

@@ -6,29 +6,47 @@ A member has `build(tokenizer, draws)`, which returns an `Augmentation`. Evaluat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Protocol
+from typing import Annotated
 
-from coterie.batch import TokenBatch
+from coterie.data.augment.bpe_dropout import BPEDropout
+from coterie.data.augment.case import Case
 from coterie.data.augment.draws import Draws
-from coterie.data.augment.token_dropout import TokenDropout
+from coterie.data.augment.fim import FillInTheMiddle
+from coterie.data.augment.interface import Augmentation
+from coterie.data.augment.jitter import Jitter
+from coterie.data.augment.lines import Reverse, Shuffle
+from coterie.data.augment.noise import Mask, Replacement, SpanMask, TokenDropout
+from coterie.data.augment.pairs import Pairs
+from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import union
 from coterie.tokenizer.interface import Tokenizer
 
-Augment = Annotated[TokenDropout, union(TokenDropout)]
-
-
-class Augmentation(Protocol):
-    """A pure function of each row and of (seed, step, number of the row)."""
-
-    def __call__(self, batch: TokenBatch, step: int, first_row: int) -> TokenBatch:
-        """Return the batch with other rows, as many as before.
-
-        Args:
-            batch: in the CPU's memory.
-            step: whose batch it is.
-            first_row: which row of the whole batch, over all ranks, the first one is.
-        """
-        ...
+Augment = Annotated[
+    TokenDropout
+    | Mask
+    | SpanMask
+    | Replacement
+    | BPEDropout
+    | Case
+    | Pairs
+    | Jitter
+    | Shuffle
+    | Reverse
+    | FillInTheMiddle,
+    union(
+        TokenDropout,
+        Mask,
+        SpanMask,
+        Replacement,
+        BPEDropout,
+        Case,
+        Pairs,
+        Jitter,
+        Shuffle,
+        Reverse,
+        FillInTheMiddle,
+    ),
+]
 
 
 def augmentations(
@@ -37,6 +55,18 @@ def augmentations(
     """Return what the settings describe, each with random numbers of its own.
 
     Raises:
-        SettingsError: the tokenizer lacks a token that they name.
+        SettingsError: the tokenizer lacks what they need, or their order makes no sense.
     """
-    return tuple(each.build(tokenizer, Draws(seed, number)) for number, each in enumerate(settings))
+    before = ""
+    for each in settings:
+        if before and getattr(each, "reorders", False):
+            raise SettingsError(
+                f"data.augment: {each.kind} puts the text into another order and predicts that; "
+                f"after {before} it would predict what was put in.",
+                hint=f"Name {each.kind} first.",
+            )
+        before = before or (each.kind if getattr(each, "replaces", False) else "")
+    return tuple(
+        each.build(tokenizer, Draws(seed, number, getattr(each, "seed", 0)))
+        for number, each in enumerate(settings)
+    )

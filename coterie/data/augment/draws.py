@@ -1,13 +1,18 @@
-"""The random numbers of an augmentation: none depends on any drawn before it."""
+"""The random numbers of an augmentation: none depends on any drawn before it.
+
+Philox (Salmon et al. 2011) is counter-based: rows are places in one stream, found without drawing
+what lies before them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
-from coterie.data.keyed import hashed, keys_of
+from coterie.batch import TokenBatch
 
-_ORDERS = 1 << 32  # apart from the orders in which packings read
-_STREAMS = 1 << 8
+_PER_COUNT = 8  # numbers of 32 bits
 
 
 class Draws:
@@ -16,16 +21,16 @@ class Draws:
     Args:
         seed: the run's.
         number: of the augmentation; each draws for itself.
+        own: the augmentation's own seed.
     """
 
-    def __init__(self, seed: int, number: int) -> None:
-        self._seed = seed
-        self._order = _ORDERS + number * _STREAMS
+    def __init__(self, seed: int, number: int, own: int = 0) -> None:
+        self._key = (seed, number, own)
 
     def uniform(
         self, step: int, first_row: int, shape: tuple[int, int], stream: int = 0
     ) -> np.ndarray:
-        """Return numbers of at least 0 and below 1, float64 [B, T].
+        """Return numbers of at least 0 and below 1, float32 [B, T].
 
         Args:
             step: whose batch it is.
@@ -33,8 +38,17 @@ class Draws:
             shape: B, T.
             stream: tells several draws of one augmentation apart.
         """
-        assert 0 <= stream < _STREAMS
-        rows = np.arange(first_row, first_row + shape[0], dtype=np.uint64) << np.uint64(32)
-        places = rows[:, None] | np.arange(shape[1], dtype=np.uint64)
-        keys = keys_of(self._seed, step, self._order + stream)
-        return (hashed(places, keys) >> np.uint64(11)) * 2.0**-53
+        rows, width = shape
+        name = repr((*self._key, step, stream)).encode()
+        key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), np.uint64)
+        counts = -(-width // _PER_COUNT)
+        source = np.random.Philox(key=key, counter=[first_row * counts, 0, 0, 0])
+        drawn = source.random_raw(rows * counts * 4).view(np.uint32)
+        drawn = drawn.reshape(rows, counts * _PER_COUNT)[:, :width]
+        return (drawn >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def shape_of(batch: TokenBatch) -> tuple[int, int]:
+    """Return B and T of a batch."""
+    rows, width = batch.tokens.shape
+    return rows, width

@@ -1,4 +1,4 @@
-"""Token dropout: a pure function of (seed, step, row) that leaves the targets alone."""
+"""Noise: a pure function of (seed, step, row) that leaves the targets alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from coterie.batch import IGNORE, TokenBatch
 from coterie.data import BatchLoader, TokenArray
-from coterie.data.augment import TokenDropout, augmentations
+from coterie.data.augment import Mask, Replacement, SpanMask, TokenDropout, augmentations
 from coterie.foundation.errors import SettingsError
 from coterie.tokenizer.raw_bytes import Bytes
 
@@ -58,12 +58,6 @@ def test_it_depends_on_seed_step_and_row_alone():
     assert len({tuple(row) for row in whole.tolist()}) == 12
 
 
-def test_ranks_share_one_batch():
-    setting = TokenDropout(share=0.5)
-    parts = [loader(setting, rank=rank, world=3).batch(5).tokens for rank in range(3)]
-    assert torch.equal(torch.cat(parts), loader(setting).batch(5).tokens)
-
-
 def test_padding_stays():
     zeros = torch.zeros(2, 8, dtype=torch.int64)
     batch = TokenBatch(zeros, zeros)
@@ -75,3 +69,27 @@ def test_padding_stays():
 def test_a_text_that_is_no_token_is_refused_with_the_nearest():
     with pytest.raises(SettingsError, match="did you mean “<mask>”"):
         augmentations([TokenDropout(token="<mas>")], TOKENIZER, 0)
+
+
+def test_masks_and_spans_cover_their_share():
+    kinds = (Mask(share=0.3, token="<mask>"), SpanMask(share=0.3, token="<mask>", length=4))
+    for kind in kinds:
+        masked = torch.cat([loader(kind).batch(step).tokens == MASK for step in range(40)])
+        assert abs(masked.float().mean() - 0.3) < 0.02
+    # Whatever is masked, three in a row at least, the row's ends apart.
+    inner = masked[:, 1:-1]
+    alone = inner & ~masked[:, :-2] & ~masked[:, 2:]
+    assert not alone[:, 3:-3].any()
+
+
+def test_a_replacement_is_of_the_row_and_tells_nothing_of_what_comes():
+    augment = augmentations([Replacement(share=0.7)], TOKENIZER, 3)[0]
+    batch = loader().batch(0)
+    found = augment(batch, 4, 0).tokens
+    assert (found != batch.tokens).float().mean() > 0.4
+    for column in range(64):
+        assert (found[:, column, None] == batch.tokens[:, : column + 1]).any(dim=1).all()
+    later = batch.tokens.clone()
+    later[:, 30:] = 251
+    changed = augment(replace(batch, tokens=later), 4, 0).tokens
+    assert torch.equal(changed[:, :30], found[:, :30])
