@@ -14,7 +14,7 @@ Table = Literal["archaic", "orthography"]
 
 def pairs_of(table: Table) -> dict[str, str]:
     """Return the usual form of each other one, in lower case, in the table's order."""
-    text = files(__package__).joinpath(f"{table}.txt").read_text(encoding="utf-8")
+    text = files("coterie.language.pairs").joinpath(f"{table}.txt").read_text(encoding="utf-8")
     return dict(line.split() for line in text.splitlines())
 
 
