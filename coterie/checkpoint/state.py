@@ -70,6 +70,7 @@ class ChoicesState(StrictRecord):
     device: str
     precision: Literal["float32", "bfloat16", "float16"]
     compile: bool
+    pieces: int | None = Field(default=None, ge=1)  # micro-batches of a step
 
 
 class State(StrictRecord):
@@ -78,6 +79,8 @@ class State(StrictRecord):
     Attributes:
         step, tokens, train_seconds: done so far.
         loss: of the latest step; validation_loss: of an evaluation at this very step.
+        best_loss, best_step, stale, plateaus: the lowest validation loss so far, when it was found,
+            the evaluations since, and how often the learning rate was lowered for them.
         data: fingerprint of the store that was trained on; None: none was.
         random: of every generator.
         clip: gradient norms that an adaptive clipper remembers.
@@ -91,6 +94,10 @@ class State(StrictRecord):
     train_seconds: float = Field(ge=0)
     loss: float | None
     validation_loss: float | None
+    best_loss: float | None = None
+    best_step: Step | None = None
+    stale: int = Field(default=0, ge=0)
+    plateaus: int = Field(default=0, ge=0)
     data: Digest | None
     random: RandomStates
     clip: list[Annotated[float, Field(ge=0)]]
@@ -111,8 +118,8 @@ def complete_state(state: Mapping[str, Any], step: int) -> State:
         "clip": [], "loss_scale": None,
     }  # fmt: skip
     value = {**blank, **state, "step": step, "format": FORMAT}
-    for name in ("loss", "validation_loss"):
-        if value[name] is not None and not math.isfinite(value[name]):
+    for name in ("loss", "validation_loss", "best_loss"):
+        if value.get(name) is not None and not math.isfinite(value[name]):
             value[name] = None
     return validated(State, value, STATE, CheckpointError)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ class _Training:
             batches = loader.iterate(progress.step)
             if self._profile:
                 batches = self._profile.read(batches)
-            while progress.step < settings.steps and not self._stop:
+            while progress.step < settings.steps and not self._stop and not self._is_stale():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 shared_cores().look()
@@ -291,15 +292,34 @@ class _Training:
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)
                 self._guard.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.
-                if self._is_due(settings.evaluate_every):
+                evaluated = self._is_due(settings.evaluate_every)
+                if evaluated:
                     self._evaluate()
                 if self._samples_are_due():
                     self._sample()
                 # Save: from here the run can go on, bit for bit.
-                if self._is_due(settings.checkpoint_every):
+                best = settings.patience and evaluated and progress.stale == 0
+                if best or self._is_due(settings.checkpoint_every):
                     self._save()
-        if progress.step < settings.steps:
+        if self._is_stale():
+            self._stop_early()
+        elif progress.step < settings.steps:
             self._leave()
+
+    def _is_stale(self) -> bool:
+        """Whether the validation loss has stood still for longer than the run waits."""
+        return (self._settings.patience or math.inf) <= self._session.progress.stale
+
+    def _stop_early(self) -> None:
+        """End before the last step, for nothing better comes."""
+        progress = self._session.progress
+        if self._checkpoint is None or step_of(self._checkpoint) != progress.step:
+            self._save()
+        self._publish.notice(
+            f"Stopped early after step {progress.step:,}: {progress.stale} evaluations in a row "
+            f"found nothing better than {progress.best_loss:.4f} of step {progress.best_step:,}. "
+            f"It is kept: coterie generate {self._session.run.name} --step {progress.best_step}"
+        )
 
     def _is_due(self, every: int) -> bool:
         """Whether something done every so many steps, and after the last one, is to be done now."""
@@ -320,13 +340,13 @@ class _Training:
             return
         context = session.settings.model.context
         rows = self._settings.evaluation_batch_size(context)
-        with set_aside():
+        with set_aside(), session.stepper.averaged():
             found = validate(
                 session.decoder,
                 evaluation_batches(tokens, context, rows, session.settings.data.packing),
                 autocast=session.precision.autocast,
             )
-        session.progress.validation_loss = found.loss
+        self._judge(found.loss)
         self._publish(
             Evaluated(
                 step=session.progress.step,
@@ -338,6 +358,18 @@ class _Training:
             )
         )
 
+    def _judge(self, loss: float) -> None:
+        """Take note of a validation loss, and lower the learning rate if the schedule says so."""
+        progress, schedule = self._session.progress, self._settings.schedule
+        progress.evaluated(loss, self._settings.improvement)
+        if schedule.stands_still(progress.stale):
+            progress.plateaus += 1
+            self._session.stepper.lowered = schedule.lowered(progress.plateaus)
+            self._publish.notice(
+                f"The validation loss stands still; the learning rate is "
+                f"{self._session.stepper.lowered:.3g} of what it was."
+            )
+
     def _characters(self, tokens: int) -> int | None:
         """Return how many characters a number of validation tokens stand for."""
         length = self._session.store.characters_per_token("valid")
@@ -346,9 +378,10 @@ class _Training:
     def _sample(self) -> None:
         self._guard.check()
         session = self._session
-        samples = draw_samples(
-            self._engine, self._settings.prompts, session.settings.sample, session.progress.step
-        )
+        with session.stepper.averaged():
+            samples = draw_samples(
+                self._engine, self._settings.prompts, session.settings.sample, session.progress.step
+            )
         write_samples(session.run, samples)
         for sample in samples:
             self._publish(sample)
@@ -413,6 +446,12 @@ class _Training:
             )
         )
         if len(session.store.tokens("valid")) < 2:
+            if judges := settings.train.judges:
+                raise RunError(
+                    f"No text is held out, and {judges} goes by the validation loss.",
+                    hint="Hold some out (data.valid_fraction=0.1), or leave train.patience and "
+                    "train.schedule.kind=plateau.",
+                )
             self._publish.notice("No text is held out, so nothing is evaluated.", warning=True)
         self._publish.notice(
             f"Computing in {session.precision.name} on {session.precision.device}: "

@@ -72,6 +72,7 @@ def estimate_memory(
     return {
         "weights": weights + counted,
         "gradients": weights,
+        **({} if train.ema is None else {"average": weights}),
         "optimizer": train.optimizer.state_bytes(parameters),
         "activations": activations + logits,
     }

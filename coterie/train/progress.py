@@ -15,6 +15,9 @@ class Progress:
         train_seconds: time spent in steps alone, over all sessions.
         loss: of the latest step; None in a checkpoint where it was not finite.
         validation_loss: of an evaluation at this very step.
+        best_loss, best_step: the lowest validation loss so far, and when it was found.
+        stale: evaluations in a row that found none lower.
+        plateaus: how often a schedule lowered the rate for that.
     """
 
     step: int = 0
@@ -22,6 +25,10 @@ class Progress:
     train_seconds: float = 0.0
     loss: float | None = None
     validation_loss: float | None = None
+    best_loss: float | None = None
+    best_step: int | None = None
+    stale: int = 0
+    plateaus: int = 0
 
     def advance(self, *, tokens: int, seconds: float, loss: float) -> None:
         """Take note of one more step."""
@@ -30,3 +37,11 @@ class Progress:
         self.train_seconds += seconds
         self.loss = loss
         self.validation_loss = None
+
+    def evaluated(self, loss: float, least: float = 0.0) -> None:
+        """Take note of a validation loss; a lower one counts if it is so by more than `least`."""
+        self.validation_loss = loss
+        if self.best_loss is None or loss < self.best_loss - least:
+            self.best_loss, self.best_step, self.stale = loss, self.step, 0
+        else:
+            self.stale += 1

@@ -51,6 +51,19 @@ def set_random_state(state: Mapping[str, Any]) -> None:
             torch.cuda.set_rng_state(decode_state(encoded), device)
 
 
+def torch_states() -> list[torch.Tensor]:
+    """Return where torch's generators stand, the CPU's first; cheap enough for every step."""
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if used else ())]
+
+
+def set_torch_states(states: list[torch.Tensor]) -> None:
+    """Put torch's generators back where they stood."""
+    torch.set_rng_state(states[0])
+    if states[1:]:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
 @contextlib.contextmanager
 def set_aside() -> Iterator[None]:
     """Let the block draw random numbers without training taking notice."""

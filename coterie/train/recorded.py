@@ -71,6 +71,9 @@ class RecordedGradients:
         """Leave the gradients at the parameters; return what they add up to, and their norm.
 
         None: the passes cannot be recorded, which is told once; nothing was changed.
+
+        Raises:
+            torch.OutOfMemoryError: they do not fit into memory; nothing was changed.
         """
         found = self._recording
         if self._refused:
@@ -79,6 +82,8 @@ class RecordedGradients:
             found = self._recording = None  # gives its memory back first
             try:
                 found = self._recording = self._recorded(batch)
+            except torch.OutOfMemoryError:
+                raise  # in smaller pieces it may be
             except RuntimeError as error:
                 self._refused = True
                 reason = str(error).splitlines()[0]

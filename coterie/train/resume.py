@@ -21,6 +21,7 @@ from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory
 from coterie.quantise import stored_kinds
+from coterie.train.average import trained_name
 from coterie.train.memory import shadow_parameters
 from coterie.train.progress import Progress
 from coterie.train.randomness import random_state, set_random_state
@@ -50,19 +51,22 @@ def save_session(session: Session, root: Path | None = None) -> Path:
             "device": session.precision.device.type,
             "precision": session.precision.name,
             "compile": session.compiled,
+            "pieces": stepper.pieces,
         },
     }
-    return save_checkpoint(
-        root or session.run.checkpoints,
-        session.progress.step,
-        model=session.decoder,
-        optimizer_state=stepper.optimizer.state(),
-        state=state,
-        settings=session.settings,
-        tokenizer=session.tokenizer,
-        run=session.identity,
-        keep=session.settings.train.keep,
-    )
+    with stepper.averaged():
+        trained = {} if stepper.average is None else stepper.average.trained()
+        return save_checkpoint(
+            root or session.run.checkpoints,
+            session.progress.step,
+            model=session.decoder,
+            optimizer_state={**stepper.optimizer.state(), **trained},
+            state=state,
+            settings=session.settings,
+            tokenizer=session.tokenizer,
+            run=session.identity,
+            keep=session.settings.train.keep,
+        )
 
 
 def find_misfit(path: Path, training: str | None = None) -> str | None:
@@ -79,9 +83,13 @@ def find_misfit(path: Path, training: str | None = None) -> str | None:
         expected = state.step * settings.train.batch_size * settings.model.context
         if state.tokens != expected:
             return f"{state.step:,} steps read {expected:,} tokens, not {state.tokens:,}"
-        optimizer = settings.train.optimizer.build(shadow_parameters(settings.model))
+        parameters = shadow_parameters(settings.model)
+        optimizer = settings.train.optimizer.build(parameters)
         moments = read_tensors(path / OPTIMIZER)
-        if stray := sorted(set(moments) - optimizer.load_state(moments)):
+        used = optimizer.load_state(moments)
+        if settings.train.ema is not None:
+            used |= {trained_name(each.name) for each in parameters}
+        if stray := sorted(set(moments) - used):
             return f"{stray[0]} has no place in the optimizer that {CONFIG} describes"
     except CoterieError as error:
         return error.message
@@ -108,6 +116,8 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     _check_belongs(session, checkpoint)
     load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
+    if session.stepper.average is not None:
+        used |= session.stepper.average.load(checkpoint.optimizer)
     if left := sorted(set(checkpoint.optimizer) - used):
         raise CheckpointError(
             f"The checkpoint {checkpoint.path} is of another optimizer: {left[0]} has no place "
@@ -119,6 +129,8 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     if session.stepper.loss_scale is not None and state["loss_scale"] is not None:
         session.stepper.loss_scale.load_state(state["loss_scale"])
     session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
+    schedule = session.settings.train.schedule
+    session.stepper.lowered = schedule.lowered(session.progress.plateaus)
     session.identity = checkpoint.run or session.identity
     set_random_state(state["random"])
 

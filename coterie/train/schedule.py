@@ -2,13 +2,14 @@
 
 Every member returns `multiplier(step, steps)` for steps 0, 1, ..., steps - 1 of a run of `steps`.
 Warm-up and decay are shares of the run, so that a run made longer keeps its shape. Because a
-schedule has no state, its position after a resume is the step itself.
+schedule has no state, its position after a resume is the step itself; `plateau` alone also goes by
+how often the validation loss has stood still, which a run counts.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +21,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class _Schedule(Settings):
     """What every schedule shares: a linear warm-up."""
 
+    judges: ClassVar[bool] = False  # whether it goes by the validation loss
     warmup: Share = Field(
         default=0.02, description="share of the run in which the rate rises linearly to its peak"
     )
@@ -29,6 +31,14 @@ class _Schedule(Settings):
         warmup_steps = self.warmup * steps
         rising = (step + 1) / (warmup_steps + 1)  # the first step moves already
         return min(1.0, rising) * self.after_warmup(step, steps)
+
+    def lowered(self, plateaus: int) -> float:
+        """Return what the rate is multiplied by after the loss has stood still so many times."""
+        return 1.0
+
+    def stands_still(self, stale: int) -> bool:
+        """Return whether so many evaluations in a row without a better loss are one time more."""
+        return False
 
     def after_warmup(self, step: int, steps: int) -> float:
         """Return the multiplier without the warm-up."""
@@ -89,7 +99,46 @@ class WarmupStableDecay(_Schedule):
         return self.final + (1.0 - self.final) * remaining / decay_steps
 
 
+class WarmRestarts(_Schedule):
+    """Cosine waves one after another (SGDR; Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+
+    kind: Literal["restarts"] = "restarts"
+    cycles: int = Field(default=3, ge=1, description="waves in the run")
+    growth: float = Field(default=2.0, gt=0, description="a wave's length over the one before")
+    peaks: Share = Field(default=1.0, description="a wave's peak over the one before")
+    final: Share = Field(default=0.0, description="each wave's last rate as a share of its peak")
+
+    def after_warmup(self, step: int, steps: int) -> float:
+        lengths = [self.growth**cycle for cycle in range(self.cycles)]
+        place = self.progress(step, steps) * sum(lengths)
+        cycle = 0
+        while cycle < self.cycles - 1 and place >= lengths[cycle]:
+            place -= lengths[cycle]
+            cycle += 1
+        wave = 0.5 * (1.0 + math.cos(math.pi * min(1.0, place / lengths[cycle])))
+        return self.peaks**cycle * (self.final + (1.0 - self.final) * wave)
+
+
+class Plateau(_Schedule):
+    """The peak until the validation loss stands still, then `factor` times the rate before."""
+
+    judges: ClassVar[bool] = True
+    kind: Literal["plateau"] = "plateau"
+    factor: float = Field(default=0.5, gt=0, lt=1, description="the next rate over the one before")
+    patience: int = Field(default=2, ge=1, description="evaluations without a better loss")
+    final: Share = Field(default=0.01, description="the least rate as a share of the peak")
+
+    def after_warmup(self, step: int, steps: int) -> float:
+        return 1.0
+
+    def lowered(self, plateaus: int) -> float:
+        return max(self.final, self.factor**plateaus)
+
+    def stands_still(self, stale: int) -> bool:
+        return stale > 0 and stale % self.patience == 0
+
+
 Schedule = Annotated[
-    Cosine | WarmupStableDecay | Linear | Constant,
-    union(Cosine, WarmupStableDecay, Linear, Constant),
+    Cosine | WarmupStableDecay | Linear | Constant | WarmRestarts | Plateau,
+    union(Cosine, WarmupStableDecay, Linear, Constant, WarmRestarts, Plateau),
 ]

@@ -21,6 +21,7 @@ from coterie.generate import Engine
 from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.tokenizer.interface import Tokenizer
+from coterie.train.average import WeightAverage
 from coterie.train.choices import choose_precision, short_batch
 from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.compiling import (
@@ -116,8 +117,13 @@ def open_session(
     if settings.train.compile:
         shared_cores().hold()  # what is compiled is compiled again for each number of threads
         stepper, compiled = _compiled(settings, store, stepper, kept, tell)
+    stepper.tell = tell
+    if kept is not None and kept.device == device.type and kept.pieces is not None:
+        stepper.pieces = kept.pieces
+    if settings.train.ema is not None:
+        stepper.average = WeightAverage(role_parameters(decoder), settings.train.ema)
     if device.type == "cuda" and settings.train.cuda_graph:
-        stepper.record(tell)
+        stepper.record()
     return Session(settings, run, store, decoder, stepper, precision, compiled)
 
 

@@ -71,6 +71,21 @@ class TrainSettings(Settings):
     evaluate_every: int = Field(
         default=250, ge=0, description="steps between evaluations; 0: only after the last step"
     )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="evaluations in a row without a better loss that end the run; None: it goes on",
+    )
+    improvement: float = Field(
+        default=0.0, ge=0, description="nats per token by which a loss must be lower to be better"
+    )
+    ema: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, 0.999 say, which is what is "
+        "evaluated, sampled from and saved as the model; None: the weights themselves are",
+    )
     checkpoint_every: int = Field(
         default=250, ge=0, description="steps between checkpoints; 0: only after the last step"
     )
@@ -95,7 +110,16 @@ class TrainSettings(Settings):
                 f"batch_size={self.batch_size} cannot be cut into "
                 f"gradient_accumulation={self.gradient_accumulation} equal micro-batches"
             )
+        if self.judges and not self.evaluate_every:
+            raise ValueError(f"{self.judges} goes by evaluations; evaluate_every=0 leaves one")
         return self
+
+    @property
+    def judges(self) -> str | None:
+        """What goes by the validation loss while training, if anything does."""
+        if self.patience is not None:
+            return "patience"
+        return "the schedule" if self.schedule.judges else None
 
     @property
     def micro_batch_size(self) -> int:

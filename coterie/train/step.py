@@ -20,12 +20,14 @@ from coterie.batch import TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.generate.passes.recorded import Record, cuda_graph
 from coterie.model import Decoder, routed_layers, update_balance
+from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
+from coterie.train.randomness import set_torch_states, torch_states
 from coterie.train.recorded import RecordedGradients
 from coterie.train.settings import TrainSettings
 
@@ -80,6 +82,10 @@ class Stepper:
         self._objective = objective
         self.precision = precision
         self.compiled_blocks: CompiledBlocks | None = None
+        self.average: WeightAverage | None = None
+        self.pieces = settings.gradient_accumulation  # more where memory did not suffice
+        self.tell: Callable[[str], None] = lambda sentence: None
+        self.lowered = 1.0  # of the learning rate, for the validation loss stands still
         self.recorded: RecordedGradients | None = None
         self._settings = settings
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
@@ -94,7 +100,7 @@ class Stepper:
             TrainingError: a gradient is not finite; nothing was changed.
         """
         settings, scale = self._settings, self.loss_scale
-        multiplier = settings.schedule.multiplier(step, settings.steps)
+        multiplier = self.lowered * settings.schedule.multiplier(step, settings.steps)
         try:
             if scale is not None:
                 self._loss_scale.fill_(scale.scale)
@@ -104,6 +110,8 @@ class Stepper:
             if moved:
                 self._scale_gradients(norm)
                 self.optimizer.step(step, multiplier)
+                if self.average is not None:
+                    self.average.update(step)
             elif scale is None or scale.exhausted:
                 raise self._failure(step, metrics)
         except BaseException:
@@ -118,6 +126,10 @@ class Stepper:
         self._forget(balance=not moved)
         return StepResult(metrics, loss, norm, self.optimizer.learning_rate * multiplier, moved)
 
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Let the decoder hold the average of its weights, if one is kept."""
+        return contextlib.nullcontext() if self.average is None else self.average.swapped()
+
     def rehearse(self, batch: TokenBatch) -> None:
         """Compute the gradients of one micro-batch and forget them, as measurements do."""
         try:
@@ -125,30 +137,59 @@ class Stepper:
         finally:
             self._forget()
 
-    def record(self, tell: Callable[[str], None], record: Record = cuda_graph) -> None:
-        """Let steps be recorded and repeated from the next one on.
+    def record(self, record: Record = cuda_graph) -> None:
+        """Let steps be recorded, in this way, and repeated from the next one on."""
 
-        Args:
-            tell: told in a sentence why that cannot be, where it is so.
-            record: how they are recorded.
-        """
-        cuts = self._settings.gradient_accumulation
+        def compute(batch: TokenBatch) -> StepMetrics:
+            return self._accumulate(batch, self.pieces)
+
         self.recorded = RecordedGradients(
-            self._parameters,
-            lambda batch: self._accumulate(batch, cuts),
-            self._forget,
-            tell,
-            record,
+            self._parameters, compute, self._forget, lambda said: self.tell(said), record
         )
 
     def _gradients(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
-        """Compute the gradients of a batch; return what they add up to, and their norm."""
+        """Compute the gradients of a batch, in smaller pieces where memory does not suffice.
+
+        Returns what they add up to, and their norm.
+        """
+        states = torch_states()
+        while True:
+            try:
+                return self._computed(batch)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                said = str(error).partition("\n")[0]
+            # Outside the handler, whose traceback holds on to what the passes had made.
+            self._forget()
+            set_torch_states(states)
+            self._cut_finer(batch.tokens.shape[0], said)
+
+    def _computed(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
         found = None if self.recorded is None else self.recorded(batch)
         if found is not None:
             return found
-        metrics = self._accumulate(batch, self._settings.gradient_accumulation)
+        metrics = self._accumulate(batch, self.pieces)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         return metrics, torch.nn.utils.get_total_norm(gradients)
+
+    def _cut_finer(self, rows: int, said: str) -> None:
+        """Cut batches of so many rows into the next larger number of equal pieces."""
+        finer = next((n for n in range(self.pieces + 1, rows + 1) if rows % n == 0), None)
+        if finer is None:
+            raise TrainingError(
+                f"Not even one row of a batch fits into memory: {said}",
+                hint="Lower model.context, set train.activation_checkpointing=true, or make the "
+                "model smaller.",
+            )
+        self.tell(
+            f"Memory does not suffice for {rows // self.pieces} rows at once; from here on a batch "
+            f"is computed in {finer} micro-batches of {rows // finer}. Nothing is lost; a run of "
+            f"train.gradient_accumulation={finer} does so from the beginning."
+        )
+        self.pieces = finer
+        if self._loss_scale.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _accumulate(self, batch: TokenBatch, cuts: int) -> StepMetrics:
         """Add up the gradients of all micro-batches."""
@@ -208,6 +249,13 @@ class Stepper:
         if factor != 1.0:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory, of a device or the machine's, did not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def read_scalars(*values: Tensor | float) -> list[float]:

@@ -71,7 +71,7 @@ def recorded(bench: Bench) -> dict[str, Any]:
                         precision=precision, cuda_graph=graph,
                     )  # fmt: skip
                     if bench.device == "cpu" and graph:
-                        session.stepper.record(print, _again)
+                        session.stepper.record(_again)
                     with session.loader() as loader:
                         batches = loader.iterate(0)
                         losses.append(
@@ -145,7 +145,7 @@ def variants(bench: Bench, shape: str, ways: tuple[str, ...]) -> dict[str, Any]:
             session.stepper.compiled_blocks = CompiledBlocks(session.decoder)
         session.stepper.recorded = None
         if name.endswith("recorded") and bench.cuda:
-            session.stepper.record(print)
+            session.stepper.record()
         begin = time.perf_counter()
         timed_steps(bench, session, 1, warm=0)
         first = time.perf_counter() - begin

@@ -25,7 +25,8 @@ def steps_of(settings, folder, name, record=None, numbers=range(4), told=None):
     """Take steps; return the results, and the session."""
     session = open_session(settings, RunDirectory.create(folder, name))
     if record is not None:
-        session.stepper.record((told if told is not None else []).append, record)
+        session.stepper.tell = (told if told is not None else []).append
+        session.stepper.record(record)
     loader = session.loader()
     return [session.stepper(number, loader.batch(number)) for number in numbers], session
 
@@ -93,7 +94,7 @@ def test_the_loss_scale_of_a_recorded_step_is_that_of_now(tiny, tmp_path):
     """Gradients of a scale that was halved meanwhile are divided by what multiplied them."""
     train = {"precision": "float16", "optimizer": {"kind": "adamw", "learning_rate": 1e-9}}
     session = open_session(tiny(train=train), RunDirectory.create(tmp_path, "run"))
-    session.stepper.record([].append, again)
+    session.stepper.record(again)
     batch, norms = session.loader().batch(0), []
     for scale in (2.0**10, 2.0**4):
         session.stepper.loss_scale.scale = scale

@@ -8,7 +8,15 @@ import pytest
 
 from coterie.foundation.settings import members
 from coterie.train.clip import AdaptiveClip, NoClip, NormClip
-from coterie.train.schedule import Constant, Cosine, Linear, Schedule, WarmupStableDecay
+from coterie.train.schedule import (
+    Constant,
+    Cosine,
+    Linear,
+    Plateau,
+    Schedule,
+    WarmRestarts,
+    WarmupStableDecay,
+)
 
 
 @pytest.mark.parametrize("schedule", [member() for member in members(Schedule)])
@@ -32,6 +40,10 @@ def test_shapes_after_the_warmup():
     assert Cosine(final=0.1).multiplier(999, 1000) == pytest.approx(0.1, abs=1e-3)
     assert Linear(warmup=0).multiplier(250, 1000) == pytest.approx(0.75)
     assert Linear(warmup=0, final=0.5).multiplier(500, 1000) == pytest.approx(0.75)
+    waves = WarmRestarts(warmup=0, cycles=2, growth=3, peaks=0.5, final=0.2)
+    assert waves.multiplier(125, 1000) == pytest.approx(0.6)  # half way down the first quarter
+    assert waves.multiplier(250, 1000) == pytest.approx(0.5)
+    assert waves.multiplier(625, 1000) == pytest.approx(0.5 * 0.6)
     wsd = WarmupStableDecay(decay=0.2)
     assert wsd.multiplier(799, 1000) == 1.0
     assert wsd.multiplier(900, 1000) == pytest.approx(0.5)
@@ -90,3 +102,11 @@ def test_adaptive_clip_never_exceeds_its_fixed_limit():
     lower = AdaptiveClip(percentile=100, max_norm=1.5).build()
     lower.observe(0.5)
     assert lower.limit() == 0.5
+
+
+def test_a_plateau_lowers_the_rate_down_to_its_least():
+    schedule = Plateau(factor=0.5, patience=2, final=0.1)
+    assert [schedule.stands_still(stale) for stale in range(5)] == [False, False, True, False, True]
+    assert [schedule.lowered(number) for number in range(5)] == [1.0, 0.5, 0.25, 0.125, 0.1]
+    assert not Cosine().stands_still(2)
+    assert Cosine().lowered(3) == 1.0

@@ -13,7 +13,7 @@ from coterie.train.objective import LanguageModel, Models
 from coterie.train.optimizer import AdamW, RoleParameter
 from coterie.train.precision import LossScale, resolve_precision
 from coterie.train.settings import TrainSettings
-from coterie.train.step import Stepper
+from coterie.train.step import Stepper, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -100,16 +100,80 @@ def test_the_cut_into_micro_batches_changes_nothing_but_rounding(pieces):
         torch.testing.assert_close(gradient, whole[name], atol=1e-7, rtol=1e-4)
 
 
+class Scarce(LanguageModel):
+    """The objective on a machine with memory for so many rows at once, which fails late."""
+
+    rows: int
+
+    def build(self, model):
+        inner, rows = super().build(model), self.rows
+
+        class Objective:
+            counts = staticmethod(inner.counts)
+            micro_batches = 0
+
+            def __call__(self, models, batch):
+                self.micro_batches += 1
+                torch.rand(1)  # as dropout does
+                terms = inner(models, batch)
+                if batch.tokens.shape[0] > rows and self.micro_batches > 1:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried 1 GiB.\nmore")
+                return terms
+
+        return Objective()
+
+
+@pytest.mark.parametrize("balance", [{"kind": "none"}, {"kind": "auxiliary", "scope": "global"}])
+def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(balance):
+    decoder = make_decoder(balance)
+    whole, one = gradients(decoder, pieces=2)
+    cut, other = gradients(decoder, pieces=4)
+    stepper = make_stepper(decoder, "float32", Scarce(rows=2), pieces=2)
+    stepper.optimizer, told = Keep(decoder), []
+    stepper.tell = told.append
+    torch.manual_seed(5)
+    result = stepper(0, make_batch())
+    drawn = torch.Generator().manual_seed(5)
+    for _ in range(4):  # what the pieces that fit drew, and no more
+        torch.rand(1, generator=drawn)
+    assert torch.equal(torch.get_rng_state(), drawn.get_state())
+    assert (stepper.pieces, len(told)) == (4, 1)
+    assert "train.gradient_accumulation=4" in told[0]
+    for name, gradient in stepper.optimizer.gradients.items():
+        assert torch.equal(gradient, cut[name])
+        if balance["kind"] == "none":  # the load of the pieces so far is another
+            torch.testing.assert_close(gradient, whole[name], atol=1e-7, rtol=1e-3)
+    assert float(result.metrics.loss) == float(other.metrics.loss) == pytest.approx(one.loss)
+    stepper(1, make_batch())  # in pieces that fit at once
+    assert len(told) == 1
+
+
+def test_memory_for_not_even_one_row_ends_the_run_with_advice():
+    decoder = make_decoder({"kind": "none"})
+    stepper = make_stepper(decoder, "float32", Scarce(rows=0), pieces=2)
+    before = snapshot(decoder)
+    with pytest.raises(TrainingError, match="Not even one row"):
+        stepper(0, make_batch())
+    assert all(torch.equal(before[name], each) for name, each in decoder.state_dict().items())
+    assert stepper.pieces == 8
+
+
+def test_other_errors_of_the_passes_are_not_taken_for_lack_of_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
 def snapshot(decoder):
     return {name: tensor.clone() for name, tensor in decoder.state_dict().items()}
 
 
-def make_stepper(decoder, precision: str):
+def make_stepper(decoder, precision: str, objective=None, pieces=1):
     parameters = [RoleParameter(n, "matrix", p) for n, p in decoder.named_parameters()]
     return Stepper(
-        decoder, Models(decoder), LanguageModel().build(decoder.settings),
+        decoder, Models(decoder), (objective or LanguageModel()).build(decoder.settings),
         AdamW().build(parameters), NoClip().build(), resolve_precision(precision, CPU),
-        TrainSettings(batch_size=8),
+        TrainSettings(batch_size=8, gradient_accumulation=pieces),
     )  # fmt: skip
 
 
