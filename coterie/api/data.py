@@ -36,6 +36,7 @@ class ReadingOptions(TypedDict, total=False):
     delimiter: str | None
     header: bool
     max_expansion: int
+    template: str | None
     clean: Sequence[Any]
 
 
@@ -59,8 +60,8 @@ def prepare(
         coterie.prepare("books/", "store", tokenizer="bpe:4096")
 
     Args:
-        inputs: files (text, Markdown, JSONL, CSV, Parquet; also compressed), folders of them, or
-            `shakespeare`.
+        inputs: files (text, Markdown, JSONL, CSV, Parquet; also compressed), folders of them,
+            patterns, `git:REPOSITORY`, `hf:DATASET`, URLs, or `shakespeare`.
         out: the folder to make; it appears only when it is complete.
         tokenizer: gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained
             here), or the path of one.
@@ -72,8 +73,9 @@ def prepare(
         processes: processes that encode; by default threads of this one. The store is the same.
         resume: go on from the last whole file of an interrupted preparation of the same text.
         shard_tokens: tokens in each of the store's files.
-        reading: `column` of tables that holds the text; `on_error="skip"` leaves out and records
-            rows and files that cannot be used; `delimiter` and `header` of CSV and TSV;
+        reading: `column` of tables that holds the text, or a `template` of several;
+            `on_error="skip"` leaves out and records rows and files that cannot be used;
+            `delimiter` and `header` of CSV and TSV;
             `max_expansion` of compressed files; `clean`, the steps that texts go through first.
 
     Raises:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
@@ -21,12 +23,33 @@ from coterie.data.split import SplitKind
 from coterie.data.store import Store, open_store
 from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
+from coterie.foundation.files import write_text_atomic
 from coterie.language.drama.cleaning import Kind, Tags
 from coterie.language.spelling import Spelling
 
 _SAMPLE_TOKENS = 80
 _LISTED = 20
 _AS_IT_IS = ReadingFlags()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class WritingFlags:
+    """How a store is written; see `data.prepare`."""
+
+    replace: Annotated[bool, Parameter(help="Replace a store that stands at --out.")] = False
+    processes: Annotated[
+        int | None,
+        Parameter(help="Processes that tokenize, instead of threads; the store is the same."),
+    ] = None
+    resume: Annotated[
+        bool,
+        Parameter(help="Go on from the last whole file that an interruption left of the same."),
+    ] = False
+    shard_tokens: Annotated[int, Parameter(help="Tokens in each file.")] = SHARD_TOKENS
+
+
+_AS_EVER = WritingFlags()
 
 
 def prepare(
@@ -38,10 +61,8 @@ def prepare(
     split: SplitKind = "documents",
     seed: int = 0,
     special: tuple[str, ...] = (),
-    replace: bool = False,
-    processes: int | None = None,
-    resume: bool = False,
-    shard_tokens: int = SHARD_TOKENS,
+    writing: WritingFlags = _AS_EVER,
+    ledger: Path | None = None,
     json: bool = False,
 ) -> None:
     """Tokenize texts into a store: `coterie data prepare INPUT... --out STORE`.
@@ -49,8 +70,9 @@ def prepare(
     Parameters
     ----------
     inputs
-        Files (text, Markdown, JSONL, CSV, Parquet; also .gz, .xz, .bz2, .zst), folders of such
-        files, or `shakespeare` for the corpus that is shipped.
+        Files (text, Markdown, JSONL, CSV, Parquet, Arrow; also .gz, .xz, .bz2, .zst), folders of
+        such files, patterns ('novels/**/*.md'), git:REPOSITORY, hf:DATASET, URLs (s3://…), or
+        `shakespeare` for the corpus that is shipped.
     out
         The folder to make; it appears only when it is complete.
     tokenizer
@@ -64,23 +86,18 @@ def prepare(
         Of the choice of documents held out.
     special
         A text that becomes one token (may be given again); `drama` means all tags of plays.
-    replace
-        Replace a store that stands at --out.
-    processes
-        Processes that tokenize, instead of threads; the store is the same.
-    resume
-        Go on from the last whole file that an interrupted preparation of the same text left.
-    shard_tokens
-        Tokens in each of the store's files.
+    ledger
+        A file for a line about each row and file that was left out.
     json
         Print JSON.
     """
     started = time.perf_counter()
     store = prepare_store(
         inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
-        split=split, seed=seed, replace=replace, processes=processes, resume=resume,
-        shard_tokens=shard_tokens, **reading.options(),
+        split=split, seed=seed, **asdict(writing), **reading.options(),
     )  # fmt: skip
+    if ledger is not None:
+        write_text_atomic(ledger, "".join(f"{line}\n" for line in store.manifest.problems))
     if json:
         emit_json(describe(store))
         return

@@ -23,7 +23,8 @@ class ReadingFlags:
     """How texts are read; see `data.reading.Reading`."""
 
     column: Annotated[
-        str | None, Parameter(help="Which column of JSONL, CSV and Parquet holds the text.")
+        str | None,
+        Parameter(help="Which column of tables holds the text, or field: meta.text."),
     ] = None
     on_error: Annotated[
         OnError,
@@ -47,6 +48,10 @@ class ReadingFlags:
         int, Parameter(help="How many times its size a compressed file may unpack to.")
     ] = MAX_EXPANSION
 
+    template: Annotated[
+        str | None,
+        Parameter(help="Several columns of tables as one text, such as '{title}\\n\\n{text}'."),
+    ] = None
     clean: Annotated[
         tuple[str, ...],
         Parameter(help="How texts are cleaned first: whitespace, or an import path."),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coterie.data.columns import Choice
 from coterie.data.kinds import kind_of
 from coterie.data.reading import DELIMITERS, Reading, Tell
 from coterie.data.tables import DEFAULT_COLUMN, ColumnError, choose_column, read_lines
@@ -31,13 +32,13 @@ class Layout:
         delimiter: its name.
         quoted: whether quotation marks enclose fields; otherwise they are text.
         names: of the columns.
-        column: the one that is read.
+        choice: what is read of them.
     """
 
     delimiter: str
     quoted: bool
     names: list[str]
-    column: str
+    choice: Choice
 
     def reader(self, lines: Iterable[str]) -> csv.reader:  # type: ignore[valid-type]
         """Return the library's reader over some lines."""
@@ -81,7 +82,7 @@ def find_layout(path: Path, reading: Reading, tell: Tell) -> Layout | None:
     trials = [trial for name in asked if (trial := _try(lines, whole, name))]
     if not trials:
         return None
-    wanted = reading.column if reading.column is not None else DEFAULT_COLUMN
+    wanted = reading.choice.needs(())[0] if reading.choice else DEFAULT_COLUMN
     usual = _USUAL.get(kind_of(path).ending, "comma")
     sought = wanted if reading.header else None
     chosen = trials[0] if reading.delimiter else _choose(path, trials, sought, usual)
@@ -96,10 +97,10 @@ def find_layout(path: Path, reading: Reading, tell: Tell) -> Layout | None:
         names = [str(number) for number in range(len(names))]
     elif wanted not in names:
         _refuse_text_as_names(path, names, reading)
-    column = choose_column(path, reading, names, names, tell)
-    if names.count(column) > 1:
-        raise ColumnError(f"{path} has several columns called “{column}”.")
-    return Layout(chosen.delimiter, chosen.quoted, names, column)
+    choice = choose_column(path, reading, names, names, tell)
+    if twice := [name for name in choice.needs(names) if names.count(name) > 1]:
+        raise ColumnError(f"{path} has several columns called “{twice[0]}”.")
+    return Layout(chosen.delimiter, chosen.quoted, names, choice)
 
 
 def _beginning(path: Path, reading: Reading) -> tuple[list[str], bool]:
@@ -207,7 +208,7 @@ def _which(path: Path, delimiters: Sequence[str]) -> ColumnError:
 
 def _refuse_text_as_names(path: Path, names: list[str], reading: Reading) -> None:
     """Ask about a first row that reads like text, which would be lost as names of columns."""
-    if reading.column is not None or all(map(_is_name, names)):
+    if reading.choice is not None or all(map(_is_name, names)):
         return
     odd = next(name for name in names if not _is_name(name))
     shown = odd if len(odd) <= _LONGEST_NAME else odd[:_LONGEST_NAME] + "…"

@@ -21,6 +21,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody said in a conversation, and in which role: system, user, assistant, …"""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """One text with what is known of it; all of it reaches the tokenizer's side of the store.
 
@@ -32,6 +40,7 @@ class Document:
         text: its characters, or those of a piece.
         continued: whether this piece goes on with the document before it.
         source: the file or corpus that it came from.
+        messages: the conversation that `text` writes out, if it is one.
         origin: the input that the user named, to which the source belongs.
         language: its code or name, where the source gives one.
         spans: labelled ranges of `text`.
@@ -44,6 +53,7 @@ class Document:
     language: str | None = None
     spans: tuple[Span, ...] = ()
     origin: str = ""
+    messages: tuple[Message, ...] = ()
 
     def cut(self, start: int, end: int | None = None) -> Document:
         """Return a stretch of the text with its share of the spans."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from coterie.data.columns import Choice, Column, has
 from coterie.data.reading import Reading, Tell
 from coterie.data.tables import (
     DEFAULT_COLUMN,
@@ -38,19 +39,24 @@ def read_jsonl(path: Path, reading: Reading, tell: Tell) -> Rows:
             continue
         place, fields = row
         if chosen is None:
-            wanted = reading.column or DEFAULT_COLUMN
-            chosen = wanted if wanted in fields else _column_of_all(path, reading, wanted, tell)
+            wanted = reading.choice or Column(DEFAULT_COLUMN)
+            chosen = wanted if _given(wanted, fields) else _of_all(path, reading, wanted, tell)
         yield from document_of(path, place, fields, chosen)
 
 
-def _column_of_all(path: Path, reading: Reading, wanted: str, tell: Tell) -> str:
+def _given(wanted: Choice, fields: dict[str, Any]) -> bool:
+    """Whether a row has a wanted column; whether it has a template's is its own matter."""
+    return not isinstance(wanted, Column) or has(fields, wanted.name)
+
+
+def _of_all(path: Path, reading: Reading, wanted: Choice, tell: Tell) -> Choice:
     """Return the column to read, where the first row does not say it, after reading all rows."""
     names: dict[str, None] = {}  # in order of their first appearance
     texts: dict[str, None] = {}
     with contextlib.suppress(DataError):  # damage is reported where it is reached
         for row in _rows(path, reading):
             fields = {} if isinstance(row, BadRow) else row[1]
-            if wanted in fields:
+            if _given(wanted, fields):
                 return wanted
             names.update(dict.fromkeys(fields))
             texts.update((name, None) for name, value in fields.items() if type(value) is str)

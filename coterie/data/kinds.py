@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-Content = Literal["text", "jsonl", "separated", "parquet"]
+Content = Literal["text", "jsonl", "separated", "parquet", "arrow"]
 Packing = Literal["gzip", "xz", "bzip2", "zstandard"]
 
 _PACKINGS: dict[str, Packing] = {
@@ -25,6 +25,7 @@ _CONTENTS: dict[str, Content] = {
     ".csv": "separated",
     ".tsv": "separated",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
 
 

@@ -78,7 +78,7 @@ def read_separated(path: Path, reading: Reading, tell: Tell) -> Rows:
             yield BadRow(place, f"{_count(len(fields))} where {what} {wanted}")
             continue
         record = dict(zip(layout.names, fields, strict=True))
-        yield from document_of(path, place, record, layout.column)
+        yield from document_of(path, place, record, layout.choice)
 
 
 def _records(

@@ -21,10 +21,14 @@ class DataSettings(Settings):
 
     source: PathText | tuple[PathText, ...] = Field(
         default="shakespeare",
-        description="files, folders or “shakespeare” for the corpus that is shipped",
+        description="files, folders, patterns, git:REPOSITORY, hf:DATASET, URLs or “shakespeare”",
     )
     column: str | None = Field(
-        default=None, description="column of JSONL, CSV and Parquet that holds the text"
+        default=None,
+        description="column of tables that holds the text, or field in one: meta.text",
+    )
+    template: str | None = Field(
+        default=None, description="several columns as one text, such as “{title}\\n\\n{text}”"
     )
     delimiter: Delimiter | None = Field(
         default=None,
@@ -84,6 +88,7 @@ class DataSettings(Settings):
             delimiter=self.delimiter,
             header=self.header,
             max_expansion=self.max_expansion,
+            template=self.template,
             clean=self.clean,
         )
 

@@ -1,27 +1,32 @@
 """What the user names as input, as a stream of documents that can be read more than once.
 
-An input is a file, a folder (read recursively, in order of names) or the word `shakespeare` for the
-corpus that is shipped. Text files are one document each; JSONL, CSV and Parquet one per row.
+An input is a file, a folder (read recursively, in order of names), a pattern of files, a place that
+`git` or `remote` reads, or the word `shakespeare` for the corpus that is shipped. Text files are
+one document each; tables one per row.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from coterie.data.clean import Clean, cleaned
 from coterie.data.corpus import shakespeare
 from coterie.data.documents import Document
+from coterie.data.git import GitSource
 from coterie.data.jsonl import read_jsonl
 from coterie.data.kinds import Content, kind_of
-from coterie.data.parquet import read_parquet
+from coterie.data.parquet import read_arrow, read_parquet
 from coterie.data.reading import OnError, Reading, Tell
+from coterie.data.remote import HubSource, fetched, files_at, is_url
 from coterie.data.report import ReadingReport
 from coterie.data.separated import read_separated
 from coterie.data.tables import ColumnError, Rows
@@ -33,17 +38,35 @@ from coterie.foundation.files import sha256_file
 from coterie.tokenizer.cuts import last_cut
 
 SHIPPED = {"shakespeare": shakespeare}
+SCHEMES: dict[str, Callable[[str], RowSource]] = {"git": GitSource, "hf": HubSource}
 READERS: dict[Content, Callable[[Path, Reading, Tell], Rows]] = {
     "jsonl": read_jsonl,
     "separated": read_separated,
     "parquet": read_parquet,
+    "arrow": read_arrow,
 }
+_SAVED = {"state.json", "dataset_info.json", "dataset_dict.json"}  # beside a data set's Arrow files
+_NAMED_APART = 16  # files; of more, which a shell may have found, the folder is the source
 HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
+
+
+class RowSource(Protocol):
+    """What gives documents without being a file.
+
+    Attributes:
+        identity: equal ones give equal documents.
+    """
+
+    identity: str
+
+    def rows(self, reading: Reading, tell: Tell) -> Rows:
+        """Yield documents, and rows that cannot be used."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Input:
-    """One file or shipped corpus to read.
+    """One file, shipped corpus or other source to read.
 
     `named` says that the user named the file itself, `origin` what was named.
     """
@@ -52,6 +75,7 @@ class _Input:
     path: Path | None
     named: bool
     origin: str = ""
+    other: RowSource | None = None
 
 
 class Sources:
@@ -70,15 +94,17 @@ class Sources:
         delimiter: str | None = None,
         header: bool = True,
         max_expansion: int = MAX_EXPANSION,
+        template: str | None = None,
         clean: Sequence[Clean] = (),
     ) -> None:
         """Find the files.
 
         Args:
-            inputs: files, folders, or names of shipped corpora.
+            inputs: files, folders, patterns (`novels/**/*.md`), URLs that fsspec knows,
+                `git:REPOSITORY`, `hf:DATASET`, or names of shipped corpora.
             column: which column of tables holds the text; by default `text` or the only one.
             on_error: whether a row or file that cannot be used stops the reading or is left out.
-            delimiter, header, max_expansion: see `Reading`.
+            delimiter, header, max_expansion, template: see `Reading`.
             clean: what documents go through as they are read, in this order.
 
         Raises:
@@ -89,13 +115,18 @@ class Sources:
             inputs = [inputs]
         if not inputs:
             raise DataError("No input was named.", hint="Name files, folders or “shakespeare”.")
-        self.reading = Reading(column, on_error, delimiter, header, max_expansion)
+        self.reading = Reading(column, on_error, delimiter, header, max_expansion, template)
         self.clean = tuple(clean)
         self._cleaners = [each.build() for each in self.clean]
         self._inputs: list[_Input] = []
         self._found: list[Found] = []
         for name in inputs:
             self._find(name)
+        if sum(item.named for item in self._inputs) > _NAMED_APART:
+            self._inputs = [
+                replace(item, origin=str(item.path.parent)) if item.named and item.path else item
+                for item in self._inputs
+            ]
         self.report = self._begin_report()
         self._seen: dict[Path, tuple[int, ...]] = {}
 
@@ -131,6 +162,9 @@ class Sources:
             settings = json.dumps(each.model_dump(mode="json"), sort_keys=True)
             digest.update(f"clean\0{settings}\0".encode())
         for item in self._inputs:
+            if item.other is not None:
+                digest.update(f"{item.other.identity}\0".encode())
+                continue
             if item.path is None:
                 for document in SHIPPED[item.name]():
                     digest.update(hashlib.sha256(document.text.encode("utf-8")).digest())
@@ -162,7 +196,16 @@ class Sources:
     def _find(self, name: str | Path) -> None:
         """Take up the files that one input means."""
         path = Path(name)
+        scheme, _, given = str(name).partition(":")
         try:
+            if is_url(str(name)):
+                for url in files_at(str(name)):
+                    self._inputs.append(_Input(url, fetched(url), False, str(name)))
+                return
+            if scheme in SCHEMES and given and not path.exists():
+                other = SCHEMES[scheme](given)
+                self._inputs.append(_Input(str(name), None, False, str(name), other))
+                return
             if str(name) in SHIPPED and not path.exists():
                 self._inputs.append(_Input(str(name), None, True, str(name)))
             elif path.is_dir():
@@ -171,10 +214,26 @@ class Sources:
                 self._inputs.append(_Input(str(path), path, True, str(name)))
             elif path.exists():
                 raise DataError(f"{path} is neither a file nor a folder.")
+            elif glob.has_magic(str(name)):
+                self._find_pattern(str(name))
             else:
                 raise DataError(f"There is no input “{name}”; {_nearest_input(path)}")
         except OSError as error:  # a folder above that may not be entered, a name too long
             raise unreadable(path, error) from error
+
+    def _find_pattern(self, pattern: str) -> None:
+        """Take up the files that a pattern means; hidden ones only where it says so.
+
+        Raises:
+            DataError: there are none.
+        """
+        found = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+        if not found:
+            raise DataError(
+                f"No file fits the pattern “{pattern}”.",
+                hint="“**” means folders at any depth: 'novels/**/*.md'.",
+            )
+        self._inputs += [_Input(each, Path(each), False, pattern) for each in found]
 
     def _find_below(self, folder: Path) -> None:
         """Take up the files of a folder and what is to be said about it.
@@ -196,6 +255,9 @@ class Sources:
             why = f" that can be read: {found.problems[0][1]}" if found.problems else "."
             raise DataError(f"The folder {folder} holds no files{why}")
         self._found.append(found)
+        saved = {file.parent for file in found.files if file.suffix == ".arrow"}
+        saved |= {folder.parent for folder in saved}
+        found.files = [f for f in found.files if not (f.name in _SAVED and f.parent in saved)]
         self._inputs += [_Input(str(file), file, False, str(folder)) for file in found.files]
 
     def _of(self, item: _Input) -> Iterator[Document]:
@@ -203,6 +265,10 @@ class Sources:
         return (replace(document, origin=item.origin) for document in self._read(item))
 
     def _read(self, item: _Input) -> Iterator[Document]:
+        if item.other is not None:
+            tell = partial(self.report.note, path=item.name)
+            yield from self._sorted_out(item.other.rows(self.reading, tell), item.name)
+            return
         if item.path is None:
             yield from SHIPPED[item.name]()
             return
@@ -234,10 +300,15 @@ class Sources:
             for number, piece in enumerate(read_text(path, reading.max_expansion)):
                 yield Document(str(path), piece, continued=number > 0, source=str(path))
             return
-        for row in reader(path, reading, lambda note: self.report.note(note, path)):
+        tell = partial(self.report.note, path=path)
+        yield from self._sorted_out(reader(path, reading, tell), path)
+
+    def _sorted_out(self, rows: Rows, path: Path | str) -> Iterator[Document]:
+        """Yield the documents among rows; the others stop the reading, or are reported."""
+        for row in rows:
             if isinstance(row, Document):
                 yield row
-            elif reading.on_error == "stop":
+            elif self.reading.on_error == "stop":
                 raise DataError(f"{row.place}: {row.problem}.", hint=HOW_TO_SKIP)
             else:
                 self.report.add(f"{row.place}: {row.problem}", path)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from coterie.data.columns import Choice, Column, NoTextError, conversation_in
 from coterie.data.documents import Document
 from coterie.data.reading import Reading, Tell
 from coterie.data.text import read_text
@@ -19,7 +20,6 @@ from coterie.foundation.errors import DataError, nearest
 DEFAULT_COLUMN = "text"
 LANGUAGE_COLUMN = "language"
 MAX_ROW = 1 << 25  # characters of one row; longer ones are reported instead of held in memory
-_TYPES = {"NoneType": "null", "str": "text", "bool": "true or false", "dict": "an object"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,10 @@ Rows = Iterator[Document | BadRow]
 
 
 def choose_column(
-    path: Path, reading: Reading, names: Collection[str], texts: Collection[str], tell: Tell
-) -> str:
-    """Return the column to read: the one asked for, else `text`, else the only one with text.
+    path: Path | str, reading: Reading, names: Collection[str], texts: Collection[str], tell: Tell
+) -> Choice:
+    """Return what to read: the template or column asked for, else `text`, conversations, or the
+    only column with text.
 
     Args:
         path: the file, for messages.
@@ -52,18 +53,22 @@ def choose_column(
     Raises:
         ColumnError: there is no such column, or several could be meant.
     """
-    if reading.column is not None:
-        if reading.column not in names:
-            raise ColumnError(
-                f"{path} has no column “{reading.column}”; {nearest(reading.column, names)}"
-            )
-        return reading.column
+    asked = reading.choice
+    if asked is not None:
+        for name in asked.needs(names):
+            if name not in names:
+                raise ColumnError(f"{path} has no column “{name}”; {nearest(name, names)}")
+        return asked
     if DEFAULT_COLUMN in names:
-        return DEFAULT_COLUMN
+        return Column(DEFAULT_COLUMN)
+    if (conversation := conversation_in(names)) is not None:
+        columns = ", ".join(f"“{name}”" for name in conversation.needs(names))
+        tell(f"the documents are conversations, written out from {columns}")
+        return conversation
     if len(texts) == 1:
         (only,) = texts
         tell(f"the documents are the column “{only}”, the only one with text")
-        return only
+        return Column(only)
     what = "" if texts else " None holds text."
     raise ColumnError(
         f"Which column of {path} holds the text?{what} {nearest('', texts or names)}",
@@ -71,28 +76,26 @@ def choose_column(
     )
 
 
-def document_of(path: Path, place: str, row: dict[str, Any], column: str) -> Rows:
+def document_of(path: Path | str, place: str, row: dict[str, Any], choice: Choice) -> Rows:
     """Yield the document of a row, a bad row, or nothing for an empty text.
 
     The row's `language` becomes the document's, if it is a text.
     """
-    if column not in row:
-        yield BadRow(place, f"no field “{column}”")
-        return
-    text = row[column]
-    if not isinstance(text, str):
-        kind = type(text).__name__
-        yield BadRow(place, f"the field “{column}” holds {_TYPES.get(kind, kind)}, not text")
-        return
     try:
+        text, messages = choice.read(row)
         text.encode("utf-8")
+    except NoTextError as error:
+        yield BadRow(place, str(error))
+        return
     except UnicodeEncodeError:  # JSON can spell what is no character
-        yield BadRow(place, f"the field “{column}” holds half of a surrogate pair")
+        name = f"the field “{choice.name}”" if isinstance(choice, Column) else "it"
+        yield BadRow(place, f"{name} holds half of a surrogate pair")
         return
     if text:
         language = row.get(LANGUAGE_COLUMN)
-        named = language if isinstance(language, str) and column != LANGUAGE_COLUMN else None
-        yield Document(place, text, source=str(path), language=named or None)
+        read = LANGUAGE_COLUMN in choice.needs(row)
+        named = language if isinstance(language, str) and not read else None
+        yield Document(place, text, source=str(path), language=named or None, messages=messages)
 
 
 def read_lines(path: Path, reading: Reading) -> Iterator[str | None]:

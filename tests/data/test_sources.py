@@ -246,3 +246,30 @@ def test_the_fingerprint_follows_content_not_place(tmp_path):
     (tmp_path / "b" / "t.txt").write_text("other")
     assert first != Sources([tmp_path / "b" / "t.txt"]).fingerprint()
     assert Sources(["shakespeare"]).fingerprint() == Sources(["shakespeare"]).fingerprint()
+
+
+def test_patterns_are_expanded_and_saved_data_sets_lose_their_notes(tmp_path, monkeypatch):
+    for name in ("a/x.md", "a/b/y.md", "a/b/z.txt", "a/.c/h.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = list(Sources(f"{tmp_path}/a/**/*.md"))
+    assert sorted(each.text for each in found) == ["a/b/y.md", "a/x.md"]
+    assert {each.origin for each in found} == {f"{tmp_path}/a/**/*.md"}
+    with pytest.raises(DataError, match="No file fits the pattern"):
+        Sources(f"{tmp_path}/*.pdf")
+    saved = tmp_path / "saved" / "train"
+    saved.mkdir(parents=True)
+    content = pyarrow.table({"text": ["one", "two"]})
+    with pyarrow.ipc.new_stream(saved / "data-00000-of-00001.arrow", content.schema) as out:
+        out.write_table(content)
+    for name in ("state.json", "dataset_info.json", "../dataset_dict.json"):
+        (saved / name).write_text("{}")
+    assert [each.text for each in Sources(tmp_path / "saved")] == ["one", "two"]
+
+
+def test_of_many_files_named_one_by_one_the_folder_is_the_source(tmp_path):
+    files = [tmp_path / f"{number}.txt" for number in range(20)]
+    for file in files:
+        file.write_text("x")
+    assert {each.origin for each in Sources(files)} == {str(tmp_path)}
+    assert len({each.origin for each in Sources(files[:9])}) == 9
