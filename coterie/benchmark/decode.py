@@ -179,14 +179,9 @@ def benchmark_decode(
     """Measure sides in turns.
 
     Args:
-        decoder: the model that they decode with.
         sides: ours first.
-        ceilings: of the machine.
         batches: how many texts to decode together.
         prompt: tokens before; random ones.
-        tokens: to decode for each text.
-        rounds: of turns.
-        tell: is told what is measured now.
 
     Raises:
         UserError: prompt and tokens do not fit into the model's context.

@@ -48,11 +48,8 @@ class Bench:
         """Prepare the run's data and build its model.
 
         Args:
-            settings: the run's.
             seconds: for each duel, about.
             limit: seconds after which a duel is broken off, compiling included.
-            tell: told what takes long.
-            clock: seconds since some moment.
 
         Raises:
             UserError: the run itself would be refused.

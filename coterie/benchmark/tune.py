@@ -152,11 +152,7 @@ def tune(
     """Return what is fastest for a run on this machine.
 
     Args:
-        settings: the run's.
-        judge: measures.
         precision: what it computes in as it is.
-        device: where.
-        tell: told what is tried next.
     """
     best, taken, trials = settings, dict[str, Any](), list[Trial]()
     factors: dict[str, Callable[[RunSettings], Iterator[tuple[str, Changes] | Trial]]] = {

@@ -32,7 +32,6 @@ def find_problem(path: Path | str, *, finite: bool = True, moments: bool = True)
     """Return what is wrong with a checkpoint, or None if it is sound.
 
     Args:
-        path: its directory.
         finite: whether weights that are not finite count as wrong.
         moments: whether the optimizer's file is read; else its size and its header are looked at,
             which is enough for whoever does not train on.

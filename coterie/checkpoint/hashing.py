@@ -9,13 +9,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from coterie.checkpoint.layout import (
-    MANIFEST,
-    OPTIMIZER,
-    is_checkpoint,
-    list_checkpoints,
-    step_of,
-)
+from coterie.checkpoint.layout import MANIFEST, OPTIMIZER, is_checkpoint, list_checkpoints, step_of
 from coterie.foundation.errors import CheckpointError
 from coterie.foundation.runs import find_run
 
@@ -104,7 +98,6 @@ def require_unchanged(path: Path, *, mapped: bool = False) -> None:
     """Refuse to go on with a file that is no longer what was hashed; one never hashed passes.
 
     Args:
-        path: the file.
         mapped: whether it was mapped since. What was removed, or replaced by another file, is then
             still there for whoever mapped it; what was written to in place is not.
 

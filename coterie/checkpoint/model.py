@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coterie.checkpoint.check import (
-    model_settings,
-    read_settings,
-    read_tokenizer,
-    require_sound,
-)
+from coterie.checkpoint.check import model_settings, read_settings, read_tokenizer, require_sound
 from coterie.checkpoint.hashing import require_unchanged
 from coterie.checkpoint.layout import MODEL, is_checkpoint
 from coterie.checkpoint.manifest import read_manifest
@@ -69,9 +64,7 @@ class LoadedModel:
 
 
 def locate_checkpoint(
-    target: str | Path | RunDirectory,
-    step: int | None = None,
-    on_damaged: OnDamaged | None = None,
+    target: str | Path | RunDirectory, step: int | None = None, on_damaged: OnDamaged | None = None
 ) -> Path:
     """Return the checkpoint that a target means, sound but for the optimizer's unread file.
 

@@ -96,7 +96,6 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
-        path: its directory.
         verify: check it first; switch off only right after `find_checkpoint` did. Weights that are
             not finite are read as they are.
 

@@ -135,7 +135,6 @@ def check_model(path: Path, hollow: Decoder, *, trained: bool, finite: bool) -> 
     """Check a file of weights against its model; return how many tensors it holds.
 
     Args:
-        path: the file.
         hollow: the model, without memory.
         trained: training keeps weights in the model's own type; imported ones may all have another.
         finite: whether values that are not finite are a fault.
@@ -170,7 +169,6 @@ def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> i
     """Check a file of moments against their parameters; return how many tensors it holds.
 
     Args:
-        path: the file.
         hollow: the model, without memory.
         step: steps done: no parameter can have moved more often.
         known: whether the optimizer is one of ours; others may keep what they like.

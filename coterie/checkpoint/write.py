@@ -50,7 +50,6 @@ def save_checkpoint(
         root: the run's directory of checkpoints.
         step: optimizer steps done.
         model: its parameters and persistent buffers are written.
-        optimizer_state: tensors by name.
         state: the fields of `State`, as JSON values; those left out are as before the first step.
             `validation_loss` in it, if not None, lets the best checkpoint be kept.
         settings: the resolved settings of the run; the decoder's lie under `model`.
@@ -78,9 +77,7 @@ def save_checkpoint(
         counts = {MODEL: len(weights), OPTIMIZER: len(optimizer_state)}
         files = {
             path.name: FileRecord(
-                bytes=path.stat().st_size,
-                sha256=sha256_file(path),
-                tensors=counts.get(path.name),
+                bytes=path.stat().st_size, sha256=sha256_file(path), tensors=counts.get(path.name)
             )
             for path in sorted(partial.iterdir())
         }

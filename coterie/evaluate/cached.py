@@ -59,7 +59,6 @@ def cached_logprobs(
         decoder: the model, in any mode, which it keeps.
         sequences: tokens, at least two of each.
         settings: of the cache; each window begins with an empty one.
-        scoring: how long sequences are cut.
         progress: told how many tokens were scored so far.
         piece: how many tokens are read at once; they see each other as they are.
 

@@ -95,9 +95,6 @@ def score_texts(
 
     Args:
         decoder: the model, in any mode, which it keeps.
-        tokenizer: the one it was trained with.
-        texts: any texts.
-        scoring: how long ones are cut.
         loads: counts where the tokens were routed; those that windows share count in each.
         progress: told how many characters were read so far.
 
@@ -146,9 +143,6 @@ def sequence_logprobs(
 
     Args:
         decoder: the model, in any mode, which it keeps.
-        sequences: tokens, of any lengths.
-        scoring: how long sequences are cut.
-        loads: counts where the tokens were routed.
         progress: told how many tokens were scored so far.
 
     Raises:

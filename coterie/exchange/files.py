@@ -157,15 +157,11 @@ def refuse_pipe(path: Path) -> None:
 
 
 def write_tensors(
-    folder: Path,
-    sizes: Mapping[str, int],
-    read: Callable[[str], Tensor],
-    limit: int = SHARD_BYTES,
+    folder: Path, sizes: Mapping[str, int], read: Callable[[str], Tensor], limit: int = SHARD_BYTES
 ) -> None:
     """Write named tensors as one safetensors file, or as shards with an index.
 
     Args:
-        folder: an existing one.
         sizes: bytes of each tensor, in the order of writing.
         read: returns a tensor; at most one shard is held in memory.
         limit: bytes of the largest shard.

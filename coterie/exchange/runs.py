@@ -52,7 +52,6 @@ def own_new_run(
         name: of the run; None: a free one derived from `base`.
         what: what is done, for the message to others: "importing".
         base: the beginning of the name if none was given.
-        root: where runs are; None: the default.
 
     Raises:
         RunError: the name is not usable or taken.
@@ -90,13 +89,10 @@ def write_model_run(
     meanwhile. Weights keep their dtype.
 
     Args:
-        decoder: the model.
         tokenizer: its own; None: it can be shown, extended and exported, but cannot read text.
-        name: of the run.
         description: what it is, in a sentence.
         origin: for `origin.json`: `source`, `architecture`, `sha256` where they apply. The version
             of Coterie is added.
-        root: where runs are; None: the default.
         base: settings whose data, sampling and seed are kept; None: the defaults.
 
     Raises:
@@ -144,7 +140,6 @@ def write_derived_run(
 
     Args:
         loaded: what it was made from; data, sampling and seed are kept.
-        decoder: the model.
         name: of the run; None: the old one's with the suffix.
         what: what is done, for the message to others: "extending".
         suffix: what tells the new run from the old.

@@ -28,8 +28,6 @@ def compiled(
 
     Args:
         what: the beginning of the message, to which the library's first line is added.
-        error: the class of the error to raise.
-        hint: what to do.
 
     Raises:
         UserError: anything but an interruption, the end of memory or one of our own errors.

@@ -43,12 +43,8 @@ class SharedCores:
         """Prepare; nothing is looked at yet.
 
         Args:
-            threads: returns how many there are now.
-            use: sets how many there are.
-            clock: seconds that pass.
             own: seconds that this process has computed, over all its threads.
             worked: seconds that the cores have worked for anybody; None: it cannot be known.
-            cores: how many there are for this process.
         """
         usable = usable_cores()
         self._threads, self._use, self._clock, self._own = threads, use, clock, own

@@ -39,7 +39,6 @@ def explain_disk_errors(
     """Turn a refusal of the disk inside the block into a `UserError` that names `what`.
 
     Args:
-        what: the place that is written.
         whole: whether what stood there stands there still; false where bytes go to a device or are
             appended to a file.
         within: leave errors alone that name a file outside this folder: what is read is not ours.

@@ -87,7 +87,6 @@ def nearest(name: str, choices: Iterable[str], further: Iterable[str] = ()) -> s
 
     Args:
         name: what was given instead.
-        choices: what may be given.
         further: names that are not listed, but proposed where one of them is surely meant.
     """
     known, further = sorted(set(choices)), list(further)

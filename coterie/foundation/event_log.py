@@ -152,7 +152,6 @@ def tail(
     log that does not exist yet is waited for.
 
     Args:
-        path: the log.
         stop: asked before each look at the file; once it holds, what is complete is still yielded.
         every: seconds between looks.
 
@@ -185,9 +184,7 @@ def complaints(path: Path, skipped: Sequence[SkippedLine], count: int, most: int
     """Return a sentence on each of the first skipped lines, and how many more there are.
 
     Args:
-        path: of the log.
         skipped: the first of them, at least.
-        count: how many there are.
         most: how many have a sentence of their own.
     """
     shown = skipped[:most]

@@ -53,7 +53,6 @@ def atomic_file(path: Path | str, *, replace: bool = True) -> Iterator[Path]:
     link is followed. What stands for a device or a pipe is written to, once the block has ended.
 
     Args:
-        path: where the file goes.
         replace: whether a regular file that stands there may be replaced; otherwise it is an error.
 
     Raises:

@@ -162,8 +162,6 @@ def load_settings(
     """Merge layers (the last wins) and validate them as `cls`.
 
     Args:
-        cls: the settings class.
-        layers: where values come from.
         hint: what the reader of an error is told to run.
 
     When a later layer chooses another `kind` for a part, values that the part inherited from

@@ -10,7 +10,6 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]
     """Return a `__getattr__` for a package's `__init__`.
 
     Args:
-        package: its `__name__`.
         modules: name → the module inside the package that defines it. A name must not be that of a
             module: once imported, the module would hide it.
     """

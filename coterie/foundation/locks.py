@@ -211,12 +211,7 @@ class _Refusal:
 
 
 def _acquire(
-    place: Path,
-    named: Path,
-    what: str,
-    wait: bool,
-    notify: Callable[[str], None],
-    hint: str | None,
+    place: Path, named: Path, what: str, wait: bool, notify: Callable[[str], None], hint: str | None
 ) -> _Lock:
     with explain_disk_errors(str(named)):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -318,8 +313,6 @@ def _elsewhere(place: Path, what: str, *, claim: bool) -> _Lock | _Refusal:
     """Lock a file of the local disk instead of one beside the place.
 
     Args:
-        place: what will be written.
-        what: what is done.
         claim: whether to leave a claim beside the place: for other hosts, which cannot see the
             lock. One that names this host and could be locked here is a dead process's.
     """

@@ -26,7 +26,6 @@ def read_word(text: str, shape: Shape | None, name: str) -> Any:
     Args:
         text: what stands after the `=`.
         shape: what may stand there; None: nothing is known of it.
-        name: the key, for errors.
 
     Raises:
         SettingsError: YAML was needed and the text is none.

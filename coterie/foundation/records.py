@@ -32,9 +32,7 @@ def parse_json(content: bytes | str, what: str, error: type[UserError] = UserErr
     """Parse JSON text strictly: UTF-8, no name twice in one object, finite numbers, bounded depth.
 
     Args:
-        content: the text.
         what: what it is, the beginning of a message: a path, or “line 3 of events.jsonl”.
-        error: the class of the error to raise.
 
     Raises:
         UserError: it is anything else; the message says what and where.
@@ -235,9 +233,7 @@ def parse_yaml(
     """Parse YAML text as plain data: mappings, lists, words, numbers, true, false, null.
 
     Args:
-        text: the text.
         what: what it is, the beginning of a message.
-        error: the class of the error to raise.
         written: whether numbers, truth values and nulls come as `Scalar`.
 
     Raises:

@@ -125,7 +125,6 @@ def model_at(place: Place, kind: Any) -> type[Settings] | None:
     """Return the class that describes a part.
 
     Args:
-        place: where it stands.
         kind: the kind that was chosen for it; None: nobody chose.
     """
     shape = place.shape

@@ -76,7 +76,6 @@ class union:  # noqa: N801 - reads as a word in annotations
     `Settings` class from outside the package.
 
     Args:
-        members: the classes.
         renamed: kinds of earlier versions, each with the values that stand for it now.
 
     Raises (through pydantic): an unknown `kind` is refused with the nearest valid one.

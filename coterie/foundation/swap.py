@@ -20,14 +20,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from coterie.foundation.locks import (
-    OwnedError,
-    lock_file,
-    own,
-    own_unless_held,
-    owner_of,
-    sibling,
-)
+from coterie.foundation.locks import OwnedError, lock_file, own, own_unless_held, owner_of, sibling
 from coterie.foundation.printable import printable
 
 _LOG = logging.getLogger("coterie")

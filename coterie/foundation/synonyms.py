@@ -163,7 +163,6 @@ def meant_by(word: str, choices: Iterable[str]) -> list[str]:
     """Return the choices that a word certainly means: spelt otherwise, or known by another name.
 
     Args:
-        word: what somebody wrote.
         choices: names or dotted keys.
     """
     known, wanted = list(choices), squash(word)

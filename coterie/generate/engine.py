@@ -31,7 +31,6 @@ class Engine:
 
     Args:
         decoder: the model; its training mode and the global random state stay as they are.
-        tokenizer: the tokenizer it was trained with.
         notify: called with a sentence when something is done that was not asked for, such as
             cutting a prompt.
         max_batch: texts that run at the same time; further requests wait for a place.

@@ -24,8 +24,6 @@ class Estimates(Protocol):
         """Return for how many positions of a text memory is held in one layer.
 
         Args:
-            spec: what the layer needs.
-            positions: of the text.
             size: bytes of a number of the model, by which a position is reckoned.
         """
         ...
@@ -71,8 +69,6 @@ class CacheMemory:
         """Return the error of a text whose cache would not fit alone; None: it does.
 
         Args:
-            sampling: of the text.
-            prompt: tokens of its prompt.
             held: bytes of caches that would be free by then.
         """
         size, free = self.size(sampling, prompt), free_bytes(self._device)

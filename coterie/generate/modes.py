@@ -17,7 +17,6 @@ def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterato
     """Switch dropout and gradients off inside the block; afterwards every part is as it was.
 
     Args:
-        decoder: the model.
         modules: all its parts, where somebody has them at hand: finding them takes longer than
             asking each of them.
     """

@@ -22,9 +22,6 @@ class ResumableText:
     """A text on its way.
 
     Args:
-        engine: writes it.
-        sampling: how.
-        prompt: what it goes on from.
         saved: the state it was left in; None: a new text.
 
     Raises:
@@ -56,7 +53,6 @@ class ResumableText:
 
         Args:
             engine: of the model that began it.
-            path: of the file.
             layers: settings laid over those it was begun with.
 
         Raises:

@@ -65,7 +65,6 @@ class Scheduler:
 
     Args:
         new_session: returns a session with the cache and the passes of these settings.
-        memory: what caches take and what is left for them.
         max_batch: texts that run at the same time.
         budget: tokens of prompts that are read in one step; at least one piece is.
     """

@@ -41,7 +41,6 @@ def position_limit(decoder: Decoder, cache: CacheSettings | None = None) -> int 
     """Return the most tokens of one stretch; None where a text may go on for ever.
 
     Args:
-        decoder: the model.
         cache: what is kept; one in which positions move up bounds distances where layers do not.
     """
     position = decoder.position
@@ -95,7 +94,6 @@ class DecodeSession:
 
     Args:
         decoder: the model, on any device and in any mode.
-        settings: which cache to keep.
         begin: the token with which texts begin, if there is one.
         passes: ways to compute logits, the preferred ones first; the last serves every call. None:
             the decoder itself.
@@ -246,11 +244,6 @@ class DecodeSession:
 
         A text that ended by its rule must not be read on. None: nothing was read, since this takes
         several calls.
-
-        Args:
-            tokens: one of each text.
-            rules: how its tokens are chosen.
-            most: tokens to choose, at most.
         """
         room = self.room
         most = most if room is None else min(most, room)

@@ -15,9 +15,6 @@ class Text:
     """Chooses the tokens of one text, and says what each adds to it.
 
     Args:
-        request: what is asked for.
-        prompt: its tokens.
-        tokenizer: the model's.
         drafter: guesses its tokens; None: nothing does.
 
     Raises:

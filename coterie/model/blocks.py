@@ -70,8 +70,6 @@ class Block(nn.Module):
     """One layer of the decoder.
 
     Args:
-        plan: its parts.
-        width: of the stream.
         dropout: on what each branch adds.
         depth_rate: how often each branch is left out of a row in training.
     """
@@ -90,9 +88,7 @@ class Block(nn.Module):
         self.depth = StochasticDepth(depth_rate)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Compute the layer on the residual stream x; return it and the router's statistics."""
 

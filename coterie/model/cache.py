@@ -56,8 +56,6 @@ class AttentionCache(Protocol):
         latent as keys and its rotary key as values.
 
         Args:
-            keys: of the new positions.
-            values: of the same positions.
             rows: where the new positions stand, once rows have been unequally long; None: every
                 row has read as much as the others.
 

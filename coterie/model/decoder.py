@@ -235,10 +235,8 @@ class Decoder(nn.Module):
         """Predict the token after each position.
 
         Args:
-            tokens: ids.
             targets: the tokens to predict; `IGNORE` is left out. With them the loss is returned
                 and no logits.
-            context: what else is known of the tokens.
             last: return the logits of the last N positions only.
             hidden_states: return the final hidden states as well.
 
@@ -325,7 +323,6 @@ class Decoder(nn.Module):
         """Return what parts carry from token to token after rows that are read from the beginning.
 
         Args:
-            tokens: of the rows.
             lengths: how many of each are real.
             cache: one without layers that has read nothing.
         """
@@ -390,7 +387,6 @@ class Decoder(nn.Module):
         Args:
             embedded: the tokens as the first block reads them.
             hidden: what the last block made of them, before the norm.
-            context: of all tokens.
             valids: for each depth to go to, which of its positions count in the router statistics.
         """
         normalised = self.settings.mtp is not None and self.settings.mtp.normalised

@@ -252,14 +252,7 @@ class Geometry:
         queries: slice = slice(None),
         keys: Tensor | slice = slice(None),
     ) -> Bool[Tensor, "*B t s"]:
-        """Return which keys queries see: [t, s], or [B, t, s] where rows differ.
-
-        Args:
-            mask: which positions see which.
-            device: of the result.
-            queries: which queries are asked for.
-            keys: which keys.
-        """
+        """Return which keys queries see: [t, s], or [B, t, s] where rows differ."""
         queries_at, keys_at = (
             self.queries_at(device)[..., queries],
             self.keys_at(device)[..., keys],

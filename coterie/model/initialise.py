@@ -44,8 +44,6 @@ def initialise(
 
     Args:
         root: the decoder, its parameters on the generator's device.
-        settings: how to draw.
-        layers: the decoder's depth.
         generator: where chance comes from; None: torch's global one.
     """
     for _, parameter, name, part, role in owned_parameters(root):

@@ -34,8 +34,6 @@ def cross_entropy(
 
     Args:
         hidden: of N positions.
-        weight: of the head.
-        bias: of the head.
         targets: the tokens to predict; where it is `IGNORE` the result is 0.
     """
     rows = max(LOGITS_AT_ONCE // weight.shape[0], 1)

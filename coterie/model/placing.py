@@ -30,9 +30,7 @@ def placed(
     """Return the context with where the tokens stand filled in, and their positions.
 
     Args:
-        context: what the caller said.
         tokens: [B, T, …], of which the sizes and the device matter.
-        position: of the decoder.
     """
     if context.cache is None:
         context, span = _at_once(context, tokens, position.stable is not None)

@@ -23,7 +23,6 @@ def update_balance(decoder: Decoder, loads: Mapping[int, Int[Tensor, " E"]]) -> 
     """Let each layer's balance learn from a whole optimizer step; call it once after each.
 
     Args:
-        decoder: the model.
         loads: valid (token, expert) pairs of each expert by layer, summed over micro-batches and
             processes.
     """

@@ -41,7 +41,6 @@ def from_stored(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict
     """Return tensors by name with the parts of quantised ones put together.
 
     Args:
-        stored: what a file holds.
         own: the tensors of the model, which say how large each weight is.
 
     Raises:

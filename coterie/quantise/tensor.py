@@ -39,8 +39,6 @@ class QuantisedTensor(Tensor):
 
         Args:
             parts: a tensor for each of `fields`.
-            shape: of the weight.
-            dtype: of the values it returns.
         """
         device = parts[cls.fields[0]].device
         # Views of a tensor that is no inference tensor must be none either, wherever they are made.

@@ -31,7 +31,6 @@ def last_cut(text: str, near: int, tokens: Iterable[str] = ()) -> int | None:
     """Return the last place up to `near` where a text may be cut, at most `CUT_REACH` before it.
 
     Args:
-        text: to be cut.
         near: the wished place.
         tokens: special tokens, none of which may be cut in two.
 

@@ -149,7 +149,6 @@ class Tokenizer(ABC):
         """Return the one token that a text is, which is usually a special one.
 
         Args:
-            text: as a setting names it.
             setting: its key, for the message.
 
         Raises:

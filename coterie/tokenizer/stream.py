@@ -12,7 +12,6 @@ class StreamDecoder:
     tokens, `after` included, is that of `after` and then the pieces that are returned.
 
     Args:
-        tokenizer: whose tokens they are.
         after: tokens whose text is known already, the left neighbours of the first one pushed.
     """
 

@@ -38,7 +38,6 @@ def axis_for(values: np.ndarray, *, log: bool = False, at_least: float | None = 
     """Return an axis that holds all finite values with a little room.
 
     Args:
-        values: everything that shall be seen.
         log: by logarithm, if all values are positive; otherwise evenly.
         at_least: a value that the axis begins at or includes, such as zero.
     """

@@ -27,7 +27,6 @@ class NotebookCell:
     """A picture in a notebook's output, redrawn in place.
 
     Args:
-        draw: returns the picture as it is now.
         width: columns of the picture.
         every_seconds: least time between two drawings.
     """

@@ -13,14 +13,7 @@ from rich.text import Text
 from coterie.foundation.events import Notice
 from coterie.foundation.printable import printable
 from coterie.train.events import LayerLoad, RunStarted, Sampled
-from coterie.visualise.figures import (
-    clock,
-    count,
-    loss,
-    percent,
-    significant,
-    split_name,
-)
+from coterie.visualise.figures import clock, count, loss, percent, significant, split_name
 from coterie.visualise.reducers.loads import Loads
 from coterie.visualise.reducers.quality import Evaluations, Samples
 from coterie.visualise.reducers.steps import Pace, Steps
@@ -39,7 +32,6 @@ def panel(series: Series, elapsed: float, width: int, height: int) -> Renderable
     """Return the whole display.
 
     Args:
-        series: where the run stands.
         elapsed: seconds since it began or was resumed.
         width, height: of the terminal in characters; less is shown where there is less room.
     """

@@ -15,14 +15,7 @@ from rich.text import Text
 
 from coterie.foundation.events import Event, Notice
 from coterie.foundation.printable import printable
-from coterie.train.events import (
-    Evaluated,
-    RunEnded,
-    RunStarted,
-    Sampled,
-    StepDone,
-    StepsProfiled,
-)
+from coterie.train.events import Evaluated, RunEnded, RunStarted, Sampled, StepDone, StepsProfiled
 from coterie.visualise.figures import (
     MINUS,
     clock,

@@ -22,9 +22,7 @@ class Peer(Protocol):
 
         Args:
             decoder: the model, in float32.
-            tokenizer: the model's.
             folder: an empty one, for what it reads.
-            threads: to compute with.
 
         Raises:
             UserError: it is not installed, or cannot hold this model.

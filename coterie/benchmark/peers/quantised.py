@@ -17,12 +17,7 @@ from coterie.tokenizer.interface import Tokenizer
 
 
 class Quantised:
-    """Our engine, reading the weights in another format.
-
-    Args:
-        name: of the format.
-        weights: its settings.
-    """
+    """Our engine, reading the weights in another format."""
 
     def __init__(self, name: str, weights: WeightSettings) -> None:
         self._name, self._weights = name, weights

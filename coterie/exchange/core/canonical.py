@@ -122,7 +122,6 @@ def canonical(settings: DecoderSettings, biased: Sequence[bool] | None = None) -
     """Return settings in canonical form.
 
     Args:
-        settings: of a decoder.
         biased: for each layer and MTP module, whether its selection bias is in use; None: wherever
             it has one.
     """

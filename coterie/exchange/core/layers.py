@@ -27,14 +27,7 @@ def routed(
     """Return the settings of a layer of SwiGLU experts of one kind.
 
     Args:
-        experts: how many there are.
-        hidden: width of each.
-        experts_per_token: how many a token takes.
-        router: its settings.
-        balance: its settings.
         shared: joint width of the shared experts; 0: there are none.
-        shared_gate: whether a gate weights them.
-        shared_bias: whether they have biases.
     """
     values: Values = {
         "kind": "moe",

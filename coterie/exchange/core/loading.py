@@ -35,10 +35,6 @@ def load_decoder(
     """Return a decoder with foreign weights.
 
     Args:
-        settings: of the decoder.
-        entries: the family's tensor map for them.
-        source: the tensors.
-        path: where they come from, for messages.
         says: what the settings were read from, for messages.
         dtype: precision of the decoder; selection biases stay float32.
 

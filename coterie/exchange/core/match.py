@@ -98,9 +98,7 @@ def match(decoder: Decoder, families: Iterable[F], *, format: str, page: str) ->
     """Return the first family that expresses a decoder exactly.
 
     Args:
-        decoder: the model.
         families: the simplest first.
-        format: its name, for the message.
         page: the page of the documentation that says what each family can hold.
 
     Raises:

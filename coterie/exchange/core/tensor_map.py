@@ -77,8 +77,6 @@ def joined(owns: Sequence[str], foreign: str, *, transpose: bool = False) -> Ent
     """Map tensors whose rows the other side holds in one, below each other.
 
     Args:
-        owns: ours, in their order.
-        foreign: theirs.
         transpose: whether it is held as [in, out].
     """
 
@@ -121,8 +119,6 @@ def experts(own: str, count: int, *layouts: ExpertNames) -> list[Entry]:
     """Map a pack of gated experts.
 
     Args:
-        own: the pack in the decoder.
-        count: number of experts.
         layouts: their names, the ones to write first.
     """
     return [

@@ -33,13 +33,7 @@ class Metadata(ForeignValues):
         shapes: Mapping[str, tuple[int, ...]],
         read: Callable[[str], Tensor],
     ) -> None:
-        """Take the values of a file.
-
-        Args:
-            values: by full name.
-            shapes: of the file's tensors, by name.
-            read: returns a tensor.
-        """
+        """Take the values of a file."""
         super().__init__()
         self.architecture = str(values.get("general.architecture", ""))
         self.shapes = shapes

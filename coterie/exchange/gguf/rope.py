@@ -14,12 +14,7 @@ from torch import Tensor
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.gguf.metadata import Metadata
 from coterie.exchange.imported import shown
-from coterie.model.position.scaling import (
-    LinearScaling,
-    Llama3Scaling,
-    NoScaling,
-    YarnScaling,
-)
+from coterie.model.position.scaling import LinearScaling, Llama3Scaling, NoScaling, YarnScaling
 from coterie.model.position.scaling.interface import ScalingSettings, plain_frequencies
 from coterie.model.position.scaling.yarn import sharpness
 
@@ -32,9 +27,7 @@ def read_rope(meta: Metadata, head_dim: int, *, layout: str) -> dict[str, Any]:
     """Return the settings of rotary positions, as plain values.
 
     Args:
-        meta: what the file says.
         head_dim: channels of a head, some or all of which are rotated.
-        layout: how the imported model pairs channels.
     """
     theta = meta.number("rope.freq_base", 10000.0)
     rotated = meta.whole("rope.dimension_count", head_dim)

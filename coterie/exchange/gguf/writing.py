@@ -34,7 +34,6 @@ def export_file(
     cannot be q8_0 and is f16.
 
     Args:
-        decoder: the model.
         tokenizer: written as well; None: the file holds none.
         out: the file; it must not exist.
         dtype: of matrices: f32, f16, bf16 or q8_0.

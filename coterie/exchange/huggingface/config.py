@@ -43,7 +43,6 @@ class Config(ForeignValues):
         """Take the values of a file.
 
         Args:
-            values: of the file.
             defaults: what `transformers` assumes where the file is silent.
             aliases: other names of values, and the names meant.
         """

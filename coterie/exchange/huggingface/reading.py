@@ -34,7 +34,6 @@ def import_folder(
         path: a folder with config.json and safetensors files.
         dtype: precision of the model; None: that of most tensors. Float32 holds float16 and
             bfloat16 exactly. Selection biases are always float32.
-        with_tokenizer: whether the tokenizer in the folder is read.
 
     Raises:
         TokenizerError: the folder holds a tokenizer that cannot be read.

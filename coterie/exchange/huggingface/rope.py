@@ -34,10 +34,8 @@ def read_rope(
     """Return the settings of rotary positions, as plain values.
 
     Args:
-        config: the configuration.
         theta: the base where it is silent.
         partial: whether the family can rotate a part of each head.
-        layout: how the family pairs channels.
         sharpens: whether `mscale_all_dim` multiplies the family's logits.
     """
     values = _parameters(config)

@@ -34,7 +34,6 @@ def export_folder(
     """Write a decoder as a checkpoint of the simplest family that expresses it exactly.
 
     Args:
-        decoder: the model.
         tokenizer: written as well; None: there are no tokenizer files.
         out: the folder; it must not exist.
         dtype: precision of the weights; None: the decoder's. Selection biases stay float32.

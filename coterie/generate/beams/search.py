@@ -101,11 +101,8 @@ def search(
 
     Args:
         session: that has read nothing.
-        prompt: tokens.
-        settings: of the search.
         sampler: of the prompt: its bias, constraints, penalties and lengths hold for every beam.
         ends: the tokens that end a text.
-        vocab_size: how many of the model's logits are tokens.
 
     Raises:
         UserError: constraints leave no text.
@@ -151,9 +148,6 @@ def _extend(
     Args:
         group: whose beams; changed.
         rows: the logits of all beams.
-        prompt: tokens.
-        settings: of the search.
-        ends: the tokens that end a text.
         length: of the texts with the new token, the prompt left out.
         size: beams of a group.
         taken: how many beams of earlier groups took each token at this step; counted on.

@@ -24,10 +24,7 @@ def best_texts(
 
     Args:
         session: that has read nothing.
-        tokenizer: the model's.
-        prompt: its tokens.
         sampling: its bias, constraints, penalties and lengths hold for every beam.
-        beams: how to search.
         number: how many to return; fewer where constraints leave fewer.
 
     Raises:

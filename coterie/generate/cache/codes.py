@@ -39,7 +39,6 @@ def encode(x: Float[Tensor, "*S"], dim: int, bits: int) -> Codes:
 
     Args:
         x: any numbers; a group with one that is not finite comes back as not a number.
-        dim: the dimension of the groups.
         bits: of each code, 8 or 4.
     """
     x = x.float()

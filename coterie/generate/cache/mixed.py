@@ -27,7 +27,6 @@ class MixedBuffer:
     Args:
         dim: of a group in [..., G, C]: -2, the positions of a channel, or -1, the channels of a
             position.
-        bits: of a code.
         group: positions that become codes together.
         sinks: first positions that are kept as they are besides.
     """

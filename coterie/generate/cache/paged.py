@@ -99,8 +99,6 @@ class PagedStack(CacheStack):
     """The past of a batch of texts, in blocks.
 
     Args:
-        settings: size of a block, what is kept, and who shares.
-        specs: what each attention layer needs.
         rollback: how many of the latest tokens may be taken back: any number.
     """
 

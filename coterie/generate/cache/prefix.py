@@ -71,9 +71,6 @@ class PrefixIndex:
         """Make a full block known, unless another is already.
 
         Args:
-            digest: of its tokens and all before.
-            block: its number.
-            tokens: it stands for.
             state: what the decoder's parts carry after it; None: nobody knows, so that no text can
                 go on from its end.
         """

@@ -71,7 +71,6 @@ class PrunedCacheSettings(Settings):
         """Make an empty cache for layers with these needs.
 
         Args:
-            specs: what each attention layer needs.
             rollback: what is dropped never comes back, so the last so many positions stay.
         """
         kind = HeavyLayerCache if self.budget.heavy else PrunedLayerCache
@@ -106,7 +105,6 @@ class PrunedLayerCache:
     """Keys and values of one layer: the first positions and the latest.
 
     Args:
-        budget: how many.
         spec: says which of the two tensors is rotated, and how it is turned further.
         rollback: how many of the latest may be taken back, and are held besides.
     """

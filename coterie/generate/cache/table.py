@@ -139,7 +139,6 @@ class BlockTable:
         """Make new tokens, whose keys and values are written, part of the rows.
 
         Args:
-            tokens: of every row.
             real: how many of each; None: all.
             state: what parts of the decoder carry on; None: no text may share these blocks.
         """

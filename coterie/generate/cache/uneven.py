@@ -20,9 +20,6 @@ class UnevenWindow:
     Args:
         reach: how many positions a query sees, its own included; how many first positions it sees
             besides; how many of the latest positions may be taken back.
-        keys: held so far.
-        values: of the same positions.
-        positions: of each.
         oldest: the first position of each row that is kept, sinks apart.
     """
 
@@ -156,7 +153,6 @@ def check_kept(oldest: int, length: int, window: int, rollback: int) -> None:
 
     Args:
         oldest: the first position of the run that is kept.
-        length: how many positions are to stay.
         window: how many of them the next query sees, its own included.
         rollback: how many positions the cache was built to take back.
 

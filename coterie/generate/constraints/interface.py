@@ -35,10 +35,6 @@ class ConstraintSettings(Settings):
     def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> Constraint:
         """Return the constraint of one text.
 
-        Args:
-            tokenizer: the model's.
-            prompt: the tokens that the text goes on from.
-
         Raises:
             UserError: it cannot be met with this tokenizer.
         """

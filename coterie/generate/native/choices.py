@@ -7,14 +7,7 @@ import numpy as np
 import torch
 
 from coterie.generate.native.builder import Buffer, Builder
-from coterie.generate.native.kernels.choose import (
-    CHOICES,
-    CHOOSE,
-    ON,
-    RECORD,
-    WRITTEN,
-    Choose,
-)
+from coterie.generate.native.kernels.choose import CHOICES, CHOOSE, ON, RECORD, WRITTEN, Choose
 from coterie.generate.native.operations import MOST_ENDS, MOST_STEPS
 from coterie.generate.sampling.rule import Chosen, Rule
 

@@ -53,8 +53,6 @@ class Crew:
         """Walk it again and again, as long as any text goes on that the records speak of.
 
         Args:
-            records: their address.
-            entries: how many.
             most: steps, at least 1.
         """
         if os.getpid() != self._process:  # a fork left the helpers behind
@@ -91,11 +89,7 @@ class Crew:
 
 
 def _help(
-    call: tuple[int, ...],
-    control: Words,
-    kept: object,
-    bell: threading.Lock,
-    number: int,
+    call: tuple[int, ...], control: Words, kept: object, bell: threading.Lock, number: int
 ) -> None:
     """Help until the crew is dismissed; `kept` is what the addresses point to."""
     seen = 0

@@ -100,8 +100,6 @@ class Program:
 
         Args:
             tokens: n of them, in the order of positions where several are of one row.
-            rows: of the cache, of each.
-            positions: of each.
             caches: where each layer's positions are, with room for the new ones.
             past: for each token up to `lookback` tokens before it, −1 for none.
         """
@@ -121,10 +119,7 @@ class Program:
         """Read one token of each row, choose the next, read that, and so on.
 
         Args:
-            tokens: of each row.
-            positions: of each.
             caches: where each layer's positions are, with room for `most` more.
-            rules: how each row's tokens are chosen.
             most: tokens to choose, at most `MOST_STEPS`.
             past: as of `step`.
         """

@@ -39,8 +39,6 @@ def passes_for(
     """Return the ways to compute logits, the preferred one first; the last serves every call.
 
     Args:
-        decoder: the model.
-        compute: what shall compute single tokens.
         tokens: about how many will be, for `auto` to judge whether kernels pay.
         notify: told when kernels are compiled.
 

@@ -36,7 +36,6 @@ class CompiledPass:
     """Decodes one token of every row; other calls are left to the next pass.
 
     Args:
-        decoder: the model.
         notify: told in a sentence how long compiling took.
         backend: of `torch.compile`.
     """

@@ -58,7 +58,6 @@ class SeveralSteps(Pass, Protocol):
 
         Args:
             call: one that is not refused.
-            rules: how the tokens of each row are chosen.
             most: tokens to choose for each row, at least 1; a row ends earlier by its rule.
 
         Returns:

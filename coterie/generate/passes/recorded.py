@@ -53,7 +53,6 @@ class RecordedPass:
     """Decodes one token of every row at a time; other calls are left to the next pass.
 
     Args:
-        decoder: the model.
         notify: told why steps cannot be recorded, where that is so.
         blocks: computes blocks; None: they are called.
         record: how steps are recorded.

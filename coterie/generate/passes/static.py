@@ -53,7 +53,6 @@ class StaticPast:
     """The past of a batch for one step: a stack whose layers are whole memories.
 
     Args:
-        layers: keys and values of each layer.
         rows: where the new tokens stand.
         recent: the tokens before them; None: nobody asks.
     """

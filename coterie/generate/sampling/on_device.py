@@ -20,11 +20,9 @@ class DeviceChoice:
     """Chooses the next token of each row; what the rules say lies in tensors that stay in place.
 
     Args:
-        rows: how many.
         size: tokens of the tokenizer.
         most: tokens that are chosen before the rules are given anew.
         greedy: whether every row takes its likeliest token, which saves sorting.
-        device: where logits are.
     """
 
     def __init__(self, rows: int, size: int, most: int, greedy: bool, device: torch.device) -> None:
@@ -61,7 +59,6 @@ class DeviceChoice:
         """Return a token of each row, −1 where logits are not finite, and its log-probability.
 
         Args:
-            logits: of the next token.
             step: how many were chosen since the rules were given.
         """
         logits = logits[:, : self._size]

@@ -31,7 +31,6 @@ def penalise_counts(
     The prompt does not count. The formula is that of OpenAI's API reference.
 
     Args:
-        row: the candidates.
         counts: how often each token of the vocabulary was generated.
         frequency: penalty for each time; negative values reward.
         presence: penalty for having been generated at all; negative values reward.

@@ -48,12 +48,9 @@ class Sampler:
     Token i depends on the logits, the tokens before it, and number i of the seed's random stream.
 
     Args:
-        settings: how to choose.
         seed: of this text's random stream; the settings' seed if None.
-        banned: tokens never to choose.
         constraints: what the text may go on with; they are told of each choice.
         ends: tokens that end the text, not to be chosen before `min_tokens`.
-        bias: what to add to the logits of tokens.
     """
 
     def __init__(
@@ -87,9 +84,6 @@ class Sampler:
         """Return what chooses the continuation of a prompt.
 
         Args:
-            settings: how to choose.
-            tokenizer: the model's.
-            prompt: the tokens that the text goes on from.
             seed: of the text's random stream; the settings' seed if None.
             further: constraints besides those of the settings, applied after them.
 
@@ -254,8 +248,6 @@ def _told(logs: Candidates, token: int, place: int, count: int) -> Choice:
 
     Args:
         logs: the log-probabilities of the candidates.
-        token: that was chosen.
-        place: where it stands among them.
         count: how many of the likeliest to tell.
     """
     if not count:

@@ -56,10 +56,7 @@ class SamplingSettings(Settings):
         description="keep the tokens nearest the expected surprise that hold this much probability",
     )
     repetition_penalty: float = Field(
-        default=1.0,
-        gt=0,
-        le=100,
-        description="above 1 makes tokens of the recent past less likely",
+        default=1.0, gt=0, le=100, description="above 1 makes tokens of the recent past less likely"
     )
     repetition_window: int = Field(
         default=256, ge=1, description="how many of the latest tokens the penalty looks at"

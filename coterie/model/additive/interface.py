@@ -40,8 +40,6 @@ class AdditivePart(Part):
         """Return what is added to the tokens' vectors, and what the next call needs to know.
 
         Args:
-            tokens: ids.
-            span: where they stand.
             state: [B, …], what the call before returned for the same rows; None at their start.
         """
         raise NotImplementedError

@@ -104,10 +104,7 @@ class StructurePart(AdditivePart):
         self.ids = [(kind.opening_id, kind.closing_id) for kind in self.kinds]
 
     def vectors(
-        self,
-        tokens: Int[Tensor, "B T"],
-        span: Span,
-        state: Int[Tensor, "B K 6"] | None = None,
+        self, tokens: Int[Tensor, "B T"], span: Span, state: Int[Tensor, "B K 6"] | None = None
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B K 6"]]:
         """Return the sum of the vectors of each token's states, and what the next call needs.
 

@@ -50,7 +50,6 @@ def trace_tags(
     """Return where each token stands.
 
     Args:
-        tokens: ids.
         opening: id of each kind's opening tag.
         closing: id of each kind's closing tag.
         begins: index of the first token of each token's document, below 0 where it began in a piece

@@ -51,7 +51,6 @@ class RowChunks:
         positions: how many positions are given.
         new: how many of them, the last ones, are new: those with queries.
         size: positions of a chunk.
-        device: where they are.
     """
 
     def __init__(self, positions: int, new: int, size: int, device: torch.device) -> None:
@@ -93,7 +92,6 @@ class DocumentChunks:
 
     Args:
         starts: where each position's document begins in its row.
-        size: positions of a chunk.
     """
 
     def __init__(self, starts: Int[Tensor, "B T"], size: int) -> None:

@@ -141,9 +141,7 @@ class GroupedAttentionPart(Part):
         self.norm_over_all = settings.query_key_norm_over == "all"
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> Float[Tensor, "B T D"]:
         heads = (*x.shape[:2], -1, self.channels)
         query = self._normalised(F.linear(x, self.query, self.query_bias), self.query_norm)

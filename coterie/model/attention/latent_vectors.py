@@ -157,9 +157,7 @@ class LatentVectorAttentionPart(Part):
         self.output_bias = nn.Parameter(torch.empty(width)) if settings.bias else None
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> Float[Tensor, "B T D"]:
         """Let each token read the summaries of earlier chunks and the tokens of its own."""
         rotate, cache = context.rotation, context.kv_cache

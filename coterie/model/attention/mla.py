@@ -161,9 +161,7 @@ class LatentAttentionPart(Part):
         self.kv_norm = None if norm is None else norm.build(rank)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> Float[Tensor, "B T D"]:
         rotate = context.rotation
         nope, rotated = self._queries(x, rotate)

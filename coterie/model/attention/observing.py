@@ -35,9 +35,6 @@ def received(
     Args:
         query: head h reads head h // (H / K) of the keys.
         keys: of all positions that the cache returned.
-        mask: which positions see which.
-        geometry: where queries and keys stand.
-        scale: factor on the products of queries and keys.
         lengths: how many queries of each row are real; None: all.
     """
     batch, heads, number = query.shape[:3]

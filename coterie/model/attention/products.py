@@ -46,13 +46,9 @@ def attend(
     Args:
         query: of T positions; head h of the queries reads head h // (H / K) of the keys.
         keys: of S ≥ T positions.
-        values: of the same positions.
-        mask: which positions see which.
         geometry: where queries and keys stand; None: the keys are positions 0 … S − 1 and the
             queries the last of them.
-        dropout: share of the weights set to zero.
         scale: factor on the products of queries and keys; None: 1 / sqrt(C).
-        backend: what computes them.
 
     Raises:
         UserError: the back end cannot compute this; the message says why and what can.

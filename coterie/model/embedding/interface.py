@@ -23,7 +23,6 @@ class EmbeddingPart(Part, ABC):
         """Return the tokens' vectors.
 
         Args:
-            tokens: their ids.
             recent: up to `lookback` tokens that came just before, −1 where a row has none; None at
                 the start of a text.
             places: of each token in its document, where rows hold several; none reads another.

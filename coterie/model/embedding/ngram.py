@@ -71,10 +71,7 @@ class NgramEmbedding(Settings):
     def counts(self, vocab_size: int, width: int) -> Count:
         """Return its count: look-ups, and the projection's product."""
         channels, orders = self.channels(width), len(self.orders)
-        parts = [
-            lookup("tokens", vocab_size, width),
-            lookup("table", orders * self.rows, channels),
-        ]
+        parts = [lookup("tokens", vocab_size, width), lookup("table", orders * self.rows, channels)]
         if self.combine == "project":
             parts.append(linear("projection", orders * channels, width))
         detail = f"{self.kind}s of {', '.join(map(str, self.orders))}"

@@ -53,7 +53,6 @@ class Dispatcher(Protocol):
         """Return the rows that the experts on this device compute.
 
         Args:
-            x: the tokens.
             indices: the experts of each; the number of experts stands for none.
             partial: whether indices may name none.
         """
@@ -184,12 +183,7 @@ def _is_host(rows: Tensor) -> bool:
 class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        order: Tensor,
-        inverse: Tensor,
-        missing: Tensor | None,
-        per_token: int,
+        ctx: Any, x: Tensor, order: Tensor, inverse: Tensor, missing: Tensor | None, per_token: int
     ) -> Tensor:
         ctx.save_for_backward(inverse, missing)
         ctx.shape = (x.shape[0], per_token)

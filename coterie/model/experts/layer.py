@@ -151,9 +151,7 @@ class MixtureOfExpertsPart(Part):
         self.kernel: ExpertKernel = settings.kernel.build()
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Compute the layer; load, capacity and losses count `context.valid` tokens alone."""
         valid, replay, flat = context.valid, context.replay, x.flatten(0, 1)

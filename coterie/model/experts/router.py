@@ -117,7 +117,6 @@ class Router(Part):
         """Route N tokens.
 
         Args:
-            x: the tokens.
             selection_bias: added to scores when selecting, and nowhere else.
             indices: the selection made before, when these tokens are computed a second time.
             excluded_experts: may not be selected.

@@ -77,8 +77,6 @@ def measure_routing(
     """Return what a layer did, and the load that its load balancing loss went by.
 
     Args:
-        router: of the layer.
-        balance: of the layer.
         z_loss: the router z-loss's coefficient; 0: there is none.
         routing: the router's decisions on N = B·T tokens.
         shape: B and T.

@@ -40,8 +40,6 @@ class DensePart(Part):
         self.mlp = settings.mlp.build(width)
 
     def forward(
-        self,
-        x: Float[Tensor, "B T D"],
-        context: ForwardContext = EMPTY,
+        self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
     ) -> tuple[Float[Tensor, "B T D"], None]:
         return self.mlp(x), None

@@ -177,7 +177,6 @@ class NgramModel(Part):
         """Return the last 0, 1, … tokens up to each position as numbers, −1 before a text.
 
         Args:
-            tokens: ids.
             recent: what was read before them, −1 where there was nothing.
             places: of each position in its document; None: all are of one.
         """

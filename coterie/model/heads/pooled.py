@@ -54,7 +54,6 @@ class PooledHead(Part):
         """Return each row's vector.
 
         Args:
-            hidden: the final hidden states.
             valid: which tokens are text and no padding; None: all. A row without any gives zeros.
         """
         if valid is None:

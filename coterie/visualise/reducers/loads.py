@@ -17,7 +17,6 @@ class LayerHistory:
     """Load of one layer's experts over N measurements.
 
     Args:
-        layer: the layer's number in the model.
         steps: [N] the step at which each measurement ended.
         load: [N, E] tokens per expert.
         dropped: [N] choices that found no room.

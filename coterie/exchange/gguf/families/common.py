@@ -29,7 +29,6 @@ def read_grouped(meta: Metadata, **changes: Any) -> dict[str, Any]:
     The imported model pairs the halves of a head, as the originals do.
 
     Args:
-        meta: what the file says.
         changes: settings of the attention that are the architecture's own.
     """
     heads = meta.whole("attention.head_count")
@@ -64,8 +63,6 @@ def read_routed(
     """Return the settings of routed layers under a softmax router.
 
     Args:
-        meta: what the file says.
-        hidden: width of an expert.
         renormalise: whether the gates of the selected experts are renormalised; None: if several.
         shared: width of a gated shared expert; 0: there is none.
     """
@@ -107,10 +104,7 @@ def write_grouped(model: Canonical) -> dict[str, Any]:
 def write_routed(model: Canonical) -> dict[str, Any]:
     """Return what a file says of the experts under a softmax router, besides their width."""
     mixture = model.mixture
-    values = {
-        "expert_count": mixture.num_experts,
-        "expert_used_count": mixture.experts_per_token,
-    }
+    values = {"expert_count": mixture.num_experts, "expert_used_count": mixture.experts_per_token}
     scale = mixture.router.scale
     return values if scale == 1.0 else {**values, "expert_weights_scale": scale}
 

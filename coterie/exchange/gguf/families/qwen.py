@@ -59,11 +59,7 @@ def _routed_family(
     """Return a family of routed layers.
 
     Args:
-        name: in the file.
-        title: in sentences.
-        changes: the settings of its attention.
         renormalise: whether the gates of the selected experts are renormalised.
-        shared: whether there is a gated shared expert.
     """
     shared_width = "expert_shared_feed_forward_length"
 
@@ -89,12 +85,7 @@ def _routed_family(
         return found
 
     return Family(
-        name=name,
-        title=title,
-        reads=reads,
-        writes=writes,
-        tensor_map=tensor_map,
-        limits=limits,
+        name=name, title=title, reads=reads, writes=writes, tensor_map=tensor_map, limits=limits
     )
 
 

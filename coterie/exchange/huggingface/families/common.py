@@ -54,10 +54,8 @@ def read_routed(
     The coefficient of the load balancing loss is kept for further training here.
 
     Args:
-        config: the configuration.
         count: name of the number of experts.
         hidden: name of their width.
-        router: its settings.
         least: least number of experts that the family's code accepts.
         gated_shared: name of the width of a gated shared expert; None: there is none.
     """

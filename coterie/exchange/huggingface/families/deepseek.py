@@ -23,9 +23,6 @@ def read_layers(
     MTP modules go on from there.
 
     Args:
-        config: the configuration.
-        router: its settings.
-        balance: its settings.
         bias: whether dense layers and shared experts have biases.
     """
     config.require("moe_layer_freq", 1, None)

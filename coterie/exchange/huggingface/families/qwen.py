@@ -38,7 +38,6 @@ def read_feedforward(config: Config, *, shared: str | None = None) -> dict[str, 
     """Return the settings of routed and of dense layers, by label.
 
     Args:
-        config: the configuration.
         shared: name of the width of a gated shared expert; None: there is none.
     """
     router = {"renormalise": config.flag("norm_topk_prob")}

@@ -42,11 +42,7 @@ def _reads(config: Config) -> dict[str, Any]:
     labels = [
         f"{label}-window" if slide else label for label, slide in zip(labels, slides, strict=True)
     ]
-    return {
-        **read_stream(config),
-        "position": read_rope(config),
-        **block_pattern(labels, blocks),
-    }
+    return {**read_stream(config), "position": read_rope(config), **block_pattern(labels, blocks)}
 
 
 def _sliding(config: Config, layers: int) -> list[bool]:

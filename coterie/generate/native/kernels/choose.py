@@ -10,13 +10,7 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.machine import (
-    doubles_at,
-    fields_at,
-    floats_at,
-    kernel,
-    words_at,
-)
+from coterie.generate.native.machine import doubles_at, fields_at, floats_at, kernel, words_at
 from coterie.generate.native.numerics import exponential
 from coterie.generate.native.operations import MOST_ENDS
 

@@ -18,8 +18,6 @@ def joined(part: nn.Module, builder: Builder, name: str, stream: Buffer) -> Oper
     """Return what adds an embedding to the stream.
 
     Args:
-        part: the embedding.
-        builder: of the program.
         name: under which a cache carries what the embedding knows of the past.
         stream: what it is added to.
 

@@ -32,7 +32,6 @@ class Slots:
     """Where one layer lists its work, and how it computes it.
 
     Args:
-        builder: of the program.
         always: MLPs of every entry.
         experts: those of each expert.
         per_token: experts of an entry, at most.

@@ -202,12 +202,7 @@ def _bias(
 
 @lru_cache(maxsize=64)
 def _remembered(
-    mask: Mask,
-    sizes: Sizes,
-    tile: _Tile,
-    groups: int,
-    dtype: torch.dtype,
-    device: torch.device,
+    mask: Mask, sizes: Sizes, tile: _Tile, groups: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     with torch.inference_mode(False):  # made while generating, it must serve training as well
         return _bias(mask, Geometry(*sizes), tile, groups, dtype, device)

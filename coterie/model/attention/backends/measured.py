@@ -89,7 +89,6 @@ class MeasuredFunction:
 
     Args:
         candidates: back ends by kind; None: all that can be built here.
-        clock: seconds since some moment.
     """
 
     def __init__(

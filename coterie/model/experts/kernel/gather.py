@@ -72,10 +72,7 @@ def _call(x: Tensor) -> Callable[[Packs, Tensor, Tensor, Tensor], Tensor]:
 
 
 def call_needed(
-    packs: Packs,
-    x: Float[Tensor, "N D"],
-    indices: Int[Tensor, "N k"],
-    gates: Float[Tensor, "N k"],
+    packs: Packs, x: Float[Tensor, "N D"], indices: Int[Tensor, "N k"], gates: Float[Tensor, "N k"]
 ) -> Float[Tensor, "N D"]:
     """Call each needed expert once, with the tokens that chose it."""
     wanted: dict[int, list[int]] = {}
@@ -128,10 +125,7 @@ def _weights_of(pack: MLPPart, experts: list[int]) -> list[Weights]:
 
 
 def call_gathered(
-    packs: Packs,
-    x: Float[Tensor, "N D"],
-    indices: Int[Tensor, "N k"],
-    gates: Float[Tensor, "N k"],
+    packs: Packs, x: Float[Tensor, "N D"], indices: Int[Tensor, "N k"], gates: Float[Tensor, "N k"]
 ) -> Float[Tensor, "N D"]:
     """Multiply every pair by gathered weights, pack by pack, masking what is of other packs."""
     per_token = indices.shape[1]

@@ -48,10 +48,8 @@ class ExpertKernel(ABC):
 
         Args:
             packs: the experts, E together.
-            x: the tokens.
             indices: experts of each token; E stands for none.
             gates: their weights; 0 for none.
-            dispatcher: brings tokens to experts and back.
             partial: whether indices may hold E.
         """
         # Cast once, before there are k rows of each token; their gradients are summed likewise.

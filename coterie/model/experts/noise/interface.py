@@ -17,7 +17,6 @@ class NoisePart(Part):
         """Return the logits that scores are made of.
 
         Args:
-            logits: the router's own.
             x: the tokens, in the type of the logits.
         """
         return logits

@@ -39,7 +39,6 @@ class Selector(ABC):
         """Return the selected experts of each token, best first, without a gradient.
 
         Args:
-            scores: of every expert.
             selection_bias: added to the scores for the choice alone, never to the gates; −∞ for an
                 excluded expert.
             shares: how scores become shares of one.

@@ -12,11 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from coterie.model.position.scaling.interface import (
-    ScalingSettings,
-    check_pairs,
-    plain_frequencies,
-)
+from coterie.model.position.scaling.interface import ScalingSettings, check_pairs, plain_frequencies
 
 
 class NTKScaling(ScalingSettings):
