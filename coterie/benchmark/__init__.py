@@ -7,14 +7,3 @@ Reading order: `ceilings` (what the machine can do at most), `turns` (how sides 
 from coterie.benchmark.ceilings import Ceilings, measure_ceilings
 from coterie.benchmark.decode import SIZES, DecodeTable, Side, benchmark_decode, standard_model
 from coterie.benchmark.peers import PEERS
-
-__all__ = [
-    "PEERS",
-    "SIZES",
-    "Ceilings",
-    "DecodeTable",
-    "Side",
-    "benchmark_decode",
-    "measure_ceilings",
-    "standard_model",
-]

@@ -14,5 +14,3 @@ PEERS: dict[str, Peer] = {
     "int4": Quantised("int4", Int4Weights()),
 }
 """By the names that `--against` takes."""
-
-__all__ = ["PEERS", "Peer"]

@@ -15,6 +15,7 @@ from coterie.foundation.errors import CoterieError
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.kernels.heads import CACHE_WORDS
 from coterie.generate.native.operations import FIELDS, HEADER, NUMBERS
+from coterie.model.position import PositionPart
 from coterie.model.position.rotary import RotaryPositionPart
 from coterie.quantise import QuantisedTensor
 
@@ -174,3 +175,18 @@ class Builder:
             if each.numbers:
                 numbers[row, : len(each.numbers)] = torch.tensor(each.numbers, dtype=torch.float64)
         return operations, numbers, torch.tensor(self.stages, dtype=torch.int64)
+
+
+class Layer(NamedTuple):
+    """An attention layer to add: to what program, with which positions, and its number."""
+
+    builder: Builder
+    position: PositionPart
+    number: int
+
+    @property
+    def where(self) -> tuple[int, int, int]:
+        """Where the entries' positions and rows stand, and the layer's caches."""
+        builder = self.builder
+        caches = builder.caches[self.number]
+        return builder.positions.data_ptr(), builder.rows.data_ptr(), caches.data_ptr()

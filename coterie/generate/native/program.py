@@ -48,16 +48,9 @@ class Program:
         self._sources = [(each, each.data_ptr()) for each in builder.sources]
         self._tables = builder.tables()
         self._crew = Crew(self._tables, builder.kept, self.threads)
-        self._count, self._tokens, self._positions, self._rows, self._caches = (
-            each.numpy()
-            for each in (
-                builder.count,
-                builder.tokens,
-                builder.positions,
-                builder.rows,
-                builder.caches,
-            )
-        )
+        self._count, self._tokens = builder.count.numpy(), builder.tokens.numpy()
+        self._positions, self._rows = builder.positions.numpy(), builder.rows.numpy()
+        self._caches = builder.caches.numpy()
         self._angles: list[Tensor] = []
         self._reach = 0
         self._caches_of: list[tuple[int, ...]] = []

@@ -4,29 +4,10 @@ capacity, dispatch, kernel over the experts' MLPs, combine, router statistics; `
 """
 
 from coterie.model.experts.balance import Balance
-from coterie.model.experts.dispatch import Dispatched, Dispatcher
 from coterie.model.experts.kernel import ExpertKernel, Kernel, measurements
 from coterie.model.experts.layer import MixtureOfExperts, MixtureOfExpertsPart
 from coterie.model.experts.noise import Noise
 from coterie.model.experts.pack import ExpertPack
-from coterie.model.experts.router import RouterSettings
 from coterie.model.experts.router_stats import RouterStats
 from coterie.model.experts.score import Score
 from coterie.model.experts.select import Select
-
-__all__ = [
-    "Balance",
-    "Dispatched",
-    "Dispatcher",
-    "ExpertKernel",
-    "ExpertPack",
-    "Kernel",
-    "MixtureOfExperts",
-    "MixtureOfExpertsPart",
-    "Noise",
-    "RouterSettings",
-    "RouterStats",
-    "Score",
-    "Select",
-    "measurements",
-]

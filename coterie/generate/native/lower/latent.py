@@ -1,6 +1,6 @@
 """Latent attention."""
 
-from coterie.generate.native.builder import Buffer, Builder
+from coterie.generate.native.builder import Buffer, Layer
 from coterie.generate.native.kernels.latent import ABSORB, COMPRESS, Absorb, Compress, scratch_of
 from coterie.generate.native.kernels.sums import sums_like
 from coterie.generate.native.lower.masks import pattern_of
@@ -8,29 +8,22 @@ from coterie.generate.native.lower.matrices import matrix_of, multiplied, produc
 from coterie.generate.native.lower.norms import PLAIN, norm_of
 from coterie.generate.native.lower.positions import Turn, turn_of
 from coterie.model.attention.mla import LatentAttentionPart
-from coterie.model.position import PositionPart
 
 
 def latent_attended(
-    part: LatentAttentionPart,
-    builder: Builder,
-    position: PositionPart,
-    layer: int,
-    source: Buffer,
-    residual: Buffer | None,
+    part: LatentAttentionPart, layer: Layer, source: Buffer, residual: Buffer | None
 ) -> Buffer:
     """Add latent attention; return where residual + attention(source) will be."""
-    turn = turn_of(position, builder, part.settings.rope_dim)
-    query = _compressed(part, builder, turn, layer, source)
-    mixed = _absorbed(part, builder, turn, layer, query)
-    return multiplied(builder, part.output, mixed, part.output_bias, residual)
+    turn = turn_of(layer.position, layer.builder, part.settings.rope_dim)
+    query = _compressed(part, layer, turn, source)
+    mixed = _absorbed(part, layer, turn, query)
+    return multiplied(layer.builder, part.output, mixed, part.output_bias, residual)
 
 
-def _compressed(
-    part: LatentAttentionPart, builder: Builder, turn: Turn, layer: int, source: Buffer
-) -> Buffer:
+def _compressed(part: LatentAttentionPart, layer: Layer, turn: Turn, source: Buffer) -> Buffer:
     """Add what is kept of the tokens; return where their queries will be."""
-    sizes, down = part.settings, matrix_of(builder, part.kv_down, part.kv_down_bias)
+    sizes, builder = part.settings, layer.builder
+    down = matrix_of(builder, part.kv_down, part.kv_down_bias)
     weight = part.query if part.query_down is None else part.query_down
     assert weight is not None
     first, latent = builder.buffer(weight.shape[0]), builder.buffer(down.outer)
@@ -41,33 +34,27 @@ def _compressed(
     norm = norm_of(part.kv_norm, builder) if part.kv_norm else PLAIN
     other = norm_of(part.query_norm, builder) if part.query_norm else PLAIN
     fields = Compress(
-        builder.positions.data_ptr(), builder.rows.data_ptr(), builder.caches[layer].data_ptr(),
-        latent.address, latent.width, sizes.kv_rank, sizes.rotary_keys, sizes.rope_dim,
-        norm.kind, norm.gain, norm.bias, first.address, first.width, sizes.query_rank or 0,
-        other.kind, other.gain, other.bias, turn.tables, turn.rotated,
+        *layer.where, latent.address, latent.width, sizes.kv_rank, sizes.rotary_keys,
+        sizes.rope_dim, norm.kind, norm.gain, norm.bias, first.address, first.width,
+        sizes.query_rank or 0, other.kind, other.gain, other.bias, turn.tables, turn.rotated,
         turn.layout,
     )  # fmt: skip
     repeat = builder.count.data_ptr()
     builder.stage(builder.operation(COMPRESS, fields, 1, repeat, norm.epsilon, other.epsilon))
-    if part.query_up is None:
-        return first
-    return multiplied(builder, part.query_up, first)
+    return first if part.query_up is None else multiplied(builder, part.query_up, first)
 
 
-def _absorbed(
-    part: LatentAttentionPart, builder: Builder, turn: Turn, layer: int, query: Buffer
-) -> Buffer:
+def _absorbed(part: LatentAttentionPart, layer: Layer, turn: Turn, query: Buffer) -> Buffer:
     """Add the reading of the latents; return where the heads' outputs will be."""
-    sizes, up = part.settings, matrix_of(builder, part.kv_up)
+    sizes, builder = part.settings, layer.builder
+    up = matrix_of(builder, part.kv_up)
     out = builder.buffer(sizes.heads * sizes.value_channels)
     together = _together(sizes.heads, builder.threads)
     room = scratch_of(together, sizes.kv_rank, sizes.rope_dim)
     fields = Absorb(
-        builder.positions.data_ptr(), builder.rows.data_ptr(), builder.caches[layer].data_ptr(),
-        query.address, query.width, out.address, out.width, together, sizes.nope_dim,
-        sizes.rope_dim, sizes.value_channels, sizes.kv_rank, sizes.rotary_keys, up.weight,
-        up.scale, up.rows, sums_like(up.rows), turn.tables, turn.rotated,
-        turn.layout,
+        *layer.where, query.address, query.width, out.address, out.width, together,
+        sizes.nope_dim, sizes.rope_dim, sizes.value_channels, sizes.kv_rank, sizes.rotary_keys,
+        up.weight, up.scale, up.rows, sums_like(up.rows), turn.tables, turn.rotated, turn.layout,
         pattern_of(part.mask, builder), builder.room(builder.threads, room).data_ptr(), room,
     )  # fmt: skip
     tasks = sizes.heads // together

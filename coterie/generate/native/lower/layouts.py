@@ -2,7 +2,7 @@
 
 from functools import singledispatch
 
-from coterie.generate.native.builder import Buffer, Builder, LoweringError
+from coterie.generate.native.builder import Buffer, Layer, LoweringError
 from coterie.generate.native.kernels.mix import MIX, Mix
 from coterie.generate.native.lower.attention import attended
 from coterie.generate.native.lower.feedforward import fed
@@ -12,18 +12,10 @@ from coterie.model.block_layout.interface import BlockLayoutPart
 from coterie.model.block_layout.parallel import ParallelPart
 from coterie.model.block_layout.sequential import SequentialPart
 from coterie.model.blocks import Block
-from coterie.model.position import PositionPart
 
 
 @singledispatch
-def through(
-    layout: BlockLayoutPart,
-    builder: Builder,
-    block: Block,
-    position: PositionPart,
-    layer: int,
-    stream: Buffer,
-) -> Buffer:
+def through(layout: BlockLayoutPart, layer: Layer, block: Block, stream: Buffer) -> Buffer:
     """Add a block; return where the stream after it will be.
 
     Raises:
@@ -33,37 +25,25 @@ def through(
 
 
 @through.register
-def _sequential(
-    layout: SequentialPart,
-    builder: Builder,
-    block: Block,
-    position: PositionPart,
-    layer: int,
-    stream: Buffer,
-) -> Buffer:
+def _sequential(layout: SequentialPart, layer: Layer, block: Block, stream: Buffer) -> Buffer:
     assert block.feedforward_norm is not None
+    builder = layer.builder
     normal = normalised(builder, block.attention_norm, stream)
-    stream = attended(block.attention, builder, position, layer, normal, stream)
+    stream = attended(block.attention, layer, normal, stream)
     normal = normalised(builder, block.feedforward_norm, stream)
     return fed(block.feedforward, builder, normal, stream)
 
 
 @through.register
-def _parallel(
-    layout: ParallelPart,
-    builder: Builder,
-    block: Block,
-    position: PositionPart,
-    layer: int,
-    stream: Buffer,
-) -> Buffer:
+def _parallel(layout: ParallelPart, layer: Layer, block: Block, stream: Buffer) -> Buffer:
+    builder = layer.builder
     normal = normalised(builder, block.attention_norm, stream)
     own = block.feedforward_norm
     other = normal if own is None else normalised(builder, own, stream)
     if layout.gate is None:
-        stream = attended(block.attention, builder, position, layer, normal, stream)
+        stream = attended(block.attention, layer, normal, stream)
         return fed(block.feedforward, builder, other, stream)
-    read = attended(block.attention, builder, position, layer, normal, None)
+    read = attended(block.attention, layer, normal, None)
     update = fed(block.feedforward, builder, other, None)
     shares = layout.gate.shape[0]
     share = multiplied(builder, layout.gate, normal, layout.gate_bias)

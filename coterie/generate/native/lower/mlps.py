@@ -66,21 +66,12 @@ def records_of(part: MLPPart, builder: Builder, index: int | None = None) -> lis
 
 
 @records_of.register
-def _gated(part: GatedMLPPart, builder: Builder, index: int | None = None) -> list[Record]:
+def _single(
+    part: GatedMLPPart | PlainMLPPart | DeepMLPPart, builder: Builder, index: int | None = None
+) -> list[Record]:
     m = _matrices(part, builder, index)
-    return [Record(m["up"].outer, _activation(part), m["gate"], m["up"], None, m["down"])]
-
-
-@records_of.register
-def _plain(part: PlainMLPPart, builder: Builder, index: int | None = None) -> list[Record]:
-    m = _matrices(part, builder, index)
-    return [Record(m["up"].outer, _activation(part), None, m["up"], None, m["down"])]
-
-
-@records_of.register
-def _deep(part: DeepMLPPart, builder: Builder, index: int | None = None) -> list[Record]:
-    m = _matrices(part, builder, index)
-    return [Record(m["up"].outer, _activation(part), None, m["up"], m["middle"], m["down"])]
+    matrices = (m.get(name) for name in ("gate", "up", "middle", "down"))
+    return [Record(m["up"].outer, _activation(part), *matrices)]
 
 
 @records_of.register

@@ -1,6 +1,6 @@
 """The whole decoder as a program."""
 
-from coterie.generate.native.builder import Buffer, Builder
+from coterie.generate.native.builder import Buffer, Builder, Layer
 from coterie.generate.native.kernels.ngrams import NGRAMS, Ngrams
 from coterie.generate.native.lower.additive import joined
 from coterie.generate.native.lower.embeddings import embedded
@@ -32,9 +32,9 @@ def lower(decoder: Decoder, builder: Builder) -> Buffer:
         builder.stage(joined(part, builder, f"additive.{number}", stream))
     if decoder.embedding_norm is not None:
         stream = normalised(builder, decoder.embedding_norm, stream)
-    for layer, block in enumerate(decoder.blocks):
+    for number, block in enumerate(decoder.blocks):
         assert isinstance(block, Block)
-        stream = through(block.block_layout, builder, block, position, layer, stream)
+        stream = through(block.block_layout, Layer(builder, position, number), block, stream)
     builder.hidden = stream
     logits = _head(decoder, builder, normalised(builder, decoder.norm, stream))
     if decoder.ngram is not None:

@@ -17,12 +17,3 @@ from coterie.model.experts.balance.none import NoBalance
 Balance = Annotated[
     NoBalance | AuxiliaryBalance | BiasBalance, union(NoBalance, AuxiliaryBalance, BiasBalance)
 ]
-
-__all__ = [
-    "AuxiliaryBalance",
-    "Balance",
-    "BalanceInputs",
-    "BalancePart",
-    "BiasBalance",
-    "NoBalance",
-]

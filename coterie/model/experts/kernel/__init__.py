@@ -12,7 +12,7 @@ from coterie.model.experts.kernel.gather import GatherKernel
 from coterie.model.experts.kernel.grouped import GroupedKernel
 from coterie.model.experts.kernel.interface import ExpertKernel
 from coterie.model.experts.kernel.loop import LoopKernel
-from coterie.model.experts.kernel.measured import MeasuredKernel, SizeClass, measurements
+from coterie.model.experts.kernel.measured import MeasuredKernel, measurements
 from coterie.model.experts.kernel.padded import PaddedKernel
 from coterie.model.experts.kernel.triton import TritonKernel
 
@@ -22,17 +22,3 @@ Kernel = Annotated[
     union(AutoKernel, LoopKernel, GroupedKernel, PaddedKernel, TritonKernel, GatherKernel,
           MeasuredKernel),
 ]  # fmt: skip
-
-__all__ = [
-    "AutoKernel",
-    "ExpertKernel",
-    "GatherKernel",
-    "GroupedKernel",
-    "Kernel",
-    "LoopKernel",
-    "MeasuredKernel",
-    "PaddedKernel",
-    "SizeClass",
-    "TritonKernel",
-    "measurements",
-]

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.model.experts.noise.gaussian import GaussianNoise
-from coterie.model.experts.noise.interface import NoisePart
 from coterie.model.experts.noise.jitter import JitterNoise
 from coterie.model.experts.noise.learned import LearnedNoise
 from coterie.model.experts.noise.none import NoNoise
@@ -18,5 +17,3 @@ Noise = Annotated[
     NoNoise | LearnedNoise | GaussianNoise | JitterNoise,
     union(NoNoise, LearnedNoise, GaussianNoise, JitterNoise),
 ]
-
-__all__ = ["GaussianNoise", "JitterNoise", "LearnedNoise", "NoNoise", "Noise", "NoisePart"]

@@ -7,5 +7,3 @@ from coterie.model.experts.score.sigmoid import SigmoidScore
 from coterie.model.experts.score.softmax import SoftmaxScore
 
 Score = Annotated[SoftmaxScore | SigmoidScore, union(SoftmaxScore, SigmoidScore)]
-
-__all__ = ["Score", "SigmoidScore", "SoftmaxScore"]

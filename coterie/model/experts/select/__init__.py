@@ -9,5 +9,3 @@ from coterie.model.experts.select.interface import Selector
 from coterie.model.experts.select.top_k import TopK
 
 Select = Annotated[TopK | Dynamic | GroupLimited, union(TopK, Dynamic, GroupLimited)]
-
-__all__ = ["Dynamic", "GroupLimited", "Select", "Selector", "TopK"]
