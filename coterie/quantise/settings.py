@@ -26,4 +26,3 @@ class WeightSettings(Settings, ABC):
     @abstractmethod
     def quantised(self, weight: Tensor, role: Role) -> QuantisedTensor | None:
         """Return a weight in its role's format; None where it stays as it is."""
-        ...

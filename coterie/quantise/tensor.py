@@ -54,12 +54,10 @@ class QuantisedTensor(Tensor):
     @abstractmethod
     def part_types(cls, shape: Sequence[int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Return the shape and type of each part of a weight of this shape."""
-        ...
 
     @abstractmethod
     def dequantise(self) -> Tensor:
         """Return the values."""
-        ...
 
     @property
     def parts(self) -> dict[str, Tensor]:

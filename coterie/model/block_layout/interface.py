@@ -38,4 +38,3 @@ class BlockLayoutPart(Part, ABC):
         self, x: Float[Tensor, "B T D"], branches: Branches
     ) -> tuple[Float[Tensor, "B T D"], RouterStats | None]:
         """Return the stream after the block, and its router's statistics."""
-        ...

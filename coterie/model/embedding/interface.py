@@ -27,11 +27,9 @@ class EmbeddingPart(Part, ABC):
                 the start of a text.
             places: of each token in its document, where rows hold several; none reads another.
         """
-        ...
 
     @abstractmethod
     def tied(
         self, hidden: Float[Tensor, "*N D"]
     ) -> tuple[Float[Tensor, "*N R"], Float[Tensor, "V R"]]:
         """Return what a tied head multiplies: hidden states and a matrix over the vocabulary."""
-        ...

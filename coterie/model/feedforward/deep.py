@@ -8,14 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from coterie.model.feedforward.interface import (
-    Linear,
-    Matrices,
-    MLPPart,
-    MLPSettings,
-    Weights,
-    roles_of,
-)
+from coterie.model.feedforward.interface import Linear, Matrices, MLPPart, MLPSettings, Weights
 
 
 class DeepMLP(MLPSettings):
@@ -35,17 +28,11 @@ class DeepMLP(MLPSettings):
         return DeepMLPPart(self, width, experts)
 
 
-class DeepMLPPart(MLPPart):
+class DeepMLPPart(MLPPart, matrices=("up", "middle", "down")):
     """down(activation(middle(activation(up(x)))))."""
-
-    names = ("up", "up_bias", "middle", "middle_bias", "down", "down_bias")
-    roles = roles_of("up", "middle", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
         up, up_bias, middle, middle_bias, down, down_bias = weights
-        assert up is not None
-        assert middle is not None
-        assert down is not None
         hidden = self.activate(linear(x, up, up_bias))
         hidden = self.activate(linear(hidden, middle, middle_bias))
         return linear(hidden, down, down_bias)

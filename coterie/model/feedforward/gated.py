@@ -9,14 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from coterie.model.feedforward.activation import Activation
-from coterie.model.feedforward.interface import (
-    Linear,
-    Matrices,
-    MLPPart,
-    MLPSettings,
-    Weights,
-    roles_of,
-)
+from coterie.model.feedforward.interface import Linear, Matrices, MLPPart, MLPSettings, Weights
 
 
 class GatedMLP(MLPSettings):
@@ -37,16 +30,10 @@ class GatedMLP(MLPSettings):
         return GatedMLPPart(self, width, experts)
 
 
-class GatedMLPPart(MLPPart):
+class GatedMLPPart(MLPPart, matrices=("gate", "up", "down")):
     """down(activation(gate(x)) ∘ up(x))."""
-
-    names = ("gate", "gate_bias", "up", "up_bias", "down", "down_bias")
-    roles = roles_of("gate", "up", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
         gate, gate_bias, up, up_bias, down, down_bias = weights
-        assert gate is not None
-        assert up is not None
-        assert down is not None
         hidden = self.activate(linear(x, gate, gate_bias)) * linear(x, up, up_bias)
         return linear(hidden, down, down_bias)

@@ -8,14 +8,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from coterie.model.feedforward.interface import (
-    Linear,
-    Matrices,
-    MLPPart,
-    MLPSettings,
-    Weights,
-    roles_of,
-)
+from coterie.model.feedforward.interface import Linear, Matrices, MLPPart, MLPSettings, Weights
 
 
 class HybridMLP(MLPSettings):
@@ -43,24 +36,17 @@ class HybridMLP(MLPSettings):
         return HybridMLPPart(self, width, experts)
 
 
-class HybridMLPPart(MLPPart):
+_MATRICES = ("deep_up", "deep_middle", "deep_down", "wide_up", "wide_down")
+
+
+class HybridMLPPart(MLPPart, matrices=_MATRICES):
     """deep_down(a(deep_middle(a(deep_up(x))))) + wide_down(a(wide_up(x)))."""
 
-    names = (
-        "deep_up", "deep_up_bias", "deep_middle", "deep_middle_bias", "deep_down",
-        "deep_down_bias", "wide_up", "wide_up_bias", "wide_down", "wide_down_bias",
-    )  # fmt: skip
-    roles = roles_of("deep_up", "deep_middle", "deep_down", "wide_up", "wide_down")
     outputs = frozenset({"deep_down", "wide_down"})
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
         up, up_bias, middle, middle_bias, down, down_bias, *wide = weights
         wide_up, wide_up_bias, wide_down, wide_down_bias = wide
-        assert up is not None
-        assert middle is not None
-        assert down is not None
-        assert wide_up is not None
-        assert wide_down is not None
         hidden = self.activate(linear(x, up, up_bias))
         deep = linear(self.activate(linear(hidden, middle, middle_bias)), down, down_bias)
         hidden = self.activate(linear(x, wide_up, wide_up_bias))

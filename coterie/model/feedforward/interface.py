@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import gcd
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count, linear
 from coterie.model.feedforward.activation import ACTIVATIONS, Activation
-from coterie.model.part import Part, Role
+from coterie.model.part import Part
 
 Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Maps (x, weight, bias) to x·weightᵀ + bias, for one expert or for all experts of a pack."""
-Weights = tuple[Tensor | None, ...]
+Weights = tuple[Any, ...]
+"""The matrices of an MLP, each followed by its bias or None."""
 Matrices = tuple[tuple[str, int, int], ...]
 """Name, inputs and outputs of each matrix of an MLP, in the order that `run` takes them."""
 
@@ -39,17 +40,14 @@ class MLPSettings(Settings, ABC):
     @abstractmethod
     def hidden(self, width: int) -> int:
         """Return the hidden channels in a decoder of the given width."""
-        ...
 
     @abstractmethod
     def matrices(self, width: int) -> Matrices:
         """Return the shapes of the matrices."""
-        ...
 
     @abstractmethod
     def build(self, width: int, experts: int | None = None) -> "MLPPart":
         """Return one MLP, or a pack of `experts` of them."""
-        ...
 
     def counts(self, name: str, width: int) -> Count:
         """Return the count of one MLP."""
@@ -69,6 +67,13 @@ class MLPPart(Part, ABC):
 
     outputs = frozenset({"down"})
     names: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, matrices: tuple[str, ...] | None = None, **others: Any) -> None:
+        """Take the names of a kind's matrices, as its settings have them; each may have a bias."""
+        super().__init_subclass__(**others)
+        if matrices is not None:
+            cls.names = tuple(name + end for name in matrices for end in ("", "_bias"))
+            cls.roles = dict(zip(cls.names, ("matrix", "bias") * len(matrices), strict=True))
 
     def __init__(self, settings: MLPSettings | None, width: int, experts: int | None) -> None:
         super().__init__()
@@ -92,17 +97,8 @@ class MLPPart(Part, ABC):
     @abstractmethod
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
         """Compute the MLP on x [..., D] with weights of any packing that `linear` understands."""
-        ...
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         """Compute a single, unpacked MLP."""
         assert self.experts is None, "packed experts are computed by an expert kernel"
         return self.run(x, self.weights(), nn.functional.linear)
-
-
-def roles_of(*matrices: str) -> dict[str, Role]:
-    """Return the roles of matrices and of their biases."""
-    roles: dict[str, Role] = {}
-    for name in matrices:
-        roles |= {name: "matrix", f"{name}_bias": "bias"}
-    return roles

@@ -7,14 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from coterie.model.feedforward.interface import (
-    Linear,
-    Matrices,
-    MLPPart,
-    MLPSettings,
-    Weights,
-    roles_of,
-)
+from coterie.model.feedforward.interface import Linear, Matrices, MLPPart, MLPSettings, Weights
 
 
 class PlainMLP(MLPSettings):
@@ -34,14 +27,9 @@ class PlainMLP(MLPSettings):
         return PlainMLPPart(self, width, experts)
 
 
-class PlainMLPPart(MLPPart):
+class PlainMLPPart(MLPPart, matrices=("up", "down")):
     """down(activation(up(x)))."""
-
-    names = ("up", "up_bias", "down", "down_bias")
-    roles = roles_of("up", "down")
 
     def run(self, x: Tensor, weights: Weights, linear: Linear) -> Tensor:
         up, up_bias, down, down_bias = weights
-        assert up is not None
-        assert down is not None
         return linear(self.activate(linear(x, up, up_bias)), down, down_bias)

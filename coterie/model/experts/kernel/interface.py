@@ -93,7 +93,6 @@ class ExpertKernel(ABC):
 
         Off the CPU rows of no expert may follow; nobody reads what is returned for them.
         """
-        ...
 
 
 def owners(counts: Int[Tensor, " E"], rows: int) -> Int[Tensor, " R"]:

@@ -43,4 +43,3 @@ class Selector(ABC):
                 excluded expert.
             shares: how scores become shares of one.
         """
-        ...
