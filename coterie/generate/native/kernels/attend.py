@@ -4,7 +4,7 @@ Softmax is accumulated block by block (Milakov & Gimelshein 2018, arXiv:1805.028
 thread needs room for one block whatever the length of the text.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -36,27 +36,16 @@ BLOCK = 128
 """Positions read together."""
 
 
-class Attend(NamedTuple):
-    """out = softmax(scale · q·kᵀ)·v; a task is `together` query heads of one entry.
+Attend = namedtuple(
+    "Attend",
+    "positions rows cache query query_stride out out_stride heads key_heads channels mask "
+    "together scratch scratch_stride",
+)
+"""out = softmax(scale · q·kᵀ)·v; a task is `together` query heads of one entry.
 
-    `mask` is where a `Pattern` stands; `scale` is the operation's number; `scratch` has room for a
-    block for each thread.
-    """
-
-    positions: int
-    rows: int
-    cache: int
-    query: int
-    query_stride: int
-    out: int
-    out_stride: int
-    heads: int
-    key_heads: int
-    channels: int
-    mask: int
-    together: int
-    scratch: int
-    scratch_stride: int
+`mask` is where a `Pattern` stands; `scale` is the operation's number; `scratch` has room for a
+block for each thread.
+"""
 
 
 @kernel

@@ -4,7 +4,7 @@ It is what `generate.sampling` does for texts whose choice depends on nothing bu
 number of their random stream; both are held against each other by the tests.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -37,27 +37,17 @@ _GAMMA, _FIRST, _SECOND = (
 _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
 
 
-class Choose(NamedTuple):
-    """Choose a token of each entry that is on; it is the next to be read. A task is one entry.
+Choose = namedtuple(
+    "Choose",
+    "logits logits_stride records choices next_tokens positions past reach tokens logprobs most "
+    "weights heap",
+)
+"""Choose a token of each entry that is on; it is the next to be read. A task is one entry.
 
-    `past` has `reach` tokens for each entry, oldest first; 0 where nobody looks at them. `tokens`
-    and `logprobs` have `most` places for each entry. `weights` and `heap` have room for one row of
-    logits for each.
-    """
-
-    logits: int
-    logits_stride: int
-    records: int
-    choices: int
-    next_tokens: int
-    positions: int
-    past: int
-    reach: int
-    tokens: int
-    logprobs: int
-    most: int
-    weights: int
-    heap: int
+`past` has `reach` tokens for each entry, oldest first; 0 where nobody looks at them. `tokens`
+and `logprobs` have `most` places for each entry. `weights` and `heap` have room for one row of
+logits for each.
+"""
 
 
 @kernel

@@ -1,6 +1,6 @@
 """From token ids to vectors."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -18,42 +18,22 @@ from coterie.generate.native.machine import (
 )
 from coterie.generate.native.quantised import GROUP
 
+Gather = namedtuple("Gather", "indices index_stride table scale width out out_stride adds")
+"""out = table[index] (+ what is there already); a task is one entry.
 
-class Gather(NamedTuple):
-    """out = table[index] (+ what is there already); a task is one entry.
-
-    Where there is a `scale`, elements are int8 in groups with a bfloat16 scale each.
-    """
-
-    indices: int
-    index_stride: int
-    table: int
-    scale: int
-    width: int
-    out: int
-    out_stride: int
-    adds: int
+Where there is a `scale`, elements are int8 in groups with a bfloat16 scale each.
+"""
 
 
-class Hash(NamedTuple):
-    """Rows of n-gram tables, gathered side by side or added up; a task is one entry.
+Hash = namedtuple(
+    "Hash",
+    "history longest orders mixers number rows table scale width out out_stride joins",
+)
+"""Rows of n-gram tables, gathered side by side or added up; a task is one entry.
 
-    `history` holds for each entry the ids of the tokens that end with it, oldest first, the id for
-    “nothing” where there is none; `orders` the lengths, `mixers` a factor for each.
-    """
-
-    history: int
-    longest: int
-    orders: int
-    mixers: int
-    number: int
-    rows: int
-    table: int
-    scale: int
-    width: int
-    out: int
-    out_stride: int
-    joins: int
+`history` holds for each entry the ids of the tokens that end with it, oldest first, the id for
+“nothing” where there is none; `orders` the lengths, `mixers` a factor for each.
+"""
 
 
 _PRIME, _BASE = 2**31 - 1, 1_000_003

@@ -1,6 +1,6 @@
 """Queries and keys of heads on their way into attention: normalised, rotated, kept."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba.np.numpy_support import carray
 
@@ -26,34 +26,16 @@ further than its number a position lies. A query sees at most BOUND positions, i
 """
 
 
-class Heads(NamedTuple):
-    """Queries normalised and rotated in place, keys likewise and then kept beside the values.
+Heads = namedtuple(
+    "Heads",
+    "positions rows cache query query_stride key key_stride value value_stride heads key_heads "
+    "channels norm norm_width query_gain query_bias key_gain key_bias tables rotated layout",
+)
+"""Queries normalised and rotated in place, keys likewise and then kept beside the values.
 
-    A task is one entry. `query_norm` and `key_norm` are of one head, or of all as one vector;
-    `epsilon` is the operation's number. `tables` are addresses of cosines and sines [P, C / 2].
-    """
-
-    positions: int
-    rows: int
-    cache: int
-    query: int
-    query_stride: int
-    key: int
-    key_stride: int
-    value: int
-    value_stride: int
-    heads: int
-    key_heads: int
-    channels: int
-    norm: int
-    norm_width: int
-    query_gain: int
-    query_bias: int
-    key_gain: int
-    key_bias: int
-    tables: int
-    rotated: int
-    layout: int
+A task is one entry. `query_norm` and `key_norm` are of one head, or of all as one vector;
+`epsilon` is the operation's number. `tables` are addresses of cosines and sines [P, C / 2].
+"""
 
 
 @kernel

@@ -4,7 +4,7 @@
 rotated keys.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -37,35 +37,17 @@ from coterie.generate.native.machine import (
 )
 from coterie.generate.native.numerics import dot, exponential
 
+Compress = namedtuple(
+    "Compress",
+    "positions rows cache source source_stride rank keys rotated norm gain bias query "
+    "query_stride query_rank query_norm query_gain query_bias tables turned layout",
+)
+"""Normalises latents and rotates keys, keeps both, and normalises the queries' latents.
 
-class Compress(NamedTuple):
-    """Normalises latents and rotates keys, keeps both, and normalises the queries' latents.
-
-    A task is one entry. `source` holds a latent of `rank` channels, then `keys` rotary ones of
-    `rotated`, of which `turned` are rotated; `query` the queries' latent in place, of `query_rank`
-    (0: there is none). The operation's numbers are the epsilons.
-    """
-
-    positions: int
-    rows: int
-    cache: int
-    source: int
-    source_stride: int
-    rank: int
-    keys: int
-    rotated: int
-    norm: int
-    gain: int
-    bias: int
-    query: int
-    query_stride: int
-    query_rank: int
-    query_norm: int
-    query_gain: int
-    query_bias: int
-    tables: int
-    turned: int
-    layout: int
+A task is one entry. `source` holds a latent of `rank` channels, then `keys` rotary ones of
+`rotated`, of which `turned` are rotated; `query` the queries' latent in place, of `query_rank`
+(0: there is none). The operation's numbers are the epsilons.
+"""
 
 
 def _compress(op, numbers, part, entry, thread):
@@ -88,39 +70,19 @@ def _compress(op, numbers, part, entry, thread):
         normalise_vector(op[14], op[15], op[16], number, query, query, op[13])
 
 
-class Absorb(NamedTuple):
-    """out = Vₕ softmax(scale · (Uₕᵀ q·c + r·k)) c for `together` heads of one entry, a task.
+Absorb = namedtuple(
+    "Absorb",
+    "positions rows_of cache query query_stride out out_stride together plain rotated value rank "
+    "keys weight scale rows sums tables turned layout mask scratch scratch_stride",
+)
+"""out = Vₕ softmax(scale · (Uₕᵀ q·c + r·k)) c for `together` heads of one entry, a task.
 
-    A head's queries are `plain` channels and then `rotated` ones. The matrix holds for each head
-    `plain` rows of U and `value` of V, of `rank` channels: `rows` multiplies with them, `sums` adds
-    them up. `keys` are the rotary keys of a position. For each thread and head `scratch` holds a
-    query as latents see it, a rotated one and a mixture of latents, then the weights of one block;
-    `scale` is the operation's number.
-    """
-
-    positions: int
-    rows_of: int
-    cache: int
-    query: int
-    query_stride: int
-    out: int
-    out_stride: int
-    together: int
-    plain: int
-    rotated: int
-    value: int
-    rank: int
-    keys: int
-    weight: int
-    scale: int
-    rows: int
-    sums: int
-    tables: int
-    turned: int
-    layout: int
-    mask: int
-    scratch: int
-    scratch_stride: int
+A head's queries are `plain` channels and then `rotated` ones. The matrix holds for each head
+`plain` rows of U and `value` of V, of `rank` channels: `rows` multiplies with them, `sums` adds
+them up. `keys` are the rotary keys of a position. For each thread and head `scratch` holds a
+query as latents see it, a rotated one and a mixture of latents, then the weights of one block;
+`scale` is the operation's number.
+"""
 
 
 def scratch_of(together: int, rank: int, rotated: int) -> int:

@@ -4,7 +4,7 @@
 from the query's position alone, so that nothing is kept between steps.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba.np.numpy_support import carray
 
@@ -13,18 +13,8 @@ from coterie.generate.native.machine import kernel, words_at
 ALL, STRIDED, DILATED, BLOCKS = range(4)
 
 
-class Pattern(NamedTuple):
-    """A mask: a window of 0 is none; `size` is the stride or the positions of a block."""
-
-    runs: int
-    kind: int
-    window: int
-    sinks: int
-    size: int
-    local: int
-    first: int
-    chosen: int
-    seed: int
+Pattern = namedtuple("Pattern", "runs kind window sinks size local first chosen seed")
+"""A mask: a window of 0 is none; `size` is the stride or the positions of a block."""
 
 
 _WORDS = len(Pattern._fields)

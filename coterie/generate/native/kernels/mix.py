@@ -1,6 +1,6 @@
 """The gated parallel layout: how much of each branch a token takes."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba.np.numpy_support import carray
 
@@ -8,20 +8,11 @@ from coterie.generate.native.compile import Kernel
 from coterie.generate.native.machine import fields_at, floats_at
 from coterie.generate.native.numerics import sigmoid
 
+Mix = namedtuple("Mix", "width shares share stream attended fed out")
+"""out = stream + fed + sigmoid(share)·(attended − fed); a task is one entry.
 
-class Mix(NamedTuple):
-    """out = stream + fed + sigmoid(share)·(attended − fed); a task is one entry.
-
-    All are rows of `width`; `shares` is 1 or `width`.
-    """
-
-    width: int
-    shares: int
-    share: int
-    stream: int
-    attended: int
-    fed: int
-    out: int
+All are rows of `width`; `shares` is 1 or `width`.
+"""
 
 
 def _mix(op, numbers, part, entry, thread):

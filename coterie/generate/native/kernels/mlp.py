@@ -5,7 +5,7 @@ down: out = residual + Σ weight · (down·hidden). Each row of a matrix is read
 of its slot.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -29,28 +29,12 @@ RECORD = 18
 """Words of a record: hidden channels (0: the MLP returns its input), activation, four matrices."""
 
 
-class Rows(NamedTuple):
-    """One layer of every slot; a task is `chunk` rows of one slot (of `down`: of all slots)."""
-
-    records: int
-    slot_count: int
-    slots: int
-    pairs: int
-    weights: int
-    chunk: int
-    width: int
-    source: int
-    source_stride: int
-    hidden: int
-    hidden_stride: int
-    middle: int
-    out: int
-    out_stride: int
-    residual: int
-    residual_stride: int
-    entries: int
-    scratch: int
-    scratch_stride: int
+Rows = namedtuple(
+    "Rows",
+    "records slot_count slots pairs weights chunk width source source_stride hidden hidden_stride "
+    "middle out out_stride residual residual_stride entries scratch scratch_stride",
+)
+"""One layer of every slot; a task is `chunk` rows of one slot (of `down`: of all slots)."""
 
 
 @kernel

@@ -1,7 +1,7 @@
 """The counted n-gram model beside the network; `coterie.model.heads.ngram` defines it."""
 
 import math
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -20,22 +20,15 @@ LEVEL = 6
 """Words of a level: contexts, their number, starts, left, followers, weights."""
 
 
-class Ngrams(NamedTuple):
-    """Multiplies what n-grams predict into the logits; a task is one entry, a share the number.
+Ngrams = namedtuple(
+    "Ngrams",
+    "history longest levels number vocabulary shares shares_stride logits logits_stride",
+)
+"""Multiplies what n-grams predict into the logits; a task is one entry, a share the number.
 
-    `history` holds for each entry the tokens that end with it, oldest first, the vocabulary's size
-    where there is none; `shares` is room for one number per token of the vocabulary.
-    """
-
-    history: int
-    longest: int
-    levels: int
-    number: int
-    vocabulary: int
-    shares: int
-    shares_stride: int
-    logits: int
-    logits_stride: int
+`history` holds for each entry the tokens that end with it, oldest first, the vocabulary's size
+where there is none; `shares` is room for one number per token of the vocabulary.
+"""
 
 
 def _ngrams(op, numbers, part, entry, thread):

@@ -1,6 +1,6 @@
 """Normalisation of vectors: RMSNorm and LayerNorm, with gain and bias or without."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -11,17 +11,8 @@ from coterie.generate.native.machine import fields_at, floats_at, kernel, number
 NO_NORM, RMS, LAYER = range(3)
 
 
-class Normalise(NamedTuple):
-    """out = norm(in); a task is one entry, `epsilon` is the operation's number."""
-
-    kind: int
-    gain: int
-    bias: int
-    width: int
-    source: int
-    source_stride: int
-    out: int
-    out_stride: int
+Normalise = namedtuple("Normalise", "kind gain bias width source source_stride out out_stride")
+"""out = norm(in); a task is one entry, `epsilon` is the operation's number."""
 
 
 @kernel

@@ -1,34 +1,22 @@
 """Products of vectors with the rows of a matrix, and what is added to them."""
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
 from coterie.generate.native.machine import fields_at, floats_at, kernel, rows_product, word_at
 
+Product = namedtuple(
+    "Product",
+    "entries chunk rows weight scale bias source source_stride inner outer out out_stride "
+    "residual residual_stride",
+)
+"""out = in · weightᵀ + bias + residual for every entry; a task computes `chunk` rows.
 
-class Product(NamedTuple):
-    """out = in · weightᵀ + bias + residual for every entry; a task computes `chunk` rows.
-
-    `rows` is the function for how the matrix is stored; a bias or residual of 0 stands for none;
-    strides are in elements.
-    """
-
-    entries: int
-    chunk: int
-    rows: int
-    weight: int
-    scale: int
-    bias: int
-    source: int
-    source_stride: int
-    inner: int
-    outer: int
-    out: int
-    out_stride: int
-    residual: int
-    residual_stride: int
+`rows` is the function for how the matrix is stored; a bias or residual of 0 stands for none;
+strides are in elements.
+"""
 
 
 @kernel

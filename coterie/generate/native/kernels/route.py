@@ -4,7 +4,7 @@ A slot is one MLP with work to do in this step; its pairs are entries and how mu
 Every slot's weights are then read once, however many entries it serves.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -28,37 +28,19 @@ SLOT = 3
 """Words of a slot: its MLP, its first pair, its number of pairs."""
 
 
-class Route(NamedTuple):
-    """One task for all entries: select experts and list the slots.
+Route = namedtuple(
+    "Route",
+    "entries logits logits_stride experts per_token score bias renormalise groups "
+    "groups_per_token group_counted always gate gate_stride members scores chosen gates "
+    "slot_count slots pairs weights",
+)
+"""One task for all entries: select experts and list the slots.
 
-    `members` says of expert e that its MLPs are numbers members[e] … members[e + 1] − 1. The first
-    `always` MLPs serve every entry, weighed by the sigmoid of `gate` where that is given. With
-    `groups` of 0 selection is not limited; `numbers` of the operation: scale, and the mass to
-    gather or 0.
-    """
-
-    entries: int
-    logits: int
-    logits_stride: int
-    experts: int
-    per_token: int
-    score: int
-    bias: int
-    renormalise: int
-    groups: int
-    groups_per_token: int
-    group_counted: int
-    always: int
-    gate: int
-    gate_stride: int
-    members: int
-    scores: int
-    chosen: int
-    gates: int
-    slot_count: int
-    slots: int
-    pairs: int
-    weights: int
+`members` says of expert e that its MLPs are numbers members[e] … members[e + 1] − 1. The first
+`always` MLPs serve every entry, weighed by the sigmoid of `gate` where that is given. With
+`groups` of 0 selection is not limited; `numbers` of the operation: scale, and the mass to
+gather or 0.
+"""
 
 
 @kernel

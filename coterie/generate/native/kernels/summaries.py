@@ -4,7 +4,7 @@
 where its running chunk and its summaries lie.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numpy as np
 from numba.np.numpy_support import carray
@@ -28,35 +28,16 @@ are; then addresses and strides between heads, in elements, of the chunk's keys 
 the summaries' keys and values."""
 
 
-class Chunked(NamedTuple):
-    """What the operations of a layer know of it.
+Chunked = namedtuple(
+    "Chunked",
+    "positions rows cache query query_stride key key_stride value value_stride out out_stride "
+    "heads key_heads channels tables turned layout chunk latents number scratch scratch_stride",
+)
+"""What the operations of a layer know of it.
 
-    `cache` is the address of the address of the rows' entries; `scale` is the operation's number.
-    For each thread `scratch` has room for one block and one vector.
-    """
-
-    positions: int
-    rows: int
-    cache: int
-    query: int
-    query_stride: int
-    key: int
-    key_stride: int
-    value: int
-    value_stride: int
-    out: int
-    out_stride: int
-    heads: int
-    key_heads: int
-    channels: int
-    tables: int
-    turned: int
-    layout: int
-    chunk: int
-    latents: int
-    number: int
-    scratch: int
-    scratch_stride: int
+`cache` is the address of the address of the rows' entries; `scale` is the operation's number.
+For each thread `scratch` has room for one block and one vector.
+"""
 
 
 @kernel

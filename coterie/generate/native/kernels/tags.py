@@ -3,7 +3,7 @@
 `coterie.model.additive` defines what is followed; this is its step for one token.
 """
 
-from typing import NamedTuple
+from collections import namedtuple
 
 from numba.np.numpy_support import carray
 
@@ -18,26 +18,15 @@ what is known of one: inside, opened, named, name, sum, tokens since its opening
 _PRIME, _MIXER = 2**31 - 1, 1_540_483_477
 
 
-class Tags(NamedTuple):
-    """Adds to each entry's vector those of its states; one task follows all entries in order.
+Tags = namedtuple(
+    "Tags",
+    "entries tokens rows states kinds tags powers longest table scale width out out_stride",
+)
+"""Adds to each entry's vector those of its states; one task follows all entries in order.
 
-    `states` [rows, kinds, 6] are brought up to date; `powers` are of the base, for each distance
-    from an opening tag that counts.
-    """
-
-    entries: int
-    tokens: int
-    rows: int
-    states: int
-    kinds: int
-    tags: int
-    powers: int
-    longest: int
-    table: int
-    scale: int
-    width: int
-    out: int
-    out_stride: int
+`states` [rows, kinds, 6] are brought up to date; `powers` are of the base, for each distance
+from an opening tag that counts.
+"""
 
 
 @kernel
