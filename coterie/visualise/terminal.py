@@ -16,16 +16,7 @@ from rich.text import Text
 from coterie.foundation.events import Event, Notice
 from coterie.foundation.printable import printable
 from coterie.train.events import Evaluated, RunEnded, RunStarted, Sampled, StepDone, StepsProfiled
-from coterie.visualise.figures import (
-    MINUS,
-    clock,
-    count,
-    duration,
-    loss,
-    percent,
-    significant,
-    split_name,
-)
+from coterie.visualise import figures
 from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
 from coterie.visualise.profile import profile_tables
@@ -146,25 +137,28 @@ class Display:
     def _step(self, event: StepDone) -> str:
         parts = [
             self._place(event.step),
-            f"loss {loss(event.loss)}",
-            f"rate {significant(event.learning_rate)}",
-            f"gradient {significant(event.gradient_norm)}",
-            f"{count(event.tokens_per_second)} tokens/s",
+            f"loss {figures.loss(event.loss)}",
+            f"rate {figures.significant(event.learning_rate)}",
+            f"gradient {figures.significant(event.gradient_norm)}",
+            f"{figures.count(event.tokens_per_second)} tokens/s",
         ]
         if event.mfu is not None:
-            parts.append(f"MFU {percent(event.mfu)}")
+            parts.append(f"MFU {figures.percent(event.mfu)}")
         imbalance, left = self.series[Loads].imbalance, self.series[Pace].seconds_left
         if imbalance is not None:
             parts.append(f"load max/mean {imbalance:.2f}")
         if left is not None:
-            parts.append(f"{clock(max(1, left))} left")
+            parts.append(f"{figures.clock(max(1, left))} left")
         parts += [f"{title} {line}" for title, line in added_lines(self.series)]
         return "  ".join(parts)
 
     def _evaluation(self, event: Evaluated) -> str:
-        parts = [self._place(event.step), f"{split_name(event.split)} loss {loss(event.loss)}"]
-        if loss(event.nats_per_character) not in ("–", loss(event.loss)):
-            parts.append(f"{loss(event.nats_per_character)} nats per character")
+        parts = [
+            self._place(event.step),
+            f"{figures.split_name(event.split)} loss {figures.loss(event.loss)}",
+        ]
+        if figures.loss(event.nats_per_character) not in ("–", figures.loss(event.loss)):
+            parts.append(f"{figures.loss(event.nats_per_character)} nats per character")
         if self.series.best is event:
             parts.append("the best so far")
         return "  ".join(parts)
@@ -180,7 +174,9 @@ class Display:
     def _line(self, line: str) -> None:
         """Write one line without markup, colour or wrapping, in what the console can encode."""
         encoding = self.console.encoding or "utf-8"
-        safe = printable(line).replace(MINUS, "-").encode(encoding, "replace").decode(encoding)
+        safe = (
+            printable(line).replace(figures.MINUS, "-").encode(encoding, "replace").decode(encoding)
+        )
         self.console.print(
             Text(safe), soft_wrap=True, highlight=False, markup=False, no_wrap=True, crop=False
         )
@@ -196,5 +192,5 @@ def _beginning(event: RunStarted) -> str:
 
 
 def _ending(event: RunEnded) -> str:
-    ending = f"{event.status} at step {event.step:,} after {duration(event.seconds)}"
+    ending = f"{event.status} at step {event.step:,} after {figures.duration(event.seconds)}"
     return f"{ending}: {event.message}" if event.message else ending

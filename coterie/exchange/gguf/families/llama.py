@@ -10,15 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from coterie.exchange.core.canonical import Canonical
-from coterie.exchange.gguf.families.common import (
-    grouped_limits,
-    read_dense,
-    read_grouped,
-    read_routed,
-    single_expert,
-    write_grouped,
-    write_routed,
-)
+from coterie.exchange.gguf.families import common
 from coterie.exchange.gguf.families.tensors import tensor_map
 from coterie.exchange.gguf.family import Family
 from coterie.exchange.gguf.metadata import Metadata
@@ -27,16 +19,16 @@ from coterie.exchange.gguf.rope import FACTORS, rope_factors
 
 def _reads(meta: Metadata) -> dict[str, Any]:
     if not meta.count("expert_count", 0, least=0):
-        return {**read_grouped(meta), "feedforward": read_dense(meta)}
-    mixture = read_routed(meta, meta.whole("feed_forward_length"), renormalise=None)
-    return {**read_grouped(meta), "feedforward": mixture}
+        return {**common.read_grouped(meta), "feedforward": common.read_dense(meta)}
+    mixture = common.read_routed(meta, meta.whole("feed_forward_length"), renormalise=None)
+    return {**common.read_grouped(meta), "feedforward": mixture}
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
-    values = write_grouped(model)
+    values = common.write_grouped(model)
     if not all(model.is_routed):
         return {**values, "feed_forward_length": model.dense_width or model.expert_width}
-    return {**values, "feed_forward_length": model.expert_width, **write_routed(model)}
+    return {**values, "feed_forward_length": model.expert_width, **common.write_routed(model)}
 
 
 def _extras(model: Canonical) -> dict[str, Tensor]:
@@ -49,7 +41,7 @@ LLAMA = Family(
     reads=_reads,
     writes=_writes,
     tensor_map=partial(tensor_map, interleaved=True),
-    limits=lambda model: grouped_limits(model) + single_expert(model),
+    limits=lambda model: common.grouped_limits(model) + common.single_expert(model),
     extras=_extras,
     settings_in_tensors=(FACTORS,),
     notices={r"blk\.\d+\.attn_rot_embd\..*": "a table of rotations that follows from the settings"},

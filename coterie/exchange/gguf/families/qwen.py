@@ -8,15 +8,7 @@ pair the halves of a head, so rows keep their order.
 from typing import Any
 
 from coterie.exchange.core.canonical import Canonical
-from coterie.exchange.gguf.families.common import (
-    grouped_limits,
-    read_dense,
-    read_grouped,
-    read_routed,
-    single_expert,
-    write_grouped,
-    write_routed,
-)
+from coterie.exchange.gguf.families import common
 from coterie.exchange.gguf.families.tensors import tensor_map
 from coterie.exchange.gguf.family import Family
 from coterie.exchange.gguf.metadata import Metadata
@@ -28,7 +20,7 @@ _NORMED_OVER_ALL: Changes = {"query_key_norm_over": "all"}
 
 def _limits(model: Canonical, changes: Changes) -> list[str]:
     """Refuse what programs refuse; those with a norm by head alone let heads have any size."""
-    found, attention, width = grouped_limits(model), model.grouped, model.settings.width
+    found, attention, width = common.grouped_limits(model), model.grouped, model.settings.width
     if changes != _NORMED_BY_HEAD and attention.heads * attention.channels(width) != width:
         found.append(f"{attention.heads} heads that do not share the width of {width}")
     return found
@@ -38,10 +30,10 @@ def _dense_family(name: str, title: str, changes: Changes) -> Family:
     """Return a family of dense layers; `changes` are the settings of its attention."""
 
     def reads(meta: Metadata) -> dict[str, Any]:
-        return {**read_grouped(meta, **changes), "feedforward": read_dense(meta)}
+        return {**common.read_grouped(meta, **changes), "feedforward": common.read_dense(meta)}
 
     def writes(model: Canonical) -> dict[str, Any]:
-        return {**write_grouped(model), "feed_forward_length": model.dense_width or 1}
+        return {**common.write_grouped(model), "feed_forward_length": model.dense_width or 1}
 
     return Family(
         name=name,
@@ -66,20 +58,20 @@ def _routed_family(
     def reads(meta: Metadata) -> dict[str, Any]:
         hidden = meta.whole("expert_feed_forward_length", meta.raw("feed_forward_length"))
         wide = meta.whole(shared_width) if shared else 0
-        mixture = read_routed(meta, hidden, renormalise=renormalise, shared=wide)
-        return {**read_grouped(meta, **changes), "feedforward": mixture}
+        mixture = common.read_routed(meta, hidden, renormalise=renormalise, shared=wide)
+        return {**common.read_grouped(meta, **changes), "feedforward": mixture}
 
     def writes(model: Canonical) -> dict[str, Any]:
         return {
-            **write_grouped(model),
+            **common.write_grouped(model),
             "feed_forward_length": model.dense_width or model.expert_width,
             "expert_feed_forward_length": model.expert_width,
-            **write_routed(model),
+            **common.write_routed(model),
             **({shared_width: model.shared_width} if shared else {}),
         }
 
     def limits(model: Canonical) -> list[str]:
-        found = _limits(model, changes) + (single_expert(model) if renormalise else [])
+        found = _limits(model, changes) + (common.single_expert(model) if renormalise else [])
         if changes == _NORMED_OVER_ALL and model.grouped.key_heads != model.grouped.heads:
             found.append("fewer heads of keys than of queries")
         return found

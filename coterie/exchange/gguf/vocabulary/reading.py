@@ -7,18 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from coterie.exchange.gguf.pretokenizers import PRETOKENIZERS
-from coterie.exchange.gguf.vocabulary.keys import (
-    CONTROL,
-    ENDS,
-    NAMED,
-    NORMAL,
-    PREFIX,
-    TEMPLATE,
-    TEMPLATES,
-    UNKNOWN,
-    UNUSED,
-    USER_DEFINED,
-)
+from coterie.exchange.gguf.vocabulary import keys
 from coterie.exchange.tokenizers.ranks import merges_of
 from coterie.exchange.tokenizers.reading import unique
 from coterie.foundation.compiled import compiled
@@ -40,7 +29,7 @@ def read_vocabulary(values: Mapping[str, Any]) -> SubwordTokenizer | None:
     kind, pieces = said.get("model"), said.get("tokens")
     if kind in (None, "no_vocab", "none") or not pieces:
         return None
-    kinds = said.get("token_type") or [NORMAL] * len(pieces)
+    kinds = said.get("token_type") or [keys.NORMAL] * len(pieces)
     if len(kinds) != len(pieces):
         raise TokenizerError(
             f"The file names {len(pieces)} tokens, but {len(kinds)} kinds of them."
@@ -85,7 +74,9 @@ class _Said(BaseModel):
 
 
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name.removeprefix(PREFIX): each for name, each in values.items() if PREFIX in name}
+    said = {
+        name.removeprefix(keys.PREFIX): each for name, each in values.items() if keys.PREFIX in name
+    }
     checked = validated(_Said, said, "What the file says of its tokenizer", TokenizerError)
     return {name: each for name, each in checked if each is not None}
 
@@ -97,12 +88,12 @@ def _conventions(
     ends, named = _ends(said, pieces, kinds), _named(said, pieces, "eos_token_id")
     if said.get("add_eos_token") and named is None:
         raise TokenizerError("The file asks for a token after every text, but names none.")
-    config = {name: _named(said, pieces, key) for name, key in NAMED.items()}
-    template, others = values.get(TEMPLATE), values.get(TEMPLATES)
+    config = {name: _named(said, pieces, key) for name, key in keys.NAMED.items()}
+    template, others = values.get(keys.TEMPLATE), values.get(keys.TEMPLATES)
     listed = [
         {"name": name, "template": text}
         for name in (others if isinstance(others, list) else [])
-        if isinstance(name, str) and isinstance(text := values.get(f"{TEMPLATE}.{name}"), str)
+        if isinstance(name, str) and isinstance(text := values.get(f"{keys.TEMPLATE}.{name}"), str)
     ]
     template = template if isinstance(template, str) else None
     if listed and template is not None:
@@ -151,10 +142,10 @@ def _sentence_piece(said: dict[str, Any], pieces: list[str], kinds: list[int]) -
     if not scores or len(scores) != len(pieces):
         raise TokenizerError("The file's tokenizer merges by scores, but does not hold them.")
     numbers = _numbered(pieces, kinds)
-    mergeable = (i for i, kind in enumerate(kinds) if kind == NORMAL)
+    mergeable = (i for i, kind in enumerate(kinds) if kind == keys.NORMAL)
     order = sorted(mergeable, key=lambda i: (-scores[i], i))
     merges = merges_of({pieces[number]: rank for rank, number in enumerate(order)})
-    unknown = next((pieces[i] for i, kind in enumerate(kinds) if kind == UNKNOWN), None)
+    unknown = next((pieces[i] for i, kind in enumerate(kinds) if kind == keys.UNKNOWN), None)
     rules = Tokenizer(
         models.BPE(
             vocab=numbers, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True
@@ -172,7 +163,7 @@ def _sentence_piece(said: dict[str, Any], pieces: list[str], kinds: list[int]) -
 
 def _numbered(pieces: list[str], kinds: list[int]) -> dict[str, int]:
     """Return the id of each piece, without those that only pad the list."""
-    used = [number for number, kind in enumerate(kinds) if kind != UNUSED]
+    used = [number for number, kind in enumerate(kinds) if kind != keys.UNUSED]
     numbers = {pieces[number]: number for number in used}
     if len(numbers) != len(used):
         raise TokenizerError("The file's tokenizer holds the same text under two numbers.")
@@ -183,18 +174,18 @@ def _add_tokens(rules: Tokenizer, pieces: list[str], kinds: list[int]) -> None:
     """Mark control and user-defined tokens, which are in the vocabulary already."""
     of_kind = {
         kind: [piece for piece, each in zip(pieces, kinds, strict=True) if each == kind]
-        for kind in (CONTROL, USER_DEFINED)
+        for kind in (keys.CONTROL, keys.USER_DEFINED)
     }
-    rules.add_tokens([AddedToken(piece, normalized=False) for piece in of_kind[USER_DEFINED]])
+    rules.add_tokens([AddedToken(piece, normalized=False) for piece in of_kind[keys.USER_DEFINED]])
     rules.add_special_tokens(
-        [AddedToken(piece, special=True, normalized=False) for piece in of_kind[CONTROL]]
+        [AddedToken(piece, special=True, normalized=False) for piece in of_kind[keys.CONTROL]]
     )
 
 
 def _ends(said: dict[str, Any], pieces: list[str], kinds: list[int]) -> tuple[str, ...]:
     """Return the tokens that end a text, the one that separates documents first."""
-    ends = [end for name in ENDS if (end := _named(said, pieces, name)) is not None]
-    separates = END_OF_TEXT in pieces and kinds[pieces.index(END_OF_TEXT)] == CONTROL
+    ends = [end for name in keys.ENDS if (end := _named(said, pieces, name)) is not None]
+    separates = END_OF_TEXT in pieces and kinds[pieces.index(END_OF_TEXT)] == keys.CONTROL
     if separates:
         ends.insert(0, END_OF_TEXT)
     if not ends:

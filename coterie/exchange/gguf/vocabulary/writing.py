@@ -3,17 +3,7 @@
 from typing import Any
 
 from coterie.exchange.gguf.pretokenizers import name_of
-from coterie.exchange.gguf.vocabulary.keys import (
-    CONTROL,
-    ENDS,
-    NAMED,
-    NORMAL,
-    PREFIX,
-    TEMPLATE,
-    TEMPLATES,
-    UNUSED,
-    USER_DEFINED,
-)
+from coterie.exchange.gguf.vocabulary import keys
 from coterie.exchange.imported import ExchangeError
 from coterie.exchange.tokenizers import to_huggingface
 from coterie.exchange.tokenizers.ranks import spelled
@@ -59,7 +49,7 @@ def write_vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
         "add_space_prefix": False,
         **_others(tokenizer, pieces),
     }
-    said = {f"{PREFIX}{name}": value for name, value in values.items()}
+    said = {f"{keys.PREFIX}{name}": value for name, value in values.items()}
     return said | _templates(tokenizer)
 
 
@@ -67,21 +57,21 @@ def _ends(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the ids of tokens that end a text; one that is appended to every text comes first."""
     first = tokenizer.named_end if tokenizer.close_of_text is None else tokenizer.close_of_text
     ends = [first, *sorted(tokenizer.ends - {first})]
-    if len(ends) > len(ENDS):
+    if len(ends) > len(keys.ENDS):
         named = ", ".join(tokenizer.name_of(end) for end in ends)
         raise ExchangeError(
-            f"{len(ends)} tokens end a text of this model ({named}); GGUF names {len(ENDS)} at "
-            "most.",
+            f"{len(ends)} tokens end a text of this model ({named}); GGUF names {len(keys.ENDS)} "
+            "at most.",
             hint="Export as hf, which names any number.",
         )
-    return dict(zip(ENDS, ends, strict=False))
+    return dict(zip(keys.ENDS, ends, strict=False))
 
 
 def _others(tokenizer: Tokenizer, pieces: list[str]) -> dict[str, int]:
     """Return the ids of further tokens that the tokenizer's configuration names."""
     config = tokenizer.conventions.config if isinstance(tokenizer, SubwordTokenizer) else {}
     found = {}
-    for name, key in NAMED.items():
+    for name, key in keys.NAMED.items():
         said = config.get(name)
         text = said.get("content") if isinstance(said, dict) else said
         if text in pieces:
@@ -93,13 +83,13 @@ def _templates(tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the chat templates, the default one and those by name."""
     said: dict[str, Any] = {}
     if tokenizer.chat_template:
-        said[TEMPLATE] = tokenizer.chat_template
+        said[keys.TEMPLATE] = tokenizer.chat_template
     config = tokenizer.conventions.config if isinstance(tokenizer, SubwordTokenizer) else {}
     named = {each["name"]: each["template"] for each in config.get("chat_template", [])}
     others = {name: text for name, text in named.items() if name != "default"}
     if others:
-        said |= {TEMPLATES: list(others)}
-        said |= {f"{TEMPLATE}.{name}": text for name, text in others.items()}
+        said |= {keys.TEMPLATES: list(others)}
+        said |= {f"{keys.TEMPLATE}.{name}": text for name, text in others.items()}
     return said
 
 
@@ -136,15 +126,15 @@ def _pretokenizer(tokenizer: Tokenizer, description: dict[str, Any]) -> str:
 def _pieces(description: dict[str, Any], rows: int) -> tuple[list[str], list[int]]:
     """Return the text and the type of every row of the embedding."""
     pieces = [f"[PAD{number}]" for number in range(rows)]
-    kinds = [UNUSED] * rows
+    kinds = [keys.UNUSED] * rows
     for piece, number in description["model"]["vocab"].items():
         if number < rows:
-            pieces[number], kinds[number] = piece, NORMAL
+            pieces[number], kinds[number] = piece, keys.NORMAL
     for token in description["added_tokens"]:
         if token["id"] >= rows:  # a model without a row for it cannot use it
             continue
         pieces[token["id"]] = token["content"]
-        kinds[token["id"]] = CONTROL if token["special"] else USER_DEFINED
+        kinds[token["id"]] = keys.CONTROL if token["special"] else keys.USER_DEFINED
     return pieces, kinds
 
 

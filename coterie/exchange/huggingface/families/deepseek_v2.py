@@ -7,15 +7,7 @@ from typing import Any
 
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import divided_width, read_stream, write_stream
-from coterie.exchange.huggingface.families.deepseek import (
-    read_groups,
-    read_latent,
-    read_layers,
-    tensor_map,
-    write_latent,
-    write_layers,
-)
+from coterie.exchange.huggingface.families import common, deepseek
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
 from coterie.model.experts.select import GroupLimited
@@ -40,26 +32,26 @@ def _reads(config: Config) -> dict[str, Any]:
     limited = config.raw("topk_method") == "group_limited_greedy"
     router = {
         "score": "softmax",
-        "select": read_groups(config, "max") if limited else "top_k",
+        "select": deepseek.read_groups(config, "max") if limited else "top_k",
         "renormalise": False,
         "scale": config.number("routed_scaling_factor"),
     }
     for name in ("n_group", "topk_group"):  # read, but meaningless without groups
         config.raw(name)
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config, layout="interleaved", sharpens=True),
-        "attention": read_latent(config),
-        **read_layers(config, router, bias=config.flag("mlp_bias")),
+        "attention": deepseek.read_latent(config),
+        **deepseek.read_layers(config, router, bias=config.flag("mlp_bias")),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     limited = isinstance(model.mixture.router.select, GroupLimited)
     return {
-        **write_stream(model),
-        **write_latent(model),
-        **write_layers(model),
+        **common.write_stream(model),
+        **deepseek.write_latent(model),
+        **deepseek.write_layers(model),
         "mlp_bias": model.dense_bias,
         "scoring_func": "softmax",
         "topk_method": "group_limited_greedy" if limited else "greedy",
@@ -68,13 +60,8 @@ def _writes(model: Canonical) -> dict[str, Any]:
 
 
 DEEPSEEK_V2 = Family(
-    name="deepseek_v2",
-    title="DeepSeek-V2",
-    architecture="DeepseekV2ForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-    limits=divided_width(lambda model: model.latent.heads),
+    name="deepseek_v2", title="DeepSeek-V2", architecture="DeepseekV2ForCausalLM",
+    defaults=_DEFAULTS, reads=_reads, writes=_writes, tensor_map=deepseek.tensor_map,
+    limits=common.divided_width(lambda model: model.latent.heads),
     aliases={"num_experts": "n_routed_experts"},
-)
+)  # fmt: skip

@@ -7,18 +7,7 @@ from typing import Any
 
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import read_stream, write_stream
-from coterie.exchange.huggingface.families.deepseek import (
-    MODULES,
-    pairs_needed,
-    read_latent,
-    read_layers,
-    read_sigmoid_router,
-    tensor_map,
-    write_latent,
-    write_layers,
-    write_sigmoid_router,
-)
+from coterie.exchange.huggingface.families import common, deepseek
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
 
@@ -38,32 +27,26 @@ _DEFAULTS = {
 def _reads(config: Config) -> dict[str, Any]:
     layout = "interleaved" if config.flag("rope_interleave") else "half"
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config, layout=layout, sharpens=True),
-        "attention": read_latent(config),
-        **read_layers(config, read_sigmoid_router(config), "bias"),
+        "attention": deepseek.read_latent(config),
+        **deepseek.read_layers(config, deepseek.read_sigmoid_router(config), "bias"),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(model),
-        **write_latent(model),
-        **write_layers(model),
+        **common.write_stream(model),
+        **deepseek.write_latent(model),
+        **deepseek.write_layers(model),
         "rope_interleave": model.rotary.layout == "interleaved",
-        **write_sigmoid_router(model),
+        **deepseek.write_sigmoid_router(model),
     }
 
 
 DEEPSEEK_V3 = Family(
-    name="deepseek_v3",
-    title="DeepSeek-V3",
-    architecture="DeepseekV3ForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-    limits=pairs_needed,
-    mtp=MODULES,
+    name="deepseek_v3", title="DeepSeek-V3", architecture="DeepseekV3ForCausalLM",
+    defaults=_DEFAULTS, reads=_reads, writes=_writes, tensor_map=deepseek.tensor_map,
+    limits=deepseek.pairs_needed, mtp=deepseek.MODULES,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
-)
+)  # fmt: skip

@@ -7,16 +7,7 @@ from typing import Any
 
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import read_attention, read_stream, write_stream
-from coterie.exchange.huggingface.families.deepseek import (
-    MODULES,
-    pairs_needed,
-    read_layers,
-    read_sigmoid_router,
-    tensor_map,
-    write_layers,
-    write_sigmoid_router,
-)
+from coterie.exchange.huggingface.families import common, deepseek
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
 
@@ -33,7 +24,7 @@ _DEFAULTS = {
 
 
 def _reads(config: Config) -> dict[str, Any]:
-    attention = read_attention(config)
+    attention = common.read_attention(config)
     position = read_rope(config, partial=True)
     channels = attention["head_dim"]  # transformers rounds the rotated ones down
     position["fraction"] = int(channels * position["fraction"]) / channels
@@ -41,36 +32,30 @@ def _reads(config: Config) -> dict[str, Any]:
     if config.flag("use_qk_norm"):
         attention["query_key_norm"] = {"kind": "rms", "epsilon": config.number("rms_norm_eps")}
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": position,
         "attention": attention,
-        **read_layers(config, read_sigmoid_router(config), "bias"),
+        **deepseek.read_layers(config, deepseek.read_sigmoid_router(config), "bias"),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
-    written = write_stream(model)
+    written = common.write_stream(model)
     fraction = {"partial_rotary_factor": model.rotary.fraction}  # the default is 0.5
     written["rope_parameters"] = written["rope_parameters"] | fraction
     return {
         **written,
         **fraction,
-        **write_layers(model),
+        **deepseek.write_layers(model),
         "attention_bias": bool(model.grouped.bias),
         "use_qk_norm": model.grouped.query_key_norm is not None,
-        **write_sigmoid_router(model),
+        **deepseek.write_sigmoid_router(model),
     }
 
 
 GLM4_MOE = Family(
-    name="glm4_moe",
-    title="Glm4-MoE",
-    architecture="Glm4MoeForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-    limits=pairs_needed,
-    mtp=MODULES,
+    name="glm4_moe", title="Glm4-MoE", architecture="Glm4MoeForCausalLM", defaults=_DEFAULTS,
+    reads=_reads, writes=_writes, tensor_map=deepseek.tensor_map, limits=deepseek.pairs_needed,
+    mtp=deepseek.MODULES,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
-)
+)  # fmt: skip

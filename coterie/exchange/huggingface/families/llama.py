@@ -8,12 +8,7 @@ from typing import Any
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.core.layers import dense
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import (
-    divided_width,
-    read_attention,
-    read_stream,
-    write_stream,
-)
+from coterie.exchange.huggingface.families import common
 from coterie.exchange.huggingface.families.tensors import tensor_map
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
@@ -28,16 +23,16 @@ _DEFAULTS = {
 
 def _reads(config: Config) -> dict[str, Any]:
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config),
-        "attention": read_attention(config) | {"bias": config.flag("attention_bias")},
+        "attention": common.read_attention(config) | {"bias": config.flag("attention_bias")},
         "feedforward": dense(config.whole("intermediate_size"), bias=config.flag("mlp_bias")),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(model),
+        **common.write_stream(model),
         "intermediate_size": model.dense_width or 1,
         "attention_bias": bool(model.grouped.bias),
         "mlp_bias": model.dense_bias,
@@ -45,12 +40,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
 
 
 LLAMA = Family(
-    name="llama",
-    title="Llama",
-    architecture="LlamaForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-    limits=divided_width(lambda model: model.grouped.heads),
-)
+    name="llama", title="Llama", architecture="LlamaForCausalLM", defaults=_DEFAULTS, reads=_reads,
+    writes=_writes, tensor_map=tensor_map,
+    limits=common.divided_width(lambda model: model.grouped.heads),
+)  # fmt: skip

@@ -8,12 +8,7 @@ from typing import Any
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.core.layers import dense
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import (
-    read_attention,
-    read_stream,
-    read_window,
-    write_stream,
-)
+from coterie.exchange.huggingface.families import common
 from coterie.exchange.huggingface.families.tensors import tensor_map
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
@@ -28,27 +23,22 @@ _DEFAULTS = {
 
 def _reads(config: Config) -> dict[str, Any]:
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config),
-        "attention": read_attention(config) | {"window": read_window(config)},
+        "attention": common.read_attention(config) | {"window": common.read_window(config)},
         "feedforward": dense(config.whole("intermediate_size")),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(model),
+        **common.write_stream(model),
         "intermediate_size": model.dense_width or 1,
         "sliding_window": model.grouped.window,
     }
 
 
 MISTRAL = Family(
-    name="mistral",
-    title="Mistral",
-    architecture="MistralForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-)
+    name="mistral", title="Mistral", architecture="MistralForCausalLM", defaults=_DEFAULTS,
+    reads=_reads, writes=_writes, tensor_map=tensor_map,
+)  # fmt: skip

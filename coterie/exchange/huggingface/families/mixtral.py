@@ -8,14 +8,7 @@ from typing import Any
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.core.tensor_map import ExpertNames
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import (
-    read_attention,
-    read_routed,
-    read_stream,
-    read_window,
-    write_routed,
-    write_stream,
-)
+from coterie.exchange.huggingface.families import common
 from coterie.exchange.huggingface.families.tensors import FUSED, RoutedNames, tensor_map_with
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
@@ -38,18 +31,18 @@ _EXPERTS = ("num_local_experts", "intermediate_size")
 def _reads(config: Config) -> dict[str, Any]:
     router = {"score": "softmax", "select": "top_k", "renormalise": True}
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config, theta=1_000_000.0),
-        "attention": read_attention(config) | {"window": read_window(config)},
-        "feedforward": read_routed(config, *_EXPERTS, router=router),
+        "attention": common.read_attention(config) | {"window": common.read_window(config)},
+        "feedforward": common.read_routed(config, *_EXPERTS, router=router),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(model),
+        **common.write_stream(model),
         "sliding_window": model.grouped.window,
-        **write_routed(model, *_EXPERTS),
+        **common.write_routed(model, *_EXPERTS),
     }
 
 
@@ -59,13 +52,7 @@ def _limits(model: Canonical) -> list[str]:
 
 
 MIXTRAL = Family(
-    name="mixtral",
-    title="Mixtral",
-    architecture="MixtralForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map_with(_NAMES),
-    limits=_limits,
+    name="mixtral", title="Mixtral", architecture="MixtralForCausalLM", defaults=_DEFAULTS,
+    reads=_reads, writes=_writes, tensor_map=tensor_map_with(_NAMES), limits=_limits,
     aliases={"num_experts": "num_local_experts"},
-)
+)  # fmt: skip

@@ -7,14 +7,7 @@ from typing import Any
 
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families.common import (
-    equal_heads,
-    read_attention,
-    read_routed,
-    read_stream,
-    write_routed,
-    write_stream,
-)
+from coterie.exchange.huggingface.families import common
 from coterie.exchange.huggingface.families.tensors import tensor_map
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
@@ -31,38 +24,32 @@ _EXPERTS = ("num_experts", "intermediate_size")
 
 def _reads(config: Config) -> dict[str, Any]:
     config.require("clip_qkv", None)
-    attention = read_attention(config) | {
+    attention = common.read_attention(config) | {
         "bias": config.flag("attention_bias"),
         "query_key_norm": {"kind": "rms", "epsilon": config.number("rms_norm_eps")},
         "query_key_norm_over": "all",
     }
     router = {"renormalise": config.flag("norm_topk_prob")}
     return {
-        **read_stream(config),
+        **common.read_stream(config),
         "position": read_rope(config),
         "attention": attention,
-        "feedforward": read_routed(config, *_EXPERTS, router=router),
+        "feedforward": common.read_routed(config, *_EXPERTS, router=router),
     }
 
 
 def _writes(model: Canonical) -> dict[str, Any]:
     return {
-        **write_stream(model),
+        **common.write_stream(model),
         "attention_bias": bool(model.grouped.bias),
         "clip_qkv": None,
         "norm_topk_prob": bool(model.mixture.router.renormalise),
-        **write_routed(model, *_EXPERTS),
+        **common.write_routed(model, *_EXPERTS),
     }
 
 
 OLMOE = Family(
-    name="olmoe",
-    title="OLMoE",
-    architecture="OlmoeForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
-    limits=equal_heads,
+    name="olmoe", title="OLMoE", architecture="OlmoeForCausalLM", defaults=_DEFAULTS, reads=_reads,
+    writes=_writes, tensor_map=tensor_map, limits=common.equal_heads,
     aliases={"num_local_experts": "num_experts"},
-)
+)  # fmt: skip

@@ -8,13 +8,7 @@ from typing import Any
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.core.layers import block_pattern
 from coterie.exchange.huggingface.config import Config
-from coterie.exchange.huggingface.families import qwen
-from coterie.exchange.huggingface.families.common import (
-    equal_heads,
-    read_attention,
-    read_stream,
-    write_stream,
-)
+from coterie.exchange.huggingface.families import common, qwen
 from coterie.exchange.huggingface.families.tensors import RoutedNames, tensor_map_with
 from coterie.exchange.huggingface.family import Family
 from coterie.exchange.huggingface.rope import read_rope
@@ -30,7 +24,9 @@ _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
 def _reads(config: Config) -> dict[str, Any]:
-    attention = read_attention(config) | {"bias": "qkv" if config.flag("qkv_bias") else False}
+    attention = common.read_attention(config) | {
+        "bias": "qkv" if config.flag("qkv_bias") else False
+    }
     feedforwards = qwen.read_feedforward(config, shared="shared_expert_intermediate_size")
     window = config.raw("sliding_window") if config.flag("use_sliding_window") else None
     blocks: dict[str, dict[str, Any]] = {}
@@ -42,7 +38,11 @@ def _reads(config: Config) -> dict[str, Any]:
     labels = [
         f"{label}-window" if slide else label for label, slide in zip(labels, slides, strict=True)
     ]
-    return {**read_stream(config), "position": read_rope(config), **block_pattern(labels, blocks)}
+    return {
+        **common.read_stream(config),
+        "position": read_rope(config),
+        **block_pattern(labels, blocks),
+    }
 
 
 def _sliding(config: Config, layers: int) -> list[bool]:
@@ -62,7 +62,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
     windows = [getattr(plan.attention, "window", None) for plan in model.plans]
     widths = [each for each in windows if each is not None]
     return {
-        **write_stream(model),
+        **common.write_stream(model),
         "qkv_bias": bool(model.grouped.bias),
         "use_sliding_window": bool(widths),
         "sliding_window": widths[0] if widths else None,
@@ -73,13 +73,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
 
 
 QWEN2_MOE = Family(
-    name="qwen2_moe",
-    title="Qwen2-MoE",
-    architecture="Qwen2MoeForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map_with(_NAMES),
-    limits=equal_heads,
+    name="qwen2_moe", title="Qwen2-MoE", architecture="Qwen2MoeForCausalLM", defaults=_DEFAULTS,
+    reads=_reads, writes=_writes, tensor_map=tensor_map_with(_NAMES), limits=common.equal_heads,
     aliases={"num_local_experts": "num_experts"},
-)
+)  # fmt: skip

@@ -49,12 +49,7 @@ def _writes(model: Canonical) -> dict[str, Any]:
 
 
 QWEN3_MOE = Family(
-    name="qwen3_moe",
-    title="Qwen3-MoE",
-    architecture="Qwen3MoeForCausalLM",
-    defaults=_DEFAULTS,
-    reads=_reads,
-    writes=_writes,
-    tensor_map=tensor_map,
+    name="qwen3_moe", title="Qwen3-MoE", architecture="Qwen3MoeForCausalLM", defaults=_DEFAULTS,
+    reads=_reads, writes=_writes, tensor_map=tensor_map,
     aliases={"num_local_experts": "num_experts"},
-)
+)  # fmt: skip
