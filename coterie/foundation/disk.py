@@ -13,23 +13,10 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """How "no space left" reaches us on a full disk, under a quota, and under a limit on file sizes."""
 _FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
 _IMPOSSIBLE = (
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-    errno.EBUSY,
-    errno.EINVAL,
-    errno.ENXIO,
-    errno.ENODEV,
-    errno.EIO,
-    errno.EPIPE,
-    errno.ESTALE,
-    errno.EXDEV,
-    errno.ENOTEMPTY,
-    errno.ETXTBSY,
-)
+    errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EBUSY, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.EIO, errno.EPIPE, errno.ESTALE,
+    errno.EXDEV, errno.ENOTEMPTY, errno.ETXTBSY,
+)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -21,20 +21,8 @@ from coterie.generate.cache.stack import CacheStack
 from coterie.generate.cache.window import WindowCacheSettings, WindowLayerCache
 
 CacheSettings = Annotated[
-    FullCacheSettings
-    | QuantisedCacheSettings
-    | PrunedCacheSettings
-    | PagedCacheSettings
-    | SpilledCacheSettings
-    | WindowCacheSettings
-    | NoCacheSettings,
-    union(
-        FullCacheSettings,
-        QuantisedCacheSettings,
-        PrunedCacheSettings,
-        PagedCacheSettings,
-        SpilledCacheSettings,
-        WindowCacheSettings,
-        NoCacheSettings,
-    ),
-]
+    FullCacheSettings | QuantisedCacheSettings | PrunedCacheSettings | PagedCacheSettings
+    | SpilledCacheSettings | WindowCacheSettings | NoCacheSettings,
+    union(FullCacheSettings, QuantisedCacheSettings, PrunedCacheSettings, PagedCacheSettings,
+          SpilledCacheSettings, WindowCacheSettings, NoCacheSettings),
+]  # fmt: skip

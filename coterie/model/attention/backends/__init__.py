@@ -17,20 +17,8 @@ from coterie.model.attention.backends.measured import MeasuredBackend
 from coterie.model.attention.backends.sdpa import SDPABackend
 
 Backend = Annotated[
-    AutoBackend
-    | MeasuredBackend
-    | DenseBackend
-    | SDPABackend
-    | BlockedBackend
-    | FlexBackend
+    AutoBackend | MeasuredBackend | DenseBackend | SDPABackend | BlockedBackend | FlexBackend
     | FlashBackend,
-    union(
-        AutoBackend,
-        MeasuredBackend,
-        DenseBackend,
-        SDPABackend,
-        BlockedBackend,
-        FlexBackend,
-        FlashBackend,
-    ),
-]
+    union(AutoBackend, MeasuredBackend, DenseBackend, SDPABackend, BlockedBackend, FlexBackend,
+          FlashBackend),
+]  # fmt: skip
