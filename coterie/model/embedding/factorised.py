@@ -6,14 +6,14 @@ Lan et al. 2019 (ALBERT), arXiv:1909.11942: V·R + R·D parameters in place of V
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count, linear, lookup
-from coterie.model.embedding.interface import EmbeddingPart
+from coterie.model.embedding.interface import EmbeddingPart, Ids, Places, Recent, Vectors
 
 
 class FactorisedEmbedding(Settings):
@@ -54,12 +54,7 @@ class FactorisedEmbeddingPart(EmbeddingPart):
         self.weight = nn.Parameter(torch.empty(vocab_size, rank))
         self.projection = nn.Parameter(torch.empty(width, rank))
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        recent: Int[Tensor, "B n"] | None = None,
-        places: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, tokens: Ids, recent: Recent = None, places: Places = None) -> Vectors:
         """Look the tokens up and project them; the stream keeps its precision under autocast."""
         short = F.embedding(tokens, self.weight)
         return F.linear(short, self.projection).to(short.dtype)

@@ -3,13 +3,13 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count, lookup
-from coterie.model.embedding.interface import EmbeddingPart
+from coterie.model.embedding.interface import EmbeddingPart, Ids, Places, Recent, Vectors
 
 
 class FullEmbedding(Settings):
@@ -41,12 +41,7 @@ class FullEmbeddingPart(EmbeddingPart):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        recent: Int[Tensor, "B n"] | None = None,
-        places: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, tokens: Ids, recent: Recent = None, places: Places = None) -> Vectors:
         return F.embedding(tokens, self.weight)
 
     def tied(

@@ -7,6 +7,11 @@ from torch import Tensor
 
 from coterie.model.part import Part
 
+Ids = Int[Tensor, "B T"]
+Recent = Int[Tensor, "B n"] | None
+Places = Int[Tensor, "B T"] | None
+Vectors = Float[Tensor, "B T D"]
+
 
 class EmbeddingPart(Part, ABC):
     """Base of embedding modules."""
@@ -14,12 +19,7 @@ class EmbeddingPart(Part, ABC):
     lookback: int = 0
 
     @abstractmethod
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        recent: Int[Tensor, "B n"] | None = None,
-        places: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, tokens: Ids, recent: Recent = None, places: Places = None) -> Vectors:
         """Return the tokens' vectors.
 
         Args:

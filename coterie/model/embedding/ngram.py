@@ -10,7 +10,7 @@ the start of a text stands a padding id that no token has.
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ from coterie.foundation.settings import Settings
 from coterie.model.costs import Count, linear, lookup
 from coterie.model.embedding.full import FullEmbedding
 from coterie.model.embedding.hashing import ngram_rows
-from coterie.model.embedding.interface import EmbeddingPart
+from coterie.model.embedding.interface import EmbeddingPart, Ids, Places, Recent, Vectors
 from coterie.model.geometry import with_past
 
 
@@ -100,12 +100,7 @@ class NgramEmbeddingPart(EmbeddingPart):
         projection = nn.Parameter(torch.empty(width, orders * channels)) if projects else None
         self.projection = projection
 
-    def forward(
-        self,
-        tokens: Int[Tensor, "B T"],
-        recent: Int[Tensor, "B n"] | None = None,
-        places: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
+    def forward(self, tokens: Ids, recent: Recent = None, places: Places = None) -> Vectors:
         """Look up the tokens and the n-grams that end with them."""
         known = with_past(tokens, recent, self.lookback, self.padding_id)
         sizes = self.settings

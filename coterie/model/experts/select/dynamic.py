@@ -9,12 +9,10 @@ the router from even shares, which would always take all experts.
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.select.interface import Selector, Shares
+from coterie.model.experts.select.interface import Bias, Chosen, Scores, Selector, Shares
 from coterie.model.experts.select.top_k import highest
 
 
@@ -59,12 +57,7 @@ class DynamicSelector(Selector):
         self.entropy = settings.entropy
 
     @torch.no_grad()
-    def __call__(
-        self,
-        scores: Float[Tensor, "N E"],
-        selection_bias: Float[Tensor, " E"] | None,
-        shares: Shares,
-    ) -> Int[Tensor, "N k"]:
+    def __call__(self, scores: Scores, selection_bias: Bias, shares: Shares) -> Chosen:
         """Return the selected experts, best first; the number of experts stands for none."""
         ranked = scores if selection_bias is None else scores + selection_bias
         indices = highest(ranked, self.experts_per_token)

@@ -8,12 +8,10 @@ the sum of its two highest (`top_two_sum`), the balance bias included both times
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.select.interface import Selector, Shares
+from coterie.model.experts.select.interface import Bias, Chosen, Scores, Selector, Shares
 from coterie.model.experts.select.top_k import highest
 
 _EXCLUDED = -1e4  # far below every score, yet finite
@@ -65,12 +63,7 @@ class GroupLimitedSelector(Selector):
         self.counted = {"max": 1, "top_two_sum": 2}[settings.group_score]
 
     @torch.no_grad()
-    def __call__(
-        self,
-        scores: Float[Tensor, "N E"],
-        selection_bias: Float[Tensor, " E"] | None,
-        shares: Shares,
-    ) -> Int[Tensor, "N k"]:
+    def __call__(self, scores: Scores, selection_bias: Bias, shares: Shares) -> Chosen:
         """Return the selected experts of each token, best first."""
         ranked = scores if selection_bias is None else scores + selection_bias
         grouped = ranked.unflatten(-1, (self.groups, -1))

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Scores = Float[Tensor, "N E"]
+Bias = Float[Tensor, " E"] | None
+Chosen = Int[Tensor, "N k"]
 Shares = Callable[[Tensor], Tensor]
 """Turns scores [N, E] into shares of one."""
 
@@ -30,12 +33,7 @@ class Selector(ABC):
         self.experts_per_token = experts_per_token
 
     @abstractmethod
-    def __call__(
-        self,
-        scores: Float[Tensor, "N E"],
-        selection_bias: Float[Tensor, " E"] | None,
-        shares: Shares,
-    ) -> Int[Tensor, "N k"]:
+    def __call__(self, scores: Scores, selection_bias: Bias, shares: Shares) -> Chosen:
         """Return the selected experts of each token, best first, without a gradient.
 
         Args:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.model.experts.select.interface import Selector, Shares
+from coterie.model.experts.select.interface import Bias, Chosen, Scores, Selector, Shares
 
 
 class TopK(Settings):
@@ -31,12 +31,7 @@ class TopKSelector(Selector):
     """The k highest scores, the selection bias added first."""
 
     @torch.no_grad()
-    def __call__(
-        self,
-        scores: Float[Tensor, "N E"],
-        selection_bias: Float[Tensor, " E"] | None,
-        shares: Shares,
-    ) -> Int[Tensor, "N k"]:
+    def __call__(self, scores: Scores, selection_bias: Bias, shares: Shares) -> Chosen:
         """Return the selected experts of each token, best first."""
         return highest(
             scores if selection_bias is None else scores + selection_bias, self.experts_per_token
