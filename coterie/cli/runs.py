@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.table import Table
 from coterie.api.summary import summary
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.words import one_target, read_words
+from coterie.foundation.errors import UserError
 from coterie.foundation.runs import find_run, runs_root
 from coterie.foundation.runs import list_runs as all_runs
 
@@ -88,3 +90,46 @@ def _shown(value: Any) -> str:
 
 def _loss(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def verify_resume(*words: str, steps: int = 10, json: bool = False) -> int:
+    """Prove that a run resumes bit for bit on this machine: `coterie verify-resume RUN`.
+
+    Takes steps from the newest checkpoint without a break, and once more with a checkpoint written
+    and gone on from half way; compares every tensor and random state. The run is only read. Exit
+    code 1 where anything differs.
+
+    Parameters
+    ----------
+    words
+        The run: its name, path or `latest`.
+    steps
+        To take each time, from 2 on.
+    json
+        Print JSON.
+    """
+    from coterie.train.proof import prove_resume
+
+    example = "For example: coterie verify-resume latest"
+    run = find_run(one_target(read_words(words), "run", example))
+    if steps < 2:
+        raise UserError(f"--steps {steps} leaves no room for a break.", hint="--steps 10")
+    proof = prove_resume(run, steps, tell=stderr.print)
+    if json:
+        emit_json({**asdict(proof), "checkpoint": str(proof.checkpoint), "equal": proof.equal})
+    elif proof.equal:
+        console.print(
+            f"{run.name} resumes bit for bit: {proof.steps} steps from step {proof.step:,} end in "
+            f"the same {proof.tensors} tensors, losses and random states with and without a break "
+            f"({proof.precision} on {proof.device})."
+        )
+        next_step(f"coterie train --resume {run.name}")
+    else:
+        told = [*proof.others, *proof.unequal]
+        console.print(
+            f"{run.name} does not resume bit for bit ({proof.precision} on {proof.device}): "
+            f"{len(proof.unequal)} of {proof.tensors} tensors differ, up to {proof.apart:.3g}. "
+            f"What differs begins with: {', '.join(told[:5])}."
+        )
+        next_step("coterie doctor  # what this machine computes with")
+    return 0 if proof.equal else 1

@@ -54,6 +54,11 @@ VERBS = {
         "Measure a run on its own data or any file.",
         ("coterie evaluate latest", "coterie evaluate mine other_book.txt --stride 64"),
     ),
+    "verify-resume": Verb(
+        "coterie.cli.runs:verify_resume",
+        "Prove that a run resumes bit for bit here.",
+        ("coterie verify-resume latest", "coterie verify-resume mine --steps 50 --json"),
+    ),
     "settings": Verb(
         "coterie.cli.settings:settings",
         "Explain any setting, its choices and who sets it.",
