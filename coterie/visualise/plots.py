@@ -31,31 +31,15 @@ from coterie.visualise.series import Series, read_series
 INK, SOFT, HAIR = "#1d2126", "#5b636d", "#e3e0d8"
 BLUE, ORANGE = "#1f5f9e", "#c2540d"
 _STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "text.color": INK,
-    "axes.edgecolor": HAIR,
-    "axes.labelcolor": SOFT,
-    "axes.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#edeae3",
-    "grid.linewidth": 0.8,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "coterie",
-    "text.parse_math": False,  # a run may be named with dollar signs
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 10,
+    "text.color": INK, "text.parse_math": False,  # a run may be named with dollar signs
+    "axes.edgecolor": HAIR, "axes.labelcolor": SOFT, "axes.labelsize": 9.5, "axes.grid": True,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "grid.color": "#edeae3", "grid.linewidth": 0.8, "xtick.color": SOFT, "ytick.color": SOFT,
+    "xtick.labelsize": 9, "ytick.labelsize": 9, "xtick.major.size": 0, "ytick.major.size": 0,
+    "lines.solid_capstyle": "round", "svg.fonttype": "none", "svg.hashsalt": "coterie",
     "figure.facecolor": "white",
-}
+}  # fmt: skip
 
 
 def _tint(colour: tuple[int, int, int]) -> tuple[float, float, float]:

@@ -27,7 +27,6 @@ class FullCacheSettings(Settings):
     room: int = Field(default=256, ge=1, description="positions to make room for at first; doubles")
 
     def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> CacheStack:
-        """Make an empty cache."""
         return CacheStack([self._layer(spec, rollback) for spec in specs], rollback)
 
     def kept(self, spec: CacheSpec, positions: int, size: int) -> int:

@@ -17,16 +17,10 @@ _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _ROOT_HALF = np.float32(math.sqrt(0.5))
 _TANH_OUTER, _TANH_INNER = np.float32(math.sqrt(2 / math.pi)), np.float32(0.044715)
 # Minimax polynomial of (eʳ − 1 − r) / r² over |r| ≤ ln 2 / 2 (Cephes, expf).
-_P0, _P1, _P2 = (
-    np.float32(1.9875691500e-4),
-    np.float32(1.3981999507e-3),
-    np.float32(8.3334519073e-3),
-)
-_P3, _P4, _P5 = (
-    np.float32(4.1665795894e-2),
-    np.float32(1.6666665459e-1),
-    np.float32(5.0000001201e-1),
-)
+_P0, _P1, _P2, _P3, _P4, _P5 = map(np.float32, (
+    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+    5.0000001201e-1,
+))  # fmt: skip
 
 
 @exact_kernel

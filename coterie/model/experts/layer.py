@@ -90,7 +90,6 @@ class MixtureOfExperts(Settings):
         self.router.check(self.num_experts, self.experts_per_token)
 
     def build(self, width: int) -> "MixtureOfExpertsPart":
-        """Return the module."""
         return MixtureOfExpertsPart(self, width)
 
     def counts(self, width: int) -> Count:

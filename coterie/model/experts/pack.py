@@ -21,7 +21,6 @@ class ExpertPack(Settings):
         return self.mlp.counts("", 1).parameters > 0
 
     def build(self, width: int) -> MLPPart:
-        """Return the packed experts."""
         return self.mlp.build(width, self.count)
 
     def counts(self, name: str, width: int) -> Count:

@@ -62,7 +62,6 @@ class RouterSettings(Settings):
         self.select.check(experts, experts_per_token)
 
     def build(self, width: int, experts: int, experts_per_token: int) -> "Router":
-        """Return the module."""
         return Router(self, width, experts, experts_per_token)
 
     def counts(self, width: int, experts: int) -> Count:

@@ -40,7 +40,6 @@ class AuxiliaryBalance(Settings):
     scope: Scope = Field(default="micro_batch", description="over what the load is to be even")
 
     def build(self, experts: int) -> "AuxiliaryBalancePart":
-        """Return the module."""
         return AuxiliaryBalancePart(self, experts)
 
 

@@ -32,7 +32,6 @@ class BiasBalance(Settings):
     )
 
     def build(self, experts: int) -> "BiasBalancePart":
-        """Return the module."""
         return BiasBalancePart(self, experts)
 
 

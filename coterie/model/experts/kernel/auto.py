@@ -33,7 +33,6 @@ class AutoKernel(Settings):
     kind: Literal["auto"] = "auto"
 
     def build(self) -> "Auto":
-        """Return the kernel."""
         return Auto()
 
 

@@ -27,7 +27,6 @@ class GatherKernel(Settings):
     kind: Literal["gather"] = "gather"
 
     def build(self) -> "Gather":
-        """Return the kernel."""
         return Gather()
 
 

@@ -36,7 +36,6 @@ class GroupedKernel(Settings):
     kind: Literal["grouped"] = "grouped"
 
     def build(self) -> Grouped:
-        """Return the kernel."""
         return Grouped()
 
 

@@ -22,7 +22,6 @@ class LoopKernel(Settings):
     kind: Literal["loop"] = "loop"
 
     def build(self) -> "Loop":
-        """Return the kernel."""
         return Loop()
 
 

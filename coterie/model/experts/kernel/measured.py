@@ -52,7 +52,6 @@ class MeasuredKernel(Settings):
     kind: Literal["measured"] = "measured"
 
     def build(self) -> "Measured":
-        """Return the kernel."""
         return Measured()
 
 

@@ -20,7 +20,6 @@ class PaddedKernel(Settings):
     kind: Literal["padded"] = "padded"
 
     def build(self) -> "Padded":
-        """Return the kernel."""
         return Padded()
 
 

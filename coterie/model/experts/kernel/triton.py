@@ -17,7 +17,6 @@ class TritonKernel(Settings):
     kind: Literal["triton"] = "triton"
 
     def build(self) -> "Triton":
-        """Return the kernel."""
         return Triton()
 
 

@@ -19,11 +19,9 @@ class GaussianNoise(Settings):
     std: float = Field(default=1.0, gt=0, description="standard deviation, in logits")
 
     def counts(self, width: int, experts: int) -> tuple[Count, ...]:
-        """Return its count: nothing."""
         return ()
 
     def build(self, width: int, experts: int) -> "GaussianNoisePart":
-        """Return the module."""
         return GaussianNoisePart(self.std)
 
 

@@ -25,11 +25,9 @@ class JitterNoise(Settings):
     )
 
     def counts(self, width: int, experts: int) -> tuple[Count, ...]:
-        """Return its count: nothing."""
         return ()
 
     def build(self, width: int, experts: int) -> "JitterNoisePart":
-        """Return the module."""
         return JitterNoisePart(self.epsilon)
 
 

@@ -27,7 +27,6 @@ class LearnedNoise(Settings):
         return (Count("noise", f"{width} → {experts}, training only", width * experts),)
 
     def build(self, width: int, experts: int) -> "LearnedNoisePart":
-        """Return the module."""
         return LearnedNoisePart(width, experts)
 
 

@@ -13,7 +13,6 @@ class NoNoise(Settings):
     kind: Literal["none"] = "none"
 
     def counts(self, width: int, experts: int) -> tuple[Count, ...]:
-        """Return its count: nothing."""
         return ()
 
     def build(self, width: int, experts: int) -> NoisePart:

@@ -17,7 +17,6 @@ class SigmoidScore(Settings):
     kind: Literal["sigmoid"] = "sigmoid"
 
     def build(self) -> "SigmoidScorer":
-        """Return the function."""
         return SigmoidScorer()
 
 

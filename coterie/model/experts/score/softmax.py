@@ -17,7 +17,6 @@ class SoftmaxScore(Settings):
     kind: Literal["softmax"] = "softmax"
 
     def build(self) -> "SoftmaxScorer":
-        """Return the function."""
         return SoftmaxScorer()
 
 

@@ -41,7 +41,6 @@ class Dynamic(Settings):
             )
 
     def build(self, experts: int, experts_per_token: int) -> "DynamicSelector":
-        """Return the function."""
         return DynamicSelector(self, experts, experts_per_token)
 
 

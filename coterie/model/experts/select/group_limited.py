@@ -49,7 +49,6 @@ class GroupLimited(Settings):
             raise ValueError("group_score “top_two_sum” needs two experts or more in a group")
 
     def build(self, experts: int, experts_per_token: int) -> "GroupLimitedSelector":
-        """Return the function."""
         return GroupLimitedSelector(self, experts_per_token)
 
 

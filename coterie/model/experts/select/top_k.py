@@ -23,7 +23,6 @@ class TopK(Settings):
         """Accept every number."""
 
     def build(self, experts: int, experts_per_token: int) -> "TopKSelector":
-        """Return the function."""
         return TopKSelector(experts_per_token)
 
 
