@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from coterie.api.data import clean, prepare
+    from coterie.api.data import clean, dedup, prepare
     from coterie.api.model import Model, load
     from coterie.api.runs import Run, runs
     from coterie.api.training import resume, train
@@ -32,6 +32,7 @@ _NAMES = {
     "Model": "coterie.api.model",
     "Run": "coterie.api.runs",
     "clean": "coterie.api.data",
+    "dedup": "coterie.api.data",
     "load": "coterie.api.model",
     "prepare": "coterie.api.data",
     "resume": "coterie.api.training",
@@ -39,7 +40,7 @@ _NAMES = {
     "tune": "coterie.api.tuning",
 }
 
-__all__ = ["Model", "Run", "clean", "load", "prepare", "resume", "runs", "train", "tune"]
+__all__ = ["Model", "Run", "clean", "dedup", "load", "prepare", "resume", "runs", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args
 
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 from coterie.api.progress import stage_bar
 from coterie.data import Sources, Store
 from coterie.data.cleaning import CleaningReport, clean_documents
+from coterie.data.duplicates import Duplicates, Likeness, find_duplicates, without
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.prepare import prepare as prepare_store
 from coterie.data.reading import OnError
@@ -19,6 +22,7 @@ from coterie.data.settings import DataSettings
 from coterie.data.sources import texts_of
 from coterie.data.split import SplitKind
 from coterie.data.store import is_store
+from coterie.data.writing import report_file, write_documents
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.locks import own
 from coterie.foundation.swap import half_written, recover
@@ -130,6 +134,50 @@ def clean(
         return clean_documents(
             sources, out, kind=kind, tags=tags, spelling=spelling, report=report, progress=tell
         )
+
+
+def dedup(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path | None = None,
+    *,
+    threshold: float = 0.8,
+    ngram: int = 5,
+    permutations: int = 128,
+    seed: int = 0,
+    report: str | Path | None = None,
+    **reading: Unpack[ReadingOptions],
+) -> Duplicates:
+    """Find documents that are there more than once, and write those that stay.
+
+        found = coterie.dedup("web.jsonl", "unique.jsonl", threshold=0.7)
+
+    Args:
+        inputs: files or folders of them, as for `prepare`; none of them is changed.
+        out: see `write_documents`; None only finds.
+        threshold, ngram, permutations, seed: see `Likeness`.
+        report: a file for the groups, a line of JSON each.
+        reading: see `prepare`.
+
+    Raises:
+        DataError: an input cannot be read, or two texts would have the same file.
+        UserError: `out` or `report` exists, cannot be written, or a number is out of its range.
+    """
+    likeness = Likeness(threshold, ngram, permutations, seed)
+    sources = sources_of(inputs, **reading)
+    with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(own(Path(out), "writing documents"))
+            _refuse_existing(Path(out), replace=False, resume=False)
+        rows = stack.enter_context(report_file(report, out))
+        tell = stack.enter_context(stage_bar())
+        found = find_duplicates(sources, likeness, tell)
+        if out is not None:
+            write_documents(without(sources, found), out)
+        if rows is not None:
+            lines = (json.dumps(group, ensure_ascii=False) + "\n" for group in found.groups())
+            rows.write_text("".join(lines), "utf-8")
+    found.reading = sources.report
+    return found
 
 
 def sources_of(

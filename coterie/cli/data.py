@@ -11,24 +11,19 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from coterie.api.data import clean as clean_texts
 from coterie.api.data import prepare as prepare_store
 from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
+from coterie.cli.reading import ReadingFlags, tell_reading
 from coterie.data.cache import settings_of
-from coterie.data.cleaning import REPORT, TEXTS
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
 from coterie.data.store import Store, open_store
 from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
-from coterie.language.drama.cleaning import Kind, Tags
-from coterie.language.spelling import Spelling
 
 _SAMPLE_TOKENS = 80
-_LISTED = 20
 _AS_IT_IS = ReadingFlags()
 
 
@@ -105,62 +100,6 @@ def prepare(
     stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
     train = f"coterie train quickstart {settings_of(out)}"
     next_step(f"{train}  # train on it", f"coterie data verify {out}")
-
-
-def clean(
-    kind: Kind,
-    *inputs: str,
-    out: Path,
-    report: Path | None = None,
-    tags: Tags = "full",
-    spelling: Spelling | None = None,
-    reading: ReadingFlags = _AS_IT_IS,
-    json: bool = False,
-) -> None:
-    """Clean texts into a folder: `coterie data clean KIND INPUT... --out DIR`.
-
-    Parameters
-    ----------
-    kind
-        shakespeare: plays and poems, to tagged text; gutenberg: books, to plain text; auto looks.
-    inputs
-        Files or folders, as for `prepare`; none is changed.
-    out
-        The folder to make, for texts/ and report.jsonl; it appears only when it is complete.
-    report
-        A file for the account of every line that is not in the texts, instead of report.jsonl.
-    tags
-        full: the tags of the shipped corpus; inside: <STAGE>[...]</STAGE> and acts as scenes.
-    spelling
-        Spell words as today (modern) or as the First Folio (archaic); original/ keeps the source's.
-    json
-        Print JSON.
-    """
-    if not inputs:
-        raise UserError(
-            "Which texts? None was named.", hint="coterie data clean auto TEXT... --out DIR"
-        )
-    found = clean_texts(
-        inputs, out, kind=kind, tags=tags, spelling=spelling, report=report, **reading.options()
-    )
-    told = str(report or out / REPORT)
-    if json:
-        paths = {"texts": str(out / TEXTS), "report": told}
-        emit_json(vars(found) | paths | {"reading": reading_figures(found.reading)})
-        return
-    kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(found.kinds.items()))
-    read, written = found.characters
-    console.print(
-        f"{out / TEXTS}: {kinds}; {read:,} characters read, {written:,} written", soft_wrap=True
-    )
-    counts = [f"{found.counts[what]:,} {what}" for what in ("unrecognised", "removed", "rewritten")]
-    console.print(f"{told}: {', '.join(counts)}", soft_wrap=True)
-    for problem in found.unrecognised[:_LISTED]:
-        console.print(f"  {problem}", soft_wrap=True, markup=False)
-    if found.counts["unrecognised"] > _LISTED:
-        console.print(f"  … and {found.counts['unrecognised'] - _LISTED:,} more in {told}")
-    tell_reading(**reading_figures(found.reading), everything="the same with --json")
-    next_step(f"coterie data prepare {out / TEXTS} --out STORE --special drama")
 
 
 def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) -> None:

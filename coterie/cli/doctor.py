@@ -19,7 +19,8 @@ from coterie.foundation.runs import cache_root, runs_root
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "tokenizers", "pyarrow",
               "matplotlib", "rich", "cyclopts")  # fmt: skip
-_EXTRAS = {"numba": "fast", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+_EXTRAS = {"numba": "fast", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb",
+           "rensa": "dedup"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -101,11 +101,19 @@ GROUPS = {
         "Turn texts into token stores.",
         {
             "clean": Verb(
-                "coterie.cli.data:clean",
+                "coterie.cli.data_texts:clean",
                 "Clean plays, poems and books.",
                 (
                     "coterie data clean auto books/ --out clean",
                     "coterie data clean shakespeare hamlet.txt --out clean --tags inside",
+                ),
+            ),
+            "dedup": Verb(
+                "coterie.cli.data_texts:dedup",
+                "Leave out documents that are there twice.",
+                (
+                    "coterie data dedup web.jsonl --out unique.jsonl",
+                    "coterie data dedup books/ --out unique --threshold 0.7 --report twice.jsonl",
                 ),
             ),
             "prepare": Verb(

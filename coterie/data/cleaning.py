@@ -7,9 +7,7 @@ OUT/report.jsonl         one row per piece: file, line, what became of it, why, 
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +18,9 @@ from coterie.data.documents import Document, whole_documents
 from coterie.data.report import ReadingReport
 from coterie.data.sources import HOW_TO_SKIP, Sources
 from coterie.data.split import OnProgress
-from coterie.foundation.errors import DataError, UserError
-from coterie.foundation.files import atomic_directory, atomic_file, own_file
+from coterie.data.writing import TextFolder, report_file
+from coterie.foundation.errors import DataError
+from coterie.foundation.files import atomic_directory
 from coterie.foundation.printable import printable
 from coterie.language.drama.cleaning import Cleaned, Kind, Tags, clean_text
 from coterie.language.spelling import Spelling, respell
@@ -75,27 +74,20 @@ def clean_documents(
         UserError: `out` or `report` exists, or cannot be written.
     """
     told = CleaningReport()
-    names: dict[str, str] = {}
-    with _report_file(report, Path(out)) as apart, atomic_directory(out) as folder:
+    with report_file(report, out) as apart, atomic_directory(out) as folder:
         for name in (TEXTS, ORIGINAL) if spelling else (TEXTS,):
             (folder / name).mkdir()
+        texts, originals = TextFolder(folder / TEXTS), TextFolder(folder / ORIGINAL)
         with (apart or folder / REPORT).open("w", encoding="utf-8") as account:
             for document in whole_documents(sources):
                 found = clean_text(document.text, kind, tags)
                 if not found.text.strip():
                     _leave_out(document, sources)
                     continue
-                name = _file_name(document.name)
-                if other := names.get(name.lower()):
-                    raise DataError(
-                        f"{document.name} and {other} would both become {name}.",
-                        hint="Clean them into two folders, or rename one.",
-                    )
-                names[name.lower()] = document.name
                 if spelling:
-                    (folder / ORIGINAL / name).write_text(found.text, "utf-8")
+                    originals.add(document.name, found.text)
                     found = found._replace(text=respell(found.text, spelling))
-                (folder / TEXTS / name).write_text(found.text, "utf-8")
+                texts.add(document.name, found.text)
                 told.kinds[found.kind] += 1
                 read, written = told.characters
                 told.characters = (read + len(document.text), written + len(found.text))
@@ -104,7 +96,7 @@ def clean_documents(
                 if progress:
                     progress("cleaning", told.characters[0], None)
         told.reading = sources.report
-        if not names:
+        if not len(texts):
             raise DataError(f"No text is left. The first problem: {told.reading.problems[0]}")
     return told
 
@@ -120,32 +112,9 @@ def _rows(found: Cleaned, name: str, told: CleaningReport) -> Iterator[dict[str,
         yield row | {"reason": piece.reason, "text": piece.text}
 
 
-@contextlib.contextmanager
-def _report_file(report: Path | str | None, out: Path) -> Iterator[Path | None]:
-    """Yield a file that becomes the report if the folder is written, None for one inside it."""
-    if report is None:
-        yield None
-    elif Path(report).resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{report} would be inside {out}, which has a {REPORT} of its own.")
-    else:
-        with (
-            own_file(report, "writing a report", replace=False),
-            atomic_file(report, replace=False) as partial,
-        ):
-            yield partial
-
-
 def _leave_out(document: Document, sources: Sources) -> None:
     """Note a document of which nothing is left, or refuse it."""
     problem = f"{document.name}: nothing but licence and marks is in it"
     if sources.reading.on_error == "stop":
         raise DataError(f"{problem}.", hint=HOW_TO_SKIP)
     sources.report.add(problem, document.source)
-
-
-def _file_name(name: str) -> str:
-    """Return the name of a file for a document, which is called by a path or a row of one."""
-    stem = re.sub(
-        r"(\.(txt|md|gz|xz|bz2|zst|jsonl|csv|tsv|parquet))+(?=$|[:#])", "", Path(name).name
-    )
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") + ".txt"

@@ -4,57 +4,85 @@ A word is a run of letters and digits in one case; ideographs and syllables of s
 blanks are words of their own. All of it is computed on arrays, without a Python object per word.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from coterie.data.documents import Document
 
-_BLOCK = 1 << 18  # bytes hashed at once, which the caches hold
+_BATCH = 1 << 20  # characters
+_BLOCK = 1 << 16  # bytes hashed at once, which the caches hold
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
 _WIDE = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 _BETWEEN = re.compile(r"[\W_]+")
 
 
-def word_ngrams(text: str, n: int) -> np.ndarray:
-    """Return a hash of every `n` words in a row, uint64 [words − n + 1].
+def word_ngrams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hash every `n` words in a row of each text; fewer words, but one at least, are one n-gram.
 
-    A text of fewer words, but one at least, is one n-gram.
+    Returns:
+        The hashes of all texts, uint64 [N], and where each text's begin and the last one's end,
+        int64 [texts + 1].
     """
-    words = word_hashes(text)
-    n = min(n, len(words))
-    if not n:
-        return words
-    total = np.zeros(len(words) - n + 1, dtype=np.uint64)
+    words, bounds = word_hashes(texts)
+    counts = np.diff(bounds)
+    padded = np.concatenate([words, np.zeros(n, dtype=np.uint64)])
+    total = np.zeros(len(words), dtype=np.uint64)
     for at in range(n):  # a polynomial in the place, so that the order of words matters
         total *= _ODD
-        total += words[at : at + len(total)]
-    return _mixed(total)
+        total += padded[at : at + len(words)]
+    few = np.flatnonzero((counts > 0) & (counts < n))
+    if len(few):
+        short = np.zeros(len(few), dtype=np.uint64)
+        for at in range(n):
+            short = short * _ODD + np.where(at < counts[few], padded[bounds[few] + at], 0)
+        total[bounds[few]] = short
+    kept = np.maximum(counts - n + 1, counts > 0)
+    inside = np.repeat(bounds[:-1] + kept, counts) > np.arange(len(words))
+    return _mixed(total[inside]), np.concatenate(([0], np.cumsum(kept)))
 
 
-def word_hashes(text: str) -> np.ndarray:
-    """Return a hash of every word, in order, uint64 [words]."""
-    content = _plain(text).encode("utf-8", "surrogatepass")
+def word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hash every word of each text, in order; the results are those of `word_ngrams`."""
+    contents = [_plain(text).encode("utf-8", "surrogatepass") for text in texts]
+    content = b" ".join([*contents, b""])
     letters, powers, inverses = _tables()
-    parts, at = [], 0
+    parts, places, at = [], [], 0
     while at < len(content):
         end = min(at + _BLOCK, len(content))
         if end < len(content) and (blank := content.rfind(b" ", at, end)) > at:
             end = blank + 1
         values = letters[np.frombuffer(content, np.uint8, end - at, at)]
         inside = np.concatenate(([False], values != 0, [False]))
-        bounds = np.flatnonzero(inside[1:] != inside[:-1])
+        edges = np.flatnonzero(inside[1:] != inside[:-1])
         sums = np.zeros(len(values) + 1, dtype=np.uint64)
         np.cumsum(values * powers[: len(values)], out=sums[1:])
-        begins, ends = bounds[::2], bounds[1::2]
+        begins, ends = edges[::2], edges[1::2]
         parts.append(_mixed((sums[ends] - sums[begins]) * inverses[begins]))
+        places.append(begins + at)
         at = end
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+    starts = np.cumsum([0, *(len(each) + 1 for each in contents)])
+    words = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+    begins = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
+    return words, np.searchsorted(begins, starts)
+
+
+def in_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield documents, or pieces of some, in lists worth one call of `word_ngrams`."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document.text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _plain(text: str) -> str:

@@ -3,16 +3,14 @@
 The smaller side is held as hashes of its n-grams (about 20 bytes each), the other streams past.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from coterie.data.documents import Document
-from coterie.data.ngrams import Fingerprints, word_ngrams
+from coterie.data.ngrams import Fingerprints, in_batches, word_ngrams
 
 NGRAM = 13  # words in a row that are no coincidence (Brown et al. 2020, appendix C)
 
@@ -25,29 +23,32 @@ class NGramIndex:
         begins: where each text's n-grams begin in `seen`, and where the last one's end.
     """
 
-    def __init__(self, texts: Iterable[str], n: int = NGRAM) -> None:
+    def __init__(self, documents: Iterable[Document], n: int = NGRAM) -> None:
         self.n = n
-        parts = [word_ngrams(text, n) for text in texts]
-        self.begins = np.cumsum([0, *map(len, parts)])
-        values = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
-        self._keys, self._of = np.unique(values, return_inverse=True)
+        parts, counts = [np.empty(0, dtype=np.uint64)], [np.zeros(1, dtype=np.int64)]
+        for batch in in_batches(documents):
+            values, begins = word_ngrams([document.text for document in batch], n)
+            parts.append(values)
+            counts.append(np.diff(begins))
+        self.begins = np.cumsum(np.concatenate(counts))
+        self._keys, self._of = np.unique(np.concatenate(parts), return_inverse=True)
         self._found = np.zeros(len(self._keys), dtype=bool)
         bits = max(int(math.log2(len(self._keys) + 1)) + 4, 4)
         self._mask = np.uint64((1 << bits) - 1)
         self._likely = np.zeros(1 << bits, dtype=bool)
         self._likely[self._keys & self._mask] = True
 
-    def mark(self, text: str) -> bool:
-        """Note which n-grams a text holds; return whether there is one not noted before."""
-        values = word_ngrams(text, self.n)
-        values = values[self._likely[values & self._mask]]
-        if not len(values):
-            return False
-        places = np.searchsorted(self._keys, values).clip(max=len(self._keys) - 1)
-        places = places[self._keys[places] == values]
-        fresh = not self._found[places].all()
-        self._found[places] = True
-        return fresh
+    def mark(self, texts: Sequence[str]) -> np.ndarray:
+        """Note which n-grams some texts hold; return whether a text has one, bool [texts]."""
+        values, begins = word_ngrams(texts, self.n)
+        likely = np.flatnonzero(self._likely[values & self._mask])
+        found = np.zeros(len(texts), dtype=bool)
+        if len(likely):
+            places = np.searchsorted(self._keys, values[likely]).clip(max=len(self._keys) - 1)
+            right = self._keys[places] == values[likely]
+            self._found[places[right]] = True
+            found[np.searchsorted(begins, likely[right], side="right") - 1] = True
+        return found
 
     @property
     def seen(self) -> np.ndarray:
@@ -93,16 +94,17 @@ def leak_of(train: Iterable[Document], valid: Iterable[Document], n: int = NGRAM
     marks, trained = Fingerprints(), Fingerprints()
     owners: list[int] = []
 
-    def pieces() -> Iterator[str]:
+    def pieces() -> Iterator[Document]:
         for document in valid:
             marks.add(document)
             owners.append(owners[-1] + (not document.continued) if owners else 0)
-            yield document.text
+            yield document
 
     index = NGramIndex(pieces(), n)
-    for document in train:
-        trained.add(document)
-        index.mark(document.text)
+    for batch in in_batches(train):
+        for document in batch:
+            trained.add(document)
+        index.mark([document.text for document in batch])
     known = set(trained.all())
     equal = np.array([mark in known for mark in marks.all()], dtype=bool)
     sums = np.concatenate(([0], np.cumsum(index.seen)))[index.begins]

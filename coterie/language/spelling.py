@@ -4,8 +4,6 @@ The table pairs words of the First Folio (1623) with those of a modern edition. 
 a word that is not in it stays as it is, and so does a form that may stand for two words ("then").
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from pathlib import Path

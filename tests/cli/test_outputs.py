@@ -26,6 +26,7 @@ WRITERS = {
 FOLDERS = {
     "data prepare": ["data", "prepare", "april.txt", "--tokenizer", "bytes", "--out"],
     "data clean": ["data", "clean", "auto", "april.txt", "--out"],
+    "data dedup": ["data", "dedup", "april.txt", "--threshold", "1", "--out"],
     "model export hf": ["model", "export", "tiny", "--out"],
 }
 

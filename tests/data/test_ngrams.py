@@ -24,7 +24,9 @@ def _grams(words: list[str], n: int) -> list[tuple[str, ...]]:
 def test_ngrams_are_equal_where_their_words_are(
     first: list[str], second: list[str], n: int
 ) -> None:
-    hashes = [word_ngrams(" ".join(words), n).tolist() for words in (first, second)]
+    values, bounds = word_ngrams([" ".join(first), "", " ".join(second)], n)
+    assert bounds[1] == bounds[2]
+    hashes = [values[: bounds[1]].tolist(), values[bounds[1] :].tolist()]
     grams = [_grams(words, n) for words in (first, second)]
     assert [len(each) for each in hashes] == [len(each) for each in grams]
     assert dict(zip(hashes[0] + hashes[1], grams[0] + grams[1], strict=True)) == {
@@ -37,15 +39,15 @@ def test_ngrams_are_equal_where_their_words_are(
 def test_punctuation_case_and_blocks_make_no_difference(monkeypatch) -> None:
     text = 'To be, or not -- to be: "that" is the question; 1,000 naïve words.' * 9
     words = re.findall(r"[^\W_]+", text)
-    whole = word_hashes(text)
-    assert len(whole) == len(words)
-    assert (word_hashes(" ".join(words).upper()) == whole).all()
+    whole, bounds = word_hashes([text, text])
+    assert bounds.tolist() == [0, len(words), 2 * len(words)]
+    assert (word_hashes([" ".join(words).upper()] * 2)[0] == whole).all()
     monkeypatch.setattr(ngrams, "_BLOCK", 64)
     ngrams._tables.cache_clear()
-    assert (word_hashes(text) == whole).all()
+    assert (word_hashes([text, text])[0] == whole).all()
     monkeypatch.undo()
     ngrams._tables.cache_clear()
-    assert len(word_hashes("漢字カナ one")) == 5
+    assert len(word_hashes(["漢字カナ one"])[0]) == 5
 
 
 @given(st.text(alphabet="aB \n", max_size=40), st.data())

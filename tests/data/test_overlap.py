@@ -16,16 +16,17 @@ def _words(seed: int, count: int) -> list[str]:
 
 def test_an_index_says_which_ngrams_other_texts_hold() -> None:
     first, second = _words(1, 100), _words(2, 50)
-    index = NGramIndex([" ".join(first), " ".join(second), "", "short"], 5)
-    assert not index.mark(" ".join(_words(3, 1000)))
-    assert index.mark(" ".join([*_words(4, 9), *first[20:30], *_words(5, 9)]))
-    assert not index.mark(" ".join(first[20:30]))
+    texts = [" ".join(first), " ".join(second), "", "short"]
+    index = NGramIndex([Document("x", text) for text in texts], 5)
+    assert not index.mark([" ".join(_words(3, 1000))])
+    assert index.mark(
+        ["", " ".join([*_words(4, 9), *first[20:30], *_words(5, 9)]), "?", " ".join(first[96:])]
+    ).tolist() == [False, True, False, False]  # fmt: skip
     assert index.seen[20:26].all()
     assert index.seen.sum() == 6
     assert index.shares() == pytest.approx([6 / 96, 0, 0, 0])
-    index.mark("a short text")
-    assert not index.shares()[3]
-    index.mark("SHORT!")
+    assert not index.mark(["a short text"])
+    assert index.mark(["SHORT!"])
     assert index.shares()[3] == 1
 
 
