@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from coterie.api.data import clean, dedup, prepare
+    from coterie.api.data import blend, clean, dedup, prepare
     from coterie.api.model import Model, load
     from coterie.api.runs import Run, runs
     from coterie.api.training import resume, train
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "Model": "coterie.api.model",
     "Run": "coterie.api.runs",
+    "blend": "coterie.api.data",
     "clean": "coterie.api.data",
     "dedup": "coterie.api.data",
     "load": "coterie.api.model",
@@ -40,7 +41,19 @@ _NAMES = {
     "tune": "coterie.api.tuning",
 }
 
-__all__ = ["Model", "Run", "clean", "dedup", "load", "prepare", "resume", "runs", "train", "tune"]
+__all__ = [
+    "Model",
+    "Run",
+    "blend",
+    "clean",
+    "dedup",
+    "load",
+    "prepare",
+    "resume",
+    "runs",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,17 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, get_args
+from typing import Any, NamedTuple, TypedDict, Unpack, get_args
 
 from pydantic import ValidationError
 
 from coterie.api.progress import stage_bar
 from coterie.data import Sources, Store
+from coterie.data.blend import Blend
+from coterie.data.blend import blend as write_blend
 from coterie.data.cleaning import CleaningReport, clean_documents
 from coterie.data.duplicates import Duplicates, Likeness, find_duplicates, without
+from coterie.data.overlap import NGRAM
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.prepare import prepare as prepare_store
 from coterie.data.reading import OnError
@@ -30,6 +33,17 @@ from coterie.language.drama.cleaning import Kind, Tags
 from coterie.language.drama.tags import DRAMA_TAGS
 from coterie.language.spelling import Spelling
 from coterie.tokenizer.settings import parse_tokenizer
+
+
+class Division(NamedTuple):
+    """What is held out; see `prepare`."""
+
+    valid_fraction: float = 0.1
+    split: SplitKind = "documents"
+    seed: int = 0
+
+
+_AS_USUAL = Division()
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -178,6 +192,47 @@ def dedup(
             rows.write_text("".join(lines), "utf-8")
     found.reading = sources.report
     return found
+
+
+def blend(
+    main: str | Path,
+    others: str | Path | Iterable[str | Path],
+    out: str | Path,
+    *,
+    share: float = 0.1,
+    ngram: int = NGRAM,
+    tokenizer: str | Path = "gpt2",
+    special: Iterable[str] = (),
+    report: str | Path | None = None,
+    replace: bool = False,
+    division: Division = _AS_USUAL,
+    **reading: Unpack[ReadingOptions],
+) -> Blend:
+    """Tokenize a text with a share of others that have nothing of it, into a store.
+
+        coterie.blend("shakespeare", "bible.jsonl", "store", share=0.1)
+
+    Args:
+        main: a file, a folder or `shakespeare`; what is held out is held out of it.
+        others: files or folders; see `data.blend.blend` for what is taken of them.
+        out, tokenizer, special, replace, reading: see `prepare`; the main text trains a tokenizer.
+        share: of the training tokens that shall be of the others.
+        ngram: words in a row that they may not have in common with the main text.
+        report: a file for the passages left out, a line of JSON each.
+        division: `valid_fraction`, `split` and `seed`, of the main text.
+
+    Raises:
+        DataError: an input cannot be read, or too little is left of the others.
+        UserError: `out` or `report` exists, cannot be written, or a number is out of its range.
+    """
+    with own(Path(out), "preparing a store"), report_file(report, out) as rows, stage_bar() as tell:
+        _refuse_existing(Path(out), replace, resume=False)
+        text, other = sources_of(main, **reading), sources_of(others, **reading)
+        built = parse_tokenizer(str(tokenizer), special_tokens(special)).build(texts_of(text))
+        return write_blend(
+            text, other, out, built, share=share, ngram=ngram, report=rows, progress=tell,
+            replace_store=replace, **division._asdict(),
+        )  # fmt: skip
 
 
 def sources_of(

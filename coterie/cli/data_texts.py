@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+from coterie.api.data import Division
+from coterie.api.data import blend as blend_texts
 from coterie.api.data import clean as clean_texts
 from coterie.api.data import dedup as dedup_texts
 from coterie.cli.console import console, emit_json, next_step
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
+from coterie.data.cache import settings_of
 from coterie.data.cleaning import REPORT, TEXTS
+from coterie.data.overlap import NGRAM
+from coterie.data.split import SplitKind
 from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.language.drama.cleaning import Kind, Tags
@@ -131,3 +136,54 @@ def dedup(
     tell_reading(**reading_figures(found.reading), everything=_EVERYTHING)
     if out is not None:
         next_step(f"coterie data prepare {out} --out STORE")
+
+
+def blend(
+    main: str,
+    *others: str,
+    out: Path,
+    share: float = 0.1,
+    ngram: int = NGRAM,
+    tokenizer: str = "gpt2",
+    special: tuple[str, ...] = (),
+    valid_fraction: float = 0.1,
+    split: SplitKind = "documents",
+    seed: int = 0,
+    report: Path | None = None,
+    reading: ReadingFlags = _AS_IT_IS,
+) -> None:
+    """Tokenize a text with a share of others: `coterie data blend MAIN OTHER... --out STORE`.
+
+    Parameters
+    ----------
+    main
+        A file, a folder or `shakespeare`; what is held out is held out of it alone.
+    others
+        Files or folders; passages that have words of the main text are left out.
+    out
+        The folder to make; it appears only when it is complete.
+    share
+        Of the training tokens that shall be of the others.
+    ngram
+        Words in a row that they may not have in common with the main text.
+    tokenizer, special, valid_fraction, split
+        As for `prepare`.
+    seed
+        Of the choice of documents, held out and taken.
+    report
+        A file for the passages left out, with the words that the main text has too.
+    """
+    if not others:
+        raise UserError("Which other texts? None was named.",
+                        hint="coterie data blend MAIN OTHER... --out STORE")  # fmt: skip
+    found = blend_texts(
+        main, others, out, share=share, ngram=ngram, tokenizer=tokenizer, special=special,
+        report=report, division=Division(valid_fraction, split, seed), **reading.options(),
+    )  # fmt: skip
+    console.print(
+        f"{out}: {found.share:.4f} of the training tokens ({found.tokens:,}, "
+        f"{found.documents:,} documents) are other text; {len(found.removed):,} of its "
+        f"{found.passages:,} passages left out, as the main text has words of them",
+        soft_wrap=True,
+    )
+    next_step(f"coterie train quickstart {settings_of(out)}", f"coterie data verify {out}")

@@ -116,6 +116,14 @@ GROUPS = {
                     "coterie data dedup books/ --out unique --threshold 0.7 --report twice.jsonl",
                 ),
             ),
+            "blend": Verb(
+                "coterie.cli.data_texts:blend",
+                "Tokenize a text with a share of others.",
+                (
+                    "coterie data blend shakespeare bible.jsonl --out store --special drama",
+                    "coterie data blend mine.txt web.jsonl --out store --share 0.05",
+                ),
+            ),
             "prepare": Verb(
                 "coterie.cli.data:prepare",
                 "Tokenize texts into a store.",

@@ -137,6 +137,13 @@ def _digest(seed: int) -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=8, salt=salt)
 
 
+def document_key(text: str, seed: int) -> int:
+    """Return the hash that decides on which side of a split by documents a text stands."""
+    digest = _digest(seed)
+    digest.update(text.encode("utf-8", "surrogatepass"))
+    return int.from_bytes(digest.digest(), "little")
+
+
 def split_rule(found: Survey, kind: SplitKind, valid_fraction: float) -> SplitRule:
     """Decide what is held out.
 
