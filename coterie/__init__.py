@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from coterie.api.data import blend, clean, dedup, prepare
     from coterie.api.model import Model, load
+    from coterie.api.parts import join, prepare_part
     from coterie.api.runs import Run, runs
     from coterie.api.training import resume, train
     from coterie.api.tuning import tune
@@ -34,8 +35,10 @@ _NAMES = {
     "blend": "coterie.api.data",
     "clean": "coterie.api.data",
     "dedup": "coterie.api.data",
+    "join": "coterie.api.parts",
     "load": "coterie.api.model",
     "prepare": "coterie.api.data",
+    "prepare_part": "coterie.api.parts",
     "resume": "coterie.api.training",
     "runs": "coterie.api.runs",
     "tune": "coterie.api.tuning",
@@ -47,8 +50,10 @@ __all__ = [
     "blend",
     "clean",
     "dedup",
+    "join",
     "load",
     "prepare",
+    "prepare_part",
     "resume",
     "runs",
     "train",

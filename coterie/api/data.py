@@ -103,7 +103,7 @@ def prepare(
     """
     out = Path(out)
     with own(out, "preparing a store"), stage_bar() as tell:
-        _refuse_existing(out, replace, resume)
+        refuse_existing(out, replace, resume)
         sources = sources_of(inputs, **reading)
         chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
         tell("training", 0, None)
@@ -181,7 +181,7 @@ def dedup(
     with ExitStack() as stack:
         if out is not None:
             stack.enter_context(own(Path(out), "writing documents"))
-            _refuse_existing(Path(out), replace=False, resume=False)
+            refuse_existing(Path(out), replace=False, resume=False)
         rows = stack.enter_context(report_file(report, out))
         tell = stack.enter_context(stage_bar())
         found = find_duplicates(sources, likeness, tell)
@@ -226,7 +226,7 @@ def blend(
         UserError: `out` or `report` exists, cannot be written, or a number is out of its range.
     """
     with own(Path(out), "preparing a store"), report_file(report, out) as rows, stage_bar() as tell:
-        _refuse_existing(Path(out), replace, resume=False)
+        refuse_existing(Path(out), replace, resume=False)
         text, other = sources_of(main, **reading), sources_of(others, **reading)
         built = parse_tokenizer(str(tokenizer), special_tokens(special)).build(texts_of(text))
         return write_blend(
@@ -256,7 +256,7 @@ def sources_of(
     return Sources([str(each) for each in several], **options)
 
 
-def _refuse_existing(out: Path, replace: bool, resume: bool) -> None:
+def refuse_existing(out: Path, replace: bool, resume: bool) -> None:
     """Refuse to write where something stands, but for a store that may be replaced."""
     target = Path(os.path.realpath(out))
     recover(target, keep=half_written(target) if resume else None)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from coterie.api.data import prepare as prepare_store
+from coterie.api.parts import prepare_part
 from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.reading import ReadingFlags, tell_reading
@@ -58,6 +59,7 @@ def prepare(
     special: tuple[str, ...] = (),
     writing: WritingFlags = _AS_EVER,
     ledger: Path | None = None,
+    part: str | None = None,
     json: bool = False,
 ) -> None:
     """Tokenize texts into a store: `coterie data prepare INPUT... --out STORE`.
@@ -83,9 +85,14 @@ def prepare(
         A text that becomes one token (may be given again); `drama` means all tags of plays.
     ledger
         A file for a line about each row and file that was left out.
+    part
+        2/8: only the second of eight parts of the files; `coterie data join` makes a store of all.
     json
         Print JSON.
     """
+    if part is not None:
+        _prepare_part(inputs, out, part, tokenizer, special, seed, writing, reading)
+        return
     started = time.perf_counter()
     store = prepare_store(
         inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
@@ -100,6 +107,24 @@ def prepare(
     stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
     train = f"coterie train quickstart {settings_of(out)}"
     next_step(f"{train}  # train on it", f"coterie data verify {out}")
+
+
+def _prepare_part(
+    inputs: tuple[str, ...],
+    out: Path,
+    part: str,
+    tokenizer: str,
+    special: tuple[str, ...],
+    seed: int,
+    writing: WritingFlags,
+    reading: ReadingFlags,
+) -> None:
+    prepare_part(
+        inputs, out, part, tokenizer=tokenizer, special=special, seed=seed,
+        processes=writing.processes, replace=writing.replace, resume=writing.resume,
+        **reading.options(),
+    )  # fmt: skip
+    next_step("coterie data join PART... --out STORE  # when all parts are there")
 
 
 def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) -> None:

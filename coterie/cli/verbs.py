@@ -132,6 +132,14 @@ GROUPS = {
                     "coterie data prepare rows.jsonl --out store --column body --on-error skip",
                 ),
             ),
+            "join": Verb(
+                "coterie.cli.parts:join",
+                "Make a store of parts.",
+                (
+                    "coterie data prepare crawl/ --part 1/2 --out part-1 --tokenizer gpt2",
+                    "coterie data join part-1 part-2 --out store",
+                ),
+            ),
             "inspect": Verb(
                 "coterie.cli.data:inspect",
                 "Show what a store holds.",

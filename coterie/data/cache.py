@@ -62,7 +62,7 @@ def store_for(
             split=data.split,
             seed=data.split_seed,
             progress=progress,
-            processes=data.processes,
+            by=(None, data.processes),
             replace=True,
         )
 

@@ -94,7 +94,7 @@ def prepare(
             raise DataError(f"{out} is not a token store, so it is not replaced.")
         return write_store(
             documents, out, tokenizer, valid_fraction=valid_fraction, split=split, seed=seed,
-            progress=progress, workers=workers, processes=processes, shard_tokens=shard_tokens,
+            progress=progress, by=(workers, processes), shard_tokens=shard_tokens,
             replace=replace, resume=resume,
         )  # fmt: skip
 
@@ -108,29 +108,31 @@ def write_store(
     split: SplitKind,
     seed: int,
     progress: OnProgress | None = None,
-    workers: int | None = None,
-    processes: int | None = None,
+    by: tuple[int | None, int | None] = (None, None),
     shard_tokens: int = SHARD_TOKENS,
     replace: bool,
     resume: bool = False,
+    keys: Path | None = None,
 ) -> Store:
-    """Write a token store as `prepare` does, over whatever folder stands there if `replace`."""
-    if min(shard_tokens, 1 if processes is None else processes) < 1:
+    """Write a token store as `prepare` does, over whatever folder stands there if `replace`.
+
+    So many threads, or processes, encode. The survey of the documents is left in the file `keys`.
+    """
+    if min(shard_tokens, 1 if by[1] is None else by[1]) < 1:
         raise DataError("There must be 1 process at least, and 1 token in a file.")
     if isinstance(documents, Iterator):
         documents = list(documents)
     with atomic_directory(out, replace=replace, resume=resume) as folder:
         wanted = _Encodable(documents)
         while True:
-            keys = folder / "keys.partial"
-            found = survey(wanted, seed, keys, progress)
+            found = survey(wanted, seed, folder / "keys.partial", progress)
             if len(found.origins) > MOST_SOURCES:
                 raise DataError(f"{len(found.origins):,} sources; a store has {MOST_SOURCES:,}.")
             rule = split_rule(found, split, valid_fraction)
             journal = Journal(folder, found, rule, tokenizer, shard_tokens)
             with _writers(folder, tokenizer, shard_tokens, found, journal) as writers:
                 same = split_pieces(wanted, found, rule)
-                pieces = encode_pieces(same, tokenizer, workers, processes, journal.pieces)
+                pieces = encode_pieces(same, tokenizer, *by, journal.pieces)
                 failures = _write(pieces, writers, journal, found.characters, progress)
                 splits: dict[Split, SplitRecord] = {
                     name: writer.finish() for name, writer in writers.items()
@@ -139,13 +141,13 @@ def write_store(
             if not failures:
                 break
             wanted.leave_out(failures)  # and begin anew: something of them is written already
-        keys.unlink()
+        found.keys.replace(keys) if keys else found.keys.unlink()
         save_tokenizer(tokenizer, folder / TOKENIZER_FILE)
         manifest = Manifest(
             dtype=dtype_for(tokenizer),
             shard_tokens=int(shard_tokens),
-            tokenizer=_record(tokenizer),
-            split=_choice(split, rule, valid_fraction, seed),
+            tokenizer=record_of(tokenizer),
+            split=choice_of(split, rule, valid_fraction, seed),
             splits=splits,
             sources=found.origins if len(found.origins) > 1 else (),
             **wanted.reading(),
@@ -238,7 +240,7 @@ def _write(
     return failures
 
 
-def _choice(asked: SplitKind, rule: SplitRule, valid_fraction: float, seed: int) -> SplitChoice:
+def choice_of(asked: SplitKind, rule: SplitRule, valid_fraction: float, seed: int) -> SplitChoice:
     return SplitChoice(
         asked=asked,
         used=rule.kind,
@@ -248,7 +250,7 @@ def _choice(asked: SplitKind, rule: SplitRule, valid_fraction: float, seed: int)
     )
 
 
-def _record(tokenizer: Tokenizer) -> TokenizerRecord:
+def record_of(tokenizer: Tokenizer) -> TokenizerRecord:
     return TokenizerRecord(
         kind=tokenizer.kind,
         fingerprint=tokenizer.fingerprint,

@@ -19,7 +19,7 @@ import numpy as np
 from coterie.data.documents import Document
 from coterie.data.encode import encode_pieces
 from coterie.data.manifest import FileRecord, Manifest
-from coterie.data.split import OnProgress, Piece, Split, split_rule, survey
+from coterie.data.split import SURVEYED, OnProgress, Piece, Split, split_rule, survey
 from coterie.data.store import OFFSETS_DTYPE
 from coterie.foundation.errors import DataError, StoreError
 from coterie.tokenizer.interface import Tokenizer
@@ -210,7 +210,7 @@ def _split_problems(splits: list[_SplitText], manifest: Manifest) -> Iterator[st
         except DataError as error:
             yield error.message
             return
-        keys = np.fromfile(file, dtype="<u8")
+        keys = np.fromfile(file, dtype=SURVEYED)["key"]
     sizes = [split.record.offsets.count if split.record.offsets else 0 for split in splits]
     held_out = np.repeat([name == "valid" for name in manifest.splits], sizes)
     wrong = np.flatnonzero((keys < np.uint64(rule.threshold)) != held_out)

@@ -7,6 +7,7 @@ one document each; tables one per row.
 
 from __future__ import annotations
 
+import copy
 import glob
 import hashlib
 import itertools
@@ -148,6 +149,31 @@ class Sources:
             left_out = f" ({report.skipped} rows or files were left out)" if report.skipped else ""
             first = f" The first problem: {report.problems[0]}" if report.problems else ""
             raise DataError(f"The input holds no text{left_out}.{first}")
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self._inputs
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """What the user named, in order."""
+        return tuple(dict.fromkeys(item.origin for item in self._inputs))
+
+    def part(self, number: int, parts: int) -> Sources:
+        """Return one part of the files, consecutive ones of about equal size in all."""
+        mine = copy.copy(self)
+        sizes = [os.path.getsize(item.path) if item.path else 1 for item in self._inputs]
+        middles = [
+            end - size / 2 for end, size in zip(itertools.accumulate(sizes), sizes, strict=True)
+        ]
+        whole = sum(sizes) or 1
+        places = [int(parts * middle / whole) + 1 for middle in middles]
+        mine._inputs = [item for item, at in zip(self._inputs, places, strict=True) if at == number]
+        if number > 1:
+            mine._found = []  # what is to be said of the folders, the first part says
+        mine.report = mine._begin_report()
+        return mine
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that decides the documents: contents and how they are read.

@@ -25,6 +25,9 @@ SPLITS: tuple[Split, ...] = ("train", "valid")
 OnProgress = Callable[[str, int, int | None], None]
 """Called with the stage, what is done, and how much there is where that is known."""
 
+SURVEYED = np.dtype([("key", "<u8"), ("characters", "<u8"), ("bytes", "<u8")])
+"""What a survey writes down of each document: the hash of its text, and how long it is."""
+
 _BUCKET_BITS = 20  # hashes are distinguished to a millionth of their range
 _SHIFT = np.uint64(64 - _BUCKET_BITS)
 
@@ -58,7 +61,7 @@ class Survey:
         documents, characters: how many there are.
         seed: what the hashes were made with.
         buckets: characters by the leading bits of the documents' hashes, int64 [2^20].
-        keys: the file with every document's hash, in order.
+        keys: the file with what is known of every document, in order; see `SURVEYED`.
         origins: the inputs that documents came from, in order of appearance.
     """
 
@@ -90,45 +93,60 @@ class SplitRule:
 def survey(
     documents: Iterable[Document], seed: int, keys: Path, progress: OnProgress | None = None
 ) -> Survey:
-    """Read all documents once; write their hashes, 8 bytes each, to the file `keys`.
+    """Read all documents once; write what `SURVEYED` says of them to the file `keys`.
 
     Raises:
         DataError: the documents cannot be read, or hold no text.
     """
-    buckets = np.zeros(1 << _BUCKET_BITS, dtype=np.int64)
-    count = characters = 0
     origins: dict[str, None] = {}
     with open(keys, "wb") as file:
-        for key, length, origin in _hashed(documents, seed, progress):
+        for key, length, size, origin in _hashed(documents, seed, progress):
             if length:
                 origins[origin] = None
-            file.write(key)
-            buckets[int.from_bytes(key, "little") >> int(_SHIFT)] += length
-            count += length > 0
-            characters += length
+            file.write(key + length.to_bytes(8, "little") + size.to_bytes(8, "little"))
+    return surveyed(keys, seed, tuple(origins))
+
+
+def surveyed(keys: Path, seed: int, origins: tuple[str, ...]) -> Survey:
+    """Return the survey whose file is written.
+
+    Raises:
+        DataError: there is no text.
+    """
+    buckets = np.zeros(1 << _BUCKET_BITS, dtype=np.int64)
+    count = characters = 0
+    with open(keys, "rb") as file:
+        while content := file.read(SURVEYED.itemsize << 16):
+            found = np.frombuffer(content, dtype=SURVEYED)
+            lengths = found["characters"].astype(np.int64)
+            np.add.at(buckets, (found["key"] >> _SHIFT).astype(np.int64), lengths)
+            count += int(np.count_nonzero(lengths))
+            characters += int(lengths.sum())
     if not characters:
         raise DataError("The input holds no text.")
-    return Survey(count, characters, seed, buckets, keys, tuple(origins))
+    return Survey(count, characters, seed, buckets, keys, origins)
 
 
 def _hashed(
     documents: Iterable[Document], seed: int, progress: OnProgress | None
-) -> Iterator[tuple[bytes, int, str]]:
-    """Yield hash (8 bytes), length and origin of each document, its pieces taken together."""
-    digest, length, done, origin = None, 0, 0, ""
+) -> Iterator[tuple[bytes, int, int, str]]:
+    """Yield hash (8 bytes), characters, bytes and origin of each document, its pieces together."""
+    digest, length, size, done, origin = None, 0, 0, 0, ""
     for document in documents:
         if not document.continued:
             if digest is not None:
-                yield digest.digest(), length, origin
-            digest, length, origin = _digest(seed), 0, document.origin
+                yield digest.digest(), length, size, origin
+            digest, length, size, origin = _digest(seed), 0, 0, document.origin
         assert digest is not None, "a document begins with a piece that is not continued"
-        digest.update(document.text.encode("utf-8", "surrogatepass"))
+        content = document.text.encode("utf-8", "surrogatepass")
+        digest.update(content)
         length += len(document.text)
+        size += len(content)
         done += len(document.text)
         if progress is not None:
             progress("reading", done, None)
     if digest is not None:
-        yield digest.digest(), length, origin
+        yield digest.digest(), length, size, origin
 
 
 def _digest(seed: int) -> hashlib.blake2b:
@@ -188,7 +206,7 @@ def split_pieces(documents: Iterable[Document], found: Survey, rule: SplitRule) 
     Raises:
         DataError: the documents are not those of the survey any more.
     """
-    keys = np.memmap(found.keys, dtype="<u8", mode="r")
+    keys = np.memmap(found.keys, dtype=SURVEYED, mode="r")["key"]
     same = _unchanged(documents, keys, found.seed)
     if rule.kind == "tail":
         yield from _tail_pieces(same, rule.cut)

@@ -1,0 +1,78 @@
+"""Preparations in parts from Python: each where its machine is, all joined at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Unpack
+
+from coterie.api.data import ReadingOptions, refuse_existing, sources_of, special_tokens
+from coterie.api.progress import stage_bar
+from coterie.data import Store
+from coterie.data.parts import join_parts, parse_part
+from coterie.data.parts import prepare_part as write_part
+from coterie.data.prepare import SHARD_TOKENS
+from coterie.data.split import SplitKind
+from coterie.foundation.errors import UserError
+from coterie.foundation.locks import own
+from coterie.tokenizer.settings import parse_tokenizer
+
+
+def prepare_part(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    part: str,
+    *,
+    tokenizer: str | Path = "gpt2",
+    special: Iterable[str] = (),
+    seed: int = 0,
+    processes: int | None = None,
+    replace: bool = False,
+    resume: bool = False,
+    **reading: Unpack[ReadingOptions],
+) -> Path:
+    """Tokenize one part of some texts, for `join`; see `prepare` and `data.parts`.
+
+        coterie.prepare_part("crawl/", "part-2", "2/8")  # on any machine that sees the files
+
+    Raises:
+        UserError: as for `prepare`; or the tokenizer would be trained on the part alone.
+    """
+    number = parse_part(part)
+    chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
+    if chosen.kind in ("bpe", "characters"):
+        raise UserError(
+            f"A part cannot train the tokenizer “{chosen.kind}”, which all parts must share.",
+            hint="Train it first: coterie tokenizer train INPUT... --out tok.json; then "
+            "--tokenizer tok.json",
+        )
+    out = Path(out)
+    with own(out, "preparing a part"), stage_bar() as tell:
+        return write_part(
+            sources_of(inputs, **reading), out, chosen.build(), number, seed=seed, progress=tell,
+            processes=processes, replace=replace and (out / "part.json").is_file(), resume=resume,
+        )  # fmt: skip
+
+
+def join(
+    parts: Iterable[str | Path],
+    out: str | Path,
+    *,
+    valid_fraction: float = 0.1,
+    split: SplitKind = "documents",
+    replace: bool = False,
+    shard_tokens: int = SHARD_TOKENS,
+) -> Store:
+    """Write the store of all parts that `prepare_part` made, the same as `prepare` writes.
+
+    Raises:
+        DataError: a part is missing, damaged, or of another preparation.
+        UserError: `out` exists, is being written, or cannot be written.
+    """
+    out = Path(out)
+    with own(out, "joining parts"), stage_bar() as tell:
+        refuse_existing(out, replace, resume=False)
+        return join_parts(
+            list(parts), out, valid_fraction=valid_fraction, split=split, replace=replace,
+            shard_tokens=shard_tokens, progress=tell,
+        )  # fmt: skip
