@@ -106,6 +106,8 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "vocabulary", f"{plan.vocab_size:,}"
     yield "tokens per step", f"{plan.tokens_per_step:,}"
     yield "tokens in all", f"{plan.total_tokens:,}"
+    if plan.lengths:
+        yield "length of rows", plan.lengths
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in plan.memory.items())
     yield "memory, about", f"{_bytes(plan.memory_bytes)} ({parts})"
     yield "operations per step", f"{plan.flops_per_step / 1e9:,.1f} GFLOP"

@@ -13,6 +13,7 @@ import torch
 
 from coterie.batch import TokenBatch
 from coterie.data.augment import Augmentation
+from coterie.data.curriculum import Stages
 from coterie.data.mix import Mix, Proportional, Share, Source
 from coterie.data.packing import Packing, Stream
 from coterie.data.tokens import TokenArray
@@ -40,6 +41,7 @@ class BatchLoader:
         packing: Packing = _STREAM,
         mix: Mix | None = None,
         augment: Sequence[Augmentation] = (),
+        stages: Stages | None = None,
     ) -> None:
         """Prepare for batches of `batch_size` rows over all ranks.
 
@@ -54,6 +56,7 @@ class BatchLoader:
             packing: how documents become rows.
             mix: which source each row comes from; None: by their sizes.
             augment: what rows go through, in this order.
+            stages: how long and how many rows are step by step; None: as above, always.
 
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
@@ -61,25 +64,28 @@ class BatchLoader:
         if not isinstance(sources, Mapping):
             several = [sources] if isinstance(sources, TokenArray) else sources
             sources = {str(number): tokens for number, tokens in enumerate(several)}
-        splits = sources.values()
-        self._rows = [packing.build(tokens, context, seed) for tokens in splits]
-        facts = zip(sources.items(), self._rows, strict=True)
-        named = [Source(name, len(tokens), rows.once) for (name, tokens), rows in facts]
-        self._mixer = (mix or _BY_SIZE).build(named, seed)
-        self._share = (batch_size, rank, world)
+        self._stages = stages or Stages(context, batch_size)
+        lengths = {stage.context for stage in self._stages.stages}
+        self._mixed = {
+            length: _Mixed(sources, length, seed, packing, mix or _BY_SIZE) for length in lengths
+        }
+        self._ranks = (rank, world)
         self._augment = tuple(augment)
         self._device = torch.device(device)
         self._prefetch = max(prefetch, 1)
         self._running: set[_Ahead] = set()
-        self._mixer.shares(0, *self._share)  # refuses what cannot be shared, now
+        for stage in self._stages.stages:  # refuses what cannot be shared, now
+            self._mixed[stage.context].mixer.shares(0, stage.rows, *self._ranks)
 
     def batch(self, index: int) -> TokenBatch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
-        shares = self._mixer.shares(index, *self._share)
-        batch = self._read(shares)
-        batch_size, rank, world = self._share
+        stage = self._stages.of(index)
+        mixed, (rank, world) = self._mixed[stage.context], self._ranks
+        # Rows of one length go on where they were left.
+        step = stage.before + index - stage.first
+        batch = mixed.read(mixed.mixer.shares(step, stage.rows, rank, world))
         for augment in self._augment:
-            batch = augment(batch, index, rank * (batch_size // world))
+            batch = augment(batch, index, rank * (stage.rows // world))
         if self._device.type == "cpu":
             return batch
         if self._device.type == "cuda":
@@ -92,19 +98,9 @@ class BatchLoader:
         Raises:
             DataError: the mixer says that every source is used up before.
         """
-        self._mixer.shares(batches - 1, *self._share)
-
-    def _read(self, shares: Sequence[Share]) -> TokenBatch:
-        """Return the rows of shares; those of a source follow one another and are read at once."""
-        if len(self._rows) == 1:
-            return self._rows[0].rows(shares[0].first, sum(share.count for share in shares))
-        sources = np.repeat([s.source for s in shares], [s.count for s in shares])
-        parts = []
-        for source in np.unique(sources).tolist():
-            first = next(share.first for share in shares if share.source == source)
-            parts.append(self._rows[source].rows(first, int((sources == source).sum())))
-        order = torch.from_numpy(np.argsort(np.argsort(sources, kind="stable"), kind="stable"))
-        return replace(TokenBatch.concatenate(parts).take(order), sources=torch.from_numpy(sources))
+        for stage, count in self._stages.until(batches):
+            last = stage.before + count - 1
+            self._mixed[stage.context].mixer.shares(last, stage.rows, *self._ranks)
 
     def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.
@@ -136,6 +132,35 @@ class BatchLoader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Mixed:
+    """The rows of all sources at one length, and who has which turn."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, TokenArray],
+        context: int,
+        seed: int,
+        packing: Packing,
+        mix: Mix,
+    ) -> None:
+        self._rows = [packing.build(tokens, context, seed) for tokens in sources.values()]
+        facts = zip(sources.items(), self._rows, strict=True)
+        named = [Source(name, len(tokens), rows.once) for (name, tokens), rows in facts]
+        self.mixer = mix.build(named, seed)
+
+    def read(self, shares: Sequence[Share]) -> TokenBatch:
+        """Return the rows of shares; those of a source follow one another and are read at once."""
+        if len(self._rows) == 1:
+            return self._rows[0].rows(shares[0].first, sum(share.count for share in shares))
+        sources = np.repeat([s.source for s in shares], [s.count for s in shares])
+        parts = []
+        for source in np.unique(sources).tolist():
+            first = next(share.first for share in shares if share.source == source)
+            parts.append(self._rows[source].rows(first, int((sources == source).sum())))
+        order = torch.from_numpy(np.argsort(np.argsort(sources, kind="stable"), kind="stable"))
+        return replace(TokenBatch.concatenate(parts).take(order), sources=torch.from_numpy(sources))
 
 
 class _Ahead:

@@ -29,6 +29,11 @@ class Linear(Settings):
         return self
 
     @property
+    def settled(self) -> int:
+        """The step from which the value stays."""
+        return self.end
+
+    @property
     def ends(self) -> tuple[float, ...]:
         """The values between which all others lie."""
         return (self.first, self.last)
@@ -54,6 +59,11 @@ class Stairs(Settings):
         if begins[0] != 0 or list(begins) != sorted(set(begins)):
             raise ValueError("begins must be 0 and then rise")
         return self
+
+    @property
+    def settled(self) -> int:
+        """The step from which the value stays."""
+        return self.begins[-1]
 
     @property
     def ends(self) -> tuple[float, ...]:

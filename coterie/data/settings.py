@@ -6,6 +6,7 @@ from pydantic import Field
 
 from coterie.data.augment import Augment
 from coterie.data.clean import Clean
+from coterie.data.curriculum import Curriculum
 from coterie.data.mix import Mix
 from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
@@ -63,6 +64,9 @@ class DataSettings(Settings):
     )
     augment: tuple[Augment, ...] = Field(
         default=(), description="what the rows of a training batch go through"
+    )
+    curriculum: Curriculum | None = Field(
+        default=None, description="rows that change their length, at as many tokens a step"
     )
     mix: Mix | None = Field(
         default=None,

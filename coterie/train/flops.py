@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from coterie.data.curriculum import Stage
 from coterie.model import count
 from coterie.train.settings import RunSettings
 
 
-def step_flops(settings: RunSettings) -> float:
-    """Return the operations of one step: 6 per active parameter and token, plus attention's.
+def step_flops(settings: RunSettings, stage: Stage | None = None) -> float:
+    """Return the operations of a step: 6 per active parameter and token, plus attention's.
 
-    This is what MFU counts. Recomputation and the optimizer are not in it.
+    Of a step at full length, or of those of a stage. This is what MFU counts. Recomputation and the
+    optimizer are not in it.
     """
-    per_token = count(settings.model).training_flops_per_token(settings.model.context)
-    return float(per_token * settings.train.batch_size * settings.model.context)
+    stage = stage or Stage(0, settings.model.context, settings.train.batch_size)
+    per_token = count(settings.model).training_flops_per_token(stage.context)
+    return float(per_token * stage.tokens)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -218,15 +219,15 @@ class _Training:
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
         self._peak_flops = peak_flops(session.precision)
+        flops = functools.cache(functools.partial(step_flops, session.settings))
         self._reporter = StepReporter(
             publish,
             session.decoder,
-            tokens_per_step=session.tokens_per_step,
-            flops_per_step=step_flops(session.settings),
+            flops_of=lambda step: flops(session.stages.of(step)),
             peak_flops=self._peak_flops,
             log_every=self._settings.log_every,
             load_every=self._settings.load_every,
-            train_seconds=session.progress.train_seconds,
+            begun=session.progress,
         )
 
     def run(self, preset: str, resumed_from: int | None) -> TrainResult:
@@ -284,7 +285,7 @@ class _Training:
                 with self._profile.step() if self._profile else contextlib.nullcontext():
                     result = session.stepper(progress.step, next(batches))
                 progress.advance(
-                    tokens=session.tokens_per_step,
+                    tokens=session.stages.of(progress.step).tokens,
                     seconds=time.perf_counter() - begin,
                     loss=result.loss,
                 )
@@ -457,6 +458,8 @@ class _Training:
             f"Computing in {session.precision.name} on {session.precision.device}: "
             f"{session.precision.reason}."
         )
+        if len(session.stages.stages) > 1:
+            self._publish.notice(f"Tokens of a row: {session.stages.told(settings.train.steps)}.")
         if peak is not None:
             self._publish.notice(
                 f"MFU counts active parameters and attention, as a share of the {peak / 1e9:,.0f} "

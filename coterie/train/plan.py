@@ -31,8 +31,9 @@ class Plan:
         parameters: of the whole decoder.
         active_parameters: multiplied for one token.
         vocab_size: rows of the embedding.
-        tokens_per_step: tokens that one optimizer step reads.
+        tokens_per_step: tokens that one optimizer step reads, at full length.
         total_tokens: tokens of the whole run.
+        lengths: how long rows are from which step on, if that changes.
         flops_per_step: operations of one step, forward, backward and the optimizer's products.
         memory: estimated bytes by purpose: weights, gradients, optimizer, activations.
         memory_bytes: their sum.
@@ -48,6 +49,7 @@ class Plan:
     vocab_size: int
     tokens_per_step: int
     total_tokens: int
+    lengths: str
     flops_per_step: float
     memory: dict[str, int]
     memory_bytes: int
@@ -79,24 +81,26 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     parameters = shadow_parameters(model)
     counts = count(model)
     assert model.vocab_size is not None
-    flops = step_flops(settings) + train.optimizer.flops(parameters)
     memory = estimate_memory(settings, parameters, precision)
     peak = peak_flops(precision, measure=False)
     if peak is None and measure:
         peak = peak_flops(precision)
-    tokens = train.batch_size * model.context
+    stages = settings.stages
+    own = train.optimizer.flops(parameters)
+    all_flops = sum((step_flops(settings, s) + own) * n for s, n in stages.until(train.steps))
     return Plan(
         parameters=counts.parameters,
         active_parameters=counts.active_parameters,
         vocab_size=model.vocab_size,
-        tokens_per_step=tokens,
-        total_tokens=tokens * train.steps,
-        flops_per_step=flops,
+        tokens_per_step=stages.budget,
+        total_tokens=stages.tokens(train.steps),
+        lengths=stages.told(train.steps) if len(stages.stages) > 1 else "",
+        flops_per_step=step_flops(settings) + own,
         memory=memory,
         memory_bytes=sum(memory.values()),
         device=str(precision.device),
         precision=precision.name,
         precision_reason=precision.reason,
         peak_flops=peak,
-        seconds=None if peak is None else flops * train.steps / (peak * _USUAL_SHARE),
+        seconds=None if peak is None else all_flops / (peak * _USUAL_SHARE),
     )

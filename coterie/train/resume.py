@@ -80,7 +80,7 @@ def find_misfit(path: Path, training: str | None = None) -> str | None:
             return "it is left over from another training"
         settings = checkpoint_settings(path)
         state = read_state(path)
-        expected = state.step * settings.train.batch_size * settings.model.context
+        expected = settings.stages.tokens(state.step)
         if state.tokens != expected:
             return f"{state.step:,} steps read {expected:,} tokens, not {state.tokens:,}"
         parameters = shadow_parameters(settings.model)

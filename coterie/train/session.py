@@ -13,6 +13,7 @@ import torch
 from coterie.checkpoint.state import ChoicesState
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
+from coterie.data.curriculum import Stages
 from coterie.data.report import were
 from coterie.foundation.allocator import keep_freed_memory
 from coterie.foundation.errors import SettingsError
@@ -61,8 +62,13 @@ class Session:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that one optimizer step reads."""
-        return self.settings.train.batch_size * self.settings.model.context
+        """Tokens that one optimizer step reads, at full length."""
+        return self.stages.budget
+
+    @functools.cached_property
+    def stages(self) -> Stages:
+        """The shapes of the run's batches, step by step."""
+        return self.settings.stages
 
     def loader(self) -> BatchLoader:
         """Return the batches of this run; batch i is what step i trains on."""
@@ -214,6 +220,7 @@ def loader_of(settings: RunSettings, store: Store, device: torch.device) -> Batc
         packing=settings.data.packing,
         mix=settings.data.mix,
         augment=augmentations(settings.data.augment, store.tokenizer, settings.seed),
+        stages=settings.stages,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from coterie.data import DataSettings
+from coterie.data.curriculum import Stages
 from coterie.foundation.settings import Settings
 from coterie.generate import SamplingSettings
 from coterie.model import DecoderSettings
@@ -149,6 +150,24 @@ class RunSettings(Settings):
     sample: SamplingSettings = Field(
         default=SamplingSettings(), description="how samples and `generate` draw by default"
     )
+
+    @property
+    def stages(self) -> Stages:
+        """The shapes of batches, step by step.
+
+        Raises:
+            SettingsError: rows would be none, or longer than the context.
+        """
+        train = self.train
+        return Stages(
+            self.model.context, train.batch_size, self.data.curriculum, train.gradient_accumulation
+        )
+
+    @model_validator(mode="after")
+    def _fitting_lengths(self) -> Self:
+        if self.data.curriculum is not None:
+            _ = self.stages
+        return self
 
 
 Status = Literal["finished", "interrupted", "failed"]

@@ -21,8 +21,8 @@ def heard(monkeypatch):
     events: list[object] = []
     progress = Progress(step=10, tokens=640, train_seconds=100.0)  # an earlier session's
     reporter = StepReporter(
-        events.append, nn.Linear(1, 1), tokens_per_step=64, flops_per_step=1e9, peak_flops=4e9,
-        log_every=3, load_every=4, train_seconds=progress.train_seconds,
+        events.append, nn.Linear(1, 1), flops_of=lambda step: 1e9, peak_flops=4e9,
+        log_every=3, load_every=4, begun=progress,
     )  # fmt: skip
     for number in range(1, 8):
         progress.advance(tokens=64, seconds=float(number), loss=1.0)

@@ -7,6 +7,8 @@ alone: evaluating, sampling and saving are not in it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -30,12 +32,11 @@ class StepReporter:
     Args:
         publish: where events go.
         decoder: asked for its selection biases when loads are recorded.
-        tokens_per_step: tokens read by one step.
-        flops_per_step: operations of one step, forward and backward, active parameters only.
+        flops_of: operations of a step, by its number: forward and backward, active parameters.
         peak_flops: the measured ceiling, FLOP/s; None leaves MFU out.
         log_every: steps between recorded steps.
         load_every: steps between recorded loads.
-        train_seconds: time spent in steps before, in earlier sessions.
+        begun: how far the run had come before, in earlier sessions.
     """
 
     def __init__(
@@ -43,38 +44,37 @@ class StepReporter:
         publish: Publisher,
         decoder: Decoder,
         *,
-        tokens_per_step: int,
-        flops_per_step: float,
+        flops_of: Callable[[int], float],
         peak_flops: float | None,
         log_every: int,
         load_every: int,
-        train_seconds: float,
+        begun: Progress,
     ) -> None:
         self._publish = publish
         self._decoder = decoder
         self._device = next(decoder.parameters()).device
-        self._tokens_per_step = tokens_per_step
-        self._flops_per_step = flops_per_step
+        self._flops_of = flops_of
         self._peak_flops = peak_flops
         self._log_every = log_every
         self._load_every = load_every
-        self._steps_since, self._seconds_before = 0, train_seconds
+        self._steps_since, self._flops_since, self._before = 0, 0.0, replace(begun)
         self._loads = _Loads()
 
     def step_done(self, progress: Progress, result: StepResult, *, last: bool) -> None:
         """Take note of the step that `progress` has just come to."""
         self._steps_since += 1
+        self._flops_since += self._flops_of(progress.step - 1)
         if result.moved:
             self._loads.add(result.metrics)
         if progress.step % self._log_every == 0 or last:
             self._publish(self._record(progress, result))
-            self._steps_since, self._seconds_before = 0, progress.train_seconds
+            self._steps_since, self._flops_since, self._before = 0, 0.0, replace(progress)
         if self._loads.steps and (progress.step % self._load_every == 0 or last):
             self._publish(self._loads.take(progress.step, selection_biases(self._decoder)))
 
     def _record(self, progress: Progress, result: StepResult) -> StepDone:
-        seconds = progress.train_seconds - self._seconds_before
-        steps_per_second = self._steps_since / max(seconds, 1e-9)
+        seconds = progress.train_seconds - self._before.train_seconds
+        rate = 1.0 / max(seconds, 1e-9)
         assert progress.loss is not None
         return StepDone(
             step=progress.step,
@@ -83,8 +83,8 @@ class StepReporter:
             gradient_norm=result.gradient_norm,
             tokens=progress.tokens,
             seconds=seconds / self._steps_since,
-            tokens_per_second=steps_per_second * self._tokens_per_step,
-            mfu=self._peak_flops and self._flops_per_step * steps_per_second / self._peak_flops,
+            tokens_per_second=rate * (progress.tokens - self._before.tokens),
+            mfu=self._peak_flops and self._flops_since * rate / self._peak_flops,
             memory_bytes=peak_memory_bytes(self._device),
             auxiliary={name: float(term) for name, term in result.metrics.auxiliary.items()},
         )

@@ -22,7 +22,7 @@ LENGTHS = [3, 1, 23, 2, 5, 5, 5, 1, 8, 16, 7, 4, 4, 3]
 def epoch_of(split, context, epoch=0, **options):
     """Return the rows of an epoch, one batch each."""
     loader = BatchLoader(split, context, 1, packing=Whole(), **({"seed": 1} | options))
-    count = loader._rows[0].count
+    count = loader._mixed[context]._rows[0].count
     return [loader.batch(epoch * count + number) for number in range(count)]
 
 
