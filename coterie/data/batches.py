@@ -19,6 +19,7 @@ from coterie.data.packing import Packing, Stream
 from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
+_AHEAD = 2  # batches kept ready
 
 
 class BatchLoader:
@@ -37,7 +38,6 @@ class BatchLoader:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
-        prefetch: int = 2,
         packing: Packing = _STREAM,
         mix: Mix | None = None,
         augment: Sequence[Augmentation] = (),
@@ -52,7 +52,6 @@ class BatchLoader:
             seed: of the order of rows.
             rank, world: which share of how many.
             device: where the batches go; copies to a GPU start from pinned memory without waiting.
-            prefetch: batches kept ready by `iterate`.
             packing: how documents become rows.
             mix: which source each row comes from; None: by their sizes.
             augment: what rows go through, in this order.
@@ -72,7 +71,6 @@ class BatchLoader:
         self._ranks = (rank, world)
         self._augment = tuple(augment)
         self._device = torch.device(device)
-        self._prefetch = max(prefetch, 1)
         self._running: set[_Ahead] = set()
         for stage in self._stages.stages:  # refuses what cannot be shared, now
             self._mixed[stage.context].mixer.shares(0, stage.rows, *self._ranks)
@@ -107,7 +105,7 @@ class BatchLoader:
 
         What goes wrong in the thread is raised here.
         """
-        ahead = _Ahead(self, start, self._prefetch)
+        ahead = _Ahead(self, start, _AHEAD)
         self._running.add(ahead)
         try:
             while True:
