@@ -43,7 +43,7 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "shuffle speeches": [{"kind": "shuffle", "unit": "speech"}],
     "reverse": [{"kind": "reverse"}],
     "fim": [{"kind": "fim"}],
-    "mask, falling": [
+    "mask falling": [
         {"kind": "mask", "share": {"kind": "linear", "first": 0.3, "last": 0, "end": 225}}
     ],
 }

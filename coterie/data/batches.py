@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -20,6 +20,27 @@ from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
 _AHEAD = 2  # batches kept ready
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a run reads.
+
+    Attributes:
+        tokens: of all splits that it reads from.
+        times: how often each is read in the mean, over all sources alike.
+        padding: share of the places in its rows that hold no token.
+    """
+
+    tokens: int
+    times: float
+    padding: float
+
+    @property
+    def told(self) -> str:
+        """All of it in words."""
+        padding = f"; {self.padding:.1%} of the places are padding" if self.padding else ""
+        return f"{self.tokens:,} tokens, each read {self.times:.3g} times{padding}"
 
 
 class BatchLoader:
@@ -63,6 +84,7 @@ class BatchLoader:
         if not isinstance(sources, Mapping):
             several = [sources] if isinstance(sources, TokenArray) else sources
             sources = {str(number): tokens for number, tokens in enumerate(several)}
+        self._tokens = sum(map(len, sources.values()))
         self._stages = stages or Stages(context, batch_size)
         lengths = {stage.context for stage in self._stages.stages}
         self._mixed = {
@@ -99,6 +121,15 @@ class BatchLoader:
         for stage, count in self._stages.until(batches):
             last = stage.before + count - 1
             self._mixed[stage.context].mixer.shares(last, stage.rows, *self._ranks)
+
+    def reading(self, batches: int) -> Reading:
+        """Return what so many batches read of what there is."""
+        rows = [
+            (self._mixed[s.context], s, count * s.rows) for s, count in self._stages.until(batches)
+        ]
+        places = sum(stage.context * count for _, stage, count in rows)
+        held = sum(stage.context * count * (1 - mixed.padding) for mixed, stage, count in rows)
+        return Reading(self._tokens, held / self._tokens, 1 - held / max(places, 1))
 
     def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.
@@ -147,6 +178,9 @@ class _Mixed:
         facts = zip(sources.items(), self._rows, strict=True)
         named = [Source(name, len(tokens), rows.once) for (name, tokens), rows in facts]
         self.mixer = mix.build(named, seed)
+        places = [rows.count * context for rows in self._rows]
+        empty = sum(size * rows.padding for size, rows in zip(places, self._rows, strict=True))
+        self.padding = empty / max(sum(places), 1)
 
     def read(self, shares: Sequence[Share]) -> TokenBatch:
         """Return the rows of shares; those of a source follow one another and are read at once."""

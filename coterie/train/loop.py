@@ -275,6 +275,7 @@ class _Training:
         """Train, report, evaluate, sample, save, until the last step or an interruption."""
         session, progress, settings = self._session, self._session.progress, self._settings
         with session.loader() as loader:
+            self._publish.notice(f"The run reads {loader.reading(settings.steps).told}.")
             batches = loader.iterate(progress.step)
             if self._profile:
                 batches = self._profile.read(batches)

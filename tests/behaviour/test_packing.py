@@ -30,6 +30,11 @@ MOE = {
 MODELS: dict[str, dict[str, Any]] = {
     "dense": {"feedforward": {"kind": "dense"}, "position": "learned"},
     "moe": {"feedforward": MOE},
+    "window": {
+        "feedforward": MOE,
+        "position": "rotary",
+        "attention": {"kind": "grouped", "heads": 2, "window": 5},
+    },
     "mtp": {"feedforward": MOE, "mtp": {"depth": 2}},
 }
 TEXTS = ["the king is dead", "no", "all the world is a stage, and more", "aye, my lord", "o"]

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from coterie.batch import IGNORE, TokenBatch
 from coterie.data.packing.rows import PADDING, PlacedRows
-from coterie.data.packing.stream import ConsecutiveRows, WindowRows
+from coterie.data.packing.stream import WINDOWS, ConsecutiveRows, WindowKind, windows_of
 from coterie.data.tokens import TokenArray
 from coterie.foundation.settings import Settings
 
@@ -22,9 +23,10 @@ class Isolated(Settings):
     """Windows at every position of the text, each token confined to its own document."""
 
     kind: Literal["isolated"] = "isolated"
+    windows: WindowKind = Field(default="sliding", description=WINDOWS)
 
     def build(self, tokens: TokenArray, context: int, seed: int) -> IsolatedRows:
-        return IsolatedRows(WindowRows(tokens, context, seed), tokens, context)
+        return IsolatedRows(windows_of(self.windows, tokens, context, seed), tokens, context)
 
     def build_evaluation(self, tokens: TokenArray, context: int) -> IsolatedRows:
         return IsolatedRows(ConsecutiveRows(tokens, context), tokens, context)
@@ -36,7 +38,7 @@ class IsolatedRows:
     def __init__(self, windows: PlacedRows, tokens: TokenArray, context: int) -> None:
         self._windows = windows
         self._context = context
-        self.count, self.once = windows.count, windows.once
+        self.count, self.once, self.padding = windows.count, windows.once, windows.padding
         self._documents = tokens.starts
         if 0 < len(tokens) <= context:  # a text shorter than a window is read as a ring
             laps = np.arange(2 + context // len(tokens)) * len(tokens)

@@ -19,10 +19,12 @@ class Rows(Protocol):
     Attributes:
         count: rows of an epoch.
         once: rows in which each pair of input and target is read about once.
+        padding: share of the places of an epoch's rows that hold no token.
     """
 
     count: int
     once: int
+    padding: float
 
     def rows(self, first: int, count: int) -> TokenBatch:
         """Return `count` rows from number `first` on, in the CPU's memory."""

@@ -62,6 +62,7 @@ class WholeRows:
         self._places = np.argsort(row_of, kind="stable").astype(np.uint32)
         self._ends = np.cumsum(np.bincount(row_of))
         self.count = self.once = len(self._ends)
+        self.padding = 1 - float(self._lengths.sum()) / max(self.count * context, 1)
         self._latest: tuple[int, np.ndarray] | None = None
 
     def rows(self, first: int, count: int) -> TokenBatch:
