@@ -23,8 +23,10 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from coterie.data import BatchLoader, Document, Sources, Store, prepare
+from coterie.data import BatchLoader, Document, Sources, Store, TokenArray, prepare
+from coterie.data.augment import Augment, augmentations
 from coterie.data.packing import Isolated, Stream, Whole
+from coterie.foundation.settings import members
 from coterie.tokenizer.characters import CharacterTokenizer
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.settings import parse_tokenizer
@@ -146,6 +148,29 @@ def measure_packings(text: str, pairs: int, folder: Path) -> None:
                 print(f"{'':28}memory: {memory_of(loaders[0]) / 1e6:+.1f} MB over 5,000 batches")
 
 
+def measure_augmentations(text: str, pairs: int) -> None:
+    """Measure batches of the shape of quickstart, with each kind and with all; the peer: none."""
+    signs = ("<SPEAKER>", "<unk>", "<|reverse|>", *(f"<|fim_{each}|>" for each in
+             ("prefix", "suffix", "middle")))  # fmt: skip
+    print(f"\naugmentations, 8 × 256\n{'':28}{'µs':>10}{'none µs':>10}{'ratio':>8}   range")
+    for name in ("characters", "gpt2"):
+        tokenizer = parse_tokenizer(name, signs).build([text])
+        tokens = TokenArray([tokenizer.encode_array(text)])
+        kinds = sorted((kind() for kind in members(Augment)), key=lambda each: not each.reorders)
+        kinds = [each for each in kinds if name == "gpt2" or each.kind != "bpe_dropout"]
+        for chosen in (*([each] for each in kinds), kinds):
+            augment = augmentations(chosen, tokenizer, 1)
+            loaders = [BatchLoader(tokens, 256, 8, 1, augment=each) for each in (augment, ())]
+            place = iter(range(10**9))
+            ways = [lambda loader=loader: loader.batch(next(place)) for loader in loaders]  # noqa: B023
+            mine, theirs, ratios = in_turns(*ways, pairs, repeats=30)
+            label = f"{name}, {chosen[0].kind if len(chosen) == 1 else 'all'}"
+            print(
+                f"{label:28}{mine * 1e6:10.0f}{theirs * 1e6:10.0f}"
+                f"{statistics.median(ratios):8.2f}   {min(ratios):.2f}–{max(ratios):.2f}"
+            )
+
+
 def measure_batches(store: Store, pairs: int) -> None:
     tokens, dtype = store.tokens("train"), store.manifest.dtype
     path = store.path / store.manifest.splits["train"].shards[0].file
@@ -188,6 +213,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--megabytes", type=float, default=8, help="repeat the file to this size")
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--augmentations", action="store_true", help="measure these alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
@@ -196,6 +222,9 @@ def main() -> None:
         text *= max(round(options.megabytes * 1e6 / len(text)), 1)
         file = folder / "text.txt"
         file.write_text(text, encoding="utf-8")
+        measure_augmentations(text[:1_000_000], options.pairs)
+        if options.augmentations:
+            return
         measure_preparation(file, text, options.pairs, folder)
         store = prepare(Sources([file]), folder / "gpt2", parse_tokenizer("gpt2").build())
         measure_batches(store, options.pairs)
