@@ -53,8 +53,8 @@ def test_yinghub():
     assert model.dropout.size > 1  # block-wise
     assert (run.train.clip.kind, run.train.clip.max_norm) == ("norm", 1.2)
     tokenizer = run.tokenizer.build()
-    assert tokenizer.vocab_size == 50_257 + len(DRAMA_TAGS)
-    assert set(DRAMA_TAGS) <= set(tokenizer.special_tokens)
+    assert tokenizer.vocab_size == 50_257 + len([*DRAMA_TAGS, "<unk>"])
+    assert {*DRAMA_TAGS, "<unk>"} <= set(tokenizer.special_tokens)
 
 
 def test_yinggem():
