@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from coterie.api.data import blend, clean, dedup, prepare
+    from coterie.api.data import blend, clean, dedup, merge, prepare
     from coterie.api.model import Model, load
     from coterie.api.parts import join, prepare_part
     from coterie.api.runs import Run, runs
@@ -37,6 +37,7 @@ _NAMES = {
     "dedup": "coterie.api.data",
     "join": "coterie.api.parts",
     "load": "coterie.api.model",
+    "merge": "coterie.api.data",
     "prepare": "coterie.api.data",
     "prepare_part": "coterie.api.parts",
     "resume": "coterie.api.training",
@@ -52,6 +53,7 @@ __all__ = [
     "dedup",
     "join",
     "load",
+    "merge",
     "prepare",
     "prepare_part",
     "resume",

@@ -28,16 +28,19 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 sys.path.insert(0, str(Path(__file__).parent))
 
 from damage import BYTES, at_most, edit_json, files
+from merged_stores import merged_stores, move_parts, parts_of, pinned
 
 from coterie.data import (
     BatchLoader,
     Document,
+    Store,
     evaluation_batches,
     open_store,
     prepare,
     verify_store,
 )
-from coterie.data.manifest import digest
+from coterie.data.manifest import digest, is_merged
+from coterie.data.store import open_plain_store
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.files import sha256_file
 from coterie.foundation.records import read_json
@@ -88,7 +91,7 @@ def sound_stores(folder: Path, names: Iterable[str] = ALL) -> list[Path]:
         ):
             stores.append(folder / f"{name.replace(':', '')}-{len(stores)}")
             prepare(documents, stores[-1], tokenizer, workers=1, **options)
-    return stores
+    return [*stores, *merged_stores(folder, stores)]
 
 
 @dataclass
@@ -106,12 +109,47 @@ class Case:
 
 def damage(rng: random.Random, store: Path, other: Path, *, signed: bool) -> Case | None:
     """Damage a store; with `signed`, as someone who then makes the checksums anew."""
+    if is_merged(store):
+        return damage_merged(rng, store, other, signed=signed)
     if signed:
         how = rng.choice([edit_manifest, edit_manifest, edit_tokens, edit_offsets, edit_files])
         return how(rng, store, other)
     how = rng.choice([*BYTES, edit_text])
     what = how(rng, store, other)
     return None if what is None else Case(f"{how.__name__}: {what}", True)
+
+
+def damage_merged(rng: random.Random, store: Path, other: Path, *, signed: bool) -> Case | None:
+    """Damage a merged store, or one of the stores in it."""
+    place = rng.choice([store, *parts_of(store)])
+    if place != store:
+        before = open_plain_store(place).fingerprint
+        case = damage(rng, place, other, signed=signed)
+        if case is not None and signed:
+            try:  # what its own manifest cannot show, the fingerprint in the merged one does
+                case.must = case.must or open_plain_store(place).fingerprint != before
+            except CoterieError:
+                case.must = True
+        return case
+    if signed:
+        return edit_merged(rng, store)
+    how = rng.choice([*BYTES, edit_text, move_parts])
+    what = how(rng, store, other)
+    return None if what is None else Case(f"{how.__name__}: {what}", True)
+
+
+def edit_merged(rng: random.Random, store: Path) -> Case:
+    """Change a value of a merged store's manifest and sign it."""
+    content = manifest_of(store)
+    del content["sha256"]
+    before = json.dumps(pinned(content), sort_keys=True)
+    what = edit_json(rng, content)
+    sign(store, content)
+    try:
+        must = json.dumps(pinned(content), sort_keys=True) != before
+    except (KeyError, TypeError, AttributeError, ValueError):
+        must = True
+    return Case(f"merged manifest: {what}", must)
 
 
 def edit_text(rng: random.Random, store: Path, other: Path) -> str:
@@ -328,6 +366,10 @@ def same(first: Path, second: Path) -> bool:
         return False
     for name in names:
         a, b = first / name, second / name
+        if a.is_dir() and b.is_dir() and not b.is_symlink():
+            if not same(a, b):
+                return False
+            continue
         if not all(path.is_file() and not path.is_symlink() for path in (a, b)):
             return False
         if max(a.stat().st_size, b.stat().st_size) > 1 << 30:
@@ -349,6 +391,16 @@ def _json(file: Path) -> str | None:
 def use(store: Path) -> None:
     """Read a store as training and evaluation do."""
     opened = open_store(store)
+    for part in opened.sources.values():
+        use_plain(part)
+    if opened.mix is not None:
+        splits = {name: part.tokens("train") for name, part in opened.sources.items()}
+        with BatchLoader(splits, context=16, batch_size=1, seed=1, mix=opened.mix) as loader:
+            loader.batch(0)
+
+
+def use_plain(opened: Store) -> None:
+    """Read a store of its own tokens."""
     for name in opened.manifest.splits:
         tokens = opened.tokens(name)
         opened.document_starts(name)[:].sum()
@@ -374,7 +426,7 @@ def round_of(
         return None
     case.what = f"{source.name}: {case.what}"
     try:
-        with at_most(20):
+        with at_most(60):
             problems = verify_store(store)
             assert all(isinstance(problem, str) for problem in problems)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack, get_args
@@ -17,6 +17,8 @@ from coterie.data.blend import Blend
 from coterie.data.blend import blend as write_blend
 from coterie.data.cleaning import CleaningReport, clean_documents
 from coterie.data.duplicates import Duplicates, Likeness, find_duplicates, without
+from coterie.data.merged import MergedStore
+from coterie.data.merged import merge as merge_stores
 from coterie.data.overlap import NGRAM
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.prepare import prepare as prepare_store
@@ -233,6 +235,51 @@ def blend(
             text, other, out, built, share=share, ngram=ngram, report=rows, progress=tell,
             replace_store=replace, **division._asdict(),
         )  # fmt: skip
+
+
+def merge(
+    stores: Sequence[str | Path],
+    out: str | Path,
+    *,
+    strategy: str = "proportional",
+    weights: Sequence[float] | Mapping[str, float] | None = None,
+    temperature: float | None = None,
+    epochs_at_most: float | None = None,
+    copy: bool = False,
+    replace: bool = False,
+) -> MergedStore:
+    """Merge stores into one that mixes them in a ratio, and return it; no token is copied.
+
+        coterie.merge(["verse", "prose"], "both", strategy="weighted", weights=[0.7, 0.3])
+
+    Args:
+        stores: two folders or more, made with the same tokenizer.
+        out: the folder to make.
+        strategy: `equal`, `proportional` (to their tokens), `weighted` or `temperature`.
+        weights: of `weighted`, one for each store in order or by name; they need not add up to one.
+        temperature: of `temperature`; 1 is proportional, the higher, the more equal.
+        epochs_at_most: how many times a store is read at most; the others then go on without it.
+        copy: copy the stores into the folder, so that it stands alone.
+        replace: replace a store that stands at `out`.
+
+    Raises:
+        StoreError: a store is missing, damaged, named twice or a merged one; or tokenizers differ.
+        UserError: strategy or weights cannot be used; `out` exists, or cannot be written.
+    """
+    named = {"weights": weights, "temperature": temperature, "epochs_at_most": epochs_at_most}
+    values = {name: value for name, value in named.items() if value is not None}
+    try:
+        mix = DataSettings.model_validate({"mix": {"kind": strategy, **values}}).mix
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = [str(part) for part in problem["loc"] if part in named]
+        told = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            told = f"{strategy} needs them"
+        elif problem["type"] == "extra_forbidden":
+            told = f"{strategy} has none"
+        raise UserError(f"{': '.join([*where[:1], told])}.") from error
+    return merge_stores(stores, out, mix, copy=copy, replace=replace)
 
 
 def sources_of(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import coterie.train as training  # its names are imported when first used
 from coterie.foundation.errors import SettingsError
-from coterie.foundation.layers import Layer, Resolved, load_settings
+from coterie.foundation.layers import Layer, Resolved
 from coterie.foundation.settings import shown
 from coterie.presets import preset_layers
 
@@ -24,7 +24,7 @@ def resolve(
     Raises:
         SettingsError: there is no such preset, file or scale, or the settings do not validate.
     """
-    return load_settings(training.RunSettings, [*preset_layers(target, scale), *layers])
+    return training.run_settings([*preset_layers(target, scale), *layers])
 
 
 def layer_of(given: Mapping[str, Any], name: str = "given in Python") -> Layer:

@@ -15,11 +15,11 @@ from coterie.checkpoint import list_checkpoints, step_of
 from coterie.checkpoint.layout import STATE
 from coterie.foundation.errors import CoterieError, RunError, UserError
 from coterie.foundation.event_log import read_events
-from coterie.foundation.layers import Layer, file_layer, leaves, load_settings
+from coterie.foundation.layers import Layer, file_layer, leaves
 from coterie.foundation.locks import OwnedError
 from coterie.foundation.records import read_json
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
-from coterie.train import RunSettings, TrainResult
+from coterie.train import RunSettings, TrainResult, run_settings
 from coterie.train import train as train_run
 from coterie.train.events import RunStarted
 from coterie.train.unchanged import PLACES
@@ -143,7 +143,7 @@ def resume_training(
             f"where the same text lies ({', '.join(PLACES)}).",
             hint=f"Start a new run for other settings: coterie train {run.config} key=value",
         )
-    settings = load_settings(RunSettings, [file_layer(run.config), *layers]).settings
+    settings = run_settings([file_layer(run.config), *layers]).settings
     if files:
         changed += ["data", "train", "seed"]  # a file names what it likes of these
     return run_training(

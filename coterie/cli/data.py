@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
+from coterie.api.data import merge as merge_stores
 from coterie.api.data import prepare as prepare_store
 from coterie.api.parts import prepare_part
 from coterie.api.progress import stage_bar
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.reading import ReadingFlags, tell_reading
-from coterie.data.cache import settings_of
+from coterie.cli.reading import ReadingFlags
+from coterie.cli.stores import describe, samples, show_store, show_verdict, verdict
+from coterie.data.examine import examine_store
+from coterie.data.merged import open_store
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
-from coterie.data.store import Store, open_store
-from coterie.data.verify import verify_store
 from coterie.foundation.errors import UserError
 from coterie.foundation.files import write_text_atomic
 
@@ -103,10 +102,76 @@ def prepare(
     if json:
         emit_json(describe(store))
         return
-    _show(store)
+    show_store(store)
     stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
-    train = f"coterie train quickstart {settings_of(out)}"
-    next_step(f"{train}  # train on it", f"coterie data verify {out}")
+    next_step(
+        f"coterie train quickstart data.store={out}  # train on it", f"coterie data verify {out}"
+    )
+
+
+def merge(
+    *stores: Path,
+    out: Path,
+    strategy: Literal["equal", "proportional", "weighted", "temperature"] | None = None,
+    weights: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    temperature: float | None = None,
+    epochs_at_most: float | None = None,
+    copy: bool = False,
+    replace: bool = False,
+    json: bool = False,
+) -> None:
+    """Mix stores in a ratio: `coterie data merge STORE STORE... --out MERGED`.
+
+    No token is copied: the merged store names the others, and training reads their rows in turn.
+
+    Parameters
+    ----------
+    stores
+        The stores' folders, made with the same tokenizer.
+    out
+        The folder to make.
+    strategy
+        proportional (the default): by their tokens; equal; weighted; temperature: between them.
+    weights
+        Of the stores in order (0.7 0.3) or by name (verse=0.7 prose=0.3).
+    temperature
+        1: proportional; the higher, the more equal.
+    epochs_at_most
+        How many times a store is read at most; the others then go on without it.
+    copy
+        Copy the stores into the folder, so that it stands alone.
+    replace
+        Replace a store that stands at --out.
+    json
+        Print JSON.
+    """
+    chosen = strategy or ("weighted" if weights else "temperature" if temperature else None)
+    merged = merge_stores(
+        stores, out, strategy=chosen or "proportional", weights=_weights(weights),
+        temperature=temperature, epochs_at_most=epochs_at_most, copy=copy, replace=replace,
+    )  # fmt: skip
+    if json:
+        emit_json(describe(merged))
+        return
+    show_store(merged)
+    next_step(
+        f"coterie train quickstart data.store={out}  # train on it", f"coterie data verify {out}"
+    )
+
+
+def _weights(words: tuple[str, ...]) -> list[float] | dict[str, float] | None:
+    """Return weights that were given as numbers, or as NAME=NUMBER."""
+    pairs = [word.rpartition("=") for each in words for word in each.split(",")]
+    try:
+        numbers = [float(number) for _, _, number in pairs]
+    except ValueError as error:
+        raise UserError(
+            f"{error}: a weight is a number, or NAME=NUMBER.", hint="--weights 0.7 0.3"
+        ) from error
+    names = [name for name, _, _ in pairs]
+    if any(names) and not all(names):
+        raise UserError("Give all weights by name, or none.", hint="--weights verse=0.7 prose=0.3")
+    return dict(zip(names, numbers, strict=True)) if any(names) else numbers or None
 
 
 def _prepare_part(
@@ -140,18 +205,20 @@ def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) ->
         Print JSON.
     """
     opened = open_store(store)
-    texts = {
-        name: opened.tokenizer.decode(opened.tokens(name)[: max(sample, 0)])
-        for name in opened.manifest.splits
-    }
+    shown = samples(opened, max(sample, 0))
     if json:
-        emit_json(describe(opened) | {"sample": texts})
+        texts = {name: {split: text.plain for split, text in each.items()}
+                 for name, each in shown.items()}  # fmt: skip
+        only = texts if len(opened.sources) > 1 else next(iter(texts.values()))
+        emit_json(describe(opened) | {"sample": only})
         return
-    _show(opened)
-    for name, text in texts.items():
-        if text:
-            console.print(f"\n{name} begins:", style="heading")
-            console.print(text, soft_wrap=True)
+    show_store(opened)
+    for name, each in shown.items():
+        for split, text in each.items():
+            if text:
+                where = f"{name}, {split}" if len(shown) > 1 else split
+                console.print(f"\n{where} begins:", style="heading")
+                console.print(text, soft_wrap=True)
     next_step(f"coterie data verify {store}")
 
 
@@ -172,90 +239,10 @@ def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
     found = {}
     for store in stores:
         with stage_bar() as tell:
-            found[str(store)] = verify_store(store, texts=not quick, progress=tell)
+            found[str(store)] = examine_store(store, texts=not quick, progress=tell)
     if json:
-        emit_json({name: {"sound": not problems, "problems": problems}
-                   for name, problems in found.items()})  # fmt: skip
+        emit_json({name: verdict(each) for name, each in found.items()})
     else:
-        for name, problems in found.items():
-            _show_verdict(name, problems)
-    return 2 if any(found.values()) else 0
-
-
-def describe(store: Store) -> dict[str, Any]:
-    manifest = store.manifest
-    splits = {}
-    for name, record in manifest.splits.items():
-        splits[name] = {
-            "tokens": record.tokens,
-            "documents": record.documents,
-            "characters": record.characters,
-            "bytes": record.bytes,
-            "unknown": record.unknown,
-            "shards": len(record.shards),
-            "sources": {
-                source: part.model_dump()
-                for source, part in zip(manifest.sources, record.sources, strict=True)
-            },
-            "characters_per_token": _round(store.characters_per_token(name)),
-        }
-    return {
-        "store": str(store.path),
-        "fingerprint": store.fingerprint,
-        "dtype": manifest.dtype,
-        "tokenizer": manifest.tokenizer.model_dump(),
-        "split": manifest.split.model_dump(),
-        "splits": splits,
-        "skipped": manifest.skipped,
-        "problems": list(manifest.problems),
-        "notes": list(manifest.notes),
-        "clean": list(manifest.clean),
-    }
-
-
-def _show(store: Store) -> None:
-    """Print a store's figures as a table, and what the reader should know about them."""
-    figures = describe(store)
-    record = store.manifest.tokenizer
-    console.print(
-        f"{store.path}: {record.kind} tokenizer of {record.vocab_size:,} tokens "
-        f"({figures['dtype']}, {record.fingerprint[:12]})",
-        soft_wrap=True,
-    )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("split")
-    for column in ("documents", "characters", "tokens", "characters/token"):
-        table.add_column(column, justify="right")
-    for name, part in figures["splits"].items():
-        ratio = part["characters_per_token"]
-        table.add_row(
-            name, f"{part['documents']:,}", f"{part['characters']:,}", f"{part['tokens']:,}",
-            f"{ratio:.3f}" if ratio else "–",
-        )  # fmt: skip
-        for source, share in part["sources"].items():
-            table.add_row(
-                f"  {source}", f"{share['documents']:,}", "", f"{share['tokens']:,}", "",
-            )  # fmt: skip
-    console.print(table)
-    choice = store.manifest.split
-    if choice.note:
-        stderr.print(f"Note: {choice.note}.", soft_wrap=True)
-    unknown = sum(part["unknown"] for part in figures["splits"].values())
-    if unknown:
-        stderr.print(f"{unknown:,} tokens stand for what the vocabulary cannot say.")
-    everything = f"coterie data inspect {store.path} --json"
-    tell_reading(figures["skipped"], figures["problems"], figures["notes"], everything)
-
-
-def _show_verdict(name: str, problems: list[str]) -> None:
-    if not problems:
-        console.print(Text.assemble(("sound", "good"), f"  {name}"), soft_wrap=True)
-        return
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    console.print(Text.assemble(("UNSOUND", "problem"), f"  {name}: {count}"), soft_wrap=True)
-    for problem in problems:
-        console.print(f"  {problem}", soft_wrap=True)
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+        for name, each in found.items():
+            show_verdict(name, each)
+    return 2 if any(each.problems for each in found.values()) else 0

@@ -8,7 +8,6 @@ from coterie.api.data import clean as clean_texts
 from coterie.api.data import dedup as dedup_texts
 from coterie.cli.console import console, emit_json, next_step
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
-from coterie.data.cache import settings_of
 from coterie.data.cleaning import REPORT, TEXTS
 from coterie.data.overlap import NGRAM
 from coterie.data.split import SplitKind
@@ -186,4 +185,4 @@ def blend(
         f"{found.passages:,} passages left out, as the main text has words of them",
         soft_wrap=True,
     )
-    next_step(f"coterie train quickstart {settings_of(out)}", f"coterie data verify {out}")
+    next_step(f"coterie train quickstart data.store={out}", f"coterie data verify {out}")

@@ -24,6 +24,7 @@ from coterie.cli.words import read_words, standard_input
 from coterie.data import Document, evaluation_batches, store_for
 from coterie.data.clean import Clean, cleaned
 from coterie.data.documents import whole_documents
+from coterie.data.merged import held_out
 from coterie.data.report import ReadingReport
 from coterie.data.settings import DataSettings
 from coterie.evaluate import (
@@ -160,27 +161,40 @@ def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -
             "validation part may hold what the model has seen.",
             hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
         )
-    tokens = store.tokens("valid")
-    with count_bar("Reading the validation split", max(len(tokens) - 1, 0)) as advance:
-        batches = evaluation_batches(
-            tokens,
-            loaded.decoder.settings.context,
-            windows_at_once(loaded.decoder),
-            settings.data.packing,
-        )
-        found = validate(loaded.decoder, batches, progress=advance)
-    per_token = store.characters_per_token("valid")
+    parts = held_out(store) or store.sources  # without any, it is told why
+    loads, found, done = LoadCounter(), {}, 0
+    total = sum(max(len(each.tokens("valid")) - 1, 0) for each in parts.values())
+    with count_bar("Reading the validation split", total) as advance:
+        for name, each in parts.items():
+            batches = evaluation_batches(
+                each.tokens("valid"),
+                loaded.decoder.settings.context,
+                windows_at_once(loaded.decoder),
+                settings.data.packing,
+            )
+            before = done
+            found[name] = validate(
+                loaded.decoder, batches, loads=loads,
+                progress=lambda count, before=before: advance(before + count),
+            )  # fmt: skip
+            done += found[name].tokens
+    loss = sum(each.loss * each.tokens for each in found.values()) / done
+    characters = sum((parts[name].characters_per_token("valid") or 0) * each.tokens
+                     for name, each in found.items())  # fmt: skip
     figures: dict[str, Any] = {
         "checkpoint": str(loaded.path), "step": loaded.step, "split": "valid",
-        "tokens": found.tokens, "nats_per_token": found.loss,
-        "nats_per_character": found.loss / per_token if per_token else None,
-        "perplexity": math.exp(found.loss), "seconds": found.seconds,
+        "tokens": done, "nats_per_token": loss,
+        "nats_per_character": loss * done / characters if characters else None,
+        "perplexity": math.exp(loss), "seconds": sum(each.seconds for each in found.values()),
     }  # fmt: skip
+    if len(store.sources) > 1:
+        figures |= {f"valid/{name}": each.loss for name, each in found.items()}
     if cache is not None:
+        tokens = next(iter(parts.values())).tokens("valid")
         part = [tokens[:MOST_TOKENS].tolist()]
         plain = sequence_logprobs(loaded.decoder, part)
         figures |= cache_figures(loaded.decoder, part, cache, Scoring(), plain)
-    _tell(figures, found.routing, json=json)
+    _tell(figures, loads.health(), json=json)
 
 
 def _trained_on(loaded: LoadedModel) -> str | None:

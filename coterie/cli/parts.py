@@ -6,7 +6,6 @@ from pathlib import Path
 
 from coterie.api.parts import join as join_store
 from coterie.cli.console import console, next_step
-from coterie.data.cache import settings_of
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
 
@@ -42,4 +41,4 @@ def join(
     )  # fmt: skip
     tokens = sum(record.tokens for record in store.manifest.splits.values())
     console.print(f"{out}: {tokens:,} tokens of {len(parts):,} parts", soft_wrap=True)
-    next_step(f"coterie train quickstart {settings_of(out)}  # train on it")
+    next_step(f"coterie train quickstart data.store={out}  # train on it")

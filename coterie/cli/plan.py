@@ -48,17 +48,18 @@ def vocabulary(settings: RunSettings) -> int:
 
 def _tokenizer(settings: RunSettings) -> Tokenizer | BPE:
     """Return the run's tokenizer, or its settings where it would have to be trained first."""
-    from coterie.data.cache import ready_store
-    from coterie.data.sources import texts_of
+    from coterie.data.cache import all_texts, ready_store
     from coterie.tokenizer.settings import BPE
 
     ready = ready_store(settings.data, settings.tokenizer)
     if ready is not None:
         return ready.tokenizer
-    sources = settings.data.sources()  # refuses what is not there
-    if isinstance(settings.tokenizer, BPE):
-        return settings.tokenizer
-    return settings.tokenizer.build(texts_of(sources))
+    texts = all_texts(settings.data)  # refuses what is not there
+    return (
+        settings.tokenizer
+        if isinstance(settings.tokenizer, BPE)
+        else (settings.tokenizer.build(texts))
+    )
 
 
 def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:

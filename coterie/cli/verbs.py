@@ -140,6 +140,14 @@ GROUPS = {
                     "coterie data join part-1 part-2 --out store",
                 ),
             ),
+            "merge": Verb(
+                "coterie.cli.data:merge",
+                "Mix stores in a ratio.",
+                (
+                    "coterie data merge verse prose --weights 0.7 0.3 --out both",
+                    "coterie data merge a b c --strategy equal --epochs-at-most 4 --out abc",
+                ),
+            ),
             "inspect": Verb(
                 "coterie.cli.data:inspect",
                 "Show what a store holds.",

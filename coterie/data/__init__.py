@@ -10,10 +10,11 @@ or made). `corpus` is the text that is shipped.
 from coterie.data.batches import BatchLoader, evaluation_batches
 from coterie.data.cache import store_for
 from coterie.data.documents import Document
+from coterie.data.examine import verify_store
+from coterie.data.merged import open_store
 from coterie.data.prepare import prepare
 from coterie.data.settings import DataSettings
 from coterie.data.sources import Sources, read_documents
-from coterie.data.store import Store, open_store
+from coterie.data.store import Store
 from coterie.data.tokens import TokenArray
-from coterie.data.verify import verify_store
 from coterie.data.windows import Windows

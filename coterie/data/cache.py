@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import json
-import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from coterie.data.documents import Document
+from coterie.data.merged import AnyStore, MergedStore, named, open_store
 from coterie.data.prepare import write_store
-from coterie.data.settings import DataSettings
+from coterie.data.settings import DataSettings, SourceSettings
 from coterie.data.sources import Sources, texts_of
 from coterie.data.split import OnProgress
-from coterie.data.store import Store, is_store, open_store
+from coterie.data.store import Store, is_store, open_plain_store
 from coterie.foundation.errors import StoreError
 from coterie.foundation.locks import own
-from coterie.tokenizer.settings import TokenizerSettings
+from coterie.tokenizer.interface import Tokenizer
+from coterie.tokenizer.settings import BPE, Characters, TokenizerSettings
 
+S = TypeVar("S", Store, MergedStore, AnyStore)
+_LEARNING = (BPE, Characters)  # tokenizers that depend on the text
 _VERSION = 2  # raised whenever equal settings come to mean other tokens
 
 
@@ -27,11 +34,12 @@ def store_for(
     cache_root: Path,
     progress: OnProgress | None = None,
     notify: Callable[[str], None] = lambda message: None,
-) -> Store:
+) -> AnyStore:
     """Return the store of a run's data, preparing it into the cache if it is not there yet.
 
     The cache's key is the SHA-256 of the sources' contents, the tokenizer's settings and the
-    split's, so that a changed file is prepared anew. Nothing is printed.
+    split's, so that a changed file is prepared anew. Each of several `data.sources` has a store of
+    its own; a tokenizer that learns does so from all of them. Nothing is printed.
 
     Args:
         data: what to read; `data.store`, or a source that is a store, is opened as it is.
@@ -46,8 +54,31 @@ def store_for(
     ready = ready_store(data, tokenizer)
     if ready is not None:
         return ready
-    sources = data.sources()
-    path = cache_root / "stores" / _key(sources, data, tokenizer)[:32]
+    texts, learns = _Every(data), isinstance(tokenizer, _LEARNING)
+    built = functools.cache(lambda: tokenizer.build(texts_of(texts)))
+    parts: dict[str, Store] = {}
+    for name, part in (data.sources or {"": data}).items():
+        if store := _named_store(part, tokenizer):
+            parts[name] = store
+            continue
+        sources = texts.sources[name]
+        of_all = [each.fingerprint() for each in texts.sources.values()]
+        key = _key(sources, part, tokenizer, of_all if learns and data.sources else None)
+        path = cache_root / "stores" / key[:32]
+        parts[name] = _prepared(path, sources, part, tokenizer, built, progress, notify)
+    return MergedStore(parts) if data.sources else parts[""]
+
+
+def _prepared(
+    path: Path,
+    sources: Sources,
+    part: SourceSettings,
+    tokenizer: TokenizerSettings,
+    built: Callable[[], Tokenizer],
+    progress: OnProgress | None,
+    notify: Callable[[str], None],
+) -> Store:
+    """Return a store of the cache, prepared if it is not there or not sound."""
     with contextlib.suppress(StoreError):
         return _sound(path, tokenizer)
     with own(path, "preparing data", wait=True, notify=notify):
@@ -57,42 +88,91 @@ def store_for(
         return write_store(
             sources,
             path,
-            tokenizer.build(texts_of(sources)),
-            valid_fraction=data.valid_fraction,
-            split=data.split,
-            seed=data.split_seed,
+            built(),
+            valid_fraction=part.valid_fraction,
+            split=part.split,
+            seed=part.split_seed,
             progress=progress,
-            by=(None, data.processes),
+            by=(None, part.processes),
             replace=True,
         )
 
 
-def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> Store | None:
+def ready_store(data: DataSettings, tokenizer: TokenizerSettings) -> AnyStore | None:
     """Return the store that a run's data name, opened; `None` where they name text.
 
     Raises:
         StoreError: it is damaged, or was made with another tokenizer.
     """
-    path = data.store
-    if path is None and len(data.inputs) == 1 and is_store(data.inputs[0]):
-        path = Path(data.inputs[0])
-    return None if path is None else _opened(path, tokenizer)
+    if len(data.stores) > 1:
+        parts = named(data.stores)
+        return MergedStore({name: _opened(path, tokenizer) for name, path in parts.items()})
+    if data.sources:
+        found = {name: _named_store(each, tokenizer) for name, each in data.sources.items()}
+        stores = {name: store for name, store in found.items() if store is not None}
+        return MergedStore(stores) if len(stores) == len(found) else None
+    places = stores_in(data)
+    return _checked(open_store(places[0]), tokenizer) if places else None
 
 
-def settings_of(store: Path) -> str:
-    """Return the words of a command line that train on a store with its own tokenizer."""
-    # A preset's special tokens would be added to the file's own, which makes another tokenizer.
-    words = ("tokenizer.kind=file", f"tokenizer.path={store}", "tokenizer.special_tokens=[]")
-    return shlex.join([f"data.store={store}", *words])
+def stores_in(data: DataSettings) -> list[Path]:
+    """Return the stores among what a run's data name."""
+    if data.stores:
+        return list(data.stores)
+    each = data.sources.values() if data.sources else [data]
+    return [Path(path) for path in map(_only_input, each) if path and is_store(path)]
 
 
-def _key(sources: Sources, data: DataSettings, tokenizer: TokenizerSettings) -> str:
+def all_texts(data: DataSettings) -> Iterable[str]:
+    """Return the texts of all sources, which can be read as often as they can.
+
+    Raises:
+        DataError: an input does not exist or cannot be read.
+    """
+    return texts_of(_Every(data))
+
+
+class _Every:
+    """The documents of all sources that are no stores."""
+
+    def __init__(self, data: DataSettings) -> None:
+        parts = data.sources or {"": data}
+        self.sources = {
+            name: part.documents() for name, part in parts.items() if not _is_store(part)
+        }
+
+    def __iter__(self) -> Iterator[Document]:
+        return itertools.chain.from_iterable(self.sources.values())
+
+
+def _only_input(part: SourceSettings) -> str | None:
+    return part.inputs[0] if len(part.inputs) == 1 else None
+
+
+def _is_store(part: SourceSettings) -> bool:
+    path = _only_input(part)
+    return path is not None and is_store(path)
+
+
+def _named_store(part: SourceSettings, tokenizer: TokenizerSettings) -> Store | None:
+    """Return the store that one of several sources names; `None` where it names text."""
+    return _opened(Path(part.inputs[0]), tokenizer) if _is_store(part) else None
+
+
+def _key(
+    sources: Sources,
+    data: SourceSettings,
+    tokenizer: TokenizerSettings,
+    learnt_from: list[str] | None = None,
+) -> str:
     content = {
         "version": _VERSION,
         "sources": sources.fingerprint(),
         "tokenizer": tokenizer.identity(),
         "split": [data.split, data.valid_fraction, data.split_seed],
     }
+    if learnt_from is not None:
+        content["learnt_from"] = learnt_from
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -113,11 +193,14 @@ def _opened(path: Path, wanted: TokenizerSettings) -> Store:
     Raises:
         StoreError: it is damaged, or another one made it.
     """
-    store = open_store(path)
+    return _checked(open_plain_store(path), wanted)
+
+
+def _checked(store: S, wanted: TokenizerSettings) -> S:
     problem = wanted.mismatch(store.tokenizer)
     if problem:
         raise StoreError(
             f"The store {store.path} was made with another tokenizer: {problem}.",
-            hint=f"Use the store's own: {settings_of(store.path)}; or prepare the text again.",
+            hint="Leave the tokenizer out, and the store's own is used; or prepare the text again.",
         )
     return store

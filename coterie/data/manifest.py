@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
@@ -23,8 +23,10 @@ from coterie.foundation.printable import printable
 from coterie.foundation.records import read_json, validated
 from coterie.foundation.settings import Settings
 
+R = TypeVar("R", bound=Settings)
+
 FILE_NAME = "manifest.json"
-FORMAT = "coterie.store/1"
+FORMAT, MERGED_FORMAT = "coterie.store/1", "coterie.merged/1"
 MOST_SOURCES = 1 << 12
 _OF_SOURCES: dict[str, Any] = {
     "sources": True,
@@ -36,13 +38,13 @@ Positive = Annotated[int, Field(ge=1, lt=1 << 63)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class _Record(Settings):
-    """A part of the manifest: no value is converted from another type."""
+class Record(Settings):
+    """A part of a manifest: no value is converted from another type."""
 
     model_config = ConfigDict(strict=True)
 
 
-class FileRecord(_Record):
+class FileRecord(Record):
     """One binary file: its name, how many numbers it holds, its SHA-256."""
 
     file: str = Field(pattern="^(train|valid)-([0-9]{5,12}|documents|sources)[.]bin$")
@@ -50,14 +52,14 @@ class FileRecord(_Record):
     sha256: Sha256
 
 
-class SourceRecord(_Record):
+class SourceRecord(Record):
     """What a split holds of one source; each separator counts with the document before it."""
 
     documents: Count
     tokens: Count
 
 
-class SplitRecord(_Record):
+class SplitRecord(Record):
     """One split: `tokens` in `shards`, and where its documents begin in `offsets`.
 
     Where the store has several sources, `source_ids` holds the number of each document's.
@@ -80,7 +82,7 @@ class SplitRecord(_Record):
         return (*self.shards, *filter(None, (self.offsets, self.source_ids)))
 
 
-class SplitChoice(_Record):
+class SplitChoice(Record):
     """How the text was divided: what was asked for, and what was done."""
 
     asked: Literal["documents", "tail"]
@@ -90,7 +92,7 @@ class SplitChoice(_Record):
     note: str = ""
 
 
-class TokenizerRecord(_Record):
+class TokenizerRecord(Record):
     """Which tokenizer made the tokens; the file beside the manifest holds it completely."""
 
     kind: str
@@ -99,7 +101,7 @@ class TokenizerRecord(_Record):
     end_of_text: Count
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """The description of a store."""
 
     format: Literal["coterie.store/1"] = FORMAT
@@ -137,11 +139,34 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     unnamed: dict[str, Any] = {} if manifest.clean else {"clean": True}
     unnamed |= {} if manifest.sources else _OF_SOURCES
     content = manifest.model_dump(mode="json", exclude=unnamed)
+    write_signed(folder, content)
+
+
+def write_signed(folder: Path, content: dict[str, Any]) -> None:
+    """Write a manifest's content with the checksum of itself."""
     write_json_atomic(folder / FILE_NAME, content | {"sha256": digest(content)})
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a store and check its types and ranges.
+
+    Raises:
+        StoreError: there is none, or it is damaged.
+    """
+    return read_record(folder, Manifest, FORMAT)
+
+
+def is_merged(folder: Path | str) -> bool:
+    """Whether a folder says that it is a merged store."""
+    try:
+        content = read_json(Path(folder) / FILE_NAME, StoreError)
+    except (OSError, StoreError, ValueError):  # ValueError: a NUL in the name
+        return False
+    return isinstance(content, dict) and content.get("format") == MERGED_FORMAT
+
+
+def read_record(folder: Path, kind: type[R], form: str) -> R:
+    """Read a signed manifest of some form.
 
     Raises:
         StoreError: there is none, or it is damaged.
@@ -165,7 +190,9 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} is not a token store: its {FILE_NAME} is something else's.",
             hint=f"Make one: coterie data prepare INPUT --out {folder}-store",
         )
-    if content["format"] != FORMAT:
+    if content["format"] != form and content["format"] == MERGED_FORMAT:
+        raise StoreError(f"{folder} is itself a merged store.", hint="Name the stores in it.")
+    if content["format"] != form:
         raise StoreError(
             f"The store {folder} has the format “{printable(content['format'][:40], keep='')}”, "
             "which this version of Coterie does not read.",
@@ -175,7 +202,7 @@ def read_manifest(folder: Path) -> Manifest:
     if checksum != digest(content):
         raise damaged(folder, f"its {FILE_NAME} does not have its own checksum")
     try:
-        return validated(Manifest, content, f"Its {FILE_NAME}", StoreError)
+        return validated(kind, content, f"Its {FILE_NAME}", StoreError)
     except StoreError as error:
         raise damaged(folder, error.message) from error
 

@@ -40,7 +40,7 @@ from coterie.data.split import (
     split_rule,
     surveyed,
 )
-from coterie.data.store import Store, open_store
+from coterie.data.store import Store, open_plain_store
 from coterie.data.writer import SplitWriter, dtype_for
 from coterie.foundation.errors import DataError
 from coterie.foundation.files import atomic_directory, sha256_file, write_json_atomic
@@ -222,7 +222,7 @@ def _open(folder: Path) -> _Part:
     if not file.is_file() or sha256_file(file) != record.sha256:
         raise DataError(f"{folder} is damaged: {file.name} does not have its checksum.",
                         hint="Prepare this part again.")  # fmt: skip
-    store = open_store(folder / "store")
+    store = open_plain_store(folder / "store")
     store.check_content()
     survey = np.fromfile(file, dtype=SURVEYED)
     if store.manifest.tokenizer.fingerprint != record.tokenizer or (

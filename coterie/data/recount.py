@@ -36,6 +36,17 @@ def read_numbers(file: Path, dtype: np.dtype, digest: Any = None) -> Iterator[np
             yield np.frombuffer(content, dtype, count=len(content) // dtype.itemsize)
 
 
+def documents_of(
+    path: Path, name: Split, manifest: Manifest, tokenizer: Tokenizer
+) -> Iterator[Document]:
+    """Yield the documents of a split as text, long ones in pieces.
+
+    Raises:
+        StoreError: one is not UTF-8.
+    """
+    return _SplitText(path, name, manifest, tokenizer).documents()
+
+
 def recount_problems(
     path: Path, manifest: Manifest, tokenizer: Tokenizer, progress: OnProgress | None = None
 ) -> list[str]:

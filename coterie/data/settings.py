@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
 
 from coterie.data.augment import Augment
 from coterie.data.clean import Clean
@@ -17,8 +20,8 @@ from coterie.foundation.paths import PathText, UserPath
 from coterie.foundation.settings import Settings
 
 
-class DataSettings(Settings):
-    """Where the text comes from and how it is divided."""
+class SourceSettings(Settings):
+    """A text: where it comes from, how it is read, and how it is divided."""
 
     source: PathText | tuple[PathText, ...] = Field(
         default="shakespeare",
@@ -59,27 +62,11 @@ class DataSettings(Settings):
     on_error: OnError = Field(
         default="stop", description="at a row or file that cannot be used: stop, or skip it"
     )
-    packing: Packing = Field(
-        default=Stream(), description="how documents become rows of model.context tokens"
-    )
-    augment: tuple[Augment, ...] = Field(
-        default=(), description="what the rows of a training batch go through"
-    )
-    curriculum: Curriculum | None = Field(
-        default=None, description="rows that change their length, at as many tokens a step"
-    )
-    mix: Mix | None = Field(
-        default=None,
-        description="which source each row comes from; None: as a merged store says, else by size",
-    )
     processes: int | None = Field(
         default=None, ge=1, description="processes that tokenize; by default threads"
     )
-    store: UserPath | None = Field(
-        default=None, description="a prepared token store, used instead of the source"
-    )
 
-    def sources(self) -> Sources:
+    def documents(self) -> Sources:
         """Return the documents that these settings name.
 
         Raises:
@@ -100,3 +87,60 @@ class DataSettings(Settings):
     def inputs(self) -> tuple[str, ...]:
         """The sources as a tuple."""
         return (self.source,) if isinstance(self.source, str) else self.source
+
+
+class DataSettings(SourceSettings):
+    """Where the text comes from, how it is divided, and how it becomes rows."""
+
+    sources: dict[str, SourceSettings] = Field(
+        default={},
+        description="texts or stores to mix, by name, instead of the one source; what an entry "
+        "does not say of its reading is as it is here",
+    )
+    packing: Packing = Field(
+        default=Stream(), description="how documents become rows of model.context tokens"
+    )
+    augment: tuple[Augment, ...] = Field(
+        default=(), description="what the rows of a training batch go through"
+    )
+    curriculum: Curriculum | None = Field(
+        default=None, description="rows that change their length, at as many tokens a step"
+    )
+    mix: Mix | None = Field(
+        default=None,
+        description="which source each row comes from; None: as a merged store says, else by size",
+    )
+    store: UserPath | tuple[UserPath, ...] | None = Field(
+        default=None,
+        description="a prepared token store, or several to mix, used instead of the source",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_sources(cls, values: Any) -> Any:
+        """Let each source take from here what it does not say; `name: path` is enough."""
+        if not isinstance(values, dict) or not isinstance(values.get("sources"), dict):
+            return values
+        here = {name: values[name] for name in SourceSettings.model_fields
+                if name in values and name != "source"}  # fmt: skip
+        whole = {
+            name: each if isinstance(each, SourceSettings)
+            else here | (each if isinstance(each, dict) else {"source": each})
+            for name, each in values["sources"].items()
+        }  # fmt: skip
+        return values | {"sources": whole}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.sources and self.store is not None:
+            raise ValueError("data.store and data.sources exclude each other: name stores in one")
+        if any(not name.isprintable() or not name for name in self.sources):
+            raise ValueError("the name of a source must be a text that can be shown")
+        return self
+
+    @property
+    def stores(self) -> tuple[Path, ...]:
+        """The stores that are named, as a tuple."""
+        if self.store is None or isinstance(self.store, Path):
+            return () if self.store is None else (self.store,)
+        return self.store

@@ -23,6 +23,7 @@ from coterie.data.manifest import (
     FileRecord,
     Manifest,
     SplitRecord,
+    TokenizerRecord,
     contradictions,
     damaged,
     read_manifest,
@@ -60,6 +61,15 @@ class Store:
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides the tokens."""
         return self.manifest.fingerprint
+
+    @property
+    def sources(self) -> dict[str, Store]:
+        """What there is to mix, by name: itself alone."""
+        return {self.path.name: self}
+
+    @property
+    def mix(self) -> None:
+        """How its sources are mixed, if it says so."""
 
     def tokens(self, split: str) -> TokenArray:
         """Return all tokens of `train` or `valid`, memory-mapped.
@@ -169,8 +179,8 @@ def is_store(path: Path | str) -> bool:
     return all(os.path.isfile(Path(path) / name) for name in (FILE_NAME, TOKENIZER_FILE))
 
 
-def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
-    """Open a store after every check that need not read its tokens.
+def open_plain_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
+    """Open a store of one's own tokens after every check that need not read its tokens.
 
     The manifest must agree with itself, with the sizes of the files, with the tokenizer and with
     the ends of the document offsets. What shards hold is left to `verify_store`, but for tokens
@@ -191,7 +201,7 @@ def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> Store:
         own = load_tokenizer(path)
     except TokenizerError as error:
         raise damaged(path, error.message) from error
-    _refuse(path, tokenizer_problems(own, manifest))
+    _refuse(path, tokenizer_problems(own, manifest.tokenizer))
     if tokenizer is not None and tokenizer.fingerprint != own.fingerprint:
         raise StoreError(
             f"The store {path} was made with another tokenizer: {own!r} there, "
@@ -260,9 +270,9 @@ def offset_problem(starts: np.ndarray, record: SplitRecord) -> str | None:
     return None
 
 
-def tokenizer_problems(tokenizer: Tokenizer, manifest: Manifest) -> list[str]:
+def tokenizer_problems(tokenizer: Tokenizer, claimed: TokenizerRecord) -> list[str]:
     """Return where the tokenizer beside a manifest is not the one that it describes."""
-    claimed, problems = manifest.tokenizer, []
+    problems = []
     if tokenizer.fingerprint != claimed.fingerprint:
         problems.append(
             f"{TOKENIZER_FILE} is not the tokenizer that the tokens were made with "

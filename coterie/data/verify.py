@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from coterie.data.manifest import (
     FileRecord,
     Manifest,
     SplitRecord,
+    TokenizerRecord,
     contradictions,
     read_manifest,
 )
@@ -41,10 +44,10 @@ from coterie.tokenizer.saving import load_tokenizer
 _OF_A_STORE = re.compile("(train|valid)-([0-9]{5,12}|documents|sources)[.]bin")
 
 
-def verify_store(
+def verify_plain_store(
     path: Path | str, *, texts: bool = True, progress: OnProgress | None = None
 ) -> list[str]:
-    """Return every problem of a store; none means that it is sound.
+    """Return every problem of a store of one's own tokens; none means that it is sound.
 
     Checksums are compared, and all that they could be made anew for is computed again: sizes,
     counts, document offsets, tokens against the tokenizer, the text, the split. Nothing outside the
@@ -62,7 +65,7 @@ def verify_store(
         manifest = read_manifest(path)
     except UserError as error:
         return [error.message, *_strangers(path, None)]
-    tokenizer, problems = _load_tokenizer(path, manifest)
+    tokenizer, problems = own_tokenizer(path, manifest.tokenizer)
     problems += contradictions(manifest)
     problems += file_problems(path, manifest)
     problems += _strangers(path, manifest)
@@ -79,7 +82,7 @@ def verify_store(
     return list(dict.fromkeys([*problems, *found]))
 
 
-def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, list[str]]:
+def own_tokenizer(path: Path, claimed: TokenizerRecord) -> tuple[Tokenizer | None, list[str]]:
     """Return the tokenizer, unless it is not the manifest's, and what is wrong with it."""
     if file_problem(path / TOKENIZER_FILE):
         return None, []  # reported with the other files
@@ -88,7 +91,7 @@ def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, l
         tokenizer = load_tokenizer(path)
     except (OSError, CoterieError) as error:
         return None, [error.message if isinstance(error, CoterieError) else str(error)]
-    problems = tokenizer_problems(tokenizer, manifest)
+    problems = tokenizer_problems(tokenizer, claimed)
     if not problems and content | {"format": ""} != tokenizer.to_json() | {"format": ""}:
         problems = [f"{TOKENIZER_FILE} holds more or other things than its tokenizer"]
     return (None if problems else tokenizer), problems
@@ -96,23 +99,33 @@ def _load_tokenizer(path: Path, manifest: Manifest) -> tuple[Tokenizer | None, l
 
 def _strangers(path: Path, manifest: Manifest | None) -> list[str]:
     """Return what lies in the folder without belonging to the store, whatever it is."""
+    if manifest is None:
+        return strangers(path, None)
+    return strangers(path, {f.file for record in manifest.splits.values() for f in record.files})
+
+
+def strangers(path: Path, known: set[str] | None) -> list[str]:
+    """Return what lies in a store's folder beside manifest, tokenizer and what is known.
+
+    Args:
+        path: the folder.
+        known: names; None: it is not known what belongs there.
+    """
     try:
         with os.scandir(path) as entries:
             found = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
     except OSError as error:
-        return [f"the folder cannot be listed: {error.strerror}"] if manifest else []
+        return [] if known is None else [f"the folder cannot be listed: {error.strerror}"]
     except ValueError:  # a NUL in the name
         return []
-    if manifest is None:
+    if known is None:
         known = {name for name in found if _OF_A_STORE.fullmatch(name)}
         if not known:
             return []  # some other folder
-    else:
-        known = {part.file for record in manifest.splits.values() for part in record.files}
-    strangers = sorted(found.keys() - known - {FILE_NAME, TOKENIZER_FILE})
+    odd = sorted(found.keys() - known - {FILE_NAME, TOKENIZER_FILE})
     return [
         f"{printable(name, keep='')} ({kind_of_file(found[name])}) does not belong to the store"
-        for name in strangers
+        for name in odd
     ]
 
 
@@ -134,13 +147,32 @@ def _number_problems(
     if record.source_ids is not None:
         ids: list[np.ndarray] = []
         yield from _read(path, record.source_ids, np.dtype(SOURCES_DTYPE), ids.append)
-        yield from _source_problems(name, record, starts, np.concatenate(ids or [starts[:0]]))
-    check = _TokenCheck(name, manifest, starts[:0] if wrong else starts, tokenizer)
-    for shard in record.shards:
-        dtype = np.dtype(manifest.dtype).newbyteorder("<")
-        yield from _read(path, shard, dtype, check.add)
-        check.end_of(shard)
-    yield from check.problems(record)
+        yield from _source_problems(
+            name, record, starts[:0] if wrong else starts, np.concatenate(ids or [starts[:0]])
+        )
+    dtype = np.dtype(manifest.dtype).newbyteorder("<")
+    begins = itertools.accumulate((shard.count for shard in record.shards), initial=0)
+    checks = [_TokenCheck(name, manifest, starts[:0] if wrong else starts, tokenizer, begin)
+              for begin, _ in zip(begins, record.shards, strict=False)]  # fmt: skip
+
+    def read(shard: FileRecord, check: _TokenCheck) -> list[str]:
+        return list(_read(path, shard, dtype, check.add))
+
+    # Hashing and numpy let go of the interpreter: as many files at once as there are processors.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for problems in pool.map(read, record.shards, checks):
+            yield from problems
+    yield from _token_problems(name, record, checks)
+
+
+def _token_problems(name: str, record: SplitRecord, checks: list[_TokenCheck]) -> Iterator[str]:
+    """Yield the first problem of each kind in the tokens of a split."""
+    yield from {kind: each for check in reversed(checks) for kind, each in check.problems.items()
+                }.values()  # fmt: skip
+    found = [check.unknown for check in checks if check.unknown is not None]
+    complete = sum(check.seen for check in checks) == sum(shard.count for shard in record.shards)
+    if complete and len(found) == len(checks) and sum(found) != record.unknown:
+        yield f"{name} holds {sum(found):,} unknown tokens instead of {record.unknown:,}"
 
 
 def _source_problems(
@@ -173,26 +205,37 @@ def _read(path: Path, part: FileRecord, dtype: np.dtype, take) -> Iterator[str]:
 
 
 class _TokenCheck:
-    """Looks at a split's tokens as they come: in the vocabulary, separated, how many unknown."""
+    """Looks at a shard's tokens as they come: in the vocabulary, separated, how many unknown.
+
+    Attributes:
+        problems: the first of each kind.
+        unknown: tokens that stand for what the vocabulary cannot say; None: the tokenizer is lost.
+        seen: tokens looked at.
+    """
 
     def __init__(
-        self, name: str, manifest: Manifest, starts: np.ndarray, tokenizer: Tokenizer | None
+        self,
+        name: str,
+        manifest: Manifest,
+        starts: np.ndarray,
+        tokenizer: Tokenizer | None,
+        position: int,
     ) -> None:
         self._name = name
         self._limit = manifest.tokenizer.vocab_size
         self._separator = manifest.tokenizer.end_of_text
         self._ends = np.asarray(starts[1:]).astype(np.int64) - 1
         self._unknown_token = tokenizer.unknown_token if tokenizer else None
-        self._unknown: int | None = 0 if tokenizer else None
-        self._position = self._shards = 0
-        self._complete = True
-        self._problems: dict[str, str] = {}
+        self.unknown: int | None = 0 if tokenizer else None
+        self.seen = 0
+        self.problems: dict[str, str] = {}
+        self._position = position
 
     def add(self, tokens: np.ndarray) -> None:
         """Look at the next tokens [N]."""
         outside = np.flatnonzero(tokens >= self._limit)
         if len(outside):
-            self._problems.setdefault("outside", (
+            self.problems.setdefault("outside", (
                 f"{self._name} holds token {int(tokens[outside[0]]):,} at position "
                 f"{self._position + int(outside[0]):,}, outside the vocabulary of {self._limit:,}"
             ))  # fmt: skip
@@ -200,24 +243,11 @@ class _TokenCheck:
         ends = self._ends[first:last]
         wrong = np.flatnonzero(tokens[ends - self._position] != self._separator)
         if len(wrong):
-            self._problems.setdefault("separator", (
+            self.problems.setdefault("separator", (
                 f"{self._name}: no separator at position {int(ends[wrong[0]]):,}, before the next "
                 "document"
             ))  # fmt: skip
-        if self._unknown is not None and self._unknown_token is not None:
-            self._unknown += int(np.count_nonzero(tokens == self._unknown_token))
+        if self.unknown is not None and self._unknown_token is not None:
+            self.unknown += int(np.count_nonzero(tokens == self._unknown_token))
         self._position += len(tokens)
-
-    def end_of(self, shard: FileRecord) -> None:
-        """Go on behind a shard, which may have been unreadable."""
-        self._shards += shard.count
-        self._complete = self._complete and self._position == self._shards
-        self._position = self._shards
-
-    def problems(self, record: SplitRecord) -> Iterator[str]:
-        """Yield the first problem of each kind, after the last token."""
-        yield from self._problems.values()
-        if self._complete and self._unknown not in (None, record.unknown):
-            yield (
-                f"{self._name} holds {self._unknown:,} unknown tokens instead of {record.unknown:,}"
-            )
+        self.seen += len(tokens)

@@ -36,6 +36,7 @@ def validate(
     batches: Iterable[TokenBatch],
     *,
     autocast: Autocast = contextlib.nullcontext,
+    loads: LoadCounter | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Validation:
     """Measure a decoder on batches, usually those of `coterie.data.evaluation_batches`.
@@ -44,6 +45,7 @@ def validate(
         decoder: the model, in any mode, which it keeps.
         batches: on any device; ignored targets count neither in the loss nor in the load.
         autocast: makes the context that each forward pass runs in.
+        loads: what counts the routing, of batches before as well; None: of these alone.
         progress: told the number of targets measured so far, after each batch.
 
     Raises:
@@ -53,7 +55,7 @@ def validate(
     device = next(decoder.parameters()).device
     summing = torch.device("cpu") if device.type == "mps" else device  # MPS has no float64
     nats = torch.zeros((), dtype=torch.float64, device=summing)
-    loads, count = LoadCounter(), 0
+    loads, count = LoadCounter() if loads is None else loads, 0
     for batch in batches:
         on_device = batch.to(device)
         with evaluation(decoder), autocast():

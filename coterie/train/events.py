@@ -7,6 +7,7 @@ that a run can be looked at without it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -102,6 +103,21 @@ class Evaluated(Event):
     tokens: Count
     characters: Count | None = None
     seconds: Number
+
+    @classmethod
+    def together(cls, split: str, parts: Sequence[Evaluated]) -> Evaluated:
+        """Return one evaluation of several splits at the same step, each token of them alike."""
+        tokens = sum(part.tokens for part in parts)
+        characters = [part.characters for part in parts if part.characters is not None]
+        mean = sum(part.loss * part.tokens for part in parts) / tokens
+        return cls(
+            step=parts[0].step,
+            split=split,
+            loss=mean if len(parts) > 1 else parts[0].loss,  # to the last bit
+            tokens=tokens,
+            characters=sum(characters) if len(characters) == len(parts) else None,
+            seconds=sum(part.seconds for part in parts),
+        )
 
     @property
     def nats_per_character(self) -> float | None:

@@ -23,8 +23,7 @@ from coterie.checkpoint import (
     load_checkpoint,
     step_of,
 )
-from coterie.data import evaluation_batches
-from coterie.evaluate import validate
+from coterie.data.merged import held_out
 from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
 from coterie.foundation.event_log import read_record
 from coterie.foundation.files import sha256_file
@@ -33,6 +32,7 @@ from coterie.foundation.runs import RunDirectory
 from coterie.generate.threads import shared_cores
 from coterie.model import count
 from coterie.train.choices import kept_choices
+from coterie.train.evaluation import evaluated
 from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, RunStarted
 from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
@@ -337,28 +337,16 @@ class _Training:
     def _evaluate(self) -> None:
         self._guard.check()
         session = self._session
-        tokens = session.store.tokens("valid")
-        if len(tokens) < 2:
-            return
-        context = session.settings.model.context
-        rows = self._settings.evaluation_batch_size(context)
         with set_aside(), session.stepper.averaged():
-            found = validate(
-                session.decoder,
-                evaluation_batches(tokens, context, rows, session.settings.data.packing),
-                autocast=session.precision.autocast,
-            )
-        self._judge(found.loss)
-        self._publish(
-            Evaluated(
-                step=session.progress.step,
-                split="valid",
-                loss=found.loss,
-                tokens=found.tokens,
-                characters=self._characters(found.tokens),
-                seconds=found.seconds,
-            )
-        )
+            found = evaluated(session)
+        if not found:
+            return
+        if len(session.store.sources) > 1:
+            for each in found:
+                self._publish(each)
+        whole = Evaluated.together("valid", found)
+        self._judge(whole.loss)
+        self._publish(whole)
 
     def _judge(self, loss: float) -> None:
         """Take note of a validation loss, and lower the learning rate if the schedule says so."""
@@ -371,11 +359,6 @@ class _Training:
                 f"The validation loss stands still; the learning rate is "
                 f"{self._session.stepper.lowered:.3g} of what it was."
             )
-
-    def _characters(self, tokens: int) -> int | None:
-        """Return how many characters a number of validation tokens stand for."""
-        length = self._session.store.characters_per_token("valid")
-        return None if length is None else round(length * tokens)
 
     def _sample(self) -> None:
         self._guard.check()
@@ -447,7 +430,7 @@ class _Training:
                 config_sha256=sha256_file(session.run.config),
             )
         )
-        if len(session.store.tokens("valid")) < 2:
+        if not held_out(session.store):
             if judges := settings.train.judges:
                 raise RunError(
                     f"No text is held out, and {judges} goes by the validation loss.",

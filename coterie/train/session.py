@@ -14,6 +14,9 @@ from coterie.checkpoint.state import ChoicesState
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
 from coterie.data.curriculum import Stages
+from coterie.data.merged import AnyStore, MergedStore
+from coterie.data.mix import Proportional, Weighted
+from coterie.data.mix.ratio import Ratio
 from coterie.data.report import were
 from coterie.foundation.allocator import keep_freed_memory
 from coterie.foundation.errors import SettingsError
@@ -47,7 +50,7 @@ class Session:
 
     settings: RunSettings
     run: RunDirectory
-    store: Store
+    store: AnyStore
     decoder: Decoder
     stepper: Stepper
     precision: Precision
@@ -101,6 +104,7 @@ def open_session(
         require_compiler(device)
     settings, store = prepare(settings, tell)
     require_memory(settings, choose_precision(settings, device, kept))
+    loader_of(settings, store, device).require(settings.train.steps)
     if device.type == "cpu":
         keep_freed_memory()
     seed_all(settings.seed)
@@ -133,14 +137,15 @@ def open_session(
     return Session(settings, run, store, decoder, stepper, precision, compiled)
 
 
-def _pieces(store: Store, size: int = 1 << 24) -> Iterator[torch.Tensor]:
+def _pieces(store: AnyStore, size: int = 1 << 24) -> Iterator[torch.Tensor]:
     """Yield the training text's tokens, of which not more than one piece is in memory."""
-    tokens = store.tokens("train")
-    for start in range(0, len(tokens), size):
-        yield torch.from_numpy(tokens[start : start + size].astype(np.int64))
+    for source in store.sources.values():
+        tokens = source.tokens("train")
+        for start in range(0, len(tokens), size):
+            yield torch.from_numpy(tokens[start : start + size].astype(np.int64))
 
 
-def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSettings, Store]:
+def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSettings, AnyStore]:
     """Return a run's settings with what its tokenizer decides, and its data, prepared if need be.
 
     Raises:
@@ -148,7 +153,9 @@ def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSett
     """
     store = store_for(settings.data, settings.tokenizer, cache_root(), _tell_stages(tell), tell)
     store.check_content()
-    _tell_reading(store, tell)
+    for source in store.sources.values():
+        _tell_reading(source, tell)
+    _tell_mixing(settings, store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
     return fill_tag_ids(settings, store.tokenizer), store
 
@@ -181,7 +188,7 @@ def make_stepper(
 
 def _compiled(
     settings: RunSettings,
-    store: Store,
+    store: AnyStore,
     eager: Stepper,
     kept: ChoicesState | None,
     tell: Callable[[str], None],
@@ -209,19 +216,31 @@ def _compiled(
     return (compiled, True) if choice.compile else (eager, False)
 
 
-def loader_of(settings: RunSettings, store: Store, device: torch.device) -> BatchLoader:
+def loader_of(settings: RunSettings, store: AnyStore, device: torch.device) -> BatchLoader:
     """Return the batches of a run; batch i is what step i trains on."""
     return BatchLoader(
-        store.tokens("train"),
+        {name: source.tokens("train") for name, source in store.sources.items()},
         context=settings.model.context,
         batch_size=settings.train.batch_size,
         seed=settings.seed,
         device=device,
         packing=settings.data.packing,
-        mix=settings.data.mix,
+        mix=settings.data.mix or store.mix,
         augment=augmentations(settings.data.augment, store.tokenizer, settings.seed),
         stages=settings.stages,
     )
+
+
+def _tell_mixing(settings: RunSettings, store: AnyStore, tell: Callable[[str], None]) -> None:
+    """Say in which ratio several sources are mixed."""
+    mix = settings.data.mix or store.mix or Proportional()
+    if isinstance(store, MergedStore) and isinstance(mix, Ratio):
+        shares = zip(store.sources, mix.ratio(store.to_mix()), strict=True)
+        ratio = ", ".join(f"{name} {share:.2%}" for name, share in shares)
+        total = sum(mix.weights_of(store.to_mix()))
+        odd = isinstance(mix, Weighted) and abs(total - 1) > 1e-9
+        added = f"; the weights add up to {total:g} and stand for these shares" if odd else ""
+        tell(f"Rows are mixed: {ratio}{added}.")
 
 
 def _tell_reading(store: Store, tell: Callable[[str], None]) -> None:

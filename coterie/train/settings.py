@@ -6,12 +6,13 @@ checkpoint, and is what `key=value` words change.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from coterie.data import DataSettings
 from coterie.data.curriculum import Stages
+from coterie.data.datasets import with_datasets
 from coterie.foundation.settings import Settings
 from coterie.generate import SamplingSettings
 from coterie.model import DecoderSettings
@@ -150,6 +151,11 @@ class RunSettings(Settings):
     sample: SamplingSettings = Field(
         default=SamplingSettings(), description="how samples and `generate` draw by default"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _datasets(cls, values: Any) -> Any:
+        return with_datasets(values)
 
     @property
     def stages(self) -> Stages:

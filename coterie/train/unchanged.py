@@ -24,7 +24,7 @@ _WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep", "
              "prompts", "log_every", "load_every", "trackers", "device",
              "activation_checkpointing", "threads")  # fmt: skip
 HARMLESS = ("description", "sample", *(f"train.{name}" for name in _WATCHING))
-PLACES = ("data.source", "data.store", "data.column", "tokenizer.path")
+PLACES = ("data.source", "data.sources", "data.store", "data.column", "tokenizer.path")
 """Where the text and the tokenizer lie: free, for what lies there is held against fingerprints."""
 
 _MISSING = object()

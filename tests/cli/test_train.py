@@ -212,8 +212,10 @@ def test_the_doctor_says_what_is_broken(monkeypatch, capsys):
 def test_a_dry_run_refuses_the_stores_that_a_run_refuses(book, capsys):
     source = book.removeprefix("data.source=")
     assert coterie(["data", "prepare", source, "--out", "store", "--tokenizer", "bytes"]) == 0
-    for words in (["data.store=store"], ["data.store=store", "model.vocab_size=50304"],
-                  ["data.source=store"], ["data.store=gone"]):  # fmt: skip
+    other = "tokenizer.kind=characters"
+    for words in (["data.store=store", other], ["data.source=store", other],
+                  ["data.store=store", "model.vocab_size=50304", other],
+                  ["data.store=gone"]):  # fmt: skip
         told = []
         for dry in ([], ["--dry-run"]):
             capsys.readouterr()
@@ -223,9 +225,9 @@ def test_a_dry_run_refuses_the_stores_that_a_run_refuses(book, capsys):
         assert "another tokenizer" in told[1] or words == ["data.store=gone"]
     capsys.readouterr()
     own = ["tokenizer.kind=file", "tokenizer.path=store", "tokenizer.special_tokens=[]"]
-    arguments = ["train", "quickstart", *SMALL, "data.source=store", *own, "--dry-run", "--json"]
-    assert coterie(arguments) == 0
-    assert json.loads(capsys.readouterr().out)["plan"]["vocab_size"] == 257
+    for words in (["data.source=store", *own], ["data.source=store"], ["data.store=store"]):
+        assert coterie(["train", "quickstart", *SMALL, *words, "--dry-run", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["plan"]["vocab_size"] == 257
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import random
 import pytest
 
 from coterie.data.blend import blend
+from coterie.data.examine import verify_store
 from coterie.data.overlap import NGramIndex
 from coterie.data.prepare import prepare
 from coterie.data.sources import Sources
-from coterie.data.verify import verify_store
 from coterie.foundation.errors import DataError, UserError
 from coterie.tokenizer.settings import parse_tokenizer
 

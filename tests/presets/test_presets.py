@@ -51,7 +51,7 @@ def test_full_size_presets_have_exactly_the_published_parameters(name, parameter
         ("s15era", 49_152, 324_640_256, 147_693_056),  # published as about 325 M
         ("blues", 200_019, 423_846_912, 253_940_736),
         ("mymoe", 16_384, 147_174_144, 90_551_040),
-        ("yinghub", 50_271, 14_563_392, 7_742_400),
+        ("yinghub", 50_272, 14_563_456, 7_742_464),
     ],
 )
 def test_full_size_mixtures_count_what_they_build(name, vocab_size, parameters, active):

@@ -50,11 +50,11 @@ class Order:
         """Rows until every source is used up; None: endless."""
         return None if self._limits is None else round(self._corners[-1])
 
-    def asked(self, rows: int) -> np.ndarray:
-        """Return how many of the first rows each source should have, float64 [K]."""
-        at = min(bisect_right(self._corners, rows), len(self._rates)) - 1
-        past = np.subtract(rows, self._corners[at])
-        return np.array([a[at] for a in self._asked]) + past * np.array(self._rates[at])
+    def asked(self, rows: np.ndarray | int) -> np.ndarray:
+        """Return how many of the first rows each source should have, float64 [K] or [K, N]."""
+        bend = np.minimum(np.searchsorted(self._corners, rows, "right"), len(self._rates)) - 1
+        past = rows - np.array(self._corners)[bend]
+        return np.array(self._asked)[:, bend] + past * np.array(self._rates)[bend].T
 
     def counts(self, row: int) -> np.ndarray:
         """Return how many rows of each source come before a row, int64 [K]."""
@@ -100,10 +100,7 @@ class Order:
         sources were owed enough for are just as many as rows were given, those are the counts.
         """
         rows = np.arange((block - 1) * _BLOCK + 1, block * _BLOCK + 1)
-        bends = np.minimum(np.searchsorted(self._corners, rows, "right"), len(self._rates)) - 1
-        past = rows - np.array(self._corners)[bends]
-        owed = np.array(self._asked)[:, bends] + past * np.array(self._rates)[bends].T
-        owed += 1 - self._slack
+        owed = self.asked(rows) + (1 - self._slack)
         given = np.floor(owed)
         doubtful = np.abs(owed - np.round(owed)).min(axis=0) < _DOUBT  # rounding could decide
         found = np.flatnonzero((given.sum(axis=0) == rows) & ~doubtful)

@@ -1,0 +1,60 @@
+"""A run's settings from their layers: what they leave to the data is taken from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.data.cache import stores_in
+from coterie.foundation.errors import CoterieError
+from coterie.foundation.layers import Layer, Resolved, load_settings
+from coterie.tokenizer.saving import FILE_NAME, load_tokenizer
+from coterie.train.settings import RunSettings
+
+_TEXT = [("data", name) for name in ("source", "sources", "store")] + [("datasets",)]
+
+
+def run_settings(layers: Sequence[Layer]) -> Resolved[RunSettings]:
+    """Merge layers and validate them; a store that a later layer names brings its tokenizer along.
+
+    One that the same layer or a later one names stays, and is refused if it is not the store's.
+
+    Raises:
+        SettingsError: anything is wrong.
+    """
+    found = load_settings(RunSettings, layers)
+    stores = stores_in(found.settings.data)
+    if not stores or _last(layers, *_TEXT) <= _last(layers, ("tokenizer",)):
+        return found
+    own = _own_tokenizer(stores[0], found.settings)
+    return found if own is None else load_settings(RunSettings, [*layers, own])
+
+
+def _own_tokenizer(store: Path, settings: RunSettings) -> Layer | None:
+    """Return a store's tokenizer as a layer; None where it is what the settings say, or damaged."""
+    try:
+        tokenizer = load_tokenizer(store)
+        if settings.tokenizer.mismatch(tokenizer) is None:
+            return None
+    except (OSError, CoterieError):
+        return None  # told when the store is opened
+    named = {"kind": "file", "path": str(store / FILE_NAME), "special_tokens": []}
+    return Layer(f"the tokenizer of {store}", {"tokenizer": named})
+
+
+def _last(layers: Sequence[Layer], *keys: tuple[str, ...]) -> int:
+    """Return the number of the last layer that names one of some keys or below; −1: none does."""
+    numbers = (n for n, layer in enumerate(layers) if any(_names(layer, key) for key in keys))
+    return max(numbers, default=-1)
+
+
+def _names(layer: Layer, key: tuple[str, ...]) -> bool:
+    values: Any = layer.values
+    for part in key:
+        if not isinstance(values, Mapping) or part not in values:
+            break
+        values = values[part]
+    else:
+        return True
+    return any(word.key[: len(key)] == key[: len(word.key)] for word in layer.words)
