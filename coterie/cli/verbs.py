@@ -136,8 +136,8 @@ GROUPS = {
                 "coterie.cli.parts:join",
                 "Make a store of parts.",
                 (
-                    "coterie data prepare crawl/ --part 1/2 --out part-1 --tokenizer gpt2",
                     "coterie data join part-1 part-2 --out store",
+                    "coterie data join parts/* --out store --valid-fraction 0.05",
                 ),
             ),
             "merge": Verb(

@@ -294,13 +294,13 @@ class _Training:
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)
                 self._guard.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.
-                evaluated = self._is_due(settings.evaluate_every)
-                if evaluated:
+                judged = self._is_due(settings.evaluate_every)
+                if judged:
                     self._evaluate()
                 if self._samples_are_due():
                     self._sample()
                 # Save: from here the run can go on, bit for bit.
-                best = settings.patience and evaluated and progress.stale == 0
+                best = settings.patience and judged and progress.stale == 0
                 if best or self._is_due(settings.checkpoint_every):
                     self._save()
         if self._is_stale():

@@ -118,8 +118,9 @@ def _take(session: Session, steps: int) -> list[float]:
     with session.loader() as loader:
         batches = loader.iterate(session.progress.step)
         for _ in range(steps):
-            result = session.stepper(session.progress.step, next(batches))
-            session.progress.advance(tokens=session.tokens_per_step, seconds=0.0, loss=result.loss)
+            step = session.progress.step
+            result, tokens = session.stepper(step, next(batches)), session.stages.of(step).tokens
+            session.progress.advance(tokens=tokens, seconds=0.0, loss=result.loss)
             losses.append(result.loss)
     return losses
 

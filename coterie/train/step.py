@@ -141,7 +141,7 @@ class Stepper:
         """Let steps be recorded, in this way, and repeated from the next one on."""
 
         def compute(batch: TokenBatch) -> StepMetrics:
-            return self._accumulate(batch, self.pieces)
+            return self._accumulate(batch, self._cuts(batch))
 
         self.recorded = RecordedGradients(
             self._parameters, compute, self._forget, lambda said: self.tell(said), record
@@ -163,19 +163,25 @@ class Stepper:
             # Outside the handler, whose traceback holds on to what the passes had made.
             self._forget()
             set_torch_states(states)
-            self._cut_finer(batch.tokens.shape[0], said)
+            self._cut_finer(batch, said)
 
     def _computed(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
         found = None if self.recorded is None else self.recorded(batch)
         if found is not None:
             return found
-        metrics = self._accumulate(batch, self.pieces)
+        metrics = self._accumulate(batch, self._cuts(batch))
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         return metrics, torch.nn.utils.get_total_norm(gradients)
 
-    def _cut_finer(self, rows: int, said: str) -> None:
-        """Cut batches of so many rows into the next larger number of equal pieces."""
-        finer = next((n for n in range(self.pieces + 1, rows + 1) if rows % n == 0), None)
+    def _cuts(self, batch: TokenBatch) -> int:
+        """Return how many equal pieces a batch is computed in: as many as others, or a few more."""
+        rows = batch.tokens.shape[0]
+        return next((n for n in range(self.pieces, rows) if rows % n == 0), rows)
+
+    def _cut_finer(self, batch: TokenBatch, said: str) -> None:
+        """Cut batches into the next larger number of equal pieces that this one has."""
+        rows, cuts = batch.tokens.shape[0], self._cuts(batch)
+        finer = next((n for n in range(cuts + 1, rows + 1) if rows % n == 0), None)
         if finer is None:
             raise TrainingError(
                 f"Not even one row of a batch fits into memory: {said}",
@@ -183,7 +189,7 @@ class Stepper:
                 "model smaller.",
             )
         self.tell(
-            f"Memory does not suffice for {rows // self.pieces} rows at once; from here on a batch "
+            f"Memory does not suffice for {rows // cuts} rows at once; from here on a batch "
             f"is computed in {finer} micro-batches of {rows // finer}. Nothing is lost; a run of "
             f"train.gradient_accumulation={finer} does so from the beginning."
         )

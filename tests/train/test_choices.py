@@ -182,7 +182,7 @@ def test_a_resumed_run_goes_on_in_what_it_began_with(tiny, new_run, pretend):
     assert any("in bfloat16 on cpu: as when the run began" in each for each in told)
     (*_, last) = list_checkpoints(run.checkpoints)
     assert read_state(last).choices == ChoicesState(
-        device="cpu", precision="bfloat16", compile=False
+        device="cpu", precision="bfloat16", compile=False, pieces=1
     )
 
 

@@ -9,7 +9,7 @@ from coterie.evaluate.validation import Validation
 from coterie.foundation.errors import RunError, SettingsError
 from coterie.foundation.event_log import read_events
 from coterie.foundation.events import Notice
-from coterie.train import loop, train
+from coterie.train import evaluation, train
 from coterie.train.average import trained_name
 from coterie.train.events import Evaluated, StepDone
 
@@ -23,7 +23,7 @@ def losses_as(monkeypatch, losses):
     def validate(*args, **kwargs):
         return Validation(next(left), 10, 0.1, ())
 
-    monkeypatch.setattr(loop, "validate", validate)
+    monkeypatch.setattr(evaluation, "validate", validate)
 
 
 def notices(run):

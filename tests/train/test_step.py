@@ -148,6 +148,17 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_smaller_pieces(balance):
     assert len(told) == 1
 
 
+def test_a_batch_of_other_rows_is_cut_into_the_next_number_that_divides_them():
+    """As a curriculum has them; what did not suffice for 12 rows made 3 pieces of 4."""
+    decoder = make_decoder({"kind": "none"})
+    whole, _ = gradients(decoder, pieces=4)
+    stepper = make_stepper(decoder, "float32")
+    stepper.optimizer, stepper.pieces = Keep(decoder), 3
+    stepper(0, make_batch())  # 8 rows
+    for name, gradient in stepper.optimizer.gradients.items():
+        assert torch.equal(gradient, whole[name])
+
+
 def test_memory_for_not_even_one_row_ends_the_run_with_advice():
     decoder = make_decoder({"kind": "none"})
     stepper = make_stepper(decoder, "float32", Scarce(rows=0), pieces=2)
