@@ -17,7 +17,6 @@ from coterie.data.mix.ratio import Ratio
 from coterie.data.store import Store
 from coterie.foundation.printable import printable
 
-_WIDTH = 120  # a tree is cut where it does not fit
 _MARK = "magenta"
 _BOUNDARY = "bold cyan"
 
@@ -120,7 +119,7 @@ def show_store(store: AnyStore) -> None:
     else:
         tree.add(Text(f"fingerprint {store.fingerprint[:12]}", "dim"))
         _add_splits(tree, store)
-    console.print(tree, soft_wrap=True, width=max(console.width, _WIDTH))
+    console.print(tree)
     for each in store.sources.values():
         _tell_notes(each)
 
