@@ -15,7 +15,7 @@ from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
 from coterie.foundation.errors import UserError
 from coterie.foundation.locks import own
-from coterie.tokenizer.settings import parse_tokenizer
+from coterie.tokenizer.settings import LEARNING, parse_tokenizer
 
 
 def prepare_part(
@@ -40,7 +40,7 @@ def prepare_part(
     """
     number = parse_part(part)
     chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
-    if chosen.kind in ("bpe", "characters"):
+    if isinstance(chosen, LEARNING):
         raise UserError(
             f"A part cannot train the tokenizer “{chosen.kind}”, which all parts must share.",
             hint="Train it first: coterie tokenizer train INPUT... --out tok.json; then "

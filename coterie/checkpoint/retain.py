@@ -60,14 +60,25 @@ def retain(newest: Path, keep: int, *, counts: bool = True) -> None:
     sound = [path for path in _before(newest) if is_sound(path) and _is_of(path, run)]
     sound.reverse()
     kept = {newest, *sound[: max(keep - int(counts), 0)]}
-    losses = {
-        path: loss
-        for path in [*([newest] if counts else []), *sound]
-        if (loss := read_state(path).validation_loss) is not None
-    }
-    if losses:
-        kept.add(min(losses, key=lambda path: (losses[path], -step_of(path))))
+    if best := _best([*([newest] if counts else []), *sound]):
+        kept.add(best)
     remove(path for path in sound if path not in kept)
+
+
+def best_step(root: Path) -> int | None:
+    """Return the step of the sound checkpoint with the lowest validation loss; None: none has one.
+
+    Args:
+        root: the directory of a run's checkpoints.
+    """
+    best = _best(path for path in list_checkpoints(root) if is_sound(path))
+    return None if best is None else step_of(best)
+
+
+def _best(sound: Iterable[Path]) -> Path | None:
+    losses = {path: loss for path in sound
+              if (loss := read_state(path).validation_loss) is not None}  # fmt: skip
+    return min(losses, key=lambda path: (losses[path], -step_of(path)), default=None)
 
 
 def _before(newest: Path) -> list[Path]:

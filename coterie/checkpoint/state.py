@@ -79,8 +79,8 @@ class State(StrictRecord):
     Attributes:
         step, tokens, train_seconds: done so far.
         loss: of the latest step; validation_loss: of an evaluation at this very step.
-        best_loss, best_step, stale, plateaus: the lowest validation loss so far, when it was found,
-            the evaluations since, and how often the learning rate was lowered for them.
+        best_loss, stale, plateaus: the validation loss that the next ones must better, the
+            evaluations since, and how often the learning rate was lowered for them.
         data: fingerprint of the store that was trained on; None: none was.
         random: of every generator.
         clip: gradient norms that an adaptive clipper remembers.
@@ -95,7 +95,6 @@ class State(StrictRecord):
     loss: float | None
     validation_loss: float | None
     best_loss: float | None = None
-    best_step: Step | None = None
     stale: int = Field(default=0, ge=0)
     plateaus: int = Field(default=0, ge=0)
     data: Digest | None

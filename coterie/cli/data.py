@@ -20,8 +20,8 @@ from coterie.data.examine import examine_store
 from coterie.data.merged import open_store
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
+from coterie.data.writing import report_file
 from coterie.foundation.errors import UserError
-from coterie.foundation.files import write_text_atomic
 
 _SAMPLE_TOKENS = 80
 _AS_IT_IS = ReadingFlags()
@@ -90,23 +90,23 @@ def prepare(
         Print JSON.
     """
     if part is not None:
+        _require_usual((valid_fraction, split, ledger, json))
         _prepare_part(inputs, out, part, tokenizer, special, seed, writing, reading)
         return
     started = time.perf_counter()
-    store = prepare_store(
-        inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
-        split=split, seed=seed, **asdict(writing), **reading.options(),
-    )  # fmt: skip
-    if ledger is not None:
-        write_text_atomic(ledger, "".join(f"{line}\n" for line in store.manifest.problems))
+    with report_file(ledger, out) as rows:
+        store = prepare_store(
+            inputs, out, tokenizer=tokenizer, special=special, valid_fraction=valid_fraction,
+            split=split, seed=seed, **asdict(writing), **reading.options(),
+        )  # fmt: skip
+        if rows is not None:
+            rows.write_text("".join(f"{line}\n" for line in store.manifest.problems), "utf-8")
     if json:
         emit_json(describe(store))
         return
     show_store(store)
     stderr.print(f"Prepared in {time.perf_counter() - started:.1f} s.")
-    next_step(
-        f"coterie train quickstart data.store={out}  # train on it", f"coterie data verify {out}"
-    )
+    _tell_next(out)
 
 
 def merge(
@@ -154,9 +154,12 @@ def merge(
         emit_json(describe(merged))
         return
     show_store(merged)
-    next_step(
-        f"coterie train quickstart data.store={out}  # train on it", f"coterie data verify {out}"
-    )
+    _tell_next(out)
+
+
+def _tell_next(store: Path) -> None:
+    train = f"coterie train quickstart data.store={store}  # train on it"
+    next_step(train, f"coterie data verify {store}")
 
 
 def _weights(words: tuple[str, ...]) -> list[float] | dict[str, float] | None:
@@ -172,6 +175,16 @@ def _weights(words: tuple[str, ...]) -> list[float] | dict[str, float] | None:
     if any(names) and not all(names):
         raise UserError("Give all weights by name, or none.", hint="--weights verse=0.7 prose=0.3")
     return dict(zip(names, numbers, strict=True)) if any(names) else numbers or None
+
+
+def _require_usual(given: tuple[float, str, Path | None, bool]) -> None:
+    """Refuse flags of `prepare` that mean nothing for a part."""
+    if given != (0.1, "documents", None, False):
+        raise UserError(
+            "--part takes no --valid-fraction, --split, --ledger and --json: what is held out is "
+            "decided when all parts are there.",
+            hint="coterie data join PART... --out STORE --valid-fraction 0.05",
+        )
 
 
 def _prepare_part(

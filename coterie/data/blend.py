@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from coterie.data.documents import Document, whole_documents
+from coterie.data.documents import Document, in_batches, whole_documents
 from coterie.data.encode import encode_pieces
-from coterie.data.ngrams import in_batches
 from coterie.data.overlap import NGRAM, NGramIndex
 from coterie.data.prepare import write_store
 from coterie.data.sources import Sources

@@ -21,10 +21,9 @@ from coterie.data.store import Store, is_store, open_plain_store
 from coterie.foundation.errors import StoreError
 from coterie.foundation.locks import own
 from coterie.tokenizer.interface import Tokenizer
-from coterie.tokenizer.settings import BPE, Characters, TokenizerSettings
+from coterie.tokenizer.settings import LEARNING, TokenizerSettings
 
 S = TypeVar("S", Store, MergedStore, AnyStore)
-_LEARNING = (BPE, Characters)  # tokenizers that depend on the text
 _VERSION = 2  # raised whenever equal settings come to mean other tokens
 
 
@@ -54,7 +53,7 @@ def store_for(
     ready = ready_store(data, tokenizer)
     if ready is not None:
         return ready
-    texts, learns = _Every(data), isinstance(tokenizer, _LEARNING)
+    texts, learns = _Every(data), isinstance(tokenizer, LEARNING)
     built = functools.cache(lambda: tokenizer.build(texts_of(texts)))
     parts: dict[str, Store] = {}
     for name, part in (data.sources or {"": data}).items():

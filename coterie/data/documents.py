@@ -6,6 +6,9 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+BATCH = 1 << 20  # characters that are worth one call of what works on arrays
 
 Edit = tuple[int, int, str]
 """A range of characters and the text that takes its place."""
@@ -122,3 +125,25 @@ def whole_documents(documents: Iterable[Document]) -> Iterator[Document]:
         pieces.append(document)
     if pieces:
         yield joined(pieces)
+
+
+class _HasText(Protocol):
+    @property
+    def text(self) -> str: ...
+
+
+T = TypeVar("T", bound=_HasText)
+
+
+def in_batches(items: Iterable[T], characters: int = BATCH) -> Iterator[list[T]]:
+    """Yield documents, or pieces of some, in lists of at least so many characters but the last."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len(item.text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from coterie.data.documents import Document, whole_documents
-from coterie.data.ngrams import Fingerprints, in_batches, word_ngrams
+from coterie.data.documents import Document, in_batches, whole_documents
+from coterie.data.ngrams import Fingerprints, word_ngrams
 from coterie.data.report import ReadingReport
 from coterie.data.split import OnProgress
 from coterie.foundation.errors import DataError, MissingExtraError, UserError

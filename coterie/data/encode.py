@@ -17,7 +17,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from coterie.data.documents import Document, joined
+from coterie.data.documents import Document, in_batches, joined
 from coterie.data.split import Piece, Split
 from coterie.tokenizer.cuts import CUT_REACH
 from coterie.tokenizer.interface import Tokenizer
@@ -63,7 +63,8 @@ def encode_pieces(
         processes: processes that encode instead of threads.
         done: how many of the first pieces, as cut here, are left out.
     """
-    jobs = _jobs(itertools.islice(cut_pieces(pieces, tokenizer), done, None))
+    left = itertools.islice(cut_pieces(pieces, tokenizer), done, None)
+    jobs = in_batches(left, _JOB)
     workers = processes or workers or min(os.cpu_count() or 1, _MOST_THREADS)
     if workers == 1 and not processes:
         for job in jobs:
@@ -137,20 +138,6 @@ def _too_long(tokenizer: Tokenizer) -> str:
     return (
         f"more than {most} in one document, which this tokenizer must encode as a whole; divide it"
     )
-
-
-def _jobs(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Group short pieces into jobs worth handing to a thread."""
-    job: list[Piece] = []
-    characters = 0
-    for piece in pieces:
-        job.append(piece)
-        characters += len(piece.text)
-        if characters >= _JOB:
-            yield job
-            job, characters = [], 0
-    if job:
-        yield job
 
 
 def _encode(

@@ -8,13 +8,12 @@ import functools
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from coterie.data.documents import Document
 
-_BATCH = 1 << 20  # characters
 _BLOCK = 1 << 16  # bytes hashed at once, which the caches hold
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
 _WIDE = re.compile(r"([\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
@@ -69,20 +68,6 @@ def word_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     words = np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
     begins = np.concatenate(places) if places else np.empty(0, dtype=np.int64)
     return words, np.searchsorted(begins, starts)
-
-
-def in_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yield documents, or pieces of some, in lists worth one call of `word_ngrams`."""
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= _BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _plain(text: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coterie.data.documents import Document
-from coterie.data.ngrams import Fingerprints, in_batches, word_ngrams
+from coterie.data.documents import Document, in_batches
+from coterie.data.ngrams import Fingerprints, word_ngrams
 
 NGRAM = 13  # words in a row that are no coincidence (Brown et al. 2020, appendix C)
 

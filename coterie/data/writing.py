@@ -9,9 +9,8 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from coterie.data.documents import Document
+from coterie.data.documents import Document, in_batches
 from coterie.data.kinds import Content, kind_of
-from coterie.data.ngrams import in_batches
 from coterie.foundation.errors import DataError, UserError
 from coterie.foundation.files import atomic_directory, atomic_file, own_file
 

@@ -53,6 +53,8 @@ TokenizerSettings = Annotated[
     Characters | Bytes | BPE | Tiktoken | SmolLM | TokenizerFile,
     union(Characters, Bytes, BPE, Tiktoken, SmolLM, TokenizerFile),
 ]
+LEARNING = (BPE, Characters)
+"""Those that depend on the text."""
 
 _SMOLLM = ("smollm", "smollm2")
 

@@ -23,6 +23,7 @@ from coterie.checkpoint import (
     load_checkpoint,
     step_of,
 )
+from coterie.checkpoint.retain import best_step
 from coterie.data.merged import held_out
 from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
 from coterie.foundation.event_log import read_record
@@ -314,13 +315,15 @@ class _Training:
 
     def _stop_early(self) -> None:
         """End before the last step, for nothing better comes."""
-        progress = self._session.progress
+        progress, run = self._session.progress, self._session.run
         if self._checkpoint is None or step_of(self._checkpoint) != progress.step:
             self._save()
+        least = self._settings.improvement
+        margin = f" by more than {least:g}" if least else ""
         self._publish.notice(
             f"Stopped early after step {progress.step:,}: {progress.stale} evaluations in a row "
-            f"found nothing better than {progress.best_loss:.4f} of step {progress.best_step:,}. "
-            f"It is kept: coterie generate {self._session.run.name} --step {progress.best_step}"
+            f"found nothing lower than {progress.best_loss:.4f}{margin}. The best checkpoint is "
+            f"kept: coterie generate {run.name} --step {best_step(run.checkpoints)}"
         )
 
     def _is_due(self, every: int) -> bool:
@@ -341,12 +344,12 @@ class _Training:
             found = evaluated(session)
         if not found:
             return
+        whole = Evaluated.together("valid", found)
+        self._judge(whole.loss)
+        self._publish(whole)  # first, as views take it for what is held out
         if len(session.store.sources) > 1:
             for each in found:
                 self._publish(each)
-        whole = Evaluated.together("valid", found)
-        self._judge(whole.loss)
-        self._publish(whole)
 
     def _judge(self, loss: float) -> None:
         """Take note of a validation loss, and lower the learning rate if the schedule says so."""

@@ -15,7 +15,7 @@ class Progress:
         train_seconds: time spent in steps alone, over all sessions.
         loss: of the latest step; None in a checkpoint where it was not finite.
         validation_loss: of an evaluation at this very step.
-        best_loss, best_step: the lowest validation loss so far, and when it was found.
+        best_loss: the validation loss that the next ones must better.
         stale: evaluations in a row that found none lower.
         plateaus: how often a schedule lowered the rate for that.
     """
@@ -26,7 +26,6 @@ class Progress:
     loss: float | None = None
     validation_loss: float | None = None
     best_loss: float | None = None
-    best_step: int | None = None
     stale: int = 0
     plateaus: int = 0
 
@@ -42,6 +41,6 @@ class Progress:
         """Take note of a validation loss; a lower one counts if it is so by more than `least`."""
         self.validation_loss = loss
         if self.best_loss is None or loss < self.best_loss - least:
-            self.best_loss, self.best_step, self.stale = loss, self.step, 0
+            self.best_loss, self.stale = loss, 0
         else:
             self.stale += 1

@@ -31,14 +31,14 @@ def notices(run):
 
 
 def test_a_run_that_gets_no_better_ends_and_keeps_its_best(tiny, new_run, monkeypatch):
-    losses_as(monkeypatch, [2.0, 1.5, 1.4999, 1.6, 1.7, 9.0])
+    losses_as(monkeypatch, [2.0, 1.5, 1.51, 1.6, 1.7, 9.0])
     run = new_run("early")
     settings = tiny(train={**EVERY, "patience": 3, "improvement": 0.01, "keep": 1})
     train(settings, run, preset="tiny")
     assert sum(isinstance(event, StepDone) for event in read_events(run.events)) == 5
     assert [step_of(path) for path in list_checkpoints(run.checkpoints)] == [2, 5]
     (said,) = [told for told in notices(run) if "Stopped early" in told]
-    assert "1.5000 of step 2" in said
+    assert "nothing lower than 1.5000 by more than 0.01" in said
     assert "--step 2" in said
     again = train(settings, run, preset="tiny", resume=True)
     assert again.steps == 5
