@@ -77,6 +77,8 @@ _NESTED = re.compile(r"(\[[^\[\]]*)\[([^\[\]]*)\]")
 _BRACKETS = str.maketrans("{}", "[]")
 _WORD = r"(?:[A-Z\d][\w'.]*|of|and|or|the|to|with|in|de|&)"
 _NAME = rf"([A-Z\d][\w'.]*(?:(?:,? |-|/){_WORD}){{0,6}}?)"
+# "1 Thou art going": the First Folio gives some nameless persons a number alone.
+_ENDED = r"(?:[.:]|(?<=^\d)(?=\s+['A-Z][\w']*[^\w.:']))"
 _STAGE_WORD = re.compile(
     r"(?:Enter|Exit|Exeunt|Exe[uv]nt|Re-?enter|Man[eé]n?t|Alar(?:um|m)s?|Flou?rish|Senn?et)\b[^?!]*"
 )
@@ -121,7 +123,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "block": Layout(re.compile(rf"{_NAME}[.:]?()"), opening=_STAGE_WORD),
     "inline": Layout(
-        re.compile(rf"{_NAME}[.:]\s*(?:--)?\s*(\S.*)"), alone=False, opening=_STAGE_WORD
+        re.compile(rf"{_NAME}{_ENDED}\s*(?:--)?\s*(\S.*)"), alone=False, opening=_STAGE_WORD
     ),
 }
 """By name; where two fit, the one that more lines fit is taken."""

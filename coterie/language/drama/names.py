@@ -21,6 +21,8 @@ _EXCLAMATIONS = {
     "Madam", "Why", "What", "So", "Good", "True", "Amen", "Never", "Nothing", "Away",
     "Enough", "Exit", "Exeunt", "Enter",
 }  # fmt: skip
+_SIGNALS = {"March", "Drum", "Drums", "Shout", "Trumpet", "Trumpets", "Cornets", "Storm"}
+_OFTEN = 8  # this often a word with a full stop begins a line that is not set in: a name ("Aemil.")
 _CONTENTS = 4  # this many headings with nothing between them are a list of contents
 
 
@@ -50,6 +52,7 @@ class Names(NamedTuple):
 
 class _Candidate(NamedTuple):
     number: int
+    text: str
     speaker: Speaker
     strong: bool
     capital: bool
@@ -89,7 +92,10 @@ def _speakers(layout: Layout, lines: Sequence[tuple[int, str]]) -> dict[int, Spe
     candidates = list(_candidates(layout, lines))
     if layout.sure:
         return {each.number: each.speaker for each in candidates}
+    counts = Counter(each.speaker.name for each in candidates if each.strong)
+    candidates = [_shortened(each, counts) for each in candidates]
     strong = [each for each in candidates if each.strong]
+    often = Counter(each.speaker.name for each in candidates)
     counts = Counter(each.speaker.name for each in strong)
     set_in = 5 * sum(each.indented for each in strong) > 4 * len(strong)
 
@@ -99,11 +105,32 @@ def _speakers(layout: Layout, lines: Sequence[tuple[int, str]]) -> dict[int, Spe
             return each.strong or count > 1
         if layout.alone:
             return (each.after_gap and (count > 1 or not each.speaker.words)) or count > 2
-        if set_in:
+        if set_in and (each.indented or each.speaker.name.isdigit()):
             return each.indented
-        return each.strong and count > 2 and each.speaker.name not in _EXCLAMATIONS
+        known = (each.strong and count > 2) or (set_in and often[each.speaker.name] >= _OFTEN)
+        return known and each.speaker.name not in _EXCLAMATIONS
 
     return {each.number: each.speaker for each in candidates if accepted(each)}
+
+
+def _shortened(candidate: _Candidate, counts: Counter[str]) -> _Candidate:
+    """Return a candidate whose name begins with a frequent one with that name alone.
+
+    "Macb. The Prince of Cumberland: that is a step" is spoken by "Macb".
+    """
+    name, words = candidate.speaker.name, candidate.speaker.words
+    known = next(
+        (
+            name[: at.start()]
+            for at in re.finditer(r"\. ?|(?<=\d) ", name)
+            if counts[name[: at.start()]] > max(2, counts[name])
+        ),
+        None,
+    )
+    if known is None or not words:
+        return candidate
+    said = candidate.text[len(known) :].lstrip(". ")
+    return candidate._replace(speaker=candidate.speaker._replace(name=known, words=said))
 
 
 def _candidates(layout: Layout, lines: Sequence[tuple[int, str]]) -> Iterator[_Candidate]:
@@ -114,14 +141,18 @@ def _candidates(layout: Layout, lines: Sequence[tuple[int, str]]) -> Iterator[_C
         asides = [aside[1] for aside in layout.aside.finditer(line)]
         bare = layout.aside.sub("", line).strip()
         found = layout.speaker.fullmatch(bare) if line[:1] != "[" else None
-        if found and not (END.fullmatch(line) or PAUSE.fullmatch(line) or _numbered(line)):
+        staged = found and (layout.opening.match(found[1]) or found[1] in _SIGNALS)
+        other = staged or END.fullmatch(line) or PAUSE.fullmatch(line) or _numbered(line)
+        if found and not other:
             capital, indent = _is_capital(found[1]), len(raw) - len(raw.lstrip())
             indented = not layout.alone and 0 < indent < 5
             speaker = Speaker(found[1].removesuffix("."), tuple(asides), found[2])
             ended = capital or bare.endswith((".", ":"))
             told = bool(found[2] or following or layout.sure)
             strong = told and (capital or indented or gap)
-            yield _Candidate(number, speaker, strong, capital, indented, gap and ended and told)
+            yield _Candidate(
+                number, bare, speaker, strong, capital, indented, gap and ended and told
+            )
         gap = not line or line.endswith("]")
 
 
