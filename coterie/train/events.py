@@ -48,6 +48,7 @@ class StepDone(Event):
     mfu: Number | None = None  # fraction of `peak_flops`, active parameters only
     memory_bytes: Count | None = None
     auxiliary: dict[str, Number] = {}
+    sources: dict[str, Number] = {}  # the loss of each mixed source's rows
 
     def numbers(self) -> dict[str, float]:
         numbers = {
@@ -61,11 +62,16 @@ class StepDone(Event):
             numbers["speed/mfu"] = self.mfu
         if self.memory_bytes is not None:
             numbers["memory/bytes"] = float(self.memory_bytes)
+        numbers |= {f"train/{name}/loss": value for name, value in self.sources.items()}
         return numbers | {f"auxiliary/{name}": value for name, value in self.auxiliary.items()}
 
 
 class LayerLoad(BaseModel):
-    """Tokens that chose each expert of one layer, how many were dropped, the selection bias."""
+    """How one layer routed: tokens that chose each expert, how many were dropped, the rest.
+
+    `entropy` is of the router's shares, in nats, averaged over tokens: 0 where it is certain, log E
+    where it is undecided. `bias` is the selection bias.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -73,6 +79,7 @@ class LayerLoad(BaseModel):
     load: tuple[Count, ...]
     dropped: Count = 0
     bias: tuple[Number, ...] | None = None
+    entropy: Number | None = None
 
     @property
     def imbalance(self) -> float:
@@ -90,7 +97,51 @@ class LoadMeasured(Event):
     layers: tuple[LayerLoad, ...]
 
     def numbers(self) -> dict[str, float]:
-        return {f"load/layer_{each.layer}_max_over_mean": each.imbalance for each in self.layers}
+        return {
+            f"{name}/layer_{each.layer}{kind}": value
+            for each in self.layers
+            for name, kind, value in (
+                ("load", "_max_over_mean", each.imbalance), ("router_entropy", "", each.entropy),
+            )
+            if value is not None
+        }  # fmt: skip
+
+
+class PartMeasured(BaseModel):
+    """How one part of the model learns: norms over all its parameters together.
+
+    The gradient's is before clipping, the weights' before the step; what weight decay takes is in
+    the update. Of tensors with more than 65,536 values the latter two are estimated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    part: str
+    parameters: Count
+    gradient_norm: Number
+    weight_norm: Number
+    update_norm: Number
+
+    @property
+    def update_ratio(self) -> float:
+        """How far the step moved the weights, over how large they were; NaN where they were 0."""
+        return self.update_norm / self.weight_norm if self.weight_norm else math.nan
+
+
+class PartsMeasured(Event):
+    """Gradients and updates of one step, part by part."""
+
+    kind: Literal["parts"] = "parts"
+    step: Count
+    parts: tuple[PartMeasured, ...]
+
+    def numbers(self) -> dict[str, float]:
+        gradients = {f"gradient_norm/{each.part}": each.gradient_norm for each in self.parts}
+        return gradients | {
+            f"update_over_weight/{each.part}": each.update_ratio
+            for each in self.parts
+            if each.weight_norm
+        }
 
 
 class Evaluated(Event):

@@ -229,6 +229,7 @@ class _Training:
             log_every=self._settings.log_every,
             load_every=self._settings.load_every,
             begun=session.progress,
+            sources=tuple(session.store.sources),
         )
 
     def run(self, preset: str, resumed_from: int | None) -> TrainResult:

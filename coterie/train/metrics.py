@@ -34,19 +34,28 @@ class StepMetrics:
         auxiliary: the other terms by name, coefficients included.
         loads: tokens per expert of each routed layer, [E].
         dropped: tokens that found no expert in each routed layer.
+        entropies: of each routed layer, [2]: the entropies of its tokens' shares, in nats, added
+            up, and how many tokens those are; none at steps where nobody asked.
+        rows: of mixed sources, [3, rows]: the source of each row, its loss added up, and the weight
+            of its targets.
     """
 
     loss: Tensor | float = 0.0
     auxiliary: dict[str, Tensor] = field(default_factory=dict)
     loads: dict[int, Tensor] = field(default_factory=dict)
     dropped: dict[int, Tensor | int] = field(default_factory=dict)
+    entropies: dict[int, Tensor] = field(default_factory=dict)
+    rows: Tensor | None = None
 
-    def add(self, found: Terms, counts: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    def add(
+        self, found: Terms, counts: Mapping[str, Tensor], *, entropies: bool = False
+    ) -> Float[Tensor, ""]:
         """Add one micro-batch and return its share of the loss to be minimised.
 
         Args:
             found: the objective's terms.
             counts: of the whole batch.
+            entropies: whether to measure the routers' entropies.
         """
         loss = 0.0
         for term in found.terms:
@@ -59,6 +68,12 @@ class StepMetrics:
             before = self.loads.get(layer.layer)
             self.loads[layer.layer] = layer.load if before is None else before + layer.load
             self.dropped[layer.layer] = self.dropped.get(layer.layer, 0) + layer.dropped
+            if entropies:
+                found_here = torch.stack([layer.entropy * layer.tokens, layer.tokens])
+                self.entropies[layer.layer] = self.entropies.get(layer.layer, 0) + found_here
+        if found.rows is not None:
+            before = self.rows
+            self.rows = found.rows if before is None else torch.cat([before, found.rows], 1)
         return torch.as_tensor(loss)
 
     def _report(self, name: str, value: Tensor) -> None:

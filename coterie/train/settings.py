@@ -103,6 +103,12 @@ class TrainSettings(Settings):
     load_every: int = Field(
         default=20, ge=1, description="steps that one record of the load per expert sums up"
     )
+    health_every: int = Field(
+        default=20,
+        ge=0,
+        description="steps between measurements of the routers' entropy and of gradients and "
+        "updates part by part; 0: none",
+    )
     trackers: tuple[Tracker, ...] = Field(default=(), description="where else events are sent")
 
     @model_validator(mode="after")
@@ -122,6 +128,11 @@ class TrainSettings(Settings):
         if self.patience is not None:
             return "patience"
         return "the schedule" if self.schedule.judges else None
+
+    def watches(self, step: int) -> bool:
+        """Whether a step, counted from 0, is one whose routers, gradients and updates are told."""
+        every = self.health_every
+        return every > 0 and ((step + 1) % every == 0 or step + 1 == self.steps)
 
     @property
     def micro_batch_size(self) -> int:

@@ -23,7 +23,10 @@ from coterie.model import Decoder, routed_layers, update_balance
 from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
+from coterie.train.events import PartMeasured
+from coterie.train.memory import role_parameters
 from coterie.train.metrics import StepMetrics, total_counts
+from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
@@ -42,6 +45,7 @@ class StepResult:
         gradient_norm: before clipping.
         learning_rate: of the optimizer's main group.
         moved: false where a float16 overflow made the step be skipped.
+        parts: gradients and updates part by part, at steps where that is due.
     """
 
     metrics: StepMetrics
@@ -49,6 +53,7 @@ class StepResult:
     gradient_norm: float
     learning_rate: float
     moved: bool
+    parts: tuple[PartMeasured, ...] | None = None
 
 
 class Stepper:
@@ -87,7 +92,8 @@ class Stepper:
         self.tell: Callable[[str], None] = lambda sentence: None
         self.lowered = 1.0  # of the learning rate, for the validation loss stands still
         self.recorded: RecordedGradients | None = None
-        self._settings = settings
+        self.settings = settings
+        self._watch = PartWatch(role_parameters(decoder))
         self._parameters = [p for p in decoder.parameters() if p.requires_grad]
         scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
         # Where recorded steps read it.
@@ -99,17 +105,21 @@ class Stepper:
         Raises:
             TrainingError: a gradient is not finite; nothing was changed.
         """
-        settings, scale = self._settings, self.loss_scale
+        settings, scale = self.settings, self.loss_scale
         multiplier = self.lowered * settings.schedule.multiplier(step, settings.steps)
+        watched, parts = settings.watches(step), None
         try:
             if scale is not None:
                 self._loss_scale.fill_(scale.scale)
-            metrics, total_norm = self._gradients(batch)
+            metrics, total_norm = self._gradients(batch, watched)
             norm, loss = self._read(total_norm, metrics)
             moved = math.isfinite(norm)
             if moved:
+                if watched:
+                    self._watch.before(1.0 if scale is None else scale.scale)
                 self._scale_gradients(norm)
                 self.optimizer.step(step, multiplier)
+                parts = self._watch.after() if watched else None
                 if self.average is not None:
                     self.average.update(step)
             elif scale is None or scale.exhausted:
@@ -124,7 +134,8 @@ class Stepper:
         if scale is not None:
             scale.update(finite=moved)
         self._forget(balance=not moved)
-        return StepResult(metrics, loss, norm, self.optimizer.learning_rate * multiplier, moved)
+        rate = self.optimizer.learning_rate * multiplier
+        return StepResult(metrics, loss, norm, rate, moved, parts)
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Let the decoder hold the average of its weights, if one is kept."""
@@ -141,13 +152,13 @@ class Stepper:
         """Let steps be recorded, in this way, and repeated from the next one on."""
 
         def compute(batch: TokenBatch) -> StepMetrics:
-            return self._accumulate(batch, self._cuts(batch))
+            return self._accumulate(batch, self._cuts(batch), watched=True)
 
         self.recorded = RecordedGradients(
             self._parameters, compute, self._forget, lambda said: self.tell(said), record
         )
 
-    def _gradients(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
+    def _gradients(self, batch: TokenBatch, watched: bool) -> tuple[StepMetrics, Tensor]:
         """Compute the gradients of a batch, in smaller pieces where memory does not suffice.
 
         Returns what they add up to, and their norm.
@@ -155,7 +166,7 @@ class Stepper:
         states = torch_states()
         while True:
             try:
-                return self._computed(batch)
+                return self._computed(batch, watched)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -165,11 +176,11 @@ class Stepper:
             set_torch_states(states)
             self._cut_finer(batch, said)
 
-    def _computed(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor]:
+    def _computed(self, batch: TokenBatch, watched: bool) -> tuple[StepMetrics, Tensor]:
         found = None if self.recorded is None else self.recorded(batch)
         if found is not None:
             return found
-        metrics = self._accumulate(batch, self._cuts(batch))
+        metrics = self._accumulate(batch, self._cuts(batch), watched=watched)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         return metrics, torch.nn.utils.get_total_norm(gradients)
 
@@ -197,8 +208,8 @@ class Stepper:
         if self._loss_scale.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _accumulate(self, batch: TokenBatch, cuts: int) -> StepMetrics:
-        """Add up the gradients of all micro-batches."""
+    def _accumulate(self, batch: TokenBatch, cuts: int, *, watched: bool = False) -> StepMetrics:
+        """Add up the gradients of all micro-batches, and the routers' entropies where watched."""
         metrics = StepMetrics()
         pieces = list(batch.split(cuts))
         counts = total_counts(self._objective.counts(piece) for piece in pieces)
@@ -206,7 +217,8 @@ class Stepper:
         with contextlib.nullcontext() if blocks is None else blocks.installed():
             for piece in pieces:
                 with self.precision.autocast():
-                    loss = metrics.add(self._objective(self._models, piece), counts)
+                    found = self._objective(self._models, piece)
+                    loss = metrics.add(found, counts, entropies=watched)
                 if self.loss_scale is not None:
                     loss = loss * self._loss_scale
                 loss.backward()

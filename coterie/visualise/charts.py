@@ -19,7 +19,7 @@ from coterie.visualise.reducers.curves import thin
 TALL, LOW = 320, 190  # heights of a wide and a half-width chart, CSS pixels
 _GRAIN = 10_000  # resolution of a path on either axis
 _LABEL_ROOM = 34  # pixels that one end label (name and value) needs
-PALETTE = tuple(f"var(--line-{n})" for n in range(1, 7))
+PALETTE = (*(f"var(--line-{n})" for n in range(1, 7)), "var(--shallow)", "var(--deep)")
 
 
 @dataclass(frozen=True)

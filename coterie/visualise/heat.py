@@ -99,14 +99,16 @@ def latest_table(layers: Sequence[LayerHistory]) -> str:
         rows.append(
             f'<tr><th scope="row">layer {layer.layer}</th>{cells}'
             f"<td>{times(float(share.max()))}</td>"
-            f"<td>{int(layer.dead[-1])}</td><td>{count(int(layer.dropped[-1]))}</td></tr>"
+            f"<td>{int(layer.dead[-1])}</td><td>{count(int(layer.dropped[-1]))}</td>"
+            f"<td>{significant(float(layer.indecision[-1]), 2)}</td></tr>"
         )
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="Latest load per expert">'
         '<table class="load"><caption>Latest load at step '
         f"{int(layers[0].steps[-1]):,}: tokens received over an even share</caption>"
         f'<thead><tr><th scope="col">expert</th>{head}<th scope="col">max / mean</th>'
-        '<th scope="col">dead</th><th scope="col">dropped</th></tr></thead>'
+        '<th scope="col">dead</th><th scope="col">dropped</th>'
+        '<th scope="col">entropy</th></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -18,6 +18,8 @@ from coterie.train.events import (
     Evaluated,
     LayerLoad,
     LoadMeasured,
+    PartMeasured,
+    PartsMeasured,
     RunEnded,
     RunStarted,
     Sampled,
@@ -122,6 +124,7 @@ def make_events(
         if layers and step % max(1, every // 5) == 0:
             measured = tuple(_layer(rng, n, step / steps, experts, dead) for n in range(layers))
             events.append(LoadMeasured(time=clock, step=step, steps=10, layers=measured))
+            events.append(_parts(step).model_copy(update={"time": clock}))
         if step % every == 0 or step == steps:
             clock += 0.8
             events += _pause(step, steps, floor, clock)
@@ -162,7 +165,19 @@ def _layer(rng: random.Random, layer: int, share: float, experts: int, dead: boo
     first = _load(random.Random(7), 0.0, layer, experts)
     grown = 0.02 * (1 - math.exp(-share * 4))
     bias = tuple(grown * (1 - x * experts / sum(load)) for x in first)
-    return LayerLoad(layer=layer, load=load, dropped=3 * (dead and layer == 0), bias=bias)
+    entropy = (0.9 - 0.1 * layer * share) * math.log(experts)
+    dropped = 3 * (dead and layer == 0)
+    return LayerLoad(layer=layer, load=load, dropped=dropped, bias=bias, entropy=entropy)
+
+
+def _parts(step: int) -> PartsMeasured:
+    """Return gradients and updates of two parts, which fall with the steps."""
+    parts = [
+        PartMeasured(part=name, parameters=1000, gradient_norm=size / step, weight_norm=10.0,
+                     update_norm=size / step)
+        for name, size in (("experts", 3.0), ("router", 0.2))
+    ]  # fmt: skip
+    return PartsMeasured(step=step, parts=tuple(parts))
 
 
 def _pause(step: int, steps: int, floor: float, clock: float) -> list[Event]:

@@ -75,11 +75,12 @@ def test_a_report_tells_the_whole_run(synthetic_run):
     text = " ".join(page.text)
     for part in ("quickstart-3", "finished", "validation loss", "nats per character", "2.13 M",
                  "888 k active per token", "resumed", "is damaged", "Selection bias",
-                 "router z-loss", "a 2-core processor", "Gradient norm", "FLOPs"):  # fmt: skip
+                 "router z-loss", "a 2-core processor", "Gradient norm", "FLOPs",
+                 "Router entropy", "Bias drift", "Update by part"):  # fmt: skip
         assert part in text, part
     assert len(page.all("li", **{"data-step": "200"})) == 1
     assert len(page.all("div", **{"class": "map"})) == 6  # three layers: load and bias
-    assert len(page.all("div", **{"class": "plot"})) == 8
+    assert len(page.all("div", **{"class": "plot"})) == 12
 
 
 def test_a_report_loads_nothing(synthetic_run):

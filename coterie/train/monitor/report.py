@@ -7,14 +7,14 @@ alone: evaluating, sampling and saving are not in it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from coterie.model import Decoder, selection_biases
-from coterie.train.events import LayerLoad, LoadMeasured, StepDone
+from coterie.train.events import LayerLoad, LoadMeasured, PartsMeasured, StepDone
 from coterie.train.metrics import StepMetrics
 from coterie.train.monitor.publish import Publisher
 from coterie.train.progress import Progress
@@ -37,6 +37,7 @@ class StepReporter:
         log_every: steps between recorded steps.
         load_every: steps between recorded loads.
         begun: how far the run had come before, in earlier sessions.
+        sources: the names of mixed sources.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class StepReporter:
         log_every: int,
         load_every: int,
         begun: Progress,
+        sources: Sequence[str] = (),
     ) -> None:
         self._publish = publish
         self._decoder = decoder
@@ -59,6 +61,7 @@ class StepReporter:
         self._load_every = load_every
         self._steps_since, self._flops_since, self._before = 0, 0.0, replace(begun)
         self._loads = _Loads()
+        self._sources = sources
 
     def step_done(self, progress: Progress, result: StepResult, *, last: bool) -> None:
         """Take note of the step that `progress` has just come to."""
@@ -69,6 +72,8 @@ class StepReporter:
         if progress.step % self._log_every == 0 or last:
             self._publish(self._record(progress, result))
             self._steps_since, self._flops_since, self._before = 0, 0.0, replace(progress)
+        if result.parts is not None:
+            self._publish(PartsMeasured(step=progress.step, parts=result.parts))
         if self._loads.steps and (progress.step % self._load_every == 0 or last):
             self._publish(self._loads.take(progress.step, selection_biases(self._decoder)))
 
@@ -87,7 +92,24 @@ class StepReporter:
             mfu=self._peak_flops and self._flops_since * rate / self._peak_flops,
             memory_bytes=peak_memory_bytes(self._device),
             auxiliary={name: float(term) for name, term in result.metrics.auxiliary.items()},
+            sources=loss_by_source(result.metrics.rows, self._sources),
         )
+
+
+def loss_by_source(rows: Tensor | None, names: Sequence[str]) -> dict[str, float]:
+    """Return the mean loss of each source that a step read, nats per token.
+
+    Args:
+        rows: [3, N] the source of each row, its loss added up, the weight of its targets.
+        names: of the sources.
+    """
+    if rows is None:
+        return {}
+    source, losses, weights = rows.double().cpu()
+    total = torch.zeros(2, len(names), dtype=torch.float64)
+    total.index_add_(1, source.long(), torch.stack([losses, weights]))
+    found = zip(names, *total.tolist(), strict=True)
+    return {name: loss / weight for name, loss, weight in found if weight > 0}
 
 
 class _Loads:
@@ -97,6 +119,7 @@ class _Loads:
         self.steps = 0
         self._loads: dict[int, Tensor] = {}
         self._dropped: dict[int, Tensor | int] = {}
+        self._entropies: dict[int, Tensor] = {}
 
     def add(self, metrics: StepMetrics) -> None:
         """Add the loads of one step."""
@@ -106,6 +129,8 @@ class _Loads:
         for layer, load in metrics.loads.items():
             self._loads[layer] = load + self._loads.get(layer, 0)
             self._dropped[layer] = metrics.dropped[layer] + self._dropped.get(layer, 0)
+        for layer, entropy in metrics.entropies.items():
+            self._entropies[layer] = entropy + self._entropies.get(layer, 0)
 
     def take(self, step: int, biases: dict[int, Tensor]) -> LoadMeasured:
         """Return the sums as an event and begin again."""
@@ -115,12 +140,19 @@ class _Loads:
                 load=tuple(load.tolist()),
                 dropped=int(self._dropped[layer]),
                 bias=tuple(biases[layer].tolist()) if layer in biases else None,
+                entropy=_quotient(self._entropies.get(layer)),
             )
             for layer, load in sorted(self._loads.items())
         )
         event = LoadMeasured(step=step, steps=self.steps, layers=layers)
-        self.steps, self._loads, self._dropped = 0, {}, {}
+        self.steps, self._loads, self._dropped, self._entropies = 0, {}, {}, {}
         return event
+
+
+def _quotient(summed: Tensor | None) -> float | None:
+    """Return the entropy of a token in the mean; None: it was not measured, or of no token."""
+    total, tokens = (0.0, 0.0) if summed is None else summed.tolist()
+    return total / tokens if tokens else None
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

@@ -57,10 +57,13 @@ class Terms:
     Attributes:
         terms: the summands of the loss.
         router_stats: of the routed layers of the decoder, whose balances learn from them.
+        rows: [3, B], detached: the source of each row, its loss added up, and what that is divided
+            by; None where no sources are mixed.
     """
 
     terms: tuple[Term, ...]
     router_stats: tuple[RouterStats, ...] = ()
+    rows: Float[Tensor, "3 B"] | None = None
 
 
 class Objective(Protocol):

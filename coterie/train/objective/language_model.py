@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -57,12 +58,23 @@ class LanguageModelObjective:
             total = _weighted_sum(losses, _later(batch.weights, depth))
             terms.append(Term("mtp", total, f"targets {depth}", self._coefficient))
         terms += router_terms(output.router_stats, self._tokens_of)
-        return Terms(tuple(terms), output.router_stats)
+        return Terms(tuple(terms), output.router_stats, _of_rows(output.losses, batch))
 
     def _tokens_of(self, layer: int) -> str:
         """Return the count of a layer's valid tokens; layers of MTP follow the decoder's own."""
         depth = layer - self._layers + 1
         return f"tokens {depth}" if depth > 0 else "tokens"
+
+
+def _of_rows(losses: Float[Tensor, "B T"], batch: TokenBatch) -> Float[Tensor, "3 B"] | None:
+    """Return the source, the loss and the weight of each row, where sources are mixed."""
+    if batch.sources is None:
+        return None
+    losses = losses.detach()
+    weights = batch.valid.to(losses)
+    if batch.weights is not None:
+        weights, losses = weights * batch.weights, losses * batch.weights
+    return torch.stack([batch.sources.to(losses), losses.sum(1), weights.sum(1)])
 
 
 def _later(weights: Tensor | None, depth: int) -> Tensor | None:

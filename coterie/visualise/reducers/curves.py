@@ -88,6 +88,11 @@ class Curves:
         """Names of the numbers that are no totals."""
         return list(self._means)
 
+    def under(self, prefix: str) -> dict[str, np.ndarray]:
+        """[N] each number whose name begins so, by the rest of its name, sorted."""
+        names = sorted(name for name in self.names if name.startswith(prefix))
+        return {name.removeprefix(prefix): self[name] for name in names}
+
     def last(self, name: str) -> float:
         """Return the latest value of a total, 0 where there is none."""
         column = self._totals[name]

@@ -21,6 +21,8 @@ class LayerHistory:
         load: [N, E] tokens per expert.
         dropped: [N] choices that found no room.
         bias: [N, E] selection bias, or None where the router has none.
+        entropy: [N] of the router's shares, nats per token, NaN where it was not measured; None
+            where it never was.
     """
 
     layer: int
@@ -28,6 +30,7 @@ class LayerHistory:
     load: np.ndarray
     dropped: np.ndarray
     bias: np.ndarray | None
+    entropy: np.ndarray | None = None
 
     @cached_property
     def share(self) -> np.ndarray:
@@ -44,6 +47,20 @@ class LayerHistory:
     def dead(self) -> np.ndarray:
         """[N] how many experts received no token at all."""
         return (self.load == 0).sum(axis=1)
+
+    @cached_property
+    def indecision(self) -> np.ndarray:
+        """[N] the router's entropy over that of an even choice: 0 certain, 1 undecided."""
+        entropy = np.full(len(self.steps), np.nan) if self.entropy is None else self.entropy
+        return entropy / max(np.log(self.load.shape[1]), 1e-9)
+
+    @cached_property
+    def drift(self) -> np.ndarray:
+        """[N] how far the selection bias that moved most did, since the measurement before."""
+        if self.bias is None:
+            return np.full(len(self.steps), np.nan)
+        moved = np.abs(np.diff(self.bias, axis=0)).max(axis=1)
+        return np.concatenate([[np.nan], moved])
 
     def binned(self, limit: int = BINS) -> "LayerHistory":
         """Return the same history with neighbouring measurements summed until few enough remain."""
@@ -109,7 +126,7 @@ class _Rows:
 
     def __init__(self, experts: int) -> None:
         self.experts = experts
-        self._rows: list[tuple[int, np.ndarray, int, np.ndarray | None]] = []
+        self._rows: list[tuple[int, np.ndarray, int, np.ndarray | None, float]] = []
         self._every = self._filled = 1
 
     def __bool__(self) -> bool:
@@ -118,7 +135,8 @@ class _Rows:
     def add(self, step: int, layer: LayerLoad) -> None:
         load = np.array(layer.load, dtype=np.int64)
         known = layer.bias is not None and len(layer.bias) == self.experts
-        row = (step, load, layer.dropped, np.array(layer.bias) if known else None)
+        entropy = np.nan if layer.entropy is None else layer.entropy
+        row = (step, load, layer.dropped, np.array(layer.bias) if known else None, entropy)
         if self._rows and self._filled < self._every:
             self._rows[-1] = _sum(self._rows[-1], row)
             self._filled += 1
@@ -135,7 +153,7 @@ class _Rows:
         self._filled = self._every
 
     def history(self, layer: int) -> LayerHistory:
-        steps, loads, dropped, biases = zip(*self._rows, strict=True)
+        steps, loads, dropped, biases, entropies = zip(*self._rows, strict=True)
         complete = all(bias is not None for bias in biases)
         return LayerHistory(
             layer=layer,
@@ -143,8 +161,11 @@ class _Rows:
             load=np.stack(loads),
             dropped=np.array(dropped, dtype=np.int64),
             bias=np.stack(biases) if complete else None,
+            entropy=np.array(entropies) if np.isfinite(entropies).any() else None,
         )
 
 
 def _sum(first, second):
-    return second[0], first[1] + second[1], first[2] + second[2], second[3]
+    known = [each[4] for each in (first, second) if np.isfinite(each[4])]
+    entropy = float(np.mean(known)) if known else np.nan
+    return second[0], first[1] + second[1], first[2] + second[2], second[3], entropy

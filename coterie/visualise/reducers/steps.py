@@ -10,7 +10,7 @@ from coterie.visualise.reducers.base import Reducer
 from coterie.visualise.reducers.curves import Curves, smooth
 
 _PACE_STEPS = 200  # steps whose pace the time left is reckoned from
-_AUXILIARY = "auxiliary/"
+_AUXILIARY, _SOURCE = "auxiliary/", "source/"
 
 
 class Steps(Reducer):
@@ -37,6 +37,8 @@ class Steps(Reducer):
         }
         for name, value in event.auxiliary.items():
             numbers[_AUXILIARY + name] = value
+        for name, value in event.sources.items():
+            numbers[_SOURCE + name] = value
         self.curves.add(event.step, numbers)
         self.last = event
 
@@ -53,8 +55,12 @@ class Steps(Reducer):
     @property
     def auxiliary(self) -> dict[str, np.ndarray]:
         """[N] each auxiliary loss, by its name."""
-        names = sorted(name for name in self.curves.names if name.startswith(_AUXILIARY))
-        return {name.removeprefix(_AUXILIARY): self.curves[name] for name in names}
+        return self.curves.under(_AUXILIARY)
+
+    @property
+    def sources(self) -> dict[str, np.ndarray]:
+        """[N] the loss of each mixed source, by its name."""
+        return self.curves.under(_SOURCE)
 
 
 class Pace(Reducer):

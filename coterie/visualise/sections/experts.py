@@ -1,4 +1,6 @@
-"""Load per expert over time, balance, dead experts, dropped tokens and selection bias."""
+"""The health of routing: load, balance, dead experts, drops, entropy, selection bias and drift."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -16,28 +18,25 @@ def experts_section(series: Series) -> str:
     layers = series.layers
     if not layers:
         return ""
-    amount = len(layers)
-    balance = [
-        Line(f"layer {layer.layer}", layer.steps, layer.imbalance, layer_colour(i, amount))
-        for i, layer in enumerate(layers)
-    ]
+    marks = resume_marks(series)
     busiest = Chart(
-        "Busiest expert", "load over the layer's mean", balance, base=1.0, log=True, wide=True,
-        marks=resume_marks(series),
+        "Busiest expert", "load over the layer's mean", _lines(layers, lambda x: x.imbalance),
+        base=1.0, log=True, wide=True, marks=marks,
     )  # fmt: skip
-    charts = []
-    dead = [
-        Line(f"layer {layer.layer}", layer.steps, layer.dead.astype(float), layer_colour(i, amount))
-        for i, layer in enumerate(layers)
-        if layer.dead.any()
-    ]
-    charts.append(Chart("Dead experts", "experts without a token", dead, base=0.0).html())
-    dropped = [
-        Line(f"layer {layer.layer}", layer.steps, _drop_rate(layer), layer_colour(i, amount))
-        for i, layer in enumerate(layers)
-        if layer.dropped.any()
-    ]
-    charts.append(Chart("Dropped tokens", "per cent of choices", dropped, base=0.0).html())
+    dead = _lines(layers, lambda x: x.dead.astype(float) if x.dead.any() else None)
+    dropped = _lines(layers, lambda x: _drop_rate(x) if x.dropped.any() else None)
+    charts = [
+        Chart("Dead experts", "experts without a token", dead, base=0.0).html(),
+        Chart("Dropped tokens", "per cent of choices", dropped, base=0.0).html(),
+        Chart(
+            "Router entropy", "over that of an even choice: 0 certain, 1 undecided",
+            _lines(layers, lambda x: x.indecision), marks=marks,
+        ).html(),
+        Chart(
+            "Bias drift", "largest change of a selection bias since the measurement before",
+            _lines(layers, lambda x: x.drift), base=0.0, marks=marks,
+        ).html(),
+    ]  # fmt: skip
     facts = []
     if not dead:
         facts.append("No expert was ever without tokens.")
@@ -48,6 +47,18 @@ def experts_section(series: Series) -> str:
         f'{load_strips(layers)}{busiest.html()}<div class="grid">{"".join(charts)}</div>{fact}'
         f"{latest_table(layers)}{_bias(layers)}"
     )
+
+
+def _lines(
+    layers: tuple[LayerHistory, ...], values: Callable[[LayerHistory], np.ndarray | None]
+) -> list[Line]:
+    """Return a line for each layer that has values."""
+    found = [(i, layer, values(layer)) for i, layer in enumerate(layers)]
+    return [
+        Line(f"layer {layer.layer}", layer.steps, y, layer_colour(i, len(layers)))
+        for i, layer, y in found
+        if y is not None
+    ]
 
 
 def _bias(layers: tuple[LayerHistory, ...]) -> str:

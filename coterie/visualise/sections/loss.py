@@ -1,10 +1,13 @@
 """The loss curves, with marks where the run was resumed."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import split_name
 from coterie.visualise.reducers.course import Course
+from coterie.visualise.reducers.curves import smooth
 from coterie.visualise.reducers.quality import Evaluations
 from coterie.visualise.reducers.steps import Steps
 from coterie.visualise.sections.section import Section
@@ -26,11 +29,25 @@ def loss_section(series: Series) -> str:
     model = series.settings().get("model")
     if isinstance(model, dict) and model.get("ngram"):
         note += " Training is of the network alone, validation with its counted n-grams."
-    return Chart(
+    whole = Chart(
         "Training and validation", "nats per token", lines, log=True, wide=True, digits=4,
         marks=resume_marks(series),
         note=note,
     ).html()  # fmt: skip
+    sources = {name: smooth(values) for name, values in series[Steps].sources.items()}
+    parts = Chart(
+        "Training loss by source", "nats per token, running mean", by_name(curves.steps, sources),
+        log=True, wide=True, digits=4,
+    ).html()  # fmt: skip
+    return whole + parts
+
+
+def by_name(steps: np.ndarray, curves: Mapping[str, np.ndarray]) -> list[Line]:
+    """Return a line in a colour of its own for each curve."""
+    return [
+        Line(name, steps, values, PALETTE[number % len(PALETTE)])
+        for number, (name, values) in enumerate(curves.items())
+    ]
 
 
 def resume_marks(series: Series) -> list[tuple[float, str]]:

@@ -1,4 +1,4 @@
-"""Learning rate, gradient norm, speed, memory and auxiliary losses."""
+"""Learning rate, gradients and updates by part, speed, memory and auxiliary losses."""
 
 import numpy as np
 
@@ -6,8 +6,9 @@ from coterie.foundation.printable import printable
 from coterie.visualise.charts import Chart, Line
 from coterie.visualise.reducers.course import Course
 from coterie.visualise.reducers.curves import Curves, smooth
+from coterie.visualise.reducers.parts import Parts
 from coterie.visualise.reducers.steps import Steps
-from coterie.visualise.sections.loss import resume_marks
+from coterie.visualise.sections.loss import by_name, resume_marks
 from coterie.visualise.sections.section import Section
 from coterie.visualise.series import Series
 
@@ -33,7 +34,16 @@ def optimizer_section(series: Series) -> str:
         title = printable(name).replace("_", " ")
         lines = _with_mean(title, curves, f"auxiliary/{name}")
         charts.append(Chart(title, "auxiliary, nats", lines))
-    return f'<div class="grid">{"".join(chart.html() for chart in charts)}</div>'
+    parts = series[Parts]
+    wide = [
+        Chart(title, unit, by_name(parts.curves.steps, found), log=True, wide=True, marks=marks)
+        for title, unit, found in (
+            ("Gradient norm by part", "before clipping", parts.gradients),
+            ("Update by part", "norm of the update over the weights'", parts.updates),
+        )
+    ]
+    grid = "".join(chart.html() for chart in charts)
+    return f'<div class="grid">{grid}</div>{"".join(chart.html() for chart in wide)}'
 
 
 def _with_mean(label: str, curves: Curves, name: str, scale: float = 1.0) -> list[Line]:
@@ -45,4 +55,4 @@ def _with_mean(label: str, curves: Curves, name: str, scale: float = 1.0) -> lis
     ]
 
 
-OPTIMIZER = Section("optimizer", "Optimiser and speed", (Steps, Course), optimizer_section)
+OPTIMIZER = Section("optimizer", "Optimiser and speed", (Steps, Parts, Course), optimizer_section)

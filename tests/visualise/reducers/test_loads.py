@@ -7,8 +7,8 @@ from coterie.train.events import LayerLoad, LoadMeasured
 from coterie.visualise.reducers.loads import MEASUREMENTS, LayerHistory, Loads
 
 
-def measured(step: int, *load: int, bias: tuple[float, ...] | None = None) -> LoadMeasured:
-    layer = LayerLoad(layer=3, load=load, dropped=2, bias=bias)
+def measured(step: int, *load: int, bias=None, entropy: float | None = None) -> LoadMeasured:
+    layer = LayerLoad(layer=3, load=load, dropped=2, bias=bias, entropy=entropy)
     return LoadMeasured(step=step, steps=5, layers=(layer,))
 
 
@@ -44,14 +44,31 @@ def test_binning_sums_neighbours_and_loses_no_token():
 
 @pytest.mark.parametrize("count", [MEASUREMENTS, MEASUREMENTS + 1, 5 * MEASUREMENTS + 3])
 def test_a_long_history_is_summed_and_loses_no_token(count):
-    loads = loads_of(measured(n, n, 1, bias=(float(n), 0.0)) for n in range(1, count + 1))
+    loads = loads_of(
+        measured(n, n, 1, bias=(float(n), 0.0), entropy=0.5) for n in range(1, count + 1)
+    )
     (layer,) = loads.layers
+    np.testing.assert_array_equal(layer.entropy, np.full(len(layer.steps), 0.5))
     assert MEASUREMENTS // 2 < len(layer.steps) <= MEASUREMENTS
     assert layer.steps[-1] == count
     assert layer.load.sum(axis=0).tolist() == [count * (count + 1) // 2, count]
     assert layer.dropped.sum() == 2 * count
     assert layer.bias is not None
     assert layer.bias[-1].tolist() == [count, 0.0]
+
+
+def test_entropy_is_told_beside_an_even_choice_and_drift_since_the_measurement_before():
+    events = [
+        measured(5, 1, 1, bias=(0.0, 0.0), entropy=np.log(2)),
+        measured(10, 1, 1, bias=(0.25, -0.25)),
+        measured(15, 1, 1, bias=(0.125, -0.5), entropy=0.0),
+    ]
+    (layer,) = loads_of(events).layers
+    np.testing.assert_allclose(layer.indecision, [1.0, np.nan, 0.0])
+    np.testing.assert_array_equal(layer.drift, [np.nan, 0.25, 0.25])
+    (blank,) = loads_of([measured(5, 1, 1)]).layers
+    assert blank.entropy is None
+    assert np.isnan([*blank.indecision, *blank.drift]).all()
 
 
 def test_rewinding_drops_later_measurements():

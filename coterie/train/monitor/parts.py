@@ -1,0 +1,88 @@
+"""How large gradients and updates are, part by part: embedding, attention, experts, router, ….
+
+A part that learns a hundred times as fast as the others, or not at all, shows here long before the
+loss tells. Only read, at one step in many, so that training is the same with it and without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from coterie.train.events import PartMeasured
+from coterie.train.optimizer import RoleParameter
+
+_SAMPLED = 1 << 16
+"""Most values of a tensor whose movement is measured, evenly spread: a copy of all weights would
+cost as much memory as the gradients."""
+_PLACES = ("attention", "experts", "shared", "mlp")
+
+
+def part_of(parameter: RoleParameter) -> str:
+    """Return the part that a parameter counts to: its role, or for a matrix where it stands."""
+    if parameter.role != "matrix":
+        return parameter.role
+    path = parameter.name.split(".")
+    return next((place for place in _PLACES if place in path), "projection")
+
+
+class PartWatch:
+    """Measures gradients and updates of a decoder's parts around the optimizer's move."""
+
+    def __init__(self, parameters: Sequence[RoleParameter]) -> None:
+        self._parts: dict[str, list[Tensor]] = {}
+        for each in parameters:
+            self._parts.setdefault(part_of(each), []).append(each.tensor)
+        self._gradients: list[Tensor] = []
+        self._before: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def before(self, scale: float = 1.0) -> None:
+        """Take note of the gradients, of which `scale` is the loss scale, and of the weights."""
+        self._gradients = [
+            _norm([each.grad for each in part if each.grad is not None], part[0]) / scale
+            for part in self._parts.values()
+        ]
+        self._before = [[_sampled(each).clone() for each in part] for part in self._parts.values()]
+
+    @torch.no_grad()
+    def after(self) -> tuple[PartMeasured, ...]:
+        """Return how large each part's gradient was, and how far its weights were moved."""
+        numbers = []
+        for gradient, before, part in zip(
+            self._gradients, self._before, self._parts.values(), strict=True
+        ):
+            # What a sampled tensor's values stand for, so that the norms are those of the whole.
+            shares = [(each.numel() / of.numel()) ** 0.5
+                      for each, of in zip(part, before, strict=True)]  # fmt: skip
+            moved = [_sampled(each) - of for each, of in zip(part, before, strict=True)]
+            numbers += [gradient, _norm(before, part[0], shares), _norm(moved, part[0], shares)]
+        self._gradients, self._before = [], []
+        read = iter(torch.stack(numbers).tolist())
+        return tuple(
+            PartMeasured(
+                part=name,
+                parameters=sum(each.numel() for each in part),
+                gradient_norm=next(read),
+                weight_norm=next(read),
+                update_norm=next(read),
+            )
+            for name, part in self._parts.items()
+        )
+
+
+def _sampled(tensor: Tensor) -> Tensor:
+    """Return at most `_SAMPLED` values of a tensor, evenly spread over it, as one row."""
+    every = -(-tensor.numel() // _SAMPLED)
+    return tensor.detach().reshape(-1)[:: every | 1]  # odd: not the same column of each row
+
+
+def _norm(tensors: Sequence[Tensor], of: Tensor, shares: Sequence[float] | None = None) -> Tensor:
+    """Return the norm of some tensors together, float64 on the device of `of`."""
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64, device=of.device)
+    norms = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
+    each = torch.stack([norm.double() for norm in norms])
+    return (each if shares is None else each * each.new_tensor(shares)).norm()
