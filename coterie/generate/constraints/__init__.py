@@ -9,6 +9,7 @@ from typing import Annotated
 
 from coterie.foundation.settings import union
 from coterie.generate.constraints.forbid import Forbid
+from coterie.generate.constraints.grammars import Choices, Grammar, JsonSchema, Regex
 from coterie.generate.constraints.interface import (
     Constraint,
     ConstraintSettings,
@@ -16,5 +17,9 @@ from coterie.generate.constraints.interface import (
     follow,
     mask_all,
 )
+from coterie.generate.constraints.structure import Structure
 
-ConstraintUnion = Annotated[Forbid, union(Forbid)]
+ConstraintUnion = Annotated[
+    Forbid | Structure | Grammar | Regex | JsonSchema | Choices,
+    union(Forbid, Structure, Grammar, Regex, JsonSchema, Choices),
+]

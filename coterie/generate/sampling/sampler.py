@@ -97,7 +97,7 @@ class Sampler:
             settings,
             seed,
             banned=() if unknown is None else (unknown,),
-            constraints=[*build_all(settings.constraints, tokenizer, prompt), *further],
+            constraints=[*build_all(settings.limits, tokenizer, prompt), *further],
             ends=tuple(tokenizer.ends),
             bias={_token(name, tokenizer): value for name, value in settings.logit_bias.items()},
         )

@@ -9,7 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from coterie.foundation.settings import Settings
 from coterie.generate.beams.settings import BeamSettings
 from coterie.generate.cache import CacheSettings, FullCacheSettings
-from coterie.generate.constraints import ConstraintUnion
+from coterie.generate.constraints import (
+    Choices,
+    ConstraintSettings,
+    ConstraintUnion,
+    Grammar,
+    JsonSchema,
+    Regex,
+    Structure,
+)
 from coterie.generate.passes import Compute
 from coterie.generate.speculation import NoSpeculation, Speculation
 
@@ -101,6 +109,13 @@ class SamplingSettings(Settings):
     constraints: tuple[ConstraintUnion, ...] = Field(
         default=(), description="what the text may go on with, token by token"
     )
+    structure: Structure | None = Field(
+        default=None, description="`drama`: a well-formed play or poem in tags"
+    )
+    grammar: Grammar | None = Field(default=None, description="a file with a grammar that it fits")
+    json_schema: JsonSchema | None = Field(default=None, description="a file with a JSON schema")
+    regex: Regex | None = Field(default=None, description="a regular expression that it fits")
+    choices: Choices | None = Field(default=None, description="texts of which it is one")
     speculation: Speculation = Field(
         default=NoSpeculation(), description="how several tokens are guessed and read at once"
     )
@@ -164,6 +179,12 @@ class SamplingSettings(Settings):
         if wrong:
             raise ValueError(f"a search with beams knows no {' and no '.join(wrong)}")
         return self
+
+    @property
+    def limits(self) -> tuple[ConstraintSettings, ...]:
+        """All constraints: those that have a key of their own, then the others."""
+        own = (self.structure, self.grammar, self.json_schema, self.regex, self.choices)
+        return (*(each for each in own if each is not None), *self.constraints)
 
     @property
     def greedy(self) -> bool:

@@ -29,8 +29,8 @@ DRAMA_TAGS: tuple[str, ...] = tuple(
 """Every mark of the grammar, for use as special tokens."""
 
 ROMAN = re.compile(r"[IVXLC]+")
-_STAGE = re.compile(r"<STAGE>([^<>]*)</STAGE>")
-_HEADING = re.compile(r"<(PLAY|POEM|ACT|SCENE|PART|SPEAKER)>([^<>]*)</\1>")
+STAGE = re.compile(r"<STAGE>([^<>]*)</STAGE>")
+HEADING = re.compile(r"<(PLAY|POEM|ACT|SCENE|PART|SPEAKER)>([^<>]*)</\1>")
 _CUT_MARK = re.compile(r"</?[A-Z]*\Z")
 _ANY_MARK = re.compile(r"</?(?:" + "|".join(TAG_NAMES) + r")>")
 
@@ -101,7 +101,7 @@ def to_inside(text: str) -> str:
     text = re.sub(r"\A<(PLAY|POEM)>([^<>]*)</\1>", r"<SCENE>\1 \2</SCENE>", text)
     marks = r"^<(SCENE|ACT|PART)>(?!PLAY |POEM )(.*)</\1>$"
     text = re.sub(marks, r"<SCENE>\1 \2</SCENE>", text, flags=re.M)
-    return _STAGE.sub(r"<STAGE>[\1]</STAGE>", text)
+    return STAGE.sub(r"<STAGE>[\1]</STAGE>", text)
 
 
 def from_inside(text: str) -> str:
@@ -143,7 +143,7 @@ class _Checker:
 
     def _line(self, number: int, line: str, following: str) -> None:
         if number == 1:
-            found = _HEADING.fullmatch(line)
+            found = HEADING.fullmatch(line)
             if found and found[1] in ("PLAY", "POEM"):
                 self.kind = found[1]
             else:
@@ -152,7 +152,7 @@ class _Checker:
             if not (self.words_before and _holds_words(following)):
                 self._report(number, "a stanza mark does not stand between two lines of words")
             self.words_before = False
-        elif found := _HEADING.fullmatch(line):
+        elif found := HEADING.fullmatch(line):
             self._heading(number, found[1], found[2])
             self.words_before = False
         else:
@@ -178,14 +178,14 @@ class _Checker:
             self.speaker = True
 
     def _words(self, number: int, line: str) -> None:
-        words = _STAGE.sub("", line)
+        words = STAGE.sub("", line)
         if line != line.strip() or not line.isprintable():
             self._report(number, "padding or a control character")
         if "<" in words or ">" in words:
             self._report(number, f"a tag that is unknown, open, nested or in words: {line!r}")
-        if any(not content.strip() for content in _STAGE.findall(line)):
+        if any(not content.strip() for content in STAGE.findall(line)):
             self._report(number, "<STAGE> is empty")
-        if _STAGE.search(line) and (self.kind != "PLAY" or not self.scene):
+        if STAGE.search(line) and (self.kind != "PLAY" or not self.scene):
             self._report(number, "<STAGE> outside a scene")
         if not re.fullmatch(r"(?:<STAGE>[^<>]*</STAGE> ?)*[^<>]*", line):
             self._report(number, "<STAGE> does not open the line")
@@ -195,7 +195,7 @@ class _Checker:
 
 
 def _holds_words(line: str) -> bool:
-    return bool(line) and not _HEADING.fullmatch(line) and bool(_STAGE.sub("", line).strip())
+    return bool(line) and not HEADING.fullmatch(line) and bool(STAGE.sub("", line).strip())
 
 
 def plain(text: str) -> str:
@@ -205,9 +205,9 @@ def plain(text: str) -> str:
     """
     lines: list[str] = []
     for line in _CUT_MARK.sub("", text).split("\n"):
-        found = _HEADING.fullmatch(line.strip())
+        found = HEADING.fullmatch(line.strip())
         if not found:
-            line = _STAGE.sub(lambda stage: f"[{stage[1]}]", line)
+            line = STAGE.sub(lambda stage: f"[{stage[1]}]", line)
             lines.append(_ANY_MARK.sub("", line))
             continue
         name, content = found[1], found[2]
