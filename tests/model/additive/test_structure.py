@@ -71,6 +71,8 @@ def test_states_are_those_of_a_reader_of_one_token_after_another(seed):
     flat = states.flatten(0, 1)
     for kind in range(3):
         assert_same_partition(flat[:, kind], [values[kind] for values in expected])
+    kinds = [set(flat[:, kind].tolist()) for kind in range(3)]
+    assert len(set.union(*kinds)) == sum(map(len, kinds)), "each kind has rows of its own"
 
 
 @pytest.mark.parametrize("pieces", [[1] * 40, [7, 20, 13], [39, 1]])
