@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import (
+    SETTINGS,
     Tally,
     alone,
     copy,
@@ -47,6 +48,7 @@ class Case:
         again: the next command, if it is another.
         unfinished: whether something else than the old and the new may stand until then: a run that
             is half trained.
+        damage: in every other round the newest of several checkpoints is cut short after the kill.
     """
 
     words: list[str]
@@ -54,6 +56,7 @@ class Case:
     base: str
     again: list[str] | None = None
     unfinished: bool = False
+    damage: bool = False
 
 
 def _store(folder: Path) -> str:
@@ -80,6 +83,49 @@ def _pictures(folder: Path) -> str:
 
 
 TRAIN = ["train", "tiny.yaml", "--name", "new"]
+ROUTED = """
+data: {packing: {kind: isolated}}
+model:
+  dropout: 0.1
+  feedforward:
+    kind: moe
+    experts: [{count: 4, mlp: {kind: gated, width: 16}}]
+    experts_per_token: 2
+    balance: {kind: bias}
+train: {gradient_accumulation: 2, clip: {kind: adaptive}, evaluate_every: 2, steps: 10}
+"""
+VARIANTS = {
+    "adamw, averaged, in the background": """
+data: {source: text.txt}
+train: {ema: 0.9, save_in_background: true}
+""",
+    "adafactor, augmented": """
+data:
+  source: text.txt
+  augment: [{kind: token_dropout, share: 0.1}, {kind: replacement, share: 0.1}]
+train: {optimizer: {kind: adafactor}}
+""",
+    "muon, curriculum": """
+data:
+  source: text.txt
+  packing: {kind: stream}
+  curriculum: {length: {kind: steps, values: [8, 16], begins: [0, 4]}}
+train: {optimizer: {kind: muon}}
+""",
+    "merged, in the background": """
+data: {sources: {one: text.txt, two: other.txt}, mix: {kind: equal}}
+train: {save_in_background: true, keep_every: 4}
+""",
+    "everything": """
+data:
+  sources: {one: text.txt, two: other.txt}
+  packing: {kind: stream}
+  augment: [{kind: token_dropout, share: 0.1}]
+  curriculum: {length: {kind: steps, values: [8, 16], begins: [0, 4]}}
+train: {ema: 0.9, save_in_background: true, optimizer: {kind: muon}, keep_every: 4}
+""",
+}
+"""What runs are made of besides `ROUTED`, by the name of the case."""
 CASES = {
     "data prepare": Case(PREPARE, _store, "base"),
     "data prepare --replace": Case(
@@ -128,11 +174,23 @@ CASES = {
         "trained",
     ),
 }  # fmt: skip
+CASES |= {
+    f"train: {name}": Case(
+        ["train", "plain.yaml", *TRAIN[2:], "@routed.yaml", f"@variant-{number}.yaml"],
+        _run("new"), "base", ["train", "--resume", "new"], unfinished=True, damage=True,
+    )
+    for number, name in enumerate(VARIANTS)
+}  # fmt: skip
 
 
 def bases(root: Path) -> dict[str, Path]:
     """Make the folders that the commands start in."""
     base = workshop(root / "base")
+    (base / "other.txt").write_text("".join(f"Once more: {n * n}.\n" for n in range(90)))
+    (base / "plain.yaml").write_text(SETTINGS.replace("source: text.txt, ", ""))
+    (base / "routed.yaml").write_text(ROUTED)
+    for number, text in enumerate(VARIANTS.values()):
+        (base / f"variant-{number}.yaml").write_text(text)
     stored = copy(base, root / "stored")
     assert alone(PREPARE, stored).code == 0
     trained = copy(base, root / "trained")
@@ -149,7 +207,19 @@ def bases(root: Path) -> dict[str, Path]:
     return {"base": base, "stored": stored, "trained": trained}
 
 
-def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tuple[str, str]:
+def _cut_short(run: Path, *, wanted: bool) -> bool:
+    """Damage the newest of several checkpoints, if wanted; return whether that was done."""
+    steps = sorted((run / "checkpoints").glob("step-*"))
+    if not wanted or len(steps) < 2:
+        return False
+    weights = steps[-1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7])
+    return True
+
+
+def _round(
+    case: Case, base: Path, folder: Path, after: float, new: str, *, damage: bool
+) -> tuple[str, str]:
     """Kill a command once; return what stood there, and what was wrong."""
     old = case.found(copy(base, folder))
     child = begin(case.words, folder)
@@ -160,6 +230,7 @@ def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tupl
     if stood == "unfinished" and not case.unfinished:
         return stood, "neither the old nor the new stands"
     hidden = bool(leftovers(folder))
+    cut = _cut_short(folder / "runs" / "new", wanted=damage and case.damage and found != new)
     following = case.again if case.again and (folder / "runs/new/config.yaml").exists() else None
     then = alone(following or case.words, folder)
     if then.code and not (refused_in_words(then) and case.found(folder) == new):
@@ -171,7 +242,8 @@ def _round(case: Case, base: Path, folder: Path, after: float, new: str) -> tupl
     listed = alone(["runs", "list"], folder)
     if listed.code or "partial" in listed.said:
         return stood, f"runs list: {listed.said[-300:]}"
-    return f"{stood} stood{', hidden things were swept' if hidden else ''}", ""
+    told = f"{stood} stood{', hidden things were swept' if hidden else ''}"
+    return f"{told}{', and the newest checkpoint was cut short' if cut else ''}", ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -192,7 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for number in range(options.rounds):
                 after = moments.uniform(0, 1.1 * statistics.median(times))
                 try:
-                    stood, problem = _round(case, made[case.base], folder, after, new)
+                    stood, problem = _round(
+                        case, made[case.base], folder, after, new, damage=number % 2 == 1
+                    )
                 except AssertionError as error:
                     stood, problem = "", str(error) or "an assertion failed"
                 tally.add(f"{name}, moment {number} ({after:.3f} s)", stood, problem)

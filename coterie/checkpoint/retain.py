@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest few and the best, counted among sound ones alone.
+"""Which checkpoints stay: the newest few, the best and every n-th, counted among sound ones alone.
 
 What is damaged, empty, foreign, from another training or beyond the step that was just written is
 neither counted nor touched. So that no save reads old checkpoints again, those that were found
@@ -48,12 +48,13 @@ def _signature(path: Path) -> _Signature | None:
     return tuple((n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in found)
 
 
-def retain(newest: Path, keep: int, *, counts: bool = True) -> None:
+def retain(newest: Path, keep: int, *, every: int | None = None, counts: bool = True) -> None:
     """Remove checkpoints before the newest one that need not be kept.
 
     Args:
         newest: the one just written; it always stays.
         keep: how many of the newest to keep, and the one with the lowest validation loss besides.
+        every: keep those too whose step is a multiple of this; None: no others.
         counts: whether the newest is among those; it is not where its weights are of no use.
     """
     run = read_manifest(newest).run
@@ -62,6 +63,8 @@ def retain(newest: Path, keep: int, *, counts: bool = True) -> None:
     kept = {newest, *sound[: max(keep - int(counts), 0)]}
     if best := _best([*([newest] if counts else []), *sound]):
         kept.add(best)
+    if every is not None:
+        kept.update(path for path in sound if step_of(path) % every == 0)
     remove(path for path in sound if path not in kept)
 
 

@@ -36,26 +36,28 @@ def save_checkpoint(
     root: Path | str,
     step: int,
     *,
-    model: nn.Module,
+    model: nn.Module | Mapping[str, Tensor],
     optimizer_state: Mapping[str, Tensor],
     state: Mapping[str, Any],
     settings: Settings,
     tokenizer: Tokenizer | None,
     run: str | None = None,
     keep: int | None = None,
+    keep_every: int | None = None,
 ) -> Path:
     """Write `root/step-XXXXXXXX` and remove checkpoints that need not be kept.
 
     Args:
         root: the run's directory of checkpoints.
         step: optimizer steps done.
-        model: its parameters and persistent buffers are written.
+        model: its parameters and persistent buffers are written; or they themselves, by name.
         state: the fields of `State`, as JSON values; those left out are as before the first step.
             `validation_loss` in it, if not None, lets the best checkpoint be kept.
         settings: the resolved settings of the run; the decoder's lie under `model`.
         tokenizer: travels inside the checkpoint; None: the model has none.
         run: a name that all checkpoints of one training share.
         keep: how many of the newest to keep, and the best besides; None keeps all.
+        keep_every: keep those too whose step is a multiple of this.
 
     Raises:
         UserError: the disk is full or not writable; nothing half-written stays.
@@ -67,7 +69,7 @@ def save_checkpoint(
         sweep(root)
         make_room(target)
     with atomic_directory(target, replace=True) as partial:
-        weights = model_tensors(model)
+        weights = model_tensors(model) if isinstance(model, nn.Module) else model
         finite = _save(weights, partial / MODEL)
         finite &= _save(optimizer_state, partial / OPTIMIZER)
         (partial / STATE).write_text(complete.model_dump_json(), encoding="utf-8")
@@ -86,7 +88,7 @@ def save_checkpoint(
     if finite:
         remember(target)
     if keep is not None:
-        retain(target, keep, counts=finite)
+        retain(target, keep, every=keep_every, counts=finite)
     return target
 
 

@@ -198,7 +198,8 @@ class CheckpointSaved(Event):
     step: Count
     path: str
     bytes: Count
-    seconds: Number
+    seconds: Number  # until it was whole
+    stood: Number | None = None  # of them, how long the steps stood still for it
 
 
 class CheckpointDamaged(Event):

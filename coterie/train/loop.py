@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from coterie.checkpoint import (
-    checkpoint_bytes,
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -25,7 +24,7 @@ from coterie.checkpoint import (
 )
 from coterie.checkpoint.retain import best_step
 from coterie.data.merged import held_out
-from coterie.foundation.errors import CoterieError, Interrupted, RunError, UserError
+from coterie.foundation.errors import CoterieError, Interrupted, RunError
 from coterie.foundation.event_log import read_record
 from coterie.foundation.files import sha256_file
 from coterie.foundation.layers import dump_yaml
@@ -34,7 +33,7 @@ from coterie.generate.threads import shared_cores
 from coterie.model import count
 from coterie.train.choices import kept_choices
 from coterie.train.evaluation import evaluated
-from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, RunStarted
+from coterie.train.events import CheckpointDamaged, Evaluated, RunEnded, RunStarted
 from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
@@ -48,9 +47,9 @@ from coterie.train.resume import (
     find_misfit,
     require_trainable,
     restore_session,
-    save_session,
 )
 from coterie.train.samples import draw_samples, write_samples
+from coterie.train.saving import Saver
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings, Status
 from coterie.train.unchanged import check_unchanged, is_as_recorded, last_start
@@ -215,7 +214,7 @@ class _Training:
         self._stop = stop
         self._settings = session.settings.train
         self._engine = session.engine()
-        self._checkpoint = checkpoint
+        self._saver = Saver(session, publish, checkpoint)
         self._profile = profile
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
@@ -239,6 +238,7 @@ class _Training:
             if self._session.progress.step == 0:
                 self._begin()
             self._take_steps()
+            self._saver.wait()
             self._guard.check()
         except LostRunError as error:
             raise self._rescue(error) from error
@@ -257,20 +257,20 @@ class _Training:
                 self._profile.close()
         self._end("finished", "")
         progress = self._session.progress
-        assert self._checkpoint is not None
+        assert self._saver.newest is not None
         return TrainResult(
             steps=progress.step,
             loss=progress.loss,
             validation_loss=progress.validation_loss,
             seconds=progress.train_seconds,
-            checkpoint=self._checkpoint,
+            checkpoint=self._saver.newest,
         )
 
     def _begin(self) -> None:
         """Show and keep, as far as asked for, what the model is before it has learnt anything."""
         if self._settings.sample_every != 0:
             self._sample()
-        if self._settings.checkpoint_first and self._checkpoint is None:
+        if self._settings.checkpoint_first and self._saver.newest is None:
             self._save()
 
     def _take_steps(self) -> None:
@@ -295,6 +295,7 @@ class _Training:
                 # Report: what the step did, for whoever listens.
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)
                 self._guard.look()
+                self._saver.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.
                 judged = self._is_due(settings.evaluate_every)
                 if judged:
@@ -317,8 +318,7 @@ class _Training:
     def _stop_early(self) -> None:
         """End before the last step, for nothing better comes."""
         progress, run = self._session.progress, self._session.run
-        if self._checkpoint is None or step_of(self._checkpoint) != progress.step:
-            self._save()
+        self._save_last()
         least = self._settings.improvement
         margin = f" by more than {least:g}" if least else ""
         self._publish.notice(
@@ -377,21 +377,15 @@ class _Training:
 
     def _save(self) -> None:
         self._guard.check()  # what was read since the last time must have been the text
-        begin = time.perf_counter()
-        try:
-            with set_aside():
-                path = save_session(self._session)
-        except UserError as error:
-            raise LostRunError(error.message, hint=error.hint) from error
-        self._checkpoint = path
-        self._publish(
-            CheckpointSaved(
-                step=self._session.progress.step,
-                path=str(path),
-                bytes=checkpoint_bytes(path),
-                seconds=time.perf_counter() - begin,
-            )
-        )
+        self._saver.save()
+
+    def _save_last(self) -> None:
+        """Save unless this very step is saved already, and wait until it is on the disk."""
+        self._saver.wait()
+        newest = self._saver.newest
+        if newest is None or step_of(newest) != self._session.progress.step:
+            self._save()
+            self._saver.wait()
 
     def _rescue(self, lost: LostRunError) -> CoterieError:
         """Save the model elsewhere, record the end there if possible; return what to raise."""
@@ -406,8 +400,7 @@ class _Training:
     def _leave(self) -> None:
         """End before the last step, as was asked for, with everything saved."""
         step = self._session.progress.step
-        if self._checkpoint is None or step_of(self._checkpoint) != step:
-            self._save()
+        self._save_last()
         raise Interrupted(
             f"Stopped after step {step:,} of {self._settings.steps:,}; everything is saved.",
             hint=f"Go on with: coterie train --resume {self._session.run.name}",
@@ -455,6 +448,7 @@ class _Training:
             )
 
     def _end(self, status: Status, message: str) -> None:
+        self._saver.close()  # a checkpoint that is nearly whole is worth having
         self._publish(
             RunEnded(
                 step=self._session.progress.step,

@@ -8,15 +8,19 @@ and the settings travel with the rest, so nothing else is needed to go on as if 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_state, save_checkpoint
 from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, list_checkpoints
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.tensor_file import read_tensors, tensor_names
+from coterie.checkpoint.tensors import model_tensors
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory
@@ -39,7 +43,22 @@ def save_session(session: Session, root: Path | None = None) -> Path:
     Raises:
         UserError: the disk is full or not writable.
     """
-    stepper = session.stepper
+    with session.stepper.averaged():
+        return checkpoint_writer(session, root)()
+
+
+def checkpoint_writer(
+    session: Session, root: Path | None = None, *, copied: bool = False
+) -> Callable[[], Path]:
+    """Return what writes a checkpoint of the session as it is now, its average in the decoder.
+
+    Args:
+        session: the run in training, inside `session.stepper.averaged()`.
+        root: the directory of checkpoints; the run's own if None.
+        copied: whether to copy all tensors into host memory, so that the session may go on before
+            the checkpoint is written.
+    """
+    stepper, train = session.stepper, session.settings.train
     scale = stepper.loss_scale
     state: dict[str, Any] = {
         **asdict(session.progress),
@@ -54,19 +73,26 @@ def save_session(session: Session, root: Path | None = None) -> Path:
             "pieces": stepper.pieces,
         },
     }
-    with stepper.averaged():
-        trained = {} if stepper.average is None else stepper.average.trained()
-        return save_checkpoint(
-            root or session.run.checkpoints,
-            session.progress.step,
-            model=session.decoder,
-            optimizer_state={**stepper.optimizer.state(), **trained},
-            state=state,
-            settings=session.settings,
-            tokenizer=session.tokenizer,
-            run=session.identity,
-            keep=session.settings.train.keep,
-        )
+    trained = {} if stepper.average is None else stepper.average.trained()
+    weights, moments = model_tensors(session.decoder), {**stepper.optimizer.state(), **trained}
+    return functools.partial(
+        save_checkpoint,
+        root or session.run.checkpoints,
+        session.progress.step,
+        model=_copied(weights) if copied else weights,
+        optimizer_state=_copied(moments) if copied else moments,
+        state=state,
+        settings=session.settings,
+        tokenizer=session.tokenizer,
+        run=session.identity,
+        keep=train.keep,
+        keep_every=train.keep_every,
+    )
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies in host memory."""
+    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
 
 
 def find_misfit(path: Path, training: str | None = None) -> str | None:

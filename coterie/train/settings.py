@@ -95,6 +95,14 @@ class TrainSettings(Settings):
         default=False, description="write a checkpoint of step 0 too, before anything is learnt"
     )
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept, and the best besides")
+    keep_every: int | None = Field(
+        default=None, ge=1, description="checkpoints of every so many steps are kept too"
+    )
+    save_in_background: bool = Field(
+        default=False,
+        description="write checkpoints in a thread while steps go on, from a copy of weights and "
+        "moments in memory",
+    )
     sample_every: int | None = Field(
         default=None, ge=0, description="steps between samples; None: at each evaluation; 0: never"
     )

@@ -20,8 +20,9 @@ from coterie.foundation.runs import RunDirectory
 from coterie.train.events import RunStarted
 from coterie.train.settings import RunSettings
 
-_WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep", "sample_every",
-             "prompts", "log_every", "load_every", "trackers", "device",
+_WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep",
+             "keep_every", "save_in_background", "sample_every",
+             "prompts", "log_every", "load_every", "health_every", "trackers", "device",
              "activation_checkpointing", "threads")  # fmt: skip
 HARMLESS = ("description", "sample", *(f"train.{name}" for name in _WATCHING))
 PLACES = ("data.source", "data.sources", "data.store", "data.column", "tokenizer.path")

@@ -31,6 +31,7 @@ def write_checkpoint(
     step: int,
     *,
     keep: int | None = None,
+    keep_every: int | None = None,
     run: str | None = None,
     weight: float | None = None,
     **state: object,
@@ -50,6 +51,7 @@ def write_checkpoint(
         tokenizer=TOKENIZER,
         run=run,
         keep=keep,
+        keep_every=keep_every,
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coterie.checkpoint import check, find_checkpoint, find_problem, list_checkpoints, retain
-from coterie.checkpoint.layout import directory_name
+from coterie.checkpoint.layout import directory_name, step_of
 
 KINDS = ("sound", "other run", "flipped", "no manifest", "bad state", "empty", "foreign", "link")
 
@@ -93,6 +93,12 @@ def test_the_one_just_written_and_the_sound_ones_stay(tmp_path, save):
         "step-00000901", "step-00001200", "step-99999999",
     ]  # fmt: skip
     assert find_checkpoint(tmp_path) == written
+
+
+def test_every_nth_stays_beside_the_newest_and_the_best(tmp_path, save):
+    for step in range(1, 9):
+        save(tmp_path, step, keep=1, keep_every=3, validation_loss=abs(step - 4.0))
+    assert [step_of(path) for path in list_checkpoints(tmp_path)] == [3, 4, 6, 8]
 
 
 def test_leftovers_of_another_training_are_neither_newest_nor_removed(tmp_path, save):
