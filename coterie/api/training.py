@@ -22,7 +22,7 @@ from coterie.foundation.runs import RunDirectory, find_run, runs_root
 from coterie.train import RunSettings, TrainResult, run_settings
 from coterie.train import train as train_run
 from coterie.train.events import RunStarted
-from coterie.train.unchanged import PLACES
+from coterie.train.unchanged import LENGTH, PLACES
 from coterie.visualise.console import stderr
 from coterie.visualise.report import write_report
 from coterie.visualise.terminal import Display
@@ -62,7 +62,7 @@ def resume(target: str | Path = "latest", settings: Mapping[str, Any] | None = N
 
     Args:
         target: a run's name, `latest`, or its path.
-        settings: what to change: `train.steps`, and where the same text lies.
+        settings: what to change: `train.steps` or `train.epochs`, and where the same text lies.
 
     Raises:
         RunError: there is no such run, or it cannot be resumed like this.
@@ -137,10 +137,10 @@ def resume_training(
                 "tokenizer.",
                 hint="Every key of data, train, sample and seed may be.",
             )
-    elif files or any(key not in ("train.steps", *PLACES) for key in changed):
+    elif files or any(key not in (*LENGTH, *PLACES) for key in changed):
         raise RunError(
-            "A resumed run goes on with its own settings; only train.steps may be changed, and "
-            f"where the same text lies ({', '.join(PLACES)}).",
+            "A resumed run goes on with its own settings; only train.steps or train.epochs may be "
+            f"changed, and where the same text lies ({', '.join(PLACES)}).",
             hint=f"Start a new run for other settings: coterie train {run.config} key=value",
         )
     settings = run_settings([file_layer(run.config), *layers]).settings

@@ -25,14 +25,22 @@ def make_plan(settings: RunSettings) -> Plan:
         UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
     """
     from coterie.data.augment import augmentations
+    from coterie.data.cache import cached_store
+    from coterie.foundation.runs import cache_root
     from coterie.tokenizer.interface import Tokenizer
     from coterie.train.plan import plan
-    from coterie.train.session import fill_tag_ids
+    from coterie.train.session import fill_epochs, fill_tag_ids
 
     tokenizer = _tokenizer(settings)
     if isinstance(tokenizer, Tokenizer):
         settings = fill_tag_ids(settings, tokenizer)
         augmentations(settings.data.augment, tokenizer, settings.seed)  # refuses what does not fit
+    store = None
+    if settings.train.counts_epochs:
+        store = cached_store(settings.data, settings.tokenizer, cache_root())
+    if store is not None:
+        settings = fill_epochs(fill_tag_ids(settings, store.tokenizer), store)
+    if isinstance(tokenizer, Tokenizer):
         return plan(settings, vocab_size=tokenizer.vocab_size)
     return plan(settings, vocab_size=settings.model.vocab_size or tokenizer.vocab_size)
 
@@ -106,7 +114,13 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "active per token", f"{plan.active_parameters:,} ({share:.0%})"
     yield "vocabulary", f"{plan.vocab_size:,}"
     yield "tokens per step", f"{plan.tokens_per_step:,}"
-    yield "tokens in all", f"{plan.total_tokens:,}"
+    if plan.epochs is not None:
+        unknown = "how many steps is known when the data are prepared"
+        of = unknown if plan.steps is None else f"{plan.steps // plan.epochs:,} steps each"
+        yield "epochs", f"{plan.epochs:,}, {of}"
+    if plan.steps is not None and plan.total_tokens is not None:
+        yield "steps", f"{plan.steps:,}"
+        yield "tokens in all", f"{plan.total_tokens:,}"
     if plan.lengths:
         yield "length of rows", plan.lengths
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in plan.memory.items())

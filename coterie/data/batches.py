@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -20,6 +21,7 @@ from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
 _AHEAD = 2  # batches kept ready
+_MOST_STEPS, _ROUNDING = 1 << 40, 1e-9
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,19 @@ class BatchLoader:
         places = sum(stage.context * count for _, stage, count in rows)
         held = sum(stage.context * count * (1 - mixed.padding) for mixed, stage, count in rows)
         return Reading(self._tokens, held / self._tokens, 1 - held / max(places, 1))
+
+    @property
+    def epoch_steps(self) -> int:
+        """The fewest batches that hold as many tokens as there are: one epoch.
+
+        With `whole` packing, or windows that are read once, that is each token once. Of several
+        sources, together: the mix decides how often each one is read.
+        """
+
+        def times(steps: int) -> float:
+            return self.reading(steps).times
+
+        return 1 + bisect_left(range(1, _MOST_STEPS), 1 - _ROUNDING, key=times)
 
     def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.

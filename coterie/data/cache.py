@@ -50,11 +50,51 @@ def store_for(
     Raises:
         UserError: the text cannot be read, or the store was made with another tokenizer.
     """
+    texts = _Every(data)
+    built = functools.cache(lambda: tokenizer.build(texts_of(texts)))
+
+    def prepared(path: Path, sources: Sources, part: SourceSettings) -> Store:
+        return _prepared(path, sources, part, tokenizer, built, progress, notify)
+
+    return _store_of(data, tokenizer, cache_root, texts, prepared)
+
+
+def cached_store(
+    data: DataSettings, tokenizer: TokenizerSettings, cache_root: Path
+) -> AnyStore | None:
+    """Return what `store_for` would, if all of it has been prepared and is sound, else None.
+
+    Raises:
+        UserError: the text cannot be read, or a named store was made with another tokenizer.
+    """
+
+    def sound(path: Path, sources: Sources, part: SourceSettings) -> Store:
+        try:
+            return _sound(path, tokenizer)
+        except StoreError as error:
+            raise _NotPreparedError from error
+
+    with contextlib.suppress(_NotPreparedError):
+        return _store_of(data, tokenizer, cache_root, _Every(data), sound)
+    return None
+
+
+class _NotPreparedError(Exception):
+    """A store is not in the cache."""
+
+
+def _store_of(
+    data: DataSettings,
+    tokenizer: TokenizerSettings,
+    cache_root: Path,
+    texts: _Every,
+    prepared: Callable[[Path, Sources, SourceSettings], Store],
+) -> AnyStore:
+    """Return the store of a run's data; `prepared` returns what has a place in the cache."""
     ready = ready_store(data, tokenizer)
     if ready is not None:
         return ready
-    texts, learns = _Every(data), isinstance(tokenizer, LEARNING)
-    built = functools.cache(lambda: tokenizer.build(texts_of(texts)))
+    learns = isinstance(tokenizer, LEARNING)
     parts: dict[str, Store] = {}
     for name, part in (data.sources or {"": data}).items():
         if store := _named_store(part, tokenizer):
@@ -63,8 +103,7 @@ def store_for(
         sources = texts.sources[name]
         of_all = [each.fingerprint() for each in texts.sources.values()]
         key = _key(sources, part, tokenizer, of_all if learns and data.sources else None)
-        path = cache_root / "stores" / key[:32]
-        parts[name] = _prepared(path, sources, part, tokenizer, built, progress, notify)
+        parts[name] = prepared(cache_root / "stores" / key[:32], sources, part)
     return MergedStore(parts) if data.sources else parts[""]
 
 

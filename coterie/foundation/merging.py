@@ -81,7 +81,7 @@ class Tree:
             raise SettingsError(f"{'.'.join(key[:5])}… is nested too deeply.")
         shape = Shape() if place is None else place.shape
         if isinstance(value, BaseModel):  # a whole part, from Python: nothing below it is kept
-            node, value = None, {name: getattr(value, name) for name in type(value).model_fields}
+            node, value = None, _fields(value)
         if shape.union is not None:
             value = _kind_for_short(value, shape)
         if isinstance(value, list | tuple):
@@ -99,6 +99,7 @@ class Tree:
         if node is None or node.parts is None or (not names and shape.entry is not None):
             node = Node(mark, parts={})
         parts = dict(node.parts or {})
+        self._drop_replaced(parts, names, place, mark)
         for name, inner in names.items():
             there = self._below(key, place, name)
             parts[name] = self._lay(parts.get(name), (*key, name), inner, there, mark)
@@ -106,6 +107,23 @@ class Tree:
         if "kind" in names:
             kinds = [*kinds, (mark.depth, plain(as_kind(names["kind"])))]
         return Node(node.mark, parts=parts, kinds=kinds)
+
+    @staticmethod
+    def _drop_replaced(
+        parts: dict[str, Node],
+        names: Mapping[str, Any],
+        place: Place | None,
+        mark: Mark,
+    ) -> None:
+        """Drop what lower layers named of keys in whose stead this one names another."""
+        model = None if place is None else place.shape.model
+        for name, others in ({} if model is None else model.instead).items():
+            stands = name in parts and plain(parts[name].value) is not None
+            if stands or plain(names.get(name)) is None:
+                continue
+            for other in others:
+                if other in parts and parts[other].latest().depth < mark.depth:
+                    del parts[other]
 
     def _below(self, key: Key, place: Place | None, part: str) -> Place | None:
         return self.schema.below(key, place, part)
@@ -206,7 +224,15 @@ def _defaults(
         return {name: value for name, value in place.default.items() if name not in named}
     if model is None or type(place.default) is not model or not named:
         return {}
-    return {name: getattr(place.default, name) for name in model.model_fields if name not in named}
+    known = {name for name, value in named.items() if value is not None}
+    replaced = {other for name in known for other in model.instead.get(name, ())}
+    return {name: getattr(place.default, name) for name in model.model_fields
+            if name not in named and name not in replaced}  # fmt: skip
+
+
+def _fields(value: BaseModel) -> dict[str, Any]:
+    derived = value.derived if isinstance(value, Settings) else ()
+    return {name: getattr(value, name) for name in type(value).model_fields if name not in derived}
 
 
 def _kind_for_short(value: Any, shape: Shape) -> Any:
@@ -248,7 +274,7 @@ def chosen_kinds(values: Any, key: Key, kinds: dict[Key, Any]) -> None:
     Any text may be a kind in short; where it is not, nobody asks for it.
     """
     if isinstance(values, BaseModel):
-        values = {name: getattr(values, name) for name in type(values).model_fields}
+        values = _fields(values)
         _forget(kinds, key)
     if isinstance(values, Mapping):
         if "kind" in values:

@@ -34,9 +34,12 @@ class Settings(BaseModel):
 
     Attributes:
         renamed: keys of earlier versions and what they are called now; errors say so.
+        instead: keys that stand for others. A layer that names one where no layer below did drops
+            what those below named of the others.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    instead: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(
         frozen=True,
@@ -45,6 +48,11 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+    @property
+    def derived(self) -> frozenset[str]:
+        """Names of the fields that follow from others here, and are not written down."""
+        return frozenset()
 
     @field_validator("*", mode="after")
     @classmethod

@@ -24,6 +24,8 @@ class RunStarted(Event):
     parameters: Count
     active_parameters: Count
     steps: Count
+    epochs: Count | None = None  # passes over the training text, where the run is told in them
+    epoch_steps: Count | None = None  # steps of one
     tokens_per_step: Count
     device: str
     precision: str
@@ -32,6 +34,13 @@ class RunStarted(Event):
     resumed_from: Count | None = None
     training: str | None = None  # what all checkpoints of one training carry
     config_sha256: str | None = None  # of config.yaml as this start wrote it
+
+    def epoch_at(self, step: int) -> str:
+        """Return “epoch 3 of 10”, the one that a step belongs to; nothing where none are told."""
+        if not self.epochs or not self.epoch_steps:
+            return ""
+        epoch = min(max(-(-step // self.epoch_steps), 1), self.epochs)
+        return f"epoch {epoch:,} of {self.epochs:,}"
 
 
 class StepDone(Event):

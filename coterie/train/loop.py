@@ -52,7 +52,7 @@ from coterie.train.samples import draw_samples, write_samples
 from coterie.train.saving import Saver
 from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings, Status
-from coterie.train.unchanged import check_unchanged, is_as_recorded, last_start
+from coterie.train.unchanged import LENGTH, check_unchanged, is_as_recorded, last_start
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def train(
         resume: go on instead of beginning; a run without a checkpoint begins anew.
         changed: keys that somebody changed on purpose, where `settings` are the run's own file and
             a resumed run must else be as its checkpoint; None: `settings` were made for this call,
-            and may change `train.steps`.
+            and may change how long it is.
         profile: record where the time of a few steps goes, as a trace and as an event.
 
     Raises:
@@ -137,10 +137,11 @@ def _train(
             for complaint in read_record(run.events).complaints():
                 publish.notice(complaint, warning=True)
         checkpoint = _restore(session, publish, changed) if resume else None
-        if session.progress.step > settings.train.steps:
+        planned = session.settings.train.steps
+        if session.progress.step > planned:
             raise RunError(
                 f"The run {run.name} has done {session.progress.step:,} steps already; "
-                f"train.steps={settings.train.steps:,} is less.",
+                f"{planned:,} is less.",
                 hint=f"Train it for longer: coterie train --resume {run.name} "
                 f"train.steps={2 * session.progress.step}",
             )
@@ -182,7 +183,7 @@ def _restore(session: Session, publish: Publisher, changed: Collection[str] | No
     own, kept = session.settings, checkpoint_settings(path)
     if changed is None:
         untrained = loaded.state["data"] is None  # imported: everything but the model is open
-        changed = ("data", "train", "seed") if untrained else ("train.steps",)
+        changed = ("data", "train", "seed") if untrained else LENGTH
     elif is_as_recorded(session.run, start):
         changed = tuple(RunSettings.model_fields)  # each difference was named, now or before
     for told in check_unchanged(own, kept, path, session.run, changed):
@@ -297,14 +298,14 @@ class _Training:
                 self._guard.look()
                 self._saver.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.
-                judged = self._is_due(settings.evaluate_every)
+                judged = self._is_due(settings.spacing(settings.evaluate_every))
                 if judged:
                     self._evaluate()
                 if self._samples_are_due():
                     self._sample()
                 # Save: from here the run can go on, bit for bit.
                 best = settings.patience and judged and progress.stale == 0
-                if best or self._is_due(settings.checkpoint_every):
+                if best or self._is_due(settings.spacing(settings.checkpoint_every)):
                     self._save()
         if self._is_stale():
             self._stop_early()
@@ -333,9 +334,10 @@ class _Training:
         return step == self._settings.steps or (every > 0 and step % every == 0)
 
     def _samples_are_due(self) -> bool:
-        every = self._settings.sample_every
-        if every is None:
-            return self._is_due(self._settings.evaluate_every)
+        settings = self._settings
+        if settings.sample_every is None:
+            return self._is_due(settings.spacing(settings.evaluate_every))
+        every = settings.spacing(settings.sample_every)
         return every > 0 and self._is_due(every)
 
     def _evaluate(self) -> None:
@@ -417,6 +419,8 @@ class _Training:
                 parameters=counts.parameters,
                 active_parameters=counts.active_parameters,
                 steps=settings.train.steps,
+                epochs=settings.train.epochs,
+                epoch_steps=settings.train.epoch_steps,
                 tokens_per_step=session.tokens_per_step,
                 device=str(session.precision.device),
                 precision=session.precision.name,

@@ -31,8 +31,10 @@ class Plan:
         parameters: of the whole decoder.
         active_parameters: multiplied for one token.
         vocab_size: rows of the embedding.
+        steps: optimizer steps; None where the run is told in epochs of data not prepared yet.
+        epochs: passes over the training text, if the run is told in them.
         tokens_per_step: tokens that one optimizer step reads, at full length.
-        total_tokens: tokens of the whole run.
+        total_tokens: tokens of the whole run; None as the steps.
         lengths: how long rows are from which step on, if that changes.
         flops_per_step: operations of one step, forward, backward and the optimizer's products.
         memory: estimated bytes by purpose: weights, gradients, optimizer, activations.
@@ -41,14 +43,16 @@ class Plan:
         precision: the type of its matrix products.
         precision_reason: why that one.
         peak_flops: the measured ceiling, FLOP/s, if known.
-        seconds: estimated time in training steps; None without a measured ceiling.
+        seconds: estimated time in training steps; None as the steps, or without a measured ceiling.
     """
 
     parameters: int
     active_parameters: int
     vocab_size: int
+    steps: int | None
+    epochs: int | None
     tokens_per_step: int
-    total_tokens: int
+    total_tokens: int | None
     lengths: str
     flops_per_step: float
     memory: dict[str, int]
@@ -77,7 +81,10 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     """
     settings = fill_vocabulary_size(settings, vocab_size)
     train, model = settings.train, settings.model
-    precision = choose_precision(settings, resolve_device(train.device))
+    known = train.epochs is None or train.epoch_steps is not None
+    # Of a run as long as any, where its length is not known: then it is not too short to measure.
+    long = settings.model_copy(update={"train": train if known else train.with_epoch_of(1 << 20)})
+    precision = choose_precision(long, resolve_device(train.device))
     parameters = shadow_parameters(model)
     counts = count(model)
     assert model.vocab_size is not None
@@ -93,8 +100,10 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
         active_parameters=counts.active_parameters,
         vocab_size=model.vocab_size,
         tokens_per_step=stages.budget,
-        total_tokens=stages.tokens(train.steps),
-        lengths=stages.told(train.steps) if len(stages.stages) > 1 else "",
+        steps=train.steps if known else None,
+        epochs=train.epochs,
+        total_tokens=stages.tokens(train.steps) if known else None,
+        lengths=stages.told(train.steps) if known and len(stages.stages) > 1 else "",
         flops_per_step=step_flops(settings) + own,
         memory=memory,
         memory_bytes=sum(memory.values()),
@@ -102,5 +111,5 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
         precision=precision.name,
         precision_reason=precision.reason,
         peak_flops=peak,
-        seconds=None if peak is None else all_flops / (peak * _USUAL_SHARE),
+        seconds=None if peak is None or not known else all_flops / (peak * _USUAL_SHARE),
     )

@@ -73,7 +73,7 @@ def prove_resume(run: RunDirectory, steps: int = 10, tell: Tell = lambda said: N
     checkpoint = find_checkpoint(run)
     # A run that is done goes on for a little.
     last = max(settings.train.steps, step_of(checkpoint) + steps)
-    train = settings.train.model_copy(update={"steps": last})
+    train = settings.train.model_copy(update={"steps": last, "epochs": None})
     settings = settings.model_copy(update={"train": train})
 
     def opened(path: Path, scratch: RunDirectory) -> Session:

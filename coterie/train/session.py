@@ -157,7 +157,13 @@ def prepare(settings: RunSettings, tell: Callable[[str], None]) -> tuple[RunSett
         _tell_reading(source, tell)
     _tell_mixing(settings, store, tell)
     settings = fill_vocabulary_size(settings, store.tokenizer.vocab_size)
-    return fill_tag_ids(settings, store.tokenizer), store
+    settings = fill_epochs(fill_tag_ids(settings, store.tokenizer), store)
+    if settings.train.epoch_steps is not None:
+        tell(
+            f"One epoch, as many tokens as the training text has, is "
+            f"{settings.train.epoch_steps:,} steps."
+        )
+    return settings, store
 
 
 def make_stepper(
@@ -287,6 +293,19 @@ def fill_vocabulary_size(settings: RunSettings, tokens: int) -> RunSettings:
             hint="Leave model.vocab_size out: it is taken from the tokenizer.",
         )
     return settings
+
+
+def fill_epochs(settings: RunSettings, store: AnyStore) -> RunSettings:
+    """Return the settings with the steps of an epoch, if anything in them is told in epochs.
+
+    Args:
+        settings: the run, what its tokenizer decides known.
+        store: its data; what was counted on other data counts no more.
+    """
+    if not settings.train.counts_epochs:
+        return settings
+    steps = loader_of(settings, store, torch.device("cpu")).epoch_steps
+    return settings.model_copy(update={"train": settings.train.with_epoch_of(steps)})
 
 
 def fill_tag_ids(settings: RunSettings, tokenizer: Tokenizer) -> RunSettings:

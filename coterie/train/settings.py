@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from coterie.data import DataSettings
 from coterie.data.curriculum import Stages
@@ -18,6 +18,7 @@ from coterie.generate import SamplingSettings
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters, TokenizerSettings
 from coterie.train.clip import Clip, NormClip
+from coterie.train.length import Every, in_epochs
 from coterie.train.monitor.trackers import Tracker
 from coterie.train.objective import LanguageModel, ObjectiveSettings
 from coterie.train.optimizer import AdamW, OptimizerSettings
@@ -25,6 +26,7 @@ from coterie.train.precision import PrecisionName
 from coterie.train.schedule import Cosine, Schedule
 
 _EVALUATION_TOKENS = 8192
+_USUAL_STEPS = 250  # between evaluations, and between checkpoints
 
 
 class TrainSettings(Settings):
@@ -32,11 +34,28 @@ class TrainSettings(Settings):
 
     `batch_size` is the whole batch of one optimizer step; `gradient_accumulation` only says in how
     many micro-batches it is computed, so changing it changes memory and not the experiment.
+
+    A run told in `epochs` gets its `steps` from the data: until they are known it counts one an
+    epoch, afterwards `epoch_steps`.
     """
 
     renamed = {"accumulation": "gradient_accumulation", "recompute": "activation_checkpointing"}
 
+    instead = {
+        "epochs": ("steps", "epoch_steps", "evaluate_every", "checkpoint_every", "sample_every"),
+        "steps": ("epochs", "epoch_steps"),
+    }
+
     steps: int = Field(default=1000, ge=1, description="optimizer steps")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="passes over the training text, instead of steps; evaluation, samples and "
+        "checkpoints then come once in each, unless said otherwise",
+    )
+    epoch_steps: int | None = Field(
+        default=None, ge=1, description="steps of one epoch; taken from the data"
+    )
     batch_size: int = Field(default=32, ge=1, description="windows in one optimizer step")
     gradient_accumulation: int = Field(
         default=1, ge=1, description="micro-batches that one step's batch is computed in"
@@ -70,8 +89,10 @@ class TrainSettings(Settings):
     activation_checkpointing: bool = Field(
         default=False, description="keep only the blocks' inputs, recompute them when going back"
     )
-    evaluate_every: int = Field(
-        default=250, ge=0, description="steps between evaluations; 0: only after the last step"
+    evaluate_every: Every = Field(
+        default=None,
+        description="steps between evaluations, or “2 epochs”; 0: only after the last step; None: "
+        "250, or one epoch where train.epochs is given",
     )
     patience: int | None = Field(
         default=None,
@@ -88,8 +109,8 @@ class TrainSettings(Settings):
         description="decay of a moving average of the weights, 0.999 say, which is what is "
         "evaluated, sampled from and saved as the model; None: the weights themselves are",
     )
-    checkpoint_every: int = Field(
-        default=250, ge=0, description="steps between checkpoints; 0: only after the last step"
+    checkpoint_every: Every = Field(
+        default=None, description="steps between checkpoints, told as those between evaluations"
     )
     checkpoint_first: bool = Field(
         default=False, description="write a checkpoint of step 0 too, before anything is learnt"
@@ -103,8 +124,9 @@ class TrainSettings(Settings):
         description="write checkpoints in a thread while steps go on, from a copy of weights and "
         "moments in memory",
     )
-    sample_every: int | None = Field(
-        default=None, ge=0, description="steps between samples; None: at each evaluation; 0: never"
+    sample_every: Every = Field(
+        default=None,
+        description="steps between samples, or “2 epochs”; None: at each evaluation; 0: never",
     )
     prompts: tuple[str, ...] = Field(default=("\n",), description="what samples go on from")
     log_every: int = Field(default=1, ge=1, description="steps between recorded steps")
@@ -126,9 +148,53 @@ class TrainSettings(Settings):
                 f"batch_size={self.batch_size} cannot be cut into "
                 f"gradient_accumulation={self.gradient_accumulation} equal micro-batches"
             )
-        if self.judges and not self.evaluate_every:
+        if self.judges and self.evaluate_every == 0:
             raise ValueError(f"{self.judges} goes by evaluations; evaluate_every=0 leaves one")
         return self
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None:
+            if "steps" in self.model_fields_set:
+                raise ValueError(
+                    f"steps={self.steps} and epochs={self.epochs} both say how long the run is; "
+                    "leave one out"
+                )
+            object.__setattr__(self, "steps", self.epochs * (self.epoch_steps or 1))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name not in self.derived}
+
+    @property
+    def derived(self) -> frozenset[str]:
+        return frozenset() if self.epochs is None else frozenset({"steps"})
+
+    @property
+    def counts_epochs(self) -> bool:
+        """Whether anything of the run is told in epochs, so that an epoch's steps must be known."""
+        often = (self.evaluate_every, self.checkpoint_every, self.sample_every)
+        return self.epochs is not None or any(map(in_epochs, often))
+
+    def with_epoch_of(self, steps: int) -> TrainSettings:
+        """Return the settings of a run whose epochs have so many steps."""
+        found: dict[str, Any] = {"epoch_steps": steps}
+        if self.epochs is not None:
+            found["steps"] = self.epochs * steps
+        return self.model_copy(update=found)
+
+    def spacing(self, every: int | str | None) -> int:
+        """Return the steps between what is done so often; 0: only after the last one.
+
+        None is the usual: an epoch where the run is told in epochs. Of a run whose data are known.
+        """
+        if every is None:
+            return _USUAL_STEPS if self.epochs is None else self.epoch_steps or 1
+        if isinstance(every, int):
+            return every
+        assert self.epoch_steps is not None
+        return max(1, round(in_epochs(every) * self.epoch_steps))
 
     @property
     def judges(self) -> str | None:

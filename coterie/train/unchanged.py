@@ -28,6 +28,9 @@ HARMLESS = ("description", "sample", *(f"train.{name}" for name in _WATCHING))
 PLACES = ("data.source", "data.sources", "data.store", "data.column", "tokenizer.path")
 """Where the text and the tokenizer lie: free, for what lies there is held against fingerprints."""
 
+LENGTH = ("train.steps", "train.epochs", "train.epoch_steps")
+"""How long a run is: a resumed one may be made longer."""
+
 _MISSING = object()
 
 
@@ -71,9 +74,13 @@ def check_unchanged(
         raise CheckpointError(
             f"{run.config} is not what {checkpoint.name} was trained with:\n{lines}",
             hint=f"Restore it: cp {source} {shlex.quote(str(run.config))}   or start a new run; "
-            "another train.steps is named as a word: train.steps=N",
+            "another length is named as a word: train.steps=N or train.epochs=N",
         )
-    return [f"{key} is {new!r} from here on; it was {old!r}." for key, new, old in changed]
+    return [
+        f"{key} is {new!r} from here on; it was {old!r}."
+        for key, new, old in changed
+        if new is not None or key not in LENGTH  # the other length, which replaces it, is told
+    ]
 
 
 def _covers(keys: Collection[str], key: str) -> bool:

@@ -83,6 +83,8 @@ def _bar(series: Series, start: RunStarted, elapsed: float) -> Table:
     row.add_column(ratio=1)
     row.add_column(no_wrap=True)
     words = Text(f"step {step:,}/{start.steps:,}", style="bold")
+    if epoch := start.epoch_at(step):
+        words.append(f"  {epoch}", style="not bold")
     times = Text(f"{step / steps:4.0%}  {clock(elapsed)}")
     left = series[Pace].seconds_left
     if left is not None:

@@ -253,6 +253,7 @@ class Series:
             "status": self.status,
             "steps": int(step[-1]) if len(step) else 0,
             "steps_planned": start.steps if start else None,
+            "epochs_planned": start.epochs if start else None,
             "training_loss": _finite(smoothed[-1]) if len(step) else None,
             "validation_loss": _finite(last.loss) if last else None,
             "best_validation_loss": _finite(self.best.loss) if self.best else None,

@@ -168,8 +168,9 @@ class Display:
         return self.series.start.steps if self.series.start else 0
 
     def _place(self, step: int) -> str:
-        total = f"{self._steps:,}"
-        return f"step {step:>{len(total)},}/{total}"
+        total, start = f"{self._steps:,}", self.series.start
+        epoch = start.epoch_at(step) if start else ""
+        return f"step {step:>{len(total)},}/{total}{'  ' * bool(epoch)}{epoch}"
 
     def _line(self, line: str) -> None:
         """Write one line without markup, colour or wrapping, in what the console can encode."""
@@ -183,11 +184,12 @@ class Display:
 
 
 def _beginning(event: RunStarted) -> str:
+    epochs = "" if event.epochs is None else f" in {event.epochs:,} epochs"
     resumed = "" if event.resumed_from is None else f", resumed from step {event.resumed_from:,}"
     return (
         f"{event.name}: preset {event.preset}, {event.parameters:,} parameters "
         f"({event.active_parameters:,} active), {event.steps:,} steps of "
-        f"{event.tokens_per_step:,} tokens, {event.device}, {event.precision}{resumed}"
+        f"{event.tokens_per_step:,} tokens{epochs}, {event.device}, {event.precision}{resumed}"
     )
 
 

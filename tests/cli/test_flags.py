@@ -12,7 +12,7 @@ from coterie.foundation.errors import UserError
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["train", "quickstart", "--epochs", "3"], "the setting train.steps?"),
+        (["train", "quickstart", "--epochs", "3"], "the setting train.epochs?"),
         (["train", "quickstart", "--lr=3e-4"], "train.optimizer.learning_rate=3e-4"),
         (["train", "quickstart", "--run_name", "x"], "did you mean --name?"),
         (["train", "quickstart", "--dry"], "did you mean --dry-run?"),

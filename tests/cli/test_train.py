@@ -79,7 +79,7 @@ def test_a_run_that_stands_at_step_0_keeps_its_settings(book, capsys):
         if path.name != "step-00000000":
             shutil.rmtree(path)
     assert coterie(["train", "--resume", "first", "seed=5"]) == 2
-    assert "only train.steps may be changed" in capsys.readouterr().err
+    assert "only train.steps or train.epochs may" in capsys.readouterr().err
     assert coterie(["train", "--resume", "first"]) == 0
 
 
@@ -137,6 +137,11 @@ def test_dry_run_tells_everything_and_makes_nothing(book, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["origins"]["train.steps"] == "command line: train.steps=7"
     assert told["plan"]["parameters"] > told["plan"]["active_parameters"] > 0
+    words[4] = "train.epochs=2"  # in the stead of the preset's steps
+    assert coterie(words) == 0
+    shown = capsys.readouterr().out
+    assert "train.steps" not in shown
+    assert "2, how many steps is known when the data are prepared" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(

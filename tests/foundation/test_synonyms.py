@@ -24,7 +24,7 @@ def refuse(word: str) -> str:
 @pytest.mark.parametrize(
     ("word", "key"),
     [
-        ("epochs=3", "train.steps"),
+        ("num_epochs=3", "train.epochs"),
         ("lr=3e-4", "train.optimizer.learning_rate"),
         ("train.lr=3e-4", "train.optimizer.learning_rate"),
         ("train.optimizer.lr=3e-4", "learning_rate"),

@@ -79,6 +79,10 @@ def test_yinggem():
     assert (sample.repetition_penalty, sample.max_tokens, sample.top_k) == (1.2, 200, None)
     assert (sample.cache.kind, sample.cache.size) == ("window", 512)
     assert run.train.precision == "auto"
+    assert (run.train.patience, run.train.epochs is None) == (3, False)
+    train = run.train
+    assert (train.evaluate_every, train.checkpoint_every, train.sample_every) == (None, None, None)
+    assert train.with_epoch_of(200).spacing(train.evaluate_every) == 200  # so patience is epochs
 
 
 def test_yinggem_takes_bfloat16_where_the_device_is_fast_at_it(monkeypatch):

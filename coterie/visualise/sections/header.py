@@ -47,6 +47,8 @@ def _headline_tiles(series: Series) -> list[tuple[str, str, str]]:
         entries.append(("nats per character", loss(per_character), f"{bits:.2f} bits"))
     entries.append(("training loss", loss(figures["training_loss"]), "nats per token, smoothed"))
     planned = f"{figures['steps']:,} of {start.steps:,} steps" if start else ""
+    if start and (epoch := start.epoch_at(figures["steps"])):
+        planned += f", {epoch}"
     entries.append(("tokens seen", count(figures["tokens"]), planned))
     spent = duration(figures["training_seconds"])
     entries.append(("training time", spent, "without evaluating and saving"))
