@@ -11,6 +11,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1}
 
 
+def return_freed_memory() -> None:
+    """Give what this process has freed back to the system, where the allocator can do that."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep what it frees, up to 2 GiB; return whether the allocator can do that.
 

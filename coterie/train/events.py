@@ -153,6 +153,23 @@ class PartsMeasured(Event):
         }
 
 
+class MicroBatchChanged(Event):
+    """From this step on a batch was computed in another number of pieces.
+
+    `pressure` is the share of the memory in use after the step before; None where no reading was
+    followed: that step's memory did not suffice, or the rows of a batch changed.
+    """
+
+    kind: Literal["micro_batch"] = "micro_batch"
+    step: Count
+    pieces: Count
+    rows: Count  # of each
+    pressure: Number | None = None
+
+    def numbers(self) -> dict[str, float]:
+        return {"memory/micro_batch_rows": float(self.rows)}
+
+
 class Evaluated(Event):
     """Loss over a whole split. `characters` is how many characters the tokens stand for."""
 

@@ -98,6 +98,10 @@ class RecordedGradients:
             parameter.grad = gradient
         return _kept(results.metrics), results.norm
 
+    def renew(self) -> None:
+        """Record anew at the next call: the batch is cut otherwise from then on."""
+        self._recording = None
+
     def _recorded(self, batch: TokenBatch) -> _Recording:
         static = TokenBatch(**{name: each.clone() for name, each in _tensors(batch).items()})
         results = _Results([], StepMetrics(), torch.empty(0))

@@ -38,6 +38,7 @@ from coterie.train.memory import require_memory, role_parameters
 from coterie.train.objective import Models
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import Precision, resolve_device
+from coterie.train.pressure import MemoryPressure, reader
 from coterie.train.progress import Progress
 from coterie.train.randomness import seed_all, set_aside
 from coterie.train.settings import RunSettings
@@ -130,6 +131,9 @@ def open_session(
     stepper.tell = tell
     if kept is not None and kept.device == device.type and kept.pieces is not None:
         stepper.pieces = kept.pieces
+    if settings.train.dynamic_batch:
+        rows = settings.train.batch_size
+        stepper.pressure = MemoryPressure(reader(device), stepper.pieces, rows)
     if settings.train.ema is not None:
         stepper.average = WeightAverage(role_parameters(decoder), settings.train.ema)
     if device.type == "cuda" and settings.train.cuda_graph:

@@ -60,6 +60,11 @@ class TrainSettings(Settings):
     gradient_accumulation: int = Field(
         default=1, ge=1, description="micro-batches that one step's batch is computed in"
     )
+    dynamic_batch: bool = Field(
+        default=False,
+        description="compute fewer rows at once where memory becomes short, more where there is "
+        "plenty; the batch of a step stays",
+    )
     objective: ObjectiveSettings = Field(
         default=LanguageModel(), description="what each step minimises"
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from coterie.batch import TokenBatch
+from coterie.foundation.allocator import return_freed_memory
 from coterie.foundation.errors import TrainingError
 from coterie.generate.passes.recorded import Record, cuda_graph
 from coterie.model import Decoder, routed_layers, update_balance
@@ -30,6 +31,7 @@ from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
+from coterie.train.pressure import MemoryPressure
 from coterie.train.randomness import set_torch_states, torch_states
 from coterie.train.recorded import RecordedGradients
 from coterie.train.settings import TrainSettings
@@ -46,6 +48,8 @@ class StepResult:
         learning_rate: of the optimizer's main group.
         moved: false where a float16 overflow made the step be skipped.
         parts: gradients and updates part by part, at steps where that is due.
+        pieces: micro-batches that the step was computed in; rows: of each of them.
+        pressure: share of the memory in use afterwards, where the cut follows it.
     """
 
     metrics: StepMetrics
@@ -54,6 +58,9 @@ class StepResult:
     learning_rate: float
     moved: bool
     parts: tuple[PartMeasured, ...] | None = None
+    pieces: int = 1
+    rows: int = 0
+    pressure: float | None = None
 
 
 class Stepper:
@@ -88,6 +95,7 @@ class Stepper:
         self.precision = precision
         self.compiled_blocks: CompiledBlocks | None = None
         self.average: WeightAverage | None = None
+        self.pressure: MemoryPressure | None = None
         self.pieces = settings.gradient_accumulation  # more where memory did not suffice
         self.tell: Callable[[str], None] = lambda sentence: None
         self.lowered = 1.0  # of the learning rate, for the validation loss stands still
@@ -135,7 +143,10 @@ class Stepper:
             scale.update(finite=moved)
         self._forget(balance=not moved)
         rate = self.optimizer.learning_rate * multiplier
-        return StepResult(metrics, loss, norm, rate, moved, parts)
+        pieces = self._cuts(batch)
+        pressure = self._make_room()
+        rows = batch.tokens.shape[0] // pieces
+        return StepResult(metrics, loss, norm, rate, moved, parts, pieces, rows, pressure)
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """Let the decoder hold the average of its weights, if one is kept."""
@@ -205,8 +216,25 @@ class Stepper:
             f"train.gradient_accumulation={finer} does so from the beginning."
         )
         self.pieces = finer
+        self._return_memory()
+
+    def _make_room(self) -> float | None:
+        """Cut the next step as memory allows, and return the reading that this follows."""
+        if self.pressure is None:
+            return None
+        pieces, pressure = self.pressure.decide(self.pieces)
+        if pieces > self.pieces:
+            self._return_memory()
+        if pieces != self.pieces and self.recorded is not None:
+            self.recorded.renew()
+        self.pieces = pieces
+        return pressure
+
+    def _return_memory(self) -> None:
         if self._loss_scale.device.type == "cuda":
             torch.cuda.empty_cache()
+        else:
+            return_freed_memory()
 
     def _accumulate(self, batch: TokenBatch, cuts: int, *, watched: bool = False) -> StepMetrics:
         """Add up the gradients of all micro-batches, and the routers' entropies where watched."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -121,6 +123,55 @@ class Scarce(LanguageModel):
                 return terms
 
         return Objective()
+
+
+class Failing(LanguageModel):
+    """The objective on a machine whose memory does not suffice at some micro-batches, by number."""
+
+    fails: tuple[int, ...]
+
+    def build(self, model):
+        inner, fails = super().build(model), self.fails
+
+        class Objective:
+            counts = staticmethod(inner.counts)
+            micro_batches = 0
+
+            def __call__(self, models, batch):
+                self.micro_batches += 1
+                terms = inner(models, batch)  # balances have seen the micro-batch
+                if self.micro_batches in fails:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return terms
+
+        return Objective()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_out_of_memory_at_random_micro_steps_leaves_the_same_gradient(seed):
+    """Once or twice within a step of 1, 2 or 4 pieces, with a balance over the whole batch."""
+    draw = random.Random(seed)
+    balance = {"kind": "auxiliary", "scope": "global"} if seed % 2 else {"kind": "bias"}
+    decoder, pieces = make_decoder(balance, z_loss=0.1), draw.choice([1, 2, 4])
+    times = draw.choice([1, 2]) if pieces < 4 else 1
+    first = draw.randint(1, pieces)
+    # After the first failure the step begins anew in twice as many pieces.
+    fails = (first, first + draw.randint(1, 2 * pieces))[:times]
+    stepper = make_stepper(decoder, "float32", Failing(fails=fails), pieces=pieces)
+    stepper.optimizer = Keep(decoder)
+    result = stepper(0, make_batch())
+    assert stepper.pieces == pieces * 2**times
+    clean = make_decoder(balance, z_loss=0.1)
+    same, other = gradients(clean, pieces=stepper.pieces)
+    whole, one = gradients(make_decoder(balance, z_loss=0.1))
+    for name, gradient in stepper.optimizer.gradients.items():
+        assert torch.equal(gradient, same[name])
+        if seed % 2 == 0:  # a balance loss by the load so far depends on the cut
+            torch.testing.assert_close(gradient, whole[name], atol=1e-6, rtol=1e-4)
+    assert result.loss == other.loss == pytest.approx(one.loss, abs=1e-6)
+    assert all(torch.equal(result.metrics.loads[i], one.metrics.loads[i]) for i in (0, 1))
+    for layer, bias in selection_biases(decoder).items():
+        assert torch.equal(bias, selection_biases(clean)[layer])
 
 
 @pytest.mark.parametrize("balance", [{"kind": "none"}, {"kind": "auxiliary", "scope": "global"}])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from coterie.model import Decoder, selection_biases
-from coterie.train.events import LayerLoad, LoadMeasured, PartsMeasured, StepDone
+from coterie.train.events import LayerLoad, LoadMeasured, MicroBatchChanged, PartsMeasured, StepDone
 from coterie.train.metrics import StepMetrics
 from coterie.train.monitor.publish import Publisher
 from coterie.train.progress import Progress
@@ -62,9 +62,21 @@ class StepReporter:
         self._steps_since, self._flops_since, self._before = 0, 0.0, replace(begun)
         self._loads = _Loads()
         self._sources = sources
+        self._cut: tuple[int, int] | None = None
+        self._pressure: float | None = None
 
     def step_done(self, progress: Progress, result: StepResult, *, last: bool) -> None:
         """Take note of the step that `progress` has just come to."""
+        if self._cut not in (None, (result.pieces, result.rows)):
+            self._publish(
+                MicroBatchChanged(
+                    step=progress.step,
+                    pieces=result.pieces,
+                    rows=result.rows,
+                    pressure=self._pressure,
+                )
+            )
+        self._cut, self._pressure = (result.pieces, result.rows), result.pressure
         self._steps_since += 1
         self._flops_since += self._flops_of(progress.step - 1)
         if result.moved:
