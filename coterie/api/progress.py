@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from coterie.visualise.notebook import NotebookCell, in_notebook
 
 _STAGES = {"reading": "Reading", "training": "Training the tokenizer", "tokenizing": "Tokenizing",
            "checking": "Checking the text"}  # fmt: skip
+_OFTEN = 0.05  # seconds
 
 
 @contextmanager
@@ -38,8 +40,14 @@ def stage_bar() -> Iterator[Callable[[str, int, int | None], None]]:
     )
     tasks: dict[str, TaskID] = {}
     with _shown(bar) as redraw:
+        shown = 0.0
 
         def tell(stage: str, done: int, total: int | None) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if stage in tasks and now < shown + _OFTEN:
+                return  # a short document costs less than a bar that is told of it
+            shown = now
             if stage not in tasks:
                 for earlier in tasks.values():
                     bar.remove_task(earlier)

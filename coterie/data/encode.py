@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -50,7 +50,7 @@ def encode_pieces(
     pieces: Iterable[Piece],
     tokenizer: Tokenizer,
     workers: int | None = None,
-    processes: int | None = None,
+    processes: Sequence[TokenizerProcess] = (),
     done: int = 0,
 ) -> Iterator[Encoded]:
     """Yield the tokens of pieces in order, exactly those of the uncut documents.
@@ -60,12 +60,12 @@ def encode_pieces(
 
     Args:
         workers: threads; by default one per processor, at most 8.
-        processes: processes that encode instead of threads.
+        processes: what encodes instead of threads.
         done: how many of the first pieces, as cut here, are left out.
     """
     left = itertools.islice(cut_pieces(pieces, tokenizer), done, None)
     jobs = in_batches(left, _JOB)
-    workers = processes or workers or min(os.cpu_count() or 1, _MOST_THREADS)
+    workers = len(processes) or workers or min(os.cpu_count() or 1, _MOST_THREADS)
     if workers == 1 and not processes:
         for job in jobs:
             yield from _encode(job, tokenizer)
@@ -73,8 +73,8 @@ def encode_pieces(
     waiting: deque[Future[list[Encoded]]] = deque()
     with contextlib.ExitStack() as stack:
         idle: SimpleQueue[TokenizerProcess] = SimpleQueue()
-        for _ in range(processes or 0):
-            idle.put(stack.enter_context(TokenizerProcess(tokenizer)))
+        for process in processes:
+            idle.put(process)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="coterie-encode")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for job in jobs:
@@ -110,7 +110,7 @@ def cut_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer) -> Iterator[Piece]
                 yield replace(held, document=whole.cut(begun, end))
                 begun = end
         else:
-            held = replace(held, document=whole.cut(begun))
+            held = replace(held, document=whole.cut(begun)) if begun else held
     if held.text:
         yield held
 
@@ -146,7 +146,7 @@ def _encode(
     """Encode pieces here, or in a process that is idle."""
     texts = [piece.text for piece in pieces]  # empty where there is a problem
     if idle is None:
-        found = [count_tokens(text, tokenizer) for text in texts]
+        found = count_tokens(texts, tokenizer)
     else:
         process = idle.get()
         try:

@@ -44,12 +44,23 @@ class FileKind:
     packings: tuple[Packing, ...]
 
 
+_TEXT = FileKind("text", "", ())
+
+
 def kind_of(path: PurePath | str) -> FileKind:
     """Return what a file's name says about its content."""
-    path = PurePath(path)
+    name, ending = _cut_ending(PurePath(path).name if isinstance(path, str) else path.name)
+    if ending not in _PACKINGS and ending not in _CONTENTS:
+        return _TEXT
     packings: list[Packing] = []
-    while (ending := path.suffix.lower()) in _PACKINGS:
+    while ending in _PACKINGS:
         packings.append(_PACKINGS[ending])
-        path = path.with_suffix("")
+        name, ending = _cut_ending(name)
     content = _CONTENTS.get(ending, "text")
     return FileKind(content, ending if content != "text" else "", tuple(packings))
+
+
+def _cut_ending(name: str) -> tuple[str, str]:
+    """Return a name without its last ending, and that in lower case; a first dot begins none."""
+    stem, dot, ending = name.rpartition(".")
+    return (stem, f".{ending.lower()}") if dot and stem else (name, "")

@@ -44,6 +44,7 @@ from coterie.foundation.places import is_taken
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import save_tokenizer
+from coterie.tokenizer.workers import TokenizerProcess
 
 SHARD_TOKENS = 1 << 26
 
@@ -122,7 +123,10 @@ def write_store(
         raise DataError("There must be 1 process at least, and 1 token in a file.")
     if isinstance(documents, Iterator):
         documents = list(documents)
-    with atomic_directory(out, replace=replace, resume=resume) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(atomic_directory(out, replace=replace, resume=resume))
+        # Begun before the survey, which they need not wait for.
+        processes = [stack.enter_context(TokenizerProcess(tokenizer)) for _ in range(by[1] or 0)]
         wanted = _Encodable(documents)
         while True:
             found = survey(wanted, seed, folder / "keys.partial", progress)
@@ -132,7 +136,7 @@ def write_store(
             journal = Journal(folder, found, rule, tokenizer, shard_tokens)
             with _writers(folder, tokenizer, shard_tokens, found, journal) as writers:
                 same = split_pieces(wanted, found, rule)
-                pieces = encode_pieces(same, tokenizer, *by, journal.pieces)
+                pieces = encode_pieces(same, tokenizer, by[0], processes, journal.pieces)
                 failures = _write(pieces, writers, journal, found.characters, progress)
                 splits: dict[Split, SplitRecord] = {
                     name: writer.finish() for name, writer in writers.items()

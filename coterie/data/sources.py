@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from coterie.data.clean import Clean, cleaned
 from coterie.data.corpus import shakespeare
@@ -129,7 +129,7 @@ class Sources:
                 for item in self._inputs
             ]
         self.report = self._begin_report()
-        self._seen: dict[Path, tuple[int, ...]] = {}
+        self._seen: dict[Path, _State] = {}
 
     def __iter__(self) -> Iterator[Document]:
         """Yield the documents; see `Document` for those too big to come whole.
@@ -288,7 +288,8 @@ class Sources:
 
     def _of(self, item: _Input) -> Iterator[Document]:
         """Yield the documents of one file, marked with the input that it belongs to."""
-        return (replace(document, origin=item.origin) for document in self._read(item))
+        for document in self._read(item):
+            yield document if document.origin else replace(document, origin=item.origin)
 
     def _read(self, item: _Input) -> Iterator[Document]:
         if item.other is not None:
@@ -301,10 +302,10 @@ class Sources:
         try:
             state = _state(item.path)
             _refuse_change(item.path, self._seen.get(item.path, state), state)
-            if not item.named and not os.path.getsize(item.path):
+            if not item.named and not state.size:
                 self.report.empty_files += 1
                 return
-            yield from self._read_file(item.path)
+            yield from self._read_file(item.path, item.origin)
             _refuse_change(item.path, state, _state(item.path))
         except _ChangedError:
             raise
@@ -316,15 +317,19 @@ class Sources:
                 raise _stopped(error) from error
             self.report.add(error.message, item.path)
 
-    def _read_file(self, path: Path) -> Iterator[Document]:
+    def _read_file(self, path: Path, origin: str) -> Iterator[Document]:
         reading = self.reading
         reader = READERS.get(kind_of(path).content)
         if reader is None:
+            name, pieces = str(path), read_text(path, reading.max_expansion)
             if reading.on_error == "skip":
-                for _ in read_text(path, reading.max_expansion):
+                begun = list(itertools.islice(pieces, 2))
+                for _ in pieces:
                     pass  # a fault at the end must not leave half a document
-            for number, piece in enumerate(read_text(path, reading.max_expansion)):
-                yield Document(str(path), piece, continued=number > 0, source=str(path))
+                whole = len(begun) < 2
+                pieces = iter(begun) if whole else read_text(path, reading.max_expansion)
+            for number, piece in enumerate(pieces):
+                yield Document(name, piece, number > 0, name, origin=origin)
             return
         tell = partial(self.report.note, path=path)
         yield from self._sorted_out(reader(path, reading, tell), path)
@@ -351,13 +356,21 @@ def _stopped(error: DataError) -> DataError:
     return DataError(error.message, hint=error.hint or HOW_TO_SKIP)
 
 
-def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file does."""
+class _State(NamedTuple):
+    """What changes when a file does."""
+
+    device: int
+    number: int
+    size: int
+    modified: int
+
+
+def _state(path: Path) -> _State:
     status = os.stat(path)
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return _State(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _refuse_change(path: Path, before: tuple[int, ...], now: tuple[int, ...]) -> None:
+def _refuse_change(path: Path, before: _State, now: _State) -> None:
     if before != now:
         raise _ChangedError(
             f"{path} changed while it was read.", hint="Run the same command again."

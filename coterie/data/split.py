@@ -132,11 +132,12 @@ def _hashed(
 ) -> Iterator[tuple[bytes, int, int, str]]:
     """Yield hash (8 bytes), characters, bytes and origin of each document, its pieces together."""
     digest, length, size, done, origin = None, 0, 0, 0, ""
+    fresh = _digest(seed)
     for document in documents:
         if not document.continued:
             if digest is not None:
                 yield digest.digest(), length, size, origin
-            digest, length, size, origin = _digest(seed), 0, 0, document.origin
+            digest, length, size, origin = fresh.copy(), 0, 0, document.origin
         assert digest is not None, "a document begins with a piece that is not continued"
         content = document.text.encode("utf-8", "surrogatepass")
         digest.update(content)
@@ -217,6 +218,7 @@ def split_pieces(documents: Iterable[Document], found: Survey, rule: SplitRule) 
 def _unchanged(documents: Iterable[Document], keys: np.ndarray, seed: int) -> Iterator[Document]:
     """Yield documents while they are those whose hashes were written down."""
     digest, number, name = None, -1, ""
+    fresh = _digest(seed)
 
     def check() -> None:
         if digest is not None:
@@ -227,7 +229,7 @@ def _unchanged(documents: Iterable[Document], keys: np.ndarray, seed: int) -> It
     for document in documents:
         if not document.continued:
             check()
-            digest, number, name = _digest(seed), number + 1, document.name
+            digest, number, name = fresh.copy(), number + 1, document.name
         assert digest is not None, "a document begins with a piece that is not continued"
         digest.update(document.text.encode("utf-8", "surrogatepass"))
         yield document

@@ -56,9 +56,8 @@ class _Utf8:
 
     def __init__(self, path: Path, rows: bool) -> None:
         self._path, self._rows = path, rows
-        errors = "surrogateescape" if rows else "strict"
-        decoder = codecs.getincrementaldecoder("utf-8-sig")(errors)
-        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._decoder: io.IncrementalNewlineDecoder | None = None
+        self._before = b""
         self._lines = 1
         self.consumed = 0
 
@@ -66,16 +65,28 @@ class _Utf8:
         """Return the text of the next bytes."""
         if self.consumed < _PROBE:
             refuse_binary(self._path, block[:_PROBE], self.consumed, rows=self._rows)
+        self._lines += self._before.count(b"\n")
+        self._before = block
+        if self._decoder is None:
+            if block.isascii() and b"\r" not in block:  # as most files of code are to their end
+                self.consumed += len(block)
+                return block.decode("ascii")
+            codec = codecs.getincrementaldecoder("utf-8" if self.consumed else "utf-8-sig")
+            decoder = codec("surrogateescape" if self._rows else "strict")
+            self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
         self.consumed += len(block)
-        return self._guarded(block, final=False)
+        return self._guarded(self._decoder, block, final=False)
 
     def finish(self) -> str:
         """Return what is left at the end of the file."""
-        return self._guarded(b"", final=True)
+        if self._decoder is None:
+            return ""
+        self._lines += self._before.count(b"\n")
+        return self._guarded(self._decoder, b"", final=True)
 
-    def _guarded(self, block: bytes, *, final: bool) -> str:
+    def _guarded(self, decoder: io.IncrementalNewlineDecoder, block: bytes, *, final: bool) -> str:
         try:
-            text = self._decoder.decode(block, final=final)
+            return decoder.decode(block, final=final)
         except UnicodeDecodeError as error:
             # What the decoder held back from earlier blocks stands at the start of its input.
             place = self.consumed - len(error.object) + error.start
@@ -85,8 +96,6 @@ class _Utf8:
                 f"{place:,} (line {line:,}).",
                 hint="Convert it first, for example: iconv -f latin1 -t utf-8 FILE > NEW",
             ) from error
-        self._lines += block.count(b"\n")
-        return text
 
 
 def refuse_binary(path: Path, first: bytes, begun: int = 0, *, rows: bool = False) -> None:

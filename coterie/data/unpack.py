@@ -52,7 +52,7 @@ def open_bytes(path: Path, max_expansion: int = MAX_EXPANSION) -> Readable:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever
             raise DataError(f"{path} is not a regular file.")
-        file: Readable = open(path, "rb")  # noqa: SIM115 - closed by its owner
+        file: Readable = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by its owner
     except OSError as error:
         raise unreadable(path, error) from error
     packings = kind_of(path).packings

@@ -51,7 +51,7 @@ def files_below(folder: Path) -> Found:
     while own or linked:
         at = own.popleft() if own else linked.popleft()
         _visit(at, found, seen, own, linked)
-    found.files.sort(key=lambda path: path.relative_to(folder).as_posix())
+    found.files.sort(key=Path.as_posix)
     found.problems.sort(key=lambda problem: problem[0].parts)
     return found
 

@@ -17,6 +17,7 @@ from coterie.foundation.errors import StoreError
 from coterie.tokenizer.interface import Tokenizer
 
 _CHUNK = 1 << 20
+_TOGETHER = 1 << 16  # numbers
 
 
 def dtype_for(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
@@ -37,6 +38,8 @@ class _File:
         self.count = left.count if left else 0
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._digest = hashlib.sha256()
+        self._held: list[np.ndarray] = []
+        self._waiting = 0
         try:
             self._file: IO[bytes] = open(path, "r+b" if left else "wb")  # noqa: SIM115 - `close`
         except FileNotFoundError as error:
@@ -51,18 +54,31 @@ class _File:
         self._file.truncate()
 
     def write(self, numbers: np.ndarray) -> None:
-        content = numbers.astype(self._dtype).tobytes()
-        self._file.write(content)
-        self._digest.update(content)
+        self._held.append(numbers)
+        self._waiting += len(numbers)
         self.count += len(numbers)
+        if self._waiting >= _TOGETHER:
+            self._write_held()
+
+    def _write_held(self) -> None:
+        """Write what was gathered: most documents are too short to be worth a call each."""
+        if self._held:
+            content = np.concatenate(self._held, dtype=self._dtype, casting="unsafe").tobytes()
+            self._held, self._waiting = [], 0
+            self._file.write(content)
+            self._digest.update(content)
 
     def record(self) -> FileRecord:
         """Return what is written so far, once the system has it."""
+        self._write_held()
         self._file.flush()
         return FileRecord(file=self.path.name, count=self.count, sha256=self._digest.hexdigest())
 
     def close(self) -> FileRecord:
-        self._file.close()
+        try:
+            self._write_held()
+        finally:
+            self._file.close()
         return FileRecord(file=self.path.name, count=self.count, sha256=self._digest.hexdigest())
 
 

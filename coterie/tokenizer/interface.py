@@ -63,6 +63,14 @@ class Tokenizer(ABC):
             TokenizerError: the text cannot be encoded.
         """
 
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the token numbers of several texts, each as `encode_array` gives them.
+
+        Raises:
+            TokenizerError: one cannot be encoded.
+        """
+        return [self.encode_array(text) for text in texts]
+
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
         """Return the UTF-8 bytes of a token; they may be part of a character.

@@ -34,16 +34,24 @@ class Counted(NamedTuple):
     problem: str = ""
 
 
-def count_tokens(text: str, tokenizer: Tokenizer) -> Counted:
-    """Encode one text."""
+def count_tokens(texts: Sequence[str], tokenizer: Tokenizer) -> list[Counted]:
+    """Encode texts, all at once if all can be encoded."""
     try:
-        tokens, problem = tokenizer.encode_array(text), ""
+        arrays = tokenizer.encode_arrays(texts)
     except TokenizerError as error:
-        tokens, problem = np.empty(0, dtype=np.uint32), error.message.rstrip(".")
+        if len(texts) > 1:
+            return [found for text in texts for found in count_tokens([text], tokenizer)]
+        return [_counted(np.empty(0, dtype=np.uint32), texts[0], tokenizer, error)]
+    return [_counted(array, text, tokenizer) for array, text in zip(arrays, texts, strict=True)]
+
+
+def _counted(
+    tokens: np.ndarray, text: str, tokenizer: Tokenizer, error: TokenizerError | None = None
+) -> Counted:
     unknown = tokenizer.unknown_token
     size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     found = 0 if unknown is None else int(np.count_nonzero(tokens == unknown))
-    return Counted(tokens, size, found, problem)
+    return Counted(tokens, size, found, error.message.rstrip(".") if error else "")
 
 
 class TokenizerProcess:
@@ -121,7 +129,7 @@ def serve() -> None:
 
 def _answer(texts: list[str], tokenizer: Tokenizer, taken: IO[bytes]) -> None:
     try:
-        answer: object = [count_tokens(text, tokenizer) for text in texts]
+        answer: object = count_tokens(texts, tokenizer)
     except Exception as error:  # whatever it is, the caller shall hear of it
         answer = repr(error)
     pickle.dump(answer, taken, protocol=5)

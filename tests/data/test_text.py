@@ -91,3 +91,12 @@ def test_damaged_compressed_files_are_refused(tmp_path, ending):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.txt cannot be read"):
         list(read_text(tmp_path / "gone.txt"))
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 1 << 22])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_byte_order_mark_is_one_only_at_the_beginning(tmp_path, monkeypatch, mark, size):
+    monkeypatch.setattr(text, "PIECE", size)
+    file = tmp_path / "t.txt"
+    file.write_text(mark + "abcd\ufeffü\r\nz", newline="")
+    assert "".join(read_text(file)) == "abcd\ufeffü\nz"

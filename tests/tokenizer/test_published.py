@@ -86,3 +86,19 @@ def test_a_tokenizer_of_another_table_is_refused():
 def test_a_run_too_long_for_the_pattern_is_an_error_in_words():
     with pytest.raises(TokenizerError, match="blanks or line breaks"):
         TiktokenTokenizer("gpt2").encode("\n" * 1_500_000 + "x")
+
+
+@pytest.mark.parametrize(
+    ("texts", "special"),
+    [
+        (["To be,", "", " or not", "<|end", "oftext|>", "ünï\n\n"], ()),
+        ([], ()),
+        ([""], ()),
+        (["one", "two <|endoftext|> three", "<|endoftext|>"], ()),
+        (["ends in <", "> begins", "so: s<", "<|"], ("s<<|endoftext", "x>")),
+    ],
+)
+def test_texts_encoded_together_are_as_each_alone(texts, special):
+    tokenizer = Tiktoken(special_tokens=special).build()
+    together = tokenizer.encode_arrays(texts)
+    assert [each.tolist() for each in together] == [tokenizer.encode(text) for text in texts]
