@@ -95,6 +95,7 @@ def test_a_run_too_long_for_the_pattern_is_an_error_in_words():
         ([], ()),
         ([""], ()),
         (["one", "two <|endoftext|> three", "<|endoftext|>"], ()),
+        (["so: s<", "<|endoftext|>"], ("s<<|endoftext",)),
         (["ends in <", "> begins", "so: s<", "<|"], ("s<<|endoftext", "x>")),
     ],
 )
