@@ -260,3 +260,35 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     hypothesis.settings.load_profile("same" if config.option.seed == SEED else "anew")
     config.pluginmanager.register(Spending(), "spending")
+
+
+@pytest.fixture(scope="session")
+def edu():
+    """Return what writes a folder laid out as FineWeb-Edu is."""
+    import pyarrow
+    from pyarrow import parquet
+
+    def edu(folder, documents=60, files=2, group=7):
+        folder.mkdir()
+        rows = [
+            {
+                "text": f"Document {n} tells what {n} times {n} is: {n * n}.\n" * 3,
+                "id": f"<urn:uuid:{n:08d}>",
+                "dump": "CC-MAIN-2024-10",
+                "url": f"https://example.org/{n}",
+                "file_path": "s3://example/warc.gz",
+                "language": "en",
+                "language_score": 0.98,
+                "token_count": 30,
+                "score": 3.1,
+                "int_score": 3,
+            }
+            for n in range(documents)
+        ]
+        size = -(-documents // files)
+        for n in range(files):
+            table = pyarrow.Table.from_pylist(rows[n * size : (n + 1) * size])
+            parquet.write_table(table, folder / f"{n:03d}_00000.parquet", row_group_size=group)
+        return folder
+
+    return edu

@@ -20,6 +20,7 @@ _CUDA_BYTES = 16  # seed and offset of a Philox generator
 
 
 Word = Annotated[int, Field(ge=0, lt=2**32)]
+_Count = Annotated[int, Field(ge=0)]
 _Loose = Field(strict=False)  # JSON has lists alone
 
 
@@ -73,6 +74,24 @@ class ChoicesState(StrictRecord):
     pieces: int | None = Field(default=None, ge=1)  # micro-batches of a step
 
 
+class StreamState(StrictRecord):
+    """Where a stream of text is read: the block of rows that the next step begins in.
+
+    Attributes:
+        row, block, epoch: its first row and its number, and in which epoch it lies, from 0.
+        place: input, row group and document at which it begins.
+        digest: SHA-256 of its tokens; "" if it was not read yet.
+        files: each input's name, bytes and the SHA-256 of samples.
+    """
+
+    row: int = Field(ge=0)
+    block: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    place: Annotated[tuple[_Count, _Count, _Count], _Loose]
+    digest: Digest | Literal[""]
+    files: Annotated[list[Annotated[tuple[str, _Count, Digest], _Loose]], _Loose]
+
+
 class State(StrictRecord):
     """How far a training has come, and all that decides how it goes on.
 
@@ -86,6 +105,7 @@ class State(StrictRecord):
         clip: gradient norms that an adaptive clipper remembers.
         loss_scale: where the precision has one.
         choices: what was measured and chosen; None in checkpoints of earlier versions.
+        stream: where it is read, if the text is a stream.
     """
 
     format: Literal[1, 2] = 1
@@ -102,6 +122,7 @@ class State(StrictRecord):
     clip: list[Annotated[float, Field(ge=0)]]
     loss_scale: LossScaleState | None
     choices: ChoicesState | None = None
+    stream: StreamState | None = None
 
 
 def complete_state(state: Mapping[str, Any], step: int) -> State:

@@ -17,6 +17,8 @@ from coterie.data.augment import Augmentation
 from coterie.data.curriculum import Stages
 from coterie.data.mix import Mix, Proportional, Share, Source
 from coterie.data.packing import Packing, Stream
+from coterie.data.packing.rows import Rows
+from coterie.data.streamed import StreamedRows
 from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
@@ -29,18 +31,22 @@ class Reading:
     """What a run reads.
 
     Attributes:
-        tokens: of all splits that it reads from.
+        tokens: of all splits that it reads from; None: of a stream, which it does not know.
         times: how often each is read in the mean, over all sources alike.
         padding: share of the places in its rows that hold no token.
+        places: all places of its rows.
     """
 
-    tokens: int
+    tokens: int | None
     times: float
     padding: float
+    places: int = 0
 
     @property
     def told(self) -> str:
         """All of it in words."""
+        if self.tokens is None:
+            return f"about {self.places:,} tokens of a stream"
         padding = f"; {self.padding:.1%} of the places are padding" if self.padding else ""
         return f"{self.tokens:,} tokens, each read {self.times:.3g} times{padding}"
 
@@ -53,7 +59,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        sources: TokenArray | Sequence[TokenArray] | Mapping[str, TokenArray],
+        sources: TokenArray | Sequence[TokenArray] | Mapping[str, TokenArray] | StreamedRows,
         context: int,
         batch_size: int,
         seed: int,
@@ -69,7 +75,8 @@ class BatchLoader:
         """Prepare for batches of `batch_size` rows over all ranks.
 
         Args:
-            sources: the split to read, or those to mix, which may have names.
+            sources: the split to read, or those to mix, which may have names; or a stream of rows
+                of this context, which the loader closes.
             context: inputs per row.
             batch_size: rows per step over all ranks; this rank gets its share of them.
             seed: of the order of rows.
@@ -83,14 +90,19 @@ class BatchLoader:
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
         """
-        if not isinstance(sources, Mapping):
-            several = [sources] if isinstance(sources, TokenArray) else sources
-            sources = {str(number): tokens for number, tokens in enumerate(several)}
-        self._tokens = sum(map(len, sources.values()))
+        self._stream = sources if isinstance(sources, StreamedRows) else None
+        named: dict[str, TokenArray | StreamedRows]
+        if isinstance(sources, Mapping):
+            named = dict(sources)
+        else:
+            several = [sources] if isinstance(sources, TokenArray | StreamedRows) else sources
+            named = {str(number): tokens for number, tokens in enumerate(several)}
+        arrays = [each for each in named.values() if isinstance(each, TokenArray)]
+        self._tokens = None if self._stream else sum(map(len, arrays))
         self._stages = stages or Stages(context, batch_size)
         lengths = {stage.context for stage in self._stages.stages}
         self._mixed = {
-            length: _Mixed(sources, length, seed, packing, mix or _BY_SIZE) for length in lengths
+            length: _Mixed(named, length, seed, packing, mix or _BY_SIZE) for length in lengths
         }
         self._ranks = (rank, world)
         self._augment = tuple(augment)
@@ -130,6 +142,8 @@ class BatchLoader:
             (self._mixed[s.context], s, count * s.rows) for s, count in self._stages.until(batches)
         ]
         places = sum(stage.context * count for _, stage, count in rows)
+        if self._tokens is None:
+            return Reading(None, 1.0, 0.0, places)
         held = sum(stage.context * count * (1 - mixed.padding) for mixed, stage, count in rows)
         return Reading(self._tokens, held / self._tokens, 1 - held / max(places, 1))
 
@@ -155,7 +169,10 @@ class BatchLoader:
         self._running.add(ahead)
         try:
             while True:
-                yield ahead.next()
+                batch = ahead.next()
+                if self._stream:
+                    self._stream.announce()
+                yield batch
         finally:
             ahead.stop()
             self._running.discard(ahead)
@@ -165,6 +182,8 @@ class BatchLoader:
         for ahead in list(self._running):
             ahead.stop()
         self._running.clear()
+        if self._stream:
+            self._stream.close()
 
     def __enter__(self) -> BatchLoader:
         return self
@@ -183,15 +202,21 @@ class _Mixed:
 
     def __init__(
         self,
-        sources: Mapping[str, TokenArray],
+        sources: Mapping[str, TokenArray | StreamedRows],
         context: int,
         seed: int,
         packing: Packing,
         mix: Mix,
     ) -> None:
-        self._rows = [packing.build(tokens, context, seed) for tokens in sources.values()]
+        self._rows: list[Rows] = [
+            each if isinstance(each, StreamedRows) else packing.build(each, context, seed)
+            for each in sources.values()
+        ]
         facts = zip(sources.items(), self._rows, strict=True)
-        named = [Source(name, len(tokens), rows.once) for (name, tokens), rows in facts]
+        named = [
+            Source(name, rows.once if isinstance(each, StreamedRows) else len(each), rows.once)
+            for (name, each), rows in facts
+        ]
         self.mixer = mix.build(named, seed)
         places = [rows.count * context for rows in self._rows]
         empty = sum(size * rows.padding for size, rows in zip(places, self._rows, strict=True))

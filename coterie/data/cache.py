@@ -18,12 +18,14 @@ from coterie.data.settings import DataSettings, SourceSettings
 from coterie.data.sources import Sources, texts_of
 from coterie.data.split import OnProgress
 from coterie.data.store import Store, is_store, open_plain_store
+from coterie.data.streaming import Head, StreamedTexts, held_out_by_hash
 from coterie.foundation.errors import StoreError
 from coterie.foundation.locks import own
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.settings import LEARNING, TokenizerSettings
 
 S = TypeVar("S", Store, MergedStore, AnyStore)
+Texts = Sources | Head
 _VERSION = 2  # raised whenever equal settings come to mean other tokens
 
 
@@ -53,7 +55,7 @@ def store_for(
     texts = _Every(data)
     built = functools.cache(lambda: tokenizer.build(texts_of(texts)))
 
-    def prepared(path: Path, sources: Sources, part: SourceSettings) -> Store:
+    def prepared(path: Path, sources: Texts, part: SourceSettings) -> Store:
         return _prepared(path, sources, part, tokenizer, built, progress, notify)
 
     return _store_of(data, tokenizer, cache_root, texts, prepared)
@@ -68,7 +70,7 @@ def cached_store(
         UserError: the text cannot be read, or a named store was made with another tokenizer.
     """
 
-    def sound(path: Path, sources: Sources, part: SourceSettings) -> Store:
+    def sound(path: Path, sources: Texts, part: SourceSettings) -> Store:
         try:
             return _sound(path, tokenizer)
         except StoreError as error:
@@ -88,7 +90,7 @@ def _store_of(
     tokenizer: TokenizerSettings,
     cache_root: Path,
     texts: _Every,
-    prepared: Callable[[Path, Sources, SourceSettings], Store],
+    prepared: Callable[[Path, Texts, SourceSettings], Store],
 ) -> AnyStore:
     """Return the store of a run's data; `prepared` returns what has a place in the cache."""
     ready = ready_store(data, tokenizer)
@@ -107,9 +109,18 @@ def _store_of(
     return MergedStore(parts) if data.sources else parts[""]
 
 
+def streamed_texts(data: DataSettings) -> StreamedTexts:
+    """Return what a run reads whose data are a stream.
+
+    Raises:
+        DataError: an input does not exist or cannot be read.
+    """
+    return StreamedTexts(data.documents(), held_out_by_hash(data.valid_fraction), data.split_seed)
+
+
 def _prepared(
     path: Path,
-    sources: Sources,
+    sources: Texts,
     part: SourceSettings,
     tokenizer: TokenizerSettings,
     built: Callable[[], Tokenizer],
@@ -128,7 +139,7 @@ def _prepared(
             path,
             built(),
             valid_fraction=part.valid_fraction,
-            split=part.split,
+            split=sources.texts.rule if isinstance(sources, Head) else part.split,
             seed=part.split_seed,
             progress=progress,
             by=(None, part.processes),
@@ -175,9 +186,11 @@ class _Every:
 
     def __init__(self, data: DataSettings) -> None:
         parts = data.sources or {"": data}
-        self.sources = {
+        self.sources: dict[str, Texts] = {
             name: part.documents() for name, part in parts.items() if not _is_store(part)
         }
+        if data.stream is not None:
+            self.sources = {"": Head(streamed_texts(data), data.stream.head)}
 
     def __iter__(self) -> Iterator[Document]:
         return itertools.chain.from_iterable(self.sources.values())
@@ -198,7 +211,7 @@ def _named_store(part: SourceSettings, tokenizer: TokenizerSettings) -> Store | 
 
 
 def _key(
-    sources: Sources,
+    sources: Texts,
     data: SourceSettings,
     tokenizer: TokenizerSettings,
     learnt_from: list[str] | None = None,

@@ -27,8 +27,17 @@ from coterie.foundation.errors import DataError, nearest
 _BATCH_ROWS = 256
 
 
-def read_parquet(path: Path, reading: Reading, tell: Tell) -> Rows:
-    """Yield the rows of a Parquet file; a row group that is damaged is one bad row.
+def row_groups(path: Path) -> int | None:
+    """Return how many row groups a Parquet file has; None for another file, or one damaged."""
+    if kind_of(path).content != "parquet":
+        return None
+    with contextlib.suppress(pyarrow.ArrowException, OSError):
+        return parquet.read_metadata(path).num_row_groups
+    return None
+
+
+def read_parquet(path: Path, reading: Reading, tell: Tell, group: int | None = None) -> Rows:
+    """Yield the rows of a Parquet file, or of one group; one that is damaged is one bad row.
 
     Raises:
         DataError: the file is damaged as a whole.
@@ -45,9 +54,10 @@ def read_parquet(path: Path, reading: Reading, tell: Tell) -> Rows:
         ) as file:
             choice = _choice(path, reading, file.schema_arrow, tell)
             first = 1
-            for group in range(file.num_row_groups):
-                yield from _group(path, file, group, choice, first)
-                first += file.metadata.row_group(group).num_rows
+            for number in range(file.num_row_groups):
+                if group in (None, number):
+                    yield from _group(path, file, number, choice, first)
+                first += file.metadata.row_group(number).num_rows
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a Parquet file that can be read: {error}") from error
 

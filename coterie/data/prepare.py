@@ -36,6 +36,7 @@ from coterie.data.split import (
     survey,
 )
 from coterie.data.store import Store, is_store
+from coterie.data.streaming import Head
 from coterie.data.writer import SplitWriter, dtype_for
 from coterie.foundation.errors import DataError, StoreError, TokenizerError
 from coterie.foundation.files import atomic_directory
@@ -106,7 +107,7 @@ def write_store(
     tokenizer: Tokenizer,
     *,
     valid_fraction: float,
-    split: SplitKind,
+    split: SplitKind | SplitRule,
     seed: int,
     progress: OnProgress | None = None,
     by: tuple[int | None, int | None] = (None, None),
@@ -118,6 +119,7 @@ def write_store(
     """Write a token store as `prepare` does, over whatever folder stands there if `replace`.
 
     So many threads, or processes, encode. The survey of the documents is left in the file `keys`.
+    What is held out may be decided already, by a rule instead of `split`.
     """
     if min(shard_tokens, 1 if by[1] is None else by[1]) < 1:
         raise DataError("There must be 1 process at least, and 1 token in a file.")
@@ -132,7 +134,9 @@ def write_store(
             found = survey(wanted, seed, folder / "keys.partial", progress)
             if len(found.origins) > MOST_SOURCES:
                 raise DataError(f"{len(found.origins):,} sources; a store has {MOST_SOURCES:,}.")
-            rule = split_rule(found, split, valid_fraction)
+            rule = (
+                split if isinstance(split, SplitRule) else split_rule(found, split, valid_fraction)
+            )
             journal = Journal(folder, found, rule, tokenizer, shard_tokens)
             with _writers(folder, tokenizer, shard_tokens, found, journal) as writers:
                 same = split_pieces(wanted, found, rule)
@@ -151,7 +155,9 @@ def write_store(
             dtype=dtype_for(tokenizer),
             shard_tokens=int(shard_tokens),
             tokenizer=record_of(tokenizer),
-            split=choice_of(split, rule, valid_fraction, seed),
+            split=choice_of(
+                rule.kind if isinstance(split, SplitRule) else split, rule, valid_fraction, seed
+            ),
             splits=splits,
             sources=found.origins if len(found.origins) > 1 else (),
             **wanted.reading(),
@@ -165,6 +171,7 @@ class _Encodable:
 
     def __init__(self, documents: Iterable[Document]) -> None:
         self._documents = documents
+        self._sources = documents.sources if isinstance(documents, Head) else documents
         self._unusable: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Document]:
@@ -176,25 +183,25 @@ class _Encodable:
         Raises:
             TokenizerError: the user did not ask for that.
         """
-        documents = self._documents
-        if not isinstance(documents, Sources) or documents.reading.on_error == "stop":
+        sources = self._sources
+        if not isinstance(sources, Sources) or sources.reading.on_error == "stop":
             name, problem = next(iter(failures.items()))
-            hint = HOW_TO_SKIP if isinstance(documents, Sources) else None
+            hint = HOW_TO_SKIP if isinstance(sources, Sources) else None
             raise TokenizerError(f"{name}: {problem}.", hint=hint)
         self._unusable |= failures
 
     def reading(self) -> dict[str, Any]:
         """Return for the manifest how the text was cleaned, what was left out and chosen."""
-        if not isinstance(self._documents, Sources):
+        if not isinstance(self._sources, Sources):
             return {}
-        report = self._documents.report
+        report = self._sources.report
         for name, problem in self._unusable.items():
             report.add(f"{name}: {problem}", name)
         return {
             "skipped": report.skipped,
             "problems": tuple(report.problems),
             "notes": tuple(report.notes),
-            "clean": tuple(each.model_dump(mode="json") for each in self._documents.clean),
+            "clean": tuple(each.model_dump(mode="json") for each in self._sources.clean),
         }
 
 

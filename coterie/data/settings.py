@@ -15,6 +15,7 @@ from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
 from coterie.data.sources import Sources
 from coterie.data.split import SplitKind
+from coterie.data.streaming import Streamed
 from coterie.data.unpack import MAX_EXPANSION
 from coterie.foundation.paths import PathText, UserPath
 from coterie.foundation.settings import Settings
@@ -110,6 +111,10 @@ class DataSettings(SourceSettings):
         default=None,
         description="which source each row comes from; None: as a merged store says, else by size",
     )
+    stream: Streamed = Field(
+        default=None,
+        description="read the source while training, without preparing it; true, or how it is read",
+    )
     store: UserPath | tuple[UserPath, ...] | None = Field(
         default=None,
         description="a prepared token store, or several to mix, used instead of the source",
@@ -134,6 +139,14 @@ class DataSettings(SourceSettings):
     def _one_way(self) -> Self:
         if self.sources and self.store is not None:
             raise ValueError("data.store and data.sources exclude each other: name stores in one")
+        if self.stream is not None:
+            for name in ("sources", "store", "mix", "curriculum"):
+                if getattr(self, name):
+                    raise ValueError(
+                        f"data.stream reads one source in order: leave out data.{name}"
+                    )
+            if self.split == "tail":
+                raise ValueError("a stream has no end to hold out: leave data.split=documents")
         if any(not name.isprintable() or not name for name in self.sources):
             raise ValueError("the name of a source must be a text that can be shown")
         return self

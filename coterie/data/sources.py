@@ -25,7 +25,7 @@ from coterie.data.documents import Document
 from coterie.data.git import GitSource
 from coterie.data.jsonl import read_jsonl
 from coterie.data.kinds import Content, kind_of
-from coterie.data.parquet import read_arrow, read_parquet
+from coterie.data.parquet import read_arrow, read_parquet, row_groups
 from coterie.data.reading import OnError, Reading, Tell
 from coterie.data.remote import HubSource, fetched, files_at, is_url
 from coterie.data.report import ReadingReport
@@ -47,6 +47,7 @@ READERS: dict[Content, Callable[[Path, Reading, Tell], Rows]] = {
     "arrow": read_arrow,
 }
 _SAVED = {"state.json", "dataset_info.json", "dataset_dict.json"}  # beside a data set's Arrow files
+_SAMPLE = 1 << 16  # bytes
 _NAMED_APART = 16  # files; of more, which a shell may have found, the folder is the source
 HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.on_error=skip)."
 
@@ -69,7 +70,8 @@ class RowSource(Protocol):
 class _Input:
     """One file, shipped corpus or other source to read.
 
-    `named` says that the user named the file itself, `origin` what was named.
+    `named` says that the user named the file itself, `origin` what was named; of a Parquet file one
+    row group, the `section`, may be meant alone.
     """
 
     name: str
@@ -77,6 +79,25 @@ class _Input:
     named: bool
     origin: str = ""
     other: RowSource | None = None
+    section: int | None = None
+
+    def sections(self) -> list[_Input]:
+        """Return the parts that can be read without what comes before them."""
+        groups = None if self.path is None else row_groups(self.path)
+        return [self] if groups is None else [replace(self, section=n) for n in range(groups)]
+
+    def known(self) -> tuple[str, int, str]:
+        """Return the name, the bytes, and a hash of samples of a file: its ends and its middle."""
+        if self.path is None:
+            whole = self.name if self.other is None else self.other.identity
+            return self.name, 0, hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = hashlib.sha256()
+        with open(self.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for begin in (0, size // 2, max(size - _SAMPLE, 0)):
+                file.seek(begin)
+                digest.update(file.read(_SAMPLE))
+        return self.name, size, digest.hexdigest()
 
 
 class Sources:
@@ -174,6 +195,46 @@ class Sources:
             mine._found = []  # what is to be said of the folders, the first part says
         mine.report = mine._begin_report()
         return mine
+
+    @property
+    def names(self) -> list[str]:
+        """What each input is called."""
+        return [item.name for item in self._inputs]
+
+    def sections(
+        self, number: int = 0, section: int = 0
+    ) -> Iterator[tuple[int, int, Iterator[Document]]]:
+        """Yield the parts of inputs that can be read alone, from one on, with their documents.
+
+        Raises:
+            DataError: as when they are iterated.
+        """
+        self.report = self._begin_report()
+        for at in range(number, len(self._inputs)):
+            for each, item in enumerate(self._inputs[at].sections()):
+                if (at, each) >= (number, section):
+                    documents = self._of(item)
+                    if self._cleaners:
+                        documents = cleaned(documents, self._cleaners, self._note_left_out)
+                    yield at, each, documents
+
+    def known(self) -> list[tuple[str, int, str]]:
+        """Return of each input its name, its bytes and a hash of samples: three of 64 KiB.
+
+        From then on the files must stay as they are.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        found = []
+        for item in self._inputs:
+            try:
+                if item.path is not None:
+                    self._seen[item.path] = _state(item.path)
+                found.append(item.known())
+            except OSError as error:
+                raise unreadable(item.path or item.name, error) from error
+        return found
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that decides the documents: contents and how they are read.
@@ -305,7 +366,7 @@ class Sources:
             if not item.named and not state.size:
                 self.report.empty_files += 1
                 return
-            yield from self._read_file(item.path, item.origin)
+            yield from self._read_file(item.path, item.origin, item.section)
             _refuse_change(item.path, state, _state(item.path))
         except _ChangedError:
             raise
@@ -317,9 +378,11 @@ class Sources:
                 raise _stopped(error) from error
             self.report.add(error.message, item.path)
 
-    def _read_file(self, path: Path, origin: str) -> Iterator[Document]:
+    def _read_file(self, path: Path, origin: str, section: int | None = None) -> Iterator[Document]:
         reading = self.reading
         reader = READERS.get(kind_of(path).content)
+        if section is not None:
+            reader = partial(read_parquet, group=section)
         if reader is None:
             name, pieces = str(path), read_text(path, reading.max_expansion)
             if reading.on_error == "skip":

@@ -1,8 +1,9 @@
 """A session to a checkpoint and back, bit for bit.
 
 Kept: weights and buffers (balance biases), momentum and moments, loss scale, clip history, every
-random state, step, tokens, losses. The schedule and the data position are functions of the step,
-and the settings travel with the rest, so nothing else is needed to go on as if never stopped.
+random state, step, tokens, losses, and of a stream where it is read. The schedule and other data's
+position are functions of the step, and the settings travel with the rest, so nothing else is needed
+to go on as if never stopped.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ def checkpoint_writer(
             "compile": session.compiled,
             "pieces": stepper.pieces,
         },
+        "stream": session.stream and session.stream.position(session.first_row),
     }
     trained = {} if stepper.average is None else stepper.average.trained()
     weights, moments = model_tensors(session.decoder), {**stepper.optimizer.state(), **trained}
@@ -139,6 +141,8 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
             are quantised.
     """
     _refuse_quantised(checkpoint.model, checkpoint.path)
+    if session.stream is not None and checkpoint.state.get("stream"):
+        session.stream.go_on(checkpoint.state["stream"])
     _check_belongs(session, checkpoint)
     load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)

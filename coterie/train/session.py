@@ -13,11 +13,13 @@ import torch
 from coterie.checkpoint.state import ChoicesState
 from coterie.data import BatchLoader, Store, store_for
 from coterie.data.augment import augmentations
+from coterie.data.cache import streamed_texts
 from coterie.data.curriculum import Stages
 from coterie.data.merged import AnyStore, MergedStore
 from coterie.data.mix import Proportional, Weighted
 from coterie.data.mix.ratio import Ratio
 from coterie.data.report import were
+from coterie.data.streamed import StreamedRows
 from coterie.foundation.allocator import keep_freed_memory
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import RunDirectory, cache_root
@@ -58,6 +60,7 @@ class Session:
     compiled: bool = False
     progress: Progress = field(default_factory=Progress)
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
+    stream: StreamedRows | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -76,7 +79,12 @@ class Session:
 
     def loader(self) -> BatchLoader:
         """Return the batches of this run; batch i is what step i trains on."""
-        return loader_of(self.settings, self.store, self.precision.device)
+        return loader_of(self.settings, self.store, self.precision.device, self.stream)
+
+    @property
+    def first_row(self) -> int:
+        """The first row of the next step, through all steps so far, of a run without stages."""
+        return self.progress.step * self.settings.train.batch_size
 
     def engine(self) -> Engine:
         """Return an engine that writes with the model as it is at the time."""
@@ -138,7 +146,8 @@ def open_session(
         stepper.average = WeightAverage(role_parameters(decoder), settings.train.ema)
     if device.type == "cuda" and settings.train.cuda_graph:
         stepper.record()
-    return Session(settings, run, store, decoder, stepper, precision, compiled)
+    stream = _stream_of(settings, store, tell)
+    return Session(settings, run, store, decoder, stepper, precision, compiled, stream=stream)
 
 
 def _pieces(store: AnyStore, size: int = 1 << 24) -> Iterator[torch.Tensor]:
@@ -226,10 +235,18 @@ def _compiled(
     return (compiled, True) if choice.compile else (eager, False)
 
 
-def loader_of(settings: RunSettings, store: AnyStore, device: torch.device) -> BatchLoader:
-    """Return the batches of a run; batch i is what step i trains on."""
+def loader_of(
+    settings: RunSettings,
+    store: AnyStore,
+    device: torch.device,
+    stream: StreamedRows | None = None,
+) -> BatchLoader:
+    """Return the batches of a run; batch i is what step i trains on.
+
+    Where that is a stream, those without it are batches of its head, which have the same shapes.
+    """
     return BatchLoader(
-        {name: source.tokens("train") for name, source in store.sources.items()},
+        stream or {name: source.tokens("train") for name, source in store.sources.items()},
         context=settings.model.context,
         batch_size=settings.train.batch_size,
         seed=settings.seed,
@@ -239,6 +256,24 @@ def loader_of(settings: RunSettings, store: AnyStore, device: torch.device) -> B
         augment=augmentations(settings.data.augment, store.tokenizer, settings.seed),
         stages=settings.stages,
     )
+
+
+def _stream_of(
+    settings: RunSettings, store: AnyStore, tell: Callable[[str], None]
+) -> StreamedRows | None:
+    """Return the rows of a run that reads a stream.
+
+    Raises:
+        DataError: an input is not there any more.
+    """
+    data = settings.data
+    if data.stream is None:
+        return None
+    shape = (settings.model.context, data.stream.block)
+    texts = streamed_texts(data)
+    stream = StreamedRows(texts, store.tokenizer, data.packing, shape, settings.seed)
+    stream.tell = tell
+    return stream
 
 
 def _tell_mixing(settings: RunSettings, store: AnyStore, tell: Callable[[str], None]) -> None:
