@@ -10,6 +10,7 @@ leave nothing hidden behind. Prints a table and exits with 1 if anything was oth
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from processes import (
     SETTINGS,
+    TEXT,
     Tally,
     alone,
     copy,
@@ -82,6 +84,16 @@ def _pictures(folder: Path) -> str:
     return digest(folder / "plots") if (folder / "plots" / "overview.png").exists() else ""
 
 
+def _part(number: int, out: str) -> list[str]:
+    part = ["--tokenizer", "bytes", "--part", f"{number}/2", "--resume"]
+    return ["data", "prepare", "texts", "--out", out, *part]
+
+
+def _made(name: str) -> Callable[[Path], str]:
+    return lambda folder: digest(folder / name)
+
+
+STREAM = ["data.stream={block: 300, head: 900}", "data.source=rows.jsonl", "data.split=documents"]
 TRAIN = ["train", "tiny.yaml", "--name", "new"]
 ROUTED = """
 data: {packing: {kind: isolated}}
@@ -130,6 +142,40 @@ CASES = {
     "data prepare": Case(PREPARE, _store, "base"),
     "data prepare --replace": Case(
         [*PREPARE[:-1], "bytes", "--replace"], _store, "stored"
+    ),
+    "data prepare --part --resume": Case(_part(2, "part"), _made("part"), "stored"),
+    "data join": Case(
+        ["data", "join", "part-1", "part-2", "--out", "store", "--replace"], _store, "stored"
+    ),
+    "data clean": Case(
+        ["data", "clean", "gutenberg", "text.txt", "--out", "clean", "--report", "told.jsonl"],
+        _made("clean"),
+        "stored",
+    ),
+    "data dedup": Case(
+        ["data", "dedup", "rows.jsonl", "--out", "kept.jsonl", "--report", "told.jsonl"],
+        _made("kept.jsonl"),
+        "stored",
+    ),
+    "data blend": Case(
+        ["data", "blend", "text.txt", "rows.jsonl", "--out", "mixed", "--tokenizer", "bytes",
+         "--ngram", "3"],
+        _made("mixed"),
+        "stored",
+    ),
+    "data merge --copy": Case(
+        ["data", "merge", "store", "other", "--out", "merged", "--copy", "--replace"],
+        _made("merged"),
+        "stored",
+    ),
+    "train data.store=[…]": Case(
+        ["train", "tiny.yaml", "data.store=[store, other]", "tokenizer.kind=characters",
+         "--name", "new"],
+        _run("new"), "stored", ["train", "--resume", "new"], unfinished=True,
+    ),
+    "train data.stream": Case(
+        ["train", "tiny.yaml", *STREAM, "--name", "new"],
+        _run("new"), "stored", ["train", "--resume", "new"], unfinished=True,
     ),
     "train": Case(TRAIN, _run("new"), "base", ["train", "--resume", "new"], unfinished=True),
     "train --resume": Case(
@@ -192,7 +238,15 @@ def bases(root: Path) -> dict[str, Path]:
     for number, text in enumerate(VARIANTS.values()):
         (base / f"variant-{number}.yaml").write_text(text)
     stored = copy(base, root / "stored")
-    assert alone(PREPARE, stored).code == 0
+    (stored / "texts").mkdir()
+    for number in range(4):
+        (stored / "texts" / f"{number}.txt").write_text(TEXT * (number + 1))
+    rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
+    (stored / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
+    other = [*PREPARE[:4], "other", *PREPARE[5:]]
+    for words in (PREPARE, other, _part(1, "part-1"), _part(2, "part-2")):
+        child = alone(words, stored)
+        assert child.code == 0, child.said
     trained = copy(base, root / "trained")
     for words in (
         ["train", "tiny.yaml", "--name", "mine"],

@@ -27,6 +27,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 os.environ.update(NO_COLOR="1", TERM="dumb", TOKENIZERS_PARALLELISM="false")
 for _name in (
     "cli.data",
+    "cli.data_texts",
+    "cli.parts",
     "cli.exchange",
     "cli.model",
     "cli.presets",

@@ -10,6 +10,7 @@ it writes when it runs alone. Prints a table and exits with 1 if any round went 
 from __future__ import annotations
 
 import inspect
+import json
 import random
 import shutil
 import sys
@@ -18,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from processes import (
+    TEXT,
     Child,
     Tally,
     alone,
@@ -48,11 +50,22 @@ class Races:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._wanted: dict[str, list[str]] = {}
 
     @cached_property
     def base(self) -> Path:
         """A folder with a text and settings."""
         return workshop(self.root / "base")
+
+    @cached_property
+    def stored(self) -> Path:
+        """The same with a table of rows and two stores."""
+        folder = copy(self.base, self.root / "stored")
+        rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
+        (folder / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
+        for name in ("store", "other"):
+            self._alone(self._prepare("bytes", name), folder)
+        return folder
 
     @cached_property
     def trained(self) -> Path:
@@ -175,6 +188,47 @@ class Races:
         if not is_sound(folder / "store"):
             return "", "the store is not sound"
         return self._judge(folder, children, digest(folder / "store"), self.stores)
+
+    def two_dedups(self, folder: Path) -> Outcome:
+        """Into one table, with other thresholds."""
+        return self._two(folder, [
+            ["data", "dedup", "rows.jsonl", "--out", "out.jsonl", "--threshold", each]
+            for each in ("0.5", "1")
+        ], "out.jsonl")  # fmt: skip
+
+    def two_cleanings(self, folder: Path) -> Outcome:
+        """Into one folder, as a book and in another spelling."""
+        words = ["data", "clean", "gutenberg", "text.txt", "--out", "out"]
+        return self._two(folder, [words, [*words, "--spelling", "archaic"]], "out")
+
+    def two_blends(self, folder: Path) -> Outcome:
+        """Into one store, with other shares."""
+        return self._two(folder, [
+            ["data", "blend", "text.txt", "rows.jsonl", "--out", "out", "--tokenizer", "bytes",
+             "--ngram", "3", "--share", each]
+            for each in ("0.1", "0.2")
+        ], "out")  # fmt: skip
+
+    def two_parts(self, folder: Path) -> Outcome:
+        """Of one preparation, into one folder."""
+        return self._two(folder, [
+            [*self._prepare("bytes", "out"), "--part", f"{number}/2", "--resume"]
+            for number in (1, 2)
+        ], "out")  # fmt: skip
+
+    def two_merges(self, folder: Path) -> Outcome:
+        """Into one store, in other ratios."""
+        words = ["data", "merge", "store", "other", "--out", "out", "--copy", "--strategy"]
+        return self._two(folder, [[*words, each] for each in ("equal", "proportional")], "out")
+
+    def _two(self, folder: Path, commands: list[list[str]], out: str) -> Outcome:
+        """Let two commands write one thing."""
+        key = " ".join(commands[0])
+        if key not in self._wanted:
+            self._wanted[key] = self._made(self.stored, commands, out)
+        copy(self.stored, folder)
+        children = together(commands, folder)
+        return self._judge(folder, children, digest(folder / out), self._wanted[key])
 
     def two_imports(self, folder: Path) -> Outcome:
         """Of two models under one name."""
