@@ -134,9 +134,7 @@ def write_store(
             found = survey(wanted, seed, folder / "keys.partial", progress)
             if len(found.origins) > MOST_SOURCES:
                 raise DataError(f"{len(found.origins):,} sources; a store has {MOST_SOURCES:,}.")
-            rule = (
-                split if isinstance(split, SplitRule) else split_rule(found, split, valid_fraction)
-            )
+            rule = split_rule(found, split, valid_fraction)
             journal = Journal(folder, found, rule, tokenizer, shard_tokens)
             with _writers(folder, tokenizer, shard_tokens, found, journal) as writers:
                 same = split_pieces(wanted, found, rule)
@@ -155,9 +153,7 @@ def write_store(
             dtype=dtype_for(tokenizer),
             shard_tokens=int(shard_tokens),
             tokenizer=record_of(tokenizer),
-            split=choice_of(
-                rule.kind if isinstance(split, SplitRule) else split, rule, valid_fraction, seed
-            ),
+            split=choice_of(split, rule, valid_fraction, seed),
             splits=splits,
             sources=found.origins if len(found.origins) > 1 else (),
             **wanted.reading(),
@@ -251,9 +247,11 @@ def _write(
     return failures
 
 
-def choice_of(asked: SplitKind, rule: SplitRule, valid_fraction: float, seed: int) -> SplitChoice:
+def choice_of(
+    asked: SplitKind | SplitRule, rule: SplitRule, valid_fraction: float, seed: int
+) -> SplitChoice:
     return SplitChoice(
-        asked=asked,
+        asked=asked.kind if isinstance(asked, SplitRule) else asked,
         used=rule.kind,
         valid_fraction=float(valid_fraction),
         seed=int(seed),

@@ -163,14 +163,16 @@ def document_key(text: str, seed: int) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def split_rule(found: Survey, kind: SplitKind, valid_fraction: float) -> SplitRule:
-    """Decide what is held out.
+def split_rule(found: Survey, kind: SplitKind | SplitRule, valid_fraction: float) -> SplitRule:
+    """Decide what is held out; a rule stays as it is.
 
     Raises:
         DataError: the fraction leaves nothing to train on.
     """
     if not 0 <= valid_fraction < 1:
         raise DataError(f"valid_fraction must be at least 0 and below 1, not {valid_fraction}.")
+    if isinstance(kind, SplitRule):
+        return kind
     if valid_fraction == 0 or kind == "tail":
         return _tail(found, valid_fraction, "")
     filled = np.flatnonzero(found.buckets)
