@@ -236,6 +236,27 @@ GROUPS = {
             ),
         },
     ),
+    "verse": (
+        "Scan verse and measure it.",
+        {
+            "scan": Verb(
+                "coterie.cli.verse:scan",
+                "Mark the stresses of lines and say why.",
+                (
+                    "coterie verse scan sonnet.txt",
+                    "coterie verse scan tyger.txt --metre trochaic-tetrameter --json",
+                ),
+            ),
+            "score": Verb(
+                "coterie.cli.verse:score",
+                "Measure metre, rhyme, words and structure.",
+                (
+                    "coterie verse score sonnet.txt --form sonnet-shakespearean",
+                    "coterie verse score written.txt --training train.txt --json",
+                ),
+            ),
+        },
+    ),
     "runs": (
         "What has been trained here.",
         {
