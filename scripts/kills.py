@@ -50,7 +50,8 @@ class Case:
         again: the next command, if it is another.
         unfinished: whether something else than the old and the new may stand until then: a run that
             is half trained.
-        damage: in every other round the newest of several checkpoints is cut short after the kill.
+        training: it is killed between its first step and its end, so not while it only begins; and
+            in every other round the newest of several checkpoints is cut short after the kill.
     """
 
     words: list[str]
@@ -58,7 +59,7 @@ class Case:
     base: str
     again: list[str] | None = None
     unfinished: bool = False
-    damage: bool = False
+    training: bool = False
 
 
 def _store(folder: Path) -> str:
@@ -104,7 +105,7 @@ model:
     experts: [{count: 4, mlp: {kind: gated, width: 16}}]
     experts_per_token: 2
     balance: {kind: bias}
-train: {gradient_accumulation: 2, clip: {kind: adaptive}, evaluate_every: 2, steps: 10}
+train: {gradient_accumulation: 2, clip: {kind: adaptive}, evaluate_every: 2, steps: 16}
 """
 VARIANTS = {
     "adamw, averaged, in the background": """
@@ -223,7 +224,7 @@ CASES = {
 CASES |= {
     f"train: {name}": Case(
         ["train", "plain.yaml", *TRAIN[2:], "@routed.yaml", f"@variant-{number}.yaml"],
-        _run("new"), "base", ["train", "--resume", "new"], unfinished=True, damage=True,
+        _run("new"), "base", ["train", "--resume", "new"], unfinished=True, training=True,
     )
     for number, name in enumerate(VARIANTS)
 }  # fmt: skip
@@ -261,6 +262,21 @@ def bases(root: Path) -> dict[str, Path]:
     return {"base": base, "stored": stored, "trained": trained}
 
 
+def _wait_for_steps(folder: Path) -> None:
+    """Wait until a run has begun."""
+    record, patience = folder / "runs" / "new" / "events.jsonl", time.monotonic() + 60
+    while not (record.exists() and b'"run_started"' in record.read_bytes()):
+        assert time.monotonic() < patience, "the run did not begin"
+        time.sleep(0.002)
+
+
+def _trained(folder: Path) -> float:
+    """Return the seconds from the beginning of a run to its end, as its record tells."""
+    lines = (folder / "runs" / "new" / "events.jsonl").read_text().splitlines()
+    times = {event["kind"]: event["time"] for event in map(json.loads, lines)}
+    return times["run_ended"] - times["run_started"]
+
+
 def _cut_short(run: Path, *, wanted: bool) -> bool:
     """Damage the newest of several checkpoints, if wanted; return whether that was done."""
     steps = sorted((run / "checkpoints").glob("step-*"))
@@ -277,6 +293,8 @@ def _round(
     """Kill a command once; return what stood there, and what was wrong."""
     old = case.found(copy(base, folder))
     child = begin(case.words, folder)
+    if case.training:
+        _wait_for_steps(folder)
     time.sleep(after)
     child.kill()
     found = case.found(folder)
@@ -284,7 +302,7 @@ def _round(
     if stood == "unfinished" and not case.unfinished:
         return stood, "neither the old nor the new stands"
     hidden = bool(leftovers(folder))
-    cut = _cut_short(folder / "runs" / "new", wanted=damage and case.damage and found != new)
+    cut = _cut_short(folder / "runs" / "new", wanted=damage and case.training and found != new)
     following = case.again if case.again and (folder / "runs/new/config.yaml").exists() else None
     then = alone(following or case.words, folder)
     if then.code and not (refused_in_words(then) and case.found(folder) == new):
@@ -313,7 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 began = time.perf_counter()
                 child = alone(case.words, folder)
                 assert child.code == 0, child.said
-                times.append(time.perf_counter() - began)
+                took = time.perf_counter() - began
+                times.append(_trained(folder) if case.training else took)
                 new = case.found(folder)
             for number in range(options.rounds):
                 after = moments.uniform(0, 1.1 * statistics.median(times))

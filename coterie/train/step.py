@@ -63,6 +63,10 @@ class StepResult:
     pressure: float | None = None
 
 
+class NoRoomError(TrainingError):
+    """Not even one row of a batch fits into memory."""
+
+
 class Stepper:
     """Takes optimizer steps with one decoder.
 
@@ -205,7 +209,7 @@ class Stepper:
         rows, cuts = batch.tokens.shape[0], self._cuts(batch)
         finer = next((n for n in range(cuts + 1, rows + 1) if rows % n == 0), None)
         if finer is None:
-            raise TrainingError(
+            raise NoRoomError(
                 f"Not even one row of a batch fits into memory: {said}",
                 hint="Lower model.context, set train.activation_checkpointing=true, or make the "
                 "model smaller.",
