@@ -18,8 +18,9 @@ from coterie.generate.constraints.interface import (
     mask_all,
 )
 from coterie.generate.constraints.structure import Structure
+from coterie.generate.constraints.verse import Verse
 
 ConstraintUnion = Annotated[
-    Forbid | Structure | Grammar | Regex | JsonSchema | Choices,
-    union(Forbid, Structure, Grammar, Regex, JsonSchema, Choices),
+    Forbid | Structure | Verse | Grammar | Regex | JsonSchema | Choices,
+    union(Forbid, Structure, Verse, Grammar, Regex, JsonSchema, Choices),
 ]

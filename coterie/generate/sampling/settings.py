@@ -17,6 +17,7 @@ from coterie.generate.constraints import (
     JsonSchema,
     Regex,
     Structure,
+    Verse,
 )
 from coterie.generate.passes import Compute
 from coterie.generate.speculation import NoSpeculation, Speculation
@@ -112,6 +113,7 @@ class SamplingSettings(Settings):
     structure: Structure | None = Field(
         default=None, description="`drama`: a well-formed play or poem in tags"
     )
+    verse: Verse | None = Field(default=None, description="a form of verse, such as sonnet")
     grammar: Grammar | None = Field(default=None, description="a file with a grammar that it fits")
     json_schema: JsonSchema | None = Field(default=None, description="a file with a JSON schema")
     regex: Regex | None = Field(default=None, description="a regular expression that it fits")
@@ -183,7 +185,8 @@ class SamplingSettings(Settings):
     @property
     def limits(self) -> tuple[ConstraintSettings, ...]:
         """All constraints: those that have a key of their own, then the others."""
-        own = (self.structure, self.grammar, self.json_schema, self.regex, self.choices)
+        verse = self.verse and self.verse.model_copy(update={"tags": self.structure is not None})
+        own = (self.structure, verse, self.grammar, self.json_schema, self.regex, self.choices)
         return (*(each for each in own if each is not None), *self.constraints)
 
     @property

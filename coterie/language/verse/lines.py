@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-_WORD = re.compile(r"['’]?[^\W_]+(?:['’][^\W_]+|-(?!-)[^\W_]+)*['’]?")
+WORD = re.compile(r"['’]?[^\W_]+(?:['’][^\W_]+|-(?!-)[^\W_]+)*['’]?")
 _BREAK = re.compile(r"[,.;:!?()\[\]–—…\"“”]|--")
 _LETTERS = str.maketrans(
     {"’": "'", "æ": "ae", "œ": "oe", "ß": "ss", "ð": "th", "þ": "th", "ø": "o"}
@@ -25,7 +25,7 @@ class Word(NamedTuple):
 def words(line: str) -> list[Word]:
     """Return the words of a line without tags; a pause is a mark of punctuation between two."""
     found, end = [], 0
-    for match in _WORD.finditer(line):
+    for match in WORD.finditer(line):
         start, text = match.start(), match[0]
         pause = bool(found) and start - end > 1 and _BREAK.search(line, end, start) is not None
         found.append(Word(text, key_of(text), start, pause))

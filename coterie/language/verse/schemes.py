@@ -40,6 +40,7 @@ def form_of(scheme: str) -> Form:
         UserError: it is neither.
     """
     name = scheme.strip().lower().replace(" ", "-").replace("_", "-")
+    name = "sonnet-shakespearean" if name == "sonnet" else name
     if name in forms():
         return forms()[name]
     if scheme.isalpha() and scheme.isupper():

