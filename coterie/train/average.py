@@ -53,6 +53,10 @@ class WeightAverage:
             live.copy_(other)
             other.copy_(kept)
 
+    def tensors(self) -> list[Tensor]:
+        """Return what is kept beside the decoder's own."""
+        return self._other
+
     def trained(self) -> dict[str, Tensor]:
         """Return the weights in training by name, while the decoder holds the average."""
         names = map(trained_name, self._names)

@@ -7,30 +7,20 @@ is refused before anything of it is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import torch
 
 from coterie.foundation.errors import SettingsError
-from coterie.model import Decoder, DecoderSettings, parameter_roles
+from coterie.model import DecoderSettings
 from coterie.model.loss import LOGITS_AT_ONCE
 from coterie.train.optimizer import RoleParameter
 from coterie.train.precision import Precision
 from coterie.train.settings import RunSettings
+from coterie.train.step_memory import role_parameters, step_memory
 
-# Bytes of activations per token, layer and channel in a 2-byte type, with attention scores not
+# Bytes of activations of a plain layer per token, layer and channel in a 2-byte type, with attention scores not
 # kept: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
 _ACTIVATION_BYTES = 34
-
-
-def role_parameters(decoder: Decoder) -> list[RoleParameter]:
-    """Return the trainable parameters of a decoder with their roles, in the decoder's order."""
-    roles = parameter_roles(decoder)
-    return [
-        RoleParameter(name, roles[name], parameter)
-        for name, parameter in decoder.named_parameters()
-        if parameter.requires_grad
-    ]
 
 
 def shadow_parameters(model: DecoderSettings) -> list[RoleParameter]:
@@ -49,33 +39,31 @@ def shadow_parameters(model: DecoderSettings) -> list[RoleParameter]:
         ) from error
 
 
-def estimate_memory(
-    settings: RunSettings, parameters: Sequence[RoleParameter], precision: Precision
-) -> dict[str, int]:
-    """Return the estimated bytes of a run by purpose.
+def estimate_memory(settings: RunSettings, precision: Precision) -> dict[str, int]:
+    """Return the estimated bytes of a run by part, at the moment when most are held.
+
+    Weights, gradients and the optimizer's state follow from the parameters; the rest is counted on
+    a step without memory (`train/step_memory.py`).
 
     Args:
         settings: the run, its vocabulary's size known.
-        parameters: the decoder's.
         precision: the type of its products.
     """
+    parts = step_memory(settings, precision)
+    ngram = settings.model.ngram
+    parts["weights"] += 0 if ngram is None else ngram.bytes
+    return dict(sorted(parts.items(), key=lambda each: -each[1]))
+
+
+def _at_most(settings: RunSettings, precision: Precision) -> int:
+    """Return bytes that a run of these sizes does not reach, without counting it."""
     train, model = settings.train, settings.model
-    item_bytes = precision.dtype.itemsize
-    weights = sum(p.tensor.numel() * p.tensor.element_size() for p in parameters)
+    held = sum(p.tensor.numel() for p in shadow_parameters(model)) * 4
     tokens = train.micro_batch_size * model.context
-    # With checkpointing one block at work, and the inputs of all.
-    layers = 2 if train.activation_checkpointing else model.layers
-    activations = tokens * layers * model.width * _ACTIVATION_BYTES * item_bytes // 2
-    # Scores and their gradient; of many rows the decoder computes a slice at a time.
-    logits = min(tokens * model.known_vocab_size(), LOGITS_AT_ONCE) * (4 + item_bytes)
+    activations = tokens * model.layers * model.width * _ACTIVATION_BYTES
+    logits = min(tokens * model.known_vocab_size(), LOGITS_AT_ONCE) * 4
     counted = 0 if model.ngram is None else model.ngram.bytes
-    return {
-        "weights": weights + counted,
-        "gradients": weights,
-        **({} if train.ema is None else {"average": weights}),
-        "optimizer": train.optimizer.state_bytes(parameters),
-        "activations": activations + logits,
-    }
+    return 8 * (held + activations + logits) + counted
 
 
 def require_memory(settings: RunSettings, precision: Precision) -> None:
@@ -85,9 +73,11 @@ def require_memory(settings: RunSettings, precision: Precision) -> None:
         SettingsError: its estimate is larger than all the memory there is.
     """
     there = memory_of(precision.device)
-    parts = estimate_memory(settings, shadow_parameters(settings.model), precision)
+    if there is None or _at_most(settings, precision) <= there:
+        return
+    parts = estimate_memory(settings, precision)
     needed = sum(parts.values())
-    if there is None or needed <= there:
+    if needed <= there:
         return
     told = ", ".join(f"{name} {size / 2**30:,.1f}" for name, size in parts.items())
     raise SettingsError(

@@ -37,7 +37,7 @@ class Plan:
         total_tokens: tokens of the whole run; None as the steps.
         lengths: how long rows are from which step on, if that changes.
         flops_per_step: operations of one step, forward, backward and the optimizer's products.
-        memory: estimated bytes by purpose: weights, gradients, optimizer, activations.
+        memory: estimated bytes by part of the model, at the moment of a step when most are held.
         memory_bytes: their sum.
         device: where it would run.
         precision: the type of its matrix products.
@@ -88,7 +88,7 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     parameters = shadow_parameters(model)
     counts = count(model)
     assert model.vocab_size is not None
-    memory = estimate_memory(settings, parameters, precision)
+    memory = estimate_memory(settings, precision)
     peak = peak_flops(precision, measure=False)
     if peak is None and measure:
         peak = peak_flops(precision)

@@ -1,7 +1,6 @@
 """Where the time of a training step goes: a trace, and the operations' times by part of the model.
 
-Parts are marked by replacing methods of single objects while steps are recorded, so a run that is
-not profiled pays nothing. An operation belongs to the innermost mark around it; one of the backward
+Parts are marked while steps are recorded (`train/parts.py`). An operation belongs to the innermost mark around it; one of the backward
 pass to the part whose forward pass made its node, which the sequence numbers of autograd tell. On a
 CPU a part's time includes Python between operations; on a GPU it is the device's own.
 """
@@ -9,10 +8,9 @@ CPU a part's time includes Python between operations; on a GPU it is the device'
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from torch._C._autograd import DeviceType
@@ -20,10 +18,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from coterie.batch import TokenBatch
 from coterie.foundation.errors import RunError
-from coterie.model.blocks import Block
-from coterie.model.experts import MixtureOfExpertsPart
 from coterie.train.events import ProfiledOperation, ProfiledPart, StepsProfiled
 from coterie.train.monitor.publish import Publisher
+from coterie.train.parts import marked, marks
 from coterie.train.session import Session
 
 WARM_UP = 3
@@ -93,8 +90,8 @@ class StepProfile:
         activities = [ProfilerActivity.CPU]
         if self._session.precision.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        for subject, method, part in _marks(self._session):
-            self._open.enter_context(_marked(subject, method, part))
+        for subject, method, part in marks(self._session.stepper, compiled=self._session.compiled):
+            self._open.enter_context(marked(subject, method, part, _record))
         return self._open.enter_context(profile(activities=activities, acc_events=True))
 
     def _tell(self, record: profile) -> None:
@@ -136,58 +133,8 @@ class StepProfile:
         )  # fmt: skip
 
 
-def _marks(session: Session) -> Iterator[tuple[object, str, str]]:
-    """Yield objects, the names of their methods, and the part that each method's time belongs to.
-
-    What is inside a compiled decoder cannot be told apart: its time is one part.
-    """
-    stepper, decoder = session.stepper, session.decoder
-    yield stepper.optimizer, "step", "optimizer"
-    yield stepper, "_gradients", "clipping"  # what is not the objective's is the norm
-    yield stepper, "_read", "clipping"
-    yield stepper, "_scale_gradients", "clipping"
-    if session.compiled:
-        yield stepper, "_accumulate", "compiled decoder and loss"
-        return
-    yield stepper, "_accumulate", "objective"
-    yield decoder, "_embed", "embedding"
-    yield decoder, "_losses", "head and loss"
-    yield decoder.norm, "forward", "norms"
-    for module in decoder.mtp:
-        yield module, "forward", "multi-token prediction"
-        yield module.norm, "forward", "norms"
-    for block in (each for each in decoder.modules() if isinstance(each, Block)):
-        yield block, "forward", "residual stream"
-        yield block.attention_norm, "forward", "norms"
-        yield block.attention, "forward", "attention"
-        if block.feedforward_norm is not None:
-            yield block.feedforward_norm, "forward", "norms"
-        feedforward = block.feedforward
-        if not isinstance(feedforward, MixtureOfExpertsPart):
-            yield feedforward, "forward", "dense feed-forward"
-            continue
-        yield feedforward, "forward", "router"
-        yield feedforward, "_mix", "experts"
-        yield feedforward, "_shared", "shared experts"
-        yield feedforward.dispatcher, "dispatch", "dispatch and combine"
-        yield feedforward.dispatcher, "combine", "dispatch and combine"
-
-
-@contextlib.contextmanager
-def _marked(subject: object, method: str, part: str) -> Iterator[None]:
-    """Mark what one object's method does as a part, inside the block."""
-    original: Callable[..., Any] = getattr(subject, method)
-
-    @functools.wraps(original)
-    def marked(*args: Any, **kwargs: Any) -> Any:
-        with record_function(_MARK + part):
-            return original(*args, **kwargs)
-
-    setattr(subject, method, marked)
-    try:
-        yield
-    finally:
-        delattr(subject, method)
+def _record(part: str) -> record_function:
+    return record_function(_MARK + part)
 
 
 class _Place(NamedTuple):

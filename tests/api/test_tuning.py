@@ -11,7 +11,7 @@ import coterie
 from coterie.foundation.layers import Layer, load_settings
 from coterie.presets import preset_layers
 from coterie.train import RunSettings, memory
-from coterie.train.memory import estimate_memory, shadow_parameters
+from coterie.train.memory import estimate_memory
 from coterie.train.precision import resolve_device, resolve_precision
 
 
@@ -43,7 +43,7 @@ def test_without_compiler_with_one_core_and_little_memory_it_tells_and_goes_on(
     layers = [*preset_layers("quickstart", "tiny"), Layer("test", own)]
     run = load_settings(RunSettings, layers).settings
     plain = resolve_precision("float32", resolve_device("cpu"))
-    needed = estimate_memory(run, shadow_parameters(run.model), plain)
+    needed = estimate_memory(run, plain)
     monkeypatch.setattr(memory, "memory_of", lambda device: sum(needed.values()))
     builder.cpp_compiler_search.cache_clear()
     try:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from coterie.batch import TokenBatch
 from coterie.foundation.layers import Layer, load_settings
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine
@@ -68,5 +70,18 @@ def new_run(tmp_path) -> Callable[[str], RunDirectory]:
 
     def make(name: str) -> RunDirectory:
         return RunDirectory.create(Path(tmp_path) / "runs", name)
+
+    return make
+
+
+@pytest.fixture
+def batch_of() -> Callable[[RunSettings], TokenBatch]:
+    """Return a maker of a run's batches, of tokens of no meaning."""
+
+    def make(run: RunSettings) -> TokenBatch:
+        drawn = torch.Generator().manual_seed(3)
+        size = (run.train.batch_size, run.model.context + 1)
+        tokens = torch.randint(run.model.known_vocab_size(), size, generator=drawn)
+        return TokenBatch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
 
     return make

@@ -20,7 +20,7 @@ def parts(words):
     return (
         run,
         precision,
-        memory.estimate_memory(run, memory.shadow_parameters(run.model), precision),
+        memory.estimate_memory(run, precision),
     )
 
 
@@ -33,3 +33,11 @@ def test_counted_ngrams_are_part_of_the_estimate(monkeypatch):
     monkeypatch.setattr(memory, "memory_of", lambda device: sum(without.values()))
     with pytest.raises(SettingsError, match="would need about"):
         memory.require_memory(run, precision)
+
+
+def test_a_run_that_surely_fits_is_not_counted(monkeypatch):
+    run, precision, held = parts([])
+    monkeypatch.setattr(memory, "step_memory", lambda *given: pytest.fail("was counted"))
+    assert memory._at_most(run, precision) > sum(held.values())
+    monkeypatch.setattr(memory, "memory_of", lambda device: memory._at_most(run, precision))
+    memory.require_memory(run, precision)

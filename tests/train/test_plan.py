@@ -20,11 +20,12 @@ def test_counts_and_memory_are_those_of_the_built_model(tiny, new_run, optimizer
     parameters = sum(parameter.numel() for parameter in session.decoder.parameters())
     assert planned.parameters == parameters
     assert planned.active_parameters < parameters
-    assert planned.memory["weights"] == planned.memory["gradients"] == 4 * parameters
+    assert planned.memory["weights"] >= 4 * parameters  # and the balances' few numbers
+    assert planned.memory["weights"] < 4.01 * parameters
     session.stepper(0, session.loader().batch(0))
     state = session.stepper.optimizer.state()
     held = sum(tensor.numel() * 4 for name, tensor in state.items() if not name.endswith(".step"))
-    assert planned.memory["optimizer"] == held
+    assert planned.memory["optimizer"] >= held  # and what a step of it needs besides
     assert planned.memory_bytes == sum(planned.memory.values())
 
 
@@ -55,7 +56,8 @@ def test_muon_counts_its_own_products_and_recomputation_saves_activations(tiny):
         plan(tiny(model=deep, train={"activation_checkpointing": recompute}), vocab_size=30)
         for recompute in (False, True)
     )
-    assert again.memory["activations"] < kept.memory["activations"] / 3
+    assert again.memory["attention"] < kept.memory["attention"] / 3
+    assert again.memory["experts"] < kept.memory["experts"] / 3
 
 
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tiny):

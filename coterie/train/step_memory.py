@@ -1,0 +1,104 @@
+"""What a training step would hold, counted on a step without memory (`train/sketch.py`).
+
+The step is the run's own: its decoder, objective, optimizer, clipping and precision. Of a decoder
+with many layers two smaller ones of the same pattern are counted, and what a further period of
+layers adds is added: the peaks of the forward pass, of the gradient's way through the first and the
+last layers, and of the update are each linear in the number of layers, and what lies between the
+two is linear too, so less than one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from coterie.batch import TokenBatch
+from coterie.model import Decoder, DecoderSettings, parameter_roles
+from coterie.train.average import WeightAverage
+from coterie.train.live_memory import UPDATE, Bytes, LiveMemory
+from coterie.train.objective import Models
+from coterie.train.optimizer import RoleParameter
+from coterie.train.precision import Precision
+from coterie.train.settings import RunSettings
+from coterie.train.sketch import without_memory
+from coterie.train.step import Stepper
+
+_COUNTED = 2  # periods of the pattern in the smaller of two decoders
+_BETWEEN = "between the first and the last layers"
+
+
+def role_parameters(decoder: Decoder) -> list[RoleParameter]:
+    """Return the trainable parameters of a decoder with their roles, in the decoder's order."""
+    roles = parameter_roles(decoder)
+    return [
+        RoleParameter(name, roles[name], parameter)
+        for name, parameter in decoder.named_parameters()
+        if parameter.requires_grad
+    ]
+
+
+def step_memory(settings: RunSettings, precision: Precision) -> Bytes:
+    """Return the bytes that are alive when most are, in any step but the first, by part.
+
+    Args:
+        settings: the run, its vocabulary's size known.
+        precision: the type of its products.
+    """
+    model = settings.model
+    period, opening = len(model.pattern) or 1, len(model.opening)
+    small = opening + (model.layers - opening) % period + _COUNTED * period
+    if model.layers <= small + period:
+        return _largest(_phases(settings, precision, model.layers))
+    less, more = (_phases(settings, precision, layers) for layers in (small, small + period))
+    times = (model.layers - small) / period
+    grown = {
+        phase: {
+            part: round(less[phase].get(part, 0) * (1 - times) + more[phase].get(part, 0) * times)
+            for part in {**less[phase], **more[phase]}
+        }
+        for phase in more
+        if phase != _BETWEEN
+    }
+    return _largest(grown)
+
+
+def _largest(phases: Mapping[str, Bytes]) -> Bytes:
+    found = max(phases.values(), key=lambda each: sum(each.values()))
+    return {part: size for part, size in found.items() if size > 0}
+
+
+def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[str, Bytes]:
+    """Return what is alive at the peak of each phase, of a decoder of so many layers."""
+    train = settings.train
+    tags = (each.with_ids({tag: 0 for tag in each.tags().values()})
+            for each in settings.model.additive)  # fmt: skip
+    changes = {"layers": layers, "ngram": None, "additive": tuple(tags)}
+    model = settings.model.model_copy(update=changes)
+    accumulated = min(train.gradient_accumulation, 2)  # the second piece meets all gradients
+    pieces = train.model_copy(update={"gradient_accumulation": accumulated})
+    rows = accumulated * train.micro_batch_size
+    with torch.device("meta"):
+        decoder = Decoder(model).train()
+    decoder = without_memory(decoder, precision.device)
+    decoder.activation_checkpointing = train.activation_checkpointing
+    parameters = role_parameters(decoder)
+    stepper = Stepper(
+        decoder, Models(decoder), train.objective.build(model),
+        train.optimizer.build(parameters), train.clip.build(), precision, pieces,
+    )  # fmt: skip
+    if train.ema is not None:
+        stepper.average = WeightAverage(parameters, train.ema)
+    tokens = torch.zeros(2, rows, model.context, dtype=torch.int64, device=precision.device)
+    live, period = LiveMemory(), len(model.pattern) or 1
+    starts = {layers - 1: "last layers", layers - 1 - period: _BETWEEN,
+              len(model.opening) + period - 1: "first layers"}  # fmt: skip
+    with live.watching(stepper, phases={at: name for at, name in starts.items() if at >= 0}):
+        live.hold(tokens, "batches")
+        stepper(0, TokenBatch(*tokens.unbind()))
+    held = train.optimizer.state_bytes(parameters)
+    for phase, peak in live.peaks.items():
+        if phase != UPDATE:  # whose peak has the moments that it made
+            peak["optimizer"] = held
+        peak["batches"] = 2 * 8 * train.batch_size * model.context  # tokens and targets
+    return live.peaks
