@@ -40,15 +40,16 @@ def measured(preset: str, scale: str, words: list[str]) -> dict[str, float]:
     from coterie.foundation.layers import load_settings, overrides_layer
     from coterie.presets import preset_layers
     from coterie.train.average import WeightAverage
-    from coterie.train.memory import estimate_memory, role_parameters
+    from coterie.train.memory import estimate_memory
     from coterie.train.precision import resolve_device, resolve_precision
+    from coterie.train.roles import role_parameters
     from coterie.train.session import make_stepper
     from coterie.train.settings import RunSettings
 
     base = ["model.vocab_size=1024", "train.steps=10"]
     layers = [*preset_layers(preset, scale), overrides_layer([*base, *words])]
     run = load_settings(RunSettings, layers).settings
-    tagged = tuple(each.with_ids({tag: 0 for tag in each.tags().values()})
+    tagged = tuple(each.with_ids(dict.fromkeys(each.tags().values(), 0))
                    for each in run.model.additive)  # fmt: skip
     run = run.model_copy(update={"model": run.model.model_copy(update={"additive": tagged})})
     name = run.train.precision if run.train.precision != "auto" else "float32"

@@ -15,11 +15,12 @@ from coterie.model import DecoderSettings
 from coterie.model.loss import LOGITS_AT_ONCE
 from coterie.train.optimizer import RoleParameter
 from coterie.train.precision import Precision
+from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
-from coterie.train.step_memory import role_parameters, step_memory
+from coterie.train.step_memory import step_memory
 
-# Bytes of activations of a plain layer per token, layer and channel in a 2-byte type, with attention scores not
-# kept: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
+# Bytes of activations of a plain layer per token and channel in a 2-byte type, without attention's
+# scores: Korthikanti et al. 2022, arXiv:2205.05198, equation 1 without its last term.
 _ACTIVATION_BYTES = 34
 
 

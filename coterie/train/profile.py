@@ -1,8 +1,9 @@
 """Where the time of a training step goes: a trace, and the operations' times by part of the model.
 
-Parts are marked while steps are recorded (`train/parts.py`). An operation belongs to the innermost mark around it; one of the backward
-pass to the part whose forward pass made its node, which the sequence numbers of autograd tell. On a
-CPU a part's time includes Python between operations; on a GPU it is the device's own.
+Parts are marked while steps are recorded (`train/parts.py`). An operation belongs to the innermost
+mark around it; one of the backward pass to the part whose forward pass made its node, which the
+sequence numbers of autograd tell. On a CPU a part's time includes Python between operations; on a
+GPU it is the device's own.
 """
 
 from __future__ import annotations

@@ -36,13 +36,14 @@ from coterie.train.compiling import (
     missing_compiler,
     require_compiler,
 )
-from coterie.train.memory import require_memory, role_parameters
+from coterie.train.memory import require_memory
 from coterie.train.objective import Models
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import Precision, resolve_device
 from coterie.train.pressure import MemoryPressure, reader
 from coterie.train.progress import Progress
 from coterie.train.randomness import seed_all, set_aside
+from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
 from coterie.train.step import Stepper
 

@@ -40,9 +40,6 @@ class Shape(Tensor):
         shape.meta = meta
         return shape
 
-    def __repr__(self) -> str:
-        return f"Shape({tuple(self.shape)}, {self.dtype}, {self.device})"
-
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute the shape of an operator's result."""

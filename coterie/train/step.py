@@ -25,7 +25,6 @@ from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.events import PartMeasured
-from coterie.train.memory import role_parameters
 from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
@@ -34,6 +33,7 @@ from coterie.train.precision import LossScale, Precision
 from coterie.train.pressure import MemoryPressure
 from coterie.train.randomness import set_torch_states, torch_states
 from coterie.train.recorded import RecordedGradients
+from coterie.train.roles import role_parameters
 from coterie.train.settings import TrainSettings
 
 

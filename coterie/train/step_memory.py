@@ -14,28 +14,18 @@ from collections.abc import Mapping
 import torch
 
 from coterie.batch import TokenBatch
-from coterie.model import Decoder, DecoderSettings, parameter_roles
+from coterie.model import Decoder
 from coterie.train.average import WeightAverage
 from coterie.train.live_memory import UPDATE, Bytes, LiveMemory
 from coterie.train.objective import Models
-from coterie.train.optimizer import RoleParameter
 from coterie.train.precision import Precision
+from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
 from coterie.train.sketch import without_memory
 from coterie.train.step import Stepper
 
 _COUNTED = 2  # periods of the pattern in the smaller of two decoders
 _BETWEEN = "between the first and the last layers"
-
-
-def role_parameters(decoder: Decoder) -> list[RoleParameter]:
-    """Return the trainable parameters of a decoder with their roles, in the decoder's order."""
-    roles = parameter_roles(decoder)
-    return [
-        RoleParameter(name, roles[name], parameter)
-        for name, parameter in decoder.named_parameters()
-        if parameter.requires_grad
-    ]
 
 
 def step_memory(settings: RunSettings, precision: Precision) -> Bytes:
@@ -71,7 +61,7 @@ def _largest(phases: Mapping[str, Bytes]) -> Bytes:
 def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[str, Bytes]:
     """Return what is alive at the peak of each phase, of a decoder of so many layers."""
     train = settings.train
-    tags = (each.with_ids({tag: 0 for tag in each.tags().values()})
+    tags = (each.with_ids(dict.fromkeys(each.tags().values(), 0))
             for each in settings.model.additive)  # fmt: skip
     changes = {"layers": layers, "ngram": None, "additive": tuple(tags)}
     model = settings.model.model_copy(update=changes)

@@ -3,8 +3,8 @@
 import torch
 
 from coterie.train.live_memory import LiveMemory
-from coterie.train.memory import role_parameters
 from coterie.train.precision import resolve_precision
+from coterie.train.roles import role_parameters
 from coterie.train.session import make_stepper
 
 
@@ -41,7 +41,9 @@ def test_a_watched_step_is_told_by_part_and_is_the_same_step(tiny, batch_of):
     assert norms[0] == norms[1]
     held = 4 * sum(p.tensor.numel() for p in role_parameters(decoder))
     assert live.peaks["update"]["gradients"] == held
-    assert {"attention", "experts", "router", "norms", "head and loss"} <= live.peaks["forward"].keys()
+    assert {"attention", "experts", "router", "norms", "head and loss"} <= live.peaks[
+        "forward"
+    ].keys()
     assert live.live["gradients"] == 0
     assert not decoder.blocks[0]._forward_hooks
     assert "forward" not in vars(decoder.blocks[0])

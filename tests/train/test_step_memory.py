@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from coterie.train import step_memory
-from coterie.train.memory import estimate_memory, role_parameters
+from coterie.train.memory import estimate_memory
 from coterie.train.precision import resolve_precision
+from coterie.train.roles import role_parameters
 from coterie.train.session import make_stepper
 from coterie.train.sketch import Shape
 
@@ -59,10 +60,9 @@ def test_it_is_what_the_profiler_sees_and_leaves_nothing_behind(tiny, batch_of, 
     precision = resolve_precision(run.train.precision, torch.device("cpu"))
     parts = estimate_memory(run, precision)
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Shape)]
+    assert not [each for each in gc.get_objects() if type(each) is Shape]
     batch = batch_of(run)
     assert sum(parts.values()) == pytest.approx(allocated(run, precision, batch), rel=0.05)
-    # What blocks hold is told apart, unless the update holds more than the pass.
     assert parts["weights"] >= 4 * sum(p.tensor.numel() for p in role_parameters(run.model.build()))
 
 
