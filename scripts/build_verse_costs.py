@@ -33,7 +33,7 @@ from coterie.language.verse.scansion import Automaton, cheapest
 PATTERN = "wswswswsws"
 KEPT = 0.88
 SHUFFLES = 6
-HELD = 3.0  # how strongly weights are held near the starting costs
+HELD = 2.0  # how strongly weights are held near the starting costs
 EDGES = (0.0, 0.07, 0.13, 0.19, 0.25, 0.3, 0.36, 0.45, 0.6, 9.0)
 Costs = dict[str, float]
 
