@@ -21,6 +21,7 @@ from pathlib import Path
 SAVINGS = [
     [],
     ["train.gradient_accumulation=4"],
+    ["train.activation_checkpointing=selective"],
     ["train.activation_checkpointing=true"],
     ["train.precision=bfloat16"],
     ["train.ema=0.999"],

@@ -3,16 +3,22 @@
 It knows nothing of optimizers, devices, precision, processes or files: those come from outside.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
 from coterie.batch import IGNORE
 from coterie.foundation.errors import SettingsError, nearest
@@ -44,6 +50,17 @@ from coterie.model.output import Output
 from coterie.model.placing import latest, placed, with_valid
 from coterie.model.position import Position, RotaryPosition, Span
 from coterie.model.replay import RoutingReplay
+
+Checkpointing = bool | Literal["selective"]
+_aten = torch.ops.aten
+# Dear to compute again for what they hold; those that write where they are told cannot be kept.
+_PRODUCTS = {
+    _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+}  # fmt: skip
 
 
 class DecoderSettings(Settings):
@@ -185,14 +202,15 @@ class Decoder(nn.Module):
         settings: what it was built from.
         activation_checkpointing: whether blocks keep only their inputs for the backward pass and
             are recomputed there (Chen et al. 2016, arXiv:1604.06174). The second pass repeats the
-            first one's routing, whatever rounding does, and enters no statistics.
+            first one's routing, whatever rounding does, and enters no statistics. “selective”
+            keeps the results of matrix products as well (Korthikanti et al. 2022, section 5).
     """
 
     def __init__(self, settings: DecoderSettings) -> None:
         super().__init__()
         vocab_size, width = settings.known_vocab_size(), settings.width
         self.settings = settings
-        self.activation_checkpointing = False
+        self.activation_checkpointing: Checkpointing = False
         self.embedding = settings.embedding.build(vocab_size, width)
         self.embedding_norm = settings.norm.build(width) if settings.embedding_norm else None
         self.position = settings.position.build(width, settings.context)
@@ -360,7 +378,7 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, tuple[RouterStats, ...]]:
         """Send the stream through all blocks; return it and the routers' statistics."""
         cache = context.cache
-        again = self.activation_checkpointing and cache is None
+        again = self.activation_checkpointing if cache is None else False
         stats = []
         for layer, block in enumerate(self.blocks):
             if cache is not None:
@@ -435,13 +453,22 @@ class Decoder(nn.Module):
 
 
 def _through(
-    module: nn.Module, again: bool, *inputs: Tensor, context: ForwardContext
+    module: nn.Module, again: Checkpointing, *inputs: Tensor, context: ForwardContext
 ) -> tuple[Tensor, RouterStats | None]:
     """Send a stream through a block, which is computed again in the backward pass if so asked."""
     if again and torch.is_grad_enabled():
         context = context.but(replay=RoutingReplay())
-        return checkpoint(module, *inputs, context, use_reentrant=False)
+        kept = _SELECTIVE if again == "selective" else noop_context_fn
+        return checkpoint(module, *inputs, context, use_reentrant=False, context_fn=kept)
     return module(*inputs, context)
+
+
+def _policy(pass_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    kept = operator in _PRODUCTS
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+_SELECTIVE = functools.partial(create_selective_checkpoint_contexts, _policy)
 
 
 def _shortened(context: ForwardContext, depth: int, valid: Tensor | None) -> ForwardContext:

@@ -91,8 +91,10 @@ class TrainSettings(Settings):
     threads: int | None = Field(
         default=None, ge=1, description="threads to compute with on the CPU; None: torch's choice"
     )
-    activation_checkpointing: bool = Field(
-        default=False, description="keep only the blocks' inputs, recompute them when going back"
+    activation_checkpointing: bool | Literal["selective"] = Field(
+        default=False,
+        description="keep only the blocks' inputs and recompute the rest when going back; "
+        "selective: keep what matrix products return too",
     )
     evaluate_every: Every = Field(
         default=None,

@@ -16,6 +16,7 @@ CASES = {
     "plain": {},
     "pieces": {"train": {"gradient_accumulation": 4}},
     "recomputed": {"train": {"activation_checkpointing": True}, "model": {"layers": 4}},
+    "selective": {"train": {"activation_checkpointing": "selective"}},
     "bfloat16": {"train": {"precision": "bfloat16"}},
     "adafactor": {"train": {"optimizer": "adafactor", "ema": 0.9}},
     "muon": {"train": {"optimizer": "muon"}},
