@@ -10,6 +10,7 @@ what happened. Prints a table and exits with 1 if anything was otherwise.
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,13 @@ def _round(case: Case, base: Path, disk: Path, left: int, new: str) -> tuple[str
         return "", f"left behind: {hidden}"
     if child.code == 0:
         return ("there was room", "") if found == new else ("", "exit 0, but not the new one")
+    if saved := re.search(r"was saved in (\S+)\.\n", child.said):
+        rescued = Path(saved[1]).parents[1]
+        assert ".rescued" in rescued.name
+        whole = case.found(folder) in (old, new) or case.unfinished
+        shutil.rmtree(rescued)
+        full = "disk is full" in child.said and child.code == 1 and whole
+        return ("the model was saved elsewhere", "") if full else ("", child.said[-300:])
     if child.code != 2 or "disk is full" not in child.said:
         return "", f"exit {child.code}: {child.said[-300:]}"
     return "refused in words", ""
