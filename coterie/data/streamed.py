@@ -248,7 +248,7 @@ class StreamedRows:
         left_out = f"; {report.skipped:,} rows or files were left out" if report.skipped else ""
         since = " since the run was resumed" if begun.place != Place() else ""
         return (
-            f"The stream has ended for the {mark.epoch + 1:,}. time and begins anew: {documents:,} "
+            f"Epoch {mark.epoch + 1:,} of the stream has ended; it begins anew: {documents:,} "
             f"documents, {tokens:,} tokens{since}{left_out}."
         )
 
