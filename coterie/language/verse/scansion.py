@@ -200,6 +200,8 @@ def cheapest(line: Sequence[Word], machine: Automaton) -> tuple[float, list[Move
                 if other is None or cost < other[0]:
                     reached[move.state] = (cost, move, path)
         paths = reached
+        if not paths:  # too long: no need to read the rest
+            break
     ends = [path for state, path in paths.items() if machine.accepts(state)]
     if not ends:
         return float("inf"), []
