@@ -117,7 +117,7 @@ def test_threads_end_with_the_loader_and_news_is_told(texts):
     with BatchLoader(rows, 16, 64, 3) as loader:
         list(islice(loader.iterate(), 12))
         assert "a stream" in loader.reading(12).told
-    assert any("2. time" in said for said in told)
+    assert any("Epoch 2 " in said for said in told)
     assert not [t for t in threading.enumerate() if t.name.startswith("coterie-stream")]
 
 
