@@ -234,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         base = workshop(Path(place) / "base")
         prepared = ["data", "prepare", "text.txt", "--out", "store", "--tokenizer", "bytes"]
         assert alone(prepared, base).code == 0
+        (base / "runs").mkdir()
         for each in base.glob("said-*"):
             each.unlink()
         for name in options.inputs or inputs:

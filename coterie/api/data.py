@@ -19,6 +19,7 @@ from coterie.data.cleaning import CleaningReport, clean_documents
 from coterie.data.duplicates import Duplicates, Likeness, find_duplicates, without
 from coterie.data.merged import MergedStore
 from coterie.data.merged import merge as merge_stores
+from coterie.data.mirror import uploaded, url_of
 from coterie.data.overlap import NGRAM
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.prepare import prepare as prepare_store
@@ -26,7 +27,7 @@ from coterie.data.reading import OnError
 from coterie.data.settings import DataSettings
 from coterie.data.sources import texts_of
 from coterie.data.split import SplitKind
-from coterie.data.store import is_store
+from coterie.data.store import is_store, open_plain_store
 from coterie.data.writing import report_file, write_documents
 from coterie.foundation.errors import UserError, nearest
 from coterie.foundation.locks import own
@@ -82,7 +83,7 @@ def prepare(
     Args:
         inputs: files (text, Markdown, JSONL, CSV, Parquet; also compressed), folders of them,
             patterns, `git:REPOSITORY`, `hf:DATASET`, URLs, or `shakespeare`.
-        out: the folder to make; it appears only when it is complete.
+        out: the folder to make, or the URL of one; it appears only when it is complete.
         tokenizer: gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained
             here), or the path of one.
         special: texts that become one token each; `drama` means all tags of plays.
@@ -103,18 +104,19 @@ def prepare(
         TokenizerError: there is no such tokenizer, or it cannot encode the text.
         UserError: `out` exists, is being written, or cannot be written.
     """
-    out = Path(out)
-    with own(out, "preparing a store"), stage_bar() as tell:
-        refuse_existing(out, replace, resume)
+    with uploaded(out, replace) as place, own(place, "preparing a store"), stage_bar() as tell:
+        replace = replace or url_of(out) is not None
+        refuse_existing(place, replace, resume)
         sources = sources_of(inputs, **reading)
         chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
         tell("training", 0, None)
         built = chosen.build(texts_of(sources))
-        return prepare_store(
-            sources, out, built, valid_fraction=valid_fraction, split=split, seed=seed,
+        store = prepare_store(
+            sources, place, built, valid_fraction=valid_fraction, split=split, seed=seed,
             progress=tell, replace=replace, processes=processes, resume=resume,
             shard_tokens=shard_tokens,
         )  # fmt: skip
+    return store if url_of(out) is None else open_plain_store(out)
 
 
 def clean(

@@ -18,6 +18,7 @@ from coterie.cli.reading import ReadingFlags
 from coterie.cli.stores import describe, samples, show_store, show_verdict, verdict
 from coterie.data.examine import examine_store
 from coterie.data.merged import open_store
+from coterie.data.mirror import url_of
 from coterie.data.prepare import SHARD_TOKENS
 from coterie.data.split import SplitKind
 from coterie.data.writing import report_file
@@ -70,7 +71,7 @@ def prepare(
         such files, patterns ('novels/**/*.md'), git:REPOSITORY, hf:DATASET, URLs (s3://…), or
         `shakespeare` for the corpus that is shipped.
     out
-        The folder to make; it appears only when it is complete.
+        The folder to make, or a URL (s3://…); it appears only when it is complete.
     tokenizer
         gpt2, cl100k_base, o200k_base, smollm, characters, bytes, bpe:4096 (trained here), or a
         path.
@@ -157,7 +158,8 @@ def merge(
     _tell_next(out)
 
 
-def _tell_next(store: Path) -> None:
+def _tell_next(out: Path) -> None:
+    store = url_of(out) or out
     train = f"coterie train quickstart data.store={store}  # train on it"
     next_step(train, f"coterie data verify {store}")
 
@@ -211,7 +213,7 @@ def inspect(store: Path, *, sample: int = _SAMPLE_TOKENS, json: bool = False) ->
     Parameters
     ----------
     store
-        The store's folder.
+        The store's folder, or its URL.
     sample
         How many of the first tokens to show as text.
     json
@@ -241,7 +243,7 @@ def verify(*stores: Path, quick: bool = False, json: bool = False) -> int:
     Parameters
     ----------
     stores
-        The stores' folders.
+        The stores' folders, or their URLs.
     quick
         Leave out what takes longest: decoding the tokens and encoding their text again.
     json

@@ -18,6 +18,7 @@ from coterie.data.merged import (
     open_store,
     part_problem,
 )
+from coterie.data.mirror import mirrored
 from coterie.data.mix.order import Order
 from coterie.data.mix.protocol import Source
 from coterie.data.mix.ratio import Ratio
@@ -77,7 +78,7 @@ def verify_store(
         texts: whether to decode the tokens and encode their text again.
         progress: called with the stage, characters done, and characters in all.
     """
-    return _examined(Path(path), texts, progress).problems
+    return _examined(path, texts, progress).problems
 
 
 def examine_store(
@@ -87,14 +88,15 @@ def examine_store(
 
     With `texts`, it is also told how many validation documents stand in the training text.
     """
-    found = _examined(Path(path), texts, progress)
+    found = _examined(path, texts, progress)
     if found.problems or not texts:
         return found
     return Examination([], found.parts, found.mixture, leak_in(open_store(path)))
 
 
-def _examined(path: Path, texts: bool, progress: OnProgress | None) -> Examination:
+def _examined(given: Path | str, texts: bool, progress: OnProgress | None) -> Examination:
     try:
+        path = mirrored(given)
         restore(path)
     except UserError as error:
         return Examination([error.message])

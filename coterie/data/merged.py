@@ -34,6 +34,7 @@ from coterie.data.manifest import (
     read_record,
     write_signed,
 )
+from coterie.data.mirror import mirrored
 from coterie.data.mix import Mix, Proportional, Source
 from coterie.data.split import SPLITS, Split
 from coterie.data.store import (
@@ -143,7 +144,7 @@ def open_store(path: Path | str, tokenizer: Tokenizer | None = None) -> AnyStore
         StoreError: there is no store, it or one that it names is missing or damaged, or another
             tokenizer made it.
     """
-    path = Path(path)
+    path = mirrored(path)
     restore(path)
     if not is_merged(path):
         return open_plain_store(path, tokenizer)

@@ -20,7 +20,7 @@ from typing import Any
 
 from coterie.data.reading import Reading, Tell
 from coterie.data.tables import Rows, choose_column, document_of
-from coterie.foundation.errors import DataError, StoreError
+from coterie.foundation.errors import DataError, StoreError, UserError
 from coterie.foundation.files import atomic_file, sha256_file, write_json_atomic
 from coterie.foundation.records import read_json
 from coterie.foundation.runs import cache_root
@@ -39,8 +39,8 @@ def files_at(url: str) -> list[str]:
     Raises:
         DataError: there are none, or the place cannot be reached.
     """
-    with _reaching(url):
-        system, path = _library("fsspec", "remote").core.url_to_fs(url)
+    with reaching(url):
+        system, path = library("fsspec", "remote").core.url_to_fs(url)
         if any(sign in path for sign in "*?["):
             found = [each for each in system.glob(path) if system.isfile(each)]
         elif system.isfile(path):
@@ -60,8 +60,8 @@ def fetched(url: str) -> Path:
     Raises:
         DataError: it cannot be reached.
     """
-    with _reaching(url):
-        system, path = _library("fsspec", "remote").core.url_to_fs(url)
+    with reaching(url):
+        system, path = library("fsspec", "remote").core.url_to_fs(url)
         version = str(system.ukey(path))
         protocol = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
         copy = cache_root() / "remote" / protocol / path.strip("/")
@@ -95,13 +95,13 @@ class HubSource:
             DataError: the library is missing, or does not reach the data set.
             ColumnError: the column of the text cannot be decided.
         """
-        datasets = _library("datasets", "datasets")
+        datasets = library("datasets", "datasets")
         column = None
-        with _reaching(f"hf:{self._name}"):
+        with reaching(f"hf:{self._name}"):
             split = self._split or "train"
             rows = iter(datasets.load_dataset(*self._words, split=split, streaming=True))
         for number in range(1, 1 << 62):
-            with _reaching(f"hf:{self._name}"):
+            with reaching(f"hf:{self._name}"):
                 row: dict[str, Any] | None = next(rows, None)
             if row is None:
                 return
@@ -112,11 +112,11 @@ class HubSource:
 
 
 @contextlib.contextmanager
-def _reaching(place: str) -> Iterator[None]:
+def reaching(place: str) -> Iterator[None]:
     """Turn whatever a library raises into words about the place."""
     try:
         yield
-    except DataError:
+    except UserError:
         raise
     except ImportError as error:  # the one for this kind of place
         raise DataError(
@@ -128,7 +128,7 @@ def _reaching(place: str) -> Iterator[None]:
         raise DataError(f"{place} cannot be read: {said}") from error
 
 
-def _library(name: str, extra: str) -> Any:
+def library(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from coterie.data.augment import Augment
 from coterie.data.clean import Clean
 from coterie.data.curriculum import Curriculum
+from coterie.data.mirror import mirrored
 from coterie.data.mix import Mix
 from coterie.data.packing import Packing, Stream
 from coterie.data.reading import Delimiter, OnError
@@ -117,7 +118,7 @@ class DataSettings(SourceSettings):
     )
     store: UserPath | tuple[UserPath, ...] | None = Field(
         default=None,
-        description="a prepared token store, or several to mix, used instead of the source",
+        description="a prepared store (a folder or URL), or several to mix, instead of the source",
     )
 
     @model_validator(mode="before")
@@ -153,7 +154,11 @@ class DataSettings(SourceSettings):
 
     @property
     def stores(self) -> tuple[Path, ...]:
-        """The stores that are named, as a tuple."""
+        """The folders of the stores that are named; of those elsewhere, copies in the cache.
+
+        Raises:
+            UserError: one elsewhere is not there, damaged or out of reach.
+        """
         if self.store is None or isinstance(self.store, Path):
-            return () if self.store is None else (self.store,)
-        return self.store
+            return () if self.store is None else (mirrored(self.store),)
+        return tuple(map(mirrored, self.store))

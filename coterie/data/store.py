@@ -28,6 +28,7 @@ from coterie.data.manifest import (
     damaged,
     read_manifest,
 )
+from coterie.data.mirror import mirrored
 from coterie.data.shards import SUPPORTED, ShardFile
 from coterie.data.tokens import TokenArray
 from coterie.foundation.errors import StoreError, TokenizerError, nearest
@@ -187,13 +188,13 @@ def open_plain_store(path: Path | str, tokenizer: Tokenizer | None = None) -> St
     outside the vocabulary, which are refused as they are read.
 
     Args:
-        path: the folder.
+        path: the folder, or a URL; see `mirror`.
         tokenizer: what the store must have been made with, if that matters.
 
     Raises:
         StoreError: there is no store, it is incomplete or damaged, or another tokenizer made it.
     """
-    path = Path(path)
+    path = mirrored(path)
     restore(path)
     manifest = read_manifest(path)
     _refuse(path, [*contradictions(manifest), *file_problems(path, manifest)])
