@@ -267,7 +267,7 @@ def assignments(words: Iterable[str], verb: str) -> Iterator[str]:
         key, equals, value = word.partition("=")
         if not equals or not _KEY.fullmatch(key) or key in _OWN_WORDS.get(verb, ()):
             continue
-        if key == "scale" and verb in _SCALED:
+        if key in ("scale", "mode") and verb in _SCALED:
             continue
         problem = key_problem(key, begin)
         if problem:

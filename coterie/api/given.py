@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import coterie.train as training  # its names are imported when first used
-from coterie.foundation.errors import SettingsError
+from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.layers import Layer, Resolved
 from coterie.foundation.settings import shown
 from coterie.presets import preset_layers
@@ -16,15 +16,37 @@ if TYPE_CHECKING:
     from coterie.train.settings import RunSettings
 
 
+MODES: Mapping[str, Mapping[str, Any]] = {
+    "speed": {
+        "activation_checkpointing": False, "compile": "auto", "cuda_graph": True, "prefetch": 4,
+    },
+    "memory": {
+        "activation_checkpointing": True, "compile": False, "cuda_graph": False, "prefetch": 1,
+        "save_in_background": False,
+    },
+}  # fmt: skip
+"""What a mode says of `train`: only what changes time and memory, and no loss but by rounding."""
+
+
 def resolve(
-    target: str, layers: Sequence[Layer] = (), scale: str | None = None
+    target: str, layers: Sequence[Layer] = (), scale: str | None = None, mode: str | None = None
 ) -> Resolved[RunSettings]:
     """Resolve a preset or settings file at one of its scales, and what is laid over it.
 
+    Args:
+        target: the preset's name or the file's path.
+        layers: laid over all else.
+        scale: one of the preset's.
+        mode: a name in `MODES`, laid under the layers.
+
     Raises:
-        SettingsError: there is no such preset, file or scale, or the settings do not validate.
+        SettingsError: there is no such preset, file, scale or mode, or the settings do not
+            validate.
     """
-    return training.run_settings([*preset_layers(target, scale), *layers])
+    if mode is not None and mode not in MODES:
+        raise SettingsError(f"There is no mode “{shown(mode)}”; {nearest(mode, MODES)}")
+    named = [] if mode is None else [Layer(f"mode {mode}", {"train": MODES[mode]})]
+    return training.run_settings([*preset_layers(target, scale), *named, *layers])
 
 
 def layer_of(given: Mapping[str, Any], name: str = "given in Python") -> Layer:

@@ -40,7 +40,8 @@ def train(
 
     Args:
         preset: a preset's name (`coterie presets list`), or the path of a settings file.
-        settings: what to change of it, by dotted keys or nested; `scale` picks one of its scales.
+        settings: what to change of it, by dotted keys or nested; `scale` picks one of its scales,
+            `mode` is `speed` or `memory`.
         name: of the run; None: the preset's, with a number when that is taken.
 
     Raises:
@@ -51,7 +52,8 @@ def train(
     """
     given = dict(settings or {})
     scale = given.pop("scale", None)
-    resolved = resolve(preset, [layer_of(given)] if given else [], scale)
+    mode = given.pop("mode", None)
+    resolved = resolve(preset, [layer_of(given)] if given else [], scale, mode)
     directory = make_run(name, Path(preset).stem)
     run_training(resolved.settings, directory, preset=preset)
     return coterie.Run(directory)

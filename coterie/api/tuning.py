@@ -37,9 +37,9 @@ def tune(
         UserError: the run itself would be refused.
     """
     given = dict(settings or {})
-    scale = given.pop("scale", None)
+    scale, mode = given.pop("scale", None), given.pop("mode", None)
     layers: list[Layer] = [layer_of(given)] if given else []
-    resolved = resolve(preset, layers, scale).settings
+    resolved = resolve(preset, layers, scale, mode).settings
     return tune_settings(resolved, seconds, limit, lambda what: None)
 
 

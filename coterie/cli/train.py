@@ -28,7 +28,8 @@ def train(
     """Train a model: `coterie train PRESET [key=value ...] [@overlay.yaml ...]`.
 
     The target is a preset (`coterie presets list`), or a settings file of yours. `scale=tiny` picks
-    a preset's small twin. With --resume the target is a run's name, path or `latest`.
+    a preset's small twin; `mode=speed` and `mode=memory` prefer the one to the other and change no
+    loss but by rounding. With --resume the target is a run's name, path or `latest`.
 
     Parameters
     ----------
@@ -75,7 +76,8 @@ def resolve_words(target: str, words: Words) -> Resolved[RunSettings]:
     from coterie.api.given import resolve
 
     words, scale = words.take("scale")
-    return resolve(target, words.layers(), scale)
+    words, mode = words.take("mode")
+    return resolve(target, words.layers(), scale, mode)
 
 
 def _resume(words: Words, profile: bool) -> tuple[TrainResult, RunDirectory]:

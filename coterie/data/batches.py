@@ -22,7 +22,7 @@ from coterie.data.streamed import StreamedRows
 from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
-_AHEAD = 2  # batches kept ready
+_AHEAD = 2  # batches kept ready, unless told otherwise
 _MOST_STEPS, _ROUNDING = 1 << 40, 1e-9
 
 
@@ -160,12 +160,13 @@ class BatchLoader:
 
         return 1 + bisect_left(range(1, _MOST_STEPS), 1 - _ROUNDING, key=times)
 
-    def iterate(self, start: int = 0) -> Iterator[TokenBatch]:
+    def iterate(self, start: int = 0, ready: int = _AHEAD) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.
 
+        As many as `ready` are prepared before they are asked for.
         What goes wrong in the thread is raised here.
         """
-        ahead = _Ahead(self, start, _AHEAD)
+        ahead = _Ahead(self, start, ready)
         self._running.add(ahead)
         try:
             while True:

@@ -24,9 +24,9 @@ class CompiledBlocks:
     activation checkpointing it has to hold in the backward pass too, which computes them again.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, mode: str = "default") -> None:
         self._blocks = [*decoder.blocks, *decoder.mtp]
-        self._compiled = [torch.compile(block._call_impl) for block in self._blocks]
+        self._compiled = [torch.compile(block._call_impl, mode=mode) for block in self._blocks]
         config = torch._dynamo.config
         limit = _PROGRAMS_PER_BLOCK * len(self._blocks)
         config.recompile_limit = max(config.recompile_limit, limit)

@@ -22,11 +22,12 @@ from coterie.foundation.compiled import reason
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import cache_root
 from coterie.train.choices import remember, remembered
-from coterie.train.settings import RunSettings
+from coterie.train.settings import RunSettings, TrainSettings
 from coterie.train.turns import Clock, in_turns, ratio
 
 _SECONDS = 2.0
 _CHEAPEST = 20.0  # seconds; less than any decoder was compiled in for the first time
+_RECORDING = ("reduce-overhead", "max-autotune")  # modes that record CUDA graphs themselves
 _MOST_GAIN = 0.5  # of a step, more than compiling was seen to save
 _AGAIN = 0.25  # of the first time, until it was measured
 
@@ -77,6 +78,21 @@ def require_compiler(device: torch.device) -> None:
             f"train.compile=true cannot be done: {missing}.",
             hint="Install one (g++ or clang++; pip install triton for a GPU), or use "
             "train.compile=auto, which goes without.",
+        )
+
+
+def require_one_recording(train: TrainSettings, device: torch.device) -> None:
+    """Refuse a mode of compiling that records CUDA graphs where steps are recorded anyway.
+
+    Raises:
+        SettingsError: both are asked for.
+    """
+    both = train.compile is not False and train.cuda_graph and train.compile_mode in _RECORDING
+    if both and device.type == "cuda":
+        raise SettingsError(
+            f"train.compile_mode={train.compile_mode} records CUDA graphs itself, and so does "
+            "train.cuda_graph=true.",
+            hint="Set train.cuda_graph=false, or train.compile_mode=max-autotune-no-cudagraphs.",
         )
 
 

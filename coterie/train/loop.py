@@ -279,7 +279,7 @@ class _Training:
         session, progress, settings = self._session, self._session.progress, self._settings
         with session.loader() as loader:
             self._publish.notice(f"The run reads {loader.reading(settings.steps).told}.")
-            batches = loader.iterate(progress.step)
+            batches = loader.iterate(progress.step, settings.prefetch)
             if self._profile:
                 batches = self._profile.read(batches)
             while progress.step < settings.steps and not self._stop and not self._is_stale():

@@ -35,6 +35,7 @@ from coterie.train.compiling import (
     keep_compiled_code,
     missing_compiler,
     require_compiler,
+    require_one_recording,
 )
 from coterie.train.memory import require_memory
 from coterie.train.objective import Models
@@ -112,11 +113,13 @@ def open_session(
     device = resolve_device(settings.train.device)
     if settings.train.compile is True:
         require_compiler(device)
+    require_one_recording(settings.train, device)
     settings, store = prepare(settings, tell)
     require_memory(settings, choose_precision(settings, device, kept))
     loader_of(settings, store, device).require(settings.train.steps)
     if device.type == "cpu":
         keep_freed_memory()
+    torch.backends.cudnn.benchmark = settings.train.cudnn_benchmark
     seed_all(settings.seed)
     decoder = settings.model.build().to(device).train()
     decoder.activation_checkpointing = settings.train.activation_checkpointing
@@ -196,13 +199,13 @@ def make_stepper(
     if compiled:
         keep_compiled_code()
     whole = compiled and precision.device.type == "cpu"
-    forward = torch.compile(decoder) if whole else decoder
+    forward = torch.compile(decoder, mode=train.compile_mode) if whole else decoder
     objective = train.objective.build(settings.model)
     stepper = Stepper(
         decoder, Models(forward), objective, optimizer, train.clip.build(), precision, train
     )
     if compiled and not whole:
-        stepper.compiled_blocks = CompiledBlocks(decoder)
+        stepper.compiled_blocks = CompiledBlocks(decoder, train.compile_mode)
     return stepper
 
 

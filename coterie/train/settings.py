@@ -25,6 +25,7 @@ from coterie.train.optimizer import AdamW, OptimizerSettings
 from coterie.train.precision import PrecisionName
 from coterie.train.schedule import Cosine, Schedule
 
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 _EVALUATION_TOKENS = 8192
 _USUAL_STEPS = 250  # between evaluations, and between checkpoints
 
@@ -84,6 +85,15 @@ class TrainSettings(Settings):
         description="compile the decoder, on a GPU block by block; auto: if that gains more time "
         "than it takes",
     )
+    compile_mode: CompileMode = Field(
+        default="default", description="how torch compiles, by its own names, where it does"
+    )
+    cudnn_benchmark: bool = Field(
+        default=False,
+        description="on an NVIDIA GPU, let cuDNN time its algorithms for each shape and take the "
+        "fastest; which one that is may differ from run to run",
+    )
+    prefetch: int = Field(default=2, ge=1, le=1024, description="batches prepared ahead of a step")
     cuda_graph: bool = Field(
         default=True,
         description="on an NVIDIA GPU, record a step's passes once and repeat them in one launch",

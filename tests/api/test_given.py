@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.api.given import layer_of, resolve
+from coterie.api.given import MODES, layer_of, resolve
 from coterie.foundation.errors import SettingsError
 
 
@@ -39,3 +39,23 @@ def test_values_come_from_where_they_were_given():
 def test_what_is_no_key_is_refused(key):
     with pytest.raises(SettingsError, match="not the name"):
         layer_of({key: 1})
+
+
+def test_a_mode_lies_over_the_preset_and_under_what_is_said():
+    named = resolve("mymoe", [layer_of({"train.prefetch": 3})], "tiny", "memory")
+    assert named.settings.train.activation_checkpointing
+    assert named.settings.train.prefetch == 3
+    assert named.origin(("train", "activation_checkpointing")) == "mode memory"
+    fast = resolve("mymoe", [], "tiny", "speed").settings.train
+    assert resolve("mymoe", [], "tiny").settings.train.activation_checkpointing
+    assert (fast.activation_checkpointing, fast.compile) == (False, "auto")
+    with pytest.raises(SettingsError, match="no mode “fast”; choices: memory, speed"):
+        resolve("mymoe", [], "tiny", "fast")
+
+
+def test_no_mode_touches_the_mathematics_of_training():
+    plain = resolve("yinghub", [], "tiny").settings.train.model_dump()
+    for mode in MODES:
+        found = resolve("yinghub", [], "tiny", mode).settings.train.model_dump()
+        for key in ("batch_size", "gradient_accumulation", "optimizer", "schedule", "precision"):
+            assert found[key] == plain[key]

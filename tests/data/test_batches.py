@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -89,22 +90,25 @@ def test_what_goes_wrong_in_the_thread_is_raised_outside():
     assert threads() == []
 
 
-def test_batches_are_prepared_before_they_are_asked_for():
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_batches_are_prepared_before_they_are_asked_for(ahead):
     ready = threading.Event()
 
     class Watched(TokenArray):
         def gather(self, starts, length):
             rows = super().gather(starts, length)
             count.append(len(rows))
-            if len(count) >= 3:
+            if len(count) >= ahead + 1:
                 ready.set()
             return rows
 
     count: list[int] = []
     with BatchLoader(Watched([np.arange(99, dtype=np.uint16)]), 8, 4, seed=1) as batches:
-        stream = batches.iterate()
-        next(stream)  # one is taken; two more follow by themselves
+        stream = batches.iterate(ready=ahead)
+        next(stream)  # one is taken; the others follow by themselves
         assert ready.wait(10)
+        time.sleep(0.2)
+        assert len(count) <= ahead + 2  # and one waits for its place
 
 
 @settings(max_examples=60, deadline=None)

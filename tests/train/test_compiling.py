@@ -12,8 +12,14 @@ from coterie.foundation.errors import SettingsError
 from coterie.foundation.runs import cache_root
 from coterie.train import compiling
 from coterie.train import session as sessions
-from coterie.train.compiling import CompileChoice, choose_compile, keep_compiled_code
+from coterie.train.compiling import (
+    CompileChoice,
+    choose_compile,
+    keep_compiled_code,
+    require_one_recording,
+)
 from coterie.train.session import open_session
+from coterie.train.settings import TrainSettings
 from tests.train.test_choices import sized
 from tests.train.test_turns import Clock
 
@@ -116,3 +122,20 @@ def test_compiled_code_is_kept_in_our_cache_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "elsewhere")
     keep_compiled_code()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "elsewhere"
+
+
+def test_the_mode_reaches_torch(tiny, new_run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda decoder, mode: asked.append(mode) or decoder)
+    settings = tiny(train={"compile": True, "compile_mode": "max-autotune"})
+    assert open_session(settings, new_run("mode")).compiled
+    assert asked == ["max-autotune"]
+
+
+def test_steps_are_recorded_once():
+    asked = {"compile": True, "compile_mode": "reduce-overhead"}
+    with pytest.raises(SettingsError, match="records CUDA graphs itself"):
+        require_one_recording(TrainSettings(**asked), torch.device("cuda"))
+    for changed in ({"cuda_graph": False}, {"compile": False}, {"compile_mode": "default"}):
+        require_one_recording(TrainSettings(**asked | changed), torch.device("cuda"))
+    require_one_recording(TrainSettings(**asked), CPU)
