@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py                      # every preset at scale tiny, as it is
     python benchmarks/memory.py s15era --each        # and with each setting that saves memory
+    python benchmarks/memory.py s15era --each --planned --scale full --set model.vocab_size=49152
 
 Each row is measured in a process of its own: two steps under torch's profiler, which sees every
 allocation of the CPU's allocator from before the model is built, what operators hold inside
@@ -16,13 +17,16 @@ import json
 import subprocess
 import sys
 import time
+from math import nan
 from pathlib import Path
 
 SAVINGS = [
     [],
     ["train.gradient_accumulation=4"],
+    ["train.activation_checkpointing=false"],
     ["train.activation_checkpointing=selective"],
     ["train.activation_checkpointing=true"],
+    ["train.activation_checkpointing=true", "train.gradient_accumulation=4"],
     ["train.precision=bfloat16"],
     ["train.ema=0.999"],
     ["train.optimizer={kind: adafactor}"],
@@ -33,7 +37,7 @@ SAVINGS = [
 PRESETS = ["quickstart", "gpt2", "yinggem", "yinghub", "blues", "s15era", "mymoe"]
 
 
-def measured(preset: str, scale: str, words: list[str]) -> dict[str, float]:
+def measured(preset: str, scale: str, words: list[str], planned: bool) -> dict[str, float]:
     """Return the bytes of one row; imports and runs in this process."""
     import torch
 
@@ -48,7 +52,8 @@ def measured(preset: str, scale: str, words: list[str]) -> dict[str, float]:
     from coterie.train.settings import RunSettings
 
     base = ["model.vocab_size=1024", "train.steps=10"]
-    layers = [*preset_layers(preset, scale), overrides_layer([*base, *words])]
+    named = None if scale == "full" else scale
+    layers = [*preset_layers(preset, named), overrides_layer([*base, *words])]
     run = load_settings(RunSettings, layers).settings
     tagged = tuple(each.with_ids(dict.fromkeys(each.tags().values(), 0))
                    for each in run.model.additive)  # fmt: skip
@@ -59,6 +64,8 @@ def measured(preset: str, scale: str, words: list[str]) -> dict[str, float]:
     begin = time.process_time()
     parts = estimate_memory(run, precision)
     seconds = time.process_time() - begin
+    if planned:
+        return {"peak": nan, "resident": nan, "estimate": sum(parts.values()), "seconds": seconds}
     tokens = torch.randint(0, 1000, (run.train.batch_size, run.model.context + 1))
     settled = _resident("VmRSS")
     with contextlib.suppress(OSError):
@@ -97,11 +104,14 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=PRESETS)
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--each", action="store_true", help="with each setting that saves memory")
+    parser.add_argument("--planned", action="store_true", help="estimate alone, nothing is run")
     parser.add_argument("--set", action="append", default=[], help="a key=value for all rows")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.row:
-        print(json.dumps(measured(options.presets[0], options.scale, json.loads(options.row))))
+        words = json.loads(options.row)
+        row = measured(options.presets[0], options.scale, words, options.planned)
+        print(json.dumps(row))
         return
     print("| preset | settings | estimate, MiB | allocated, MiB | estimate / allocated "
           "| resident, MiB | seconds |\n|---|---|---:|---:|---:|---:|---:|")  # fmt: skip
@@ -109,7 +119,7 @@ def main() -> None:
         for words in SAVINGS if options.each else [[]]:
             asked = [*options.set, *words]
             command = [sys.executable, __file__, preset, "--scale", options.scale,
-                       "--row", json.dumps(asked)]  # fmt: skip
+                       "--row", json.dumps(asked), *["--planned"] * options.planned]  # fmt: skip
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 print(f"| {preset} | {' '.join(asked)} | {done.stderr.strip().splitlines()[-1]} |")
