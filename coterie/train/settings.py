@@ -275,6 +275,11 @@ class RunSettings(Settings):
     def _fitting_lengths(self) -> Self:
         if self.data.curriculum is not None:
             _ = self.stages
+        if self.data.stream is not None and self.train.counts_epochs:
+            raise ValueError(
+                "a stream (data.stream) is not counted before it is read, so nothing of the run "
+                "can be told in epochs; say train.steps, and steps for what is done now and then"
+            )
         return self
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from coterie.checkpoint import load_checkpoint
 from coterie.data import BatchLoader, TokenArray
 from coterie.data.cache import cached_store
-from coterie.foundation.errors import Interrupted, RunError
+from coterie.foundation.errors import Interrupted, RunError, SettingsError
 from coterie.foundation.event_log import read_events
 from coterie.foundation.layers import file_layer, load_settings
 from coterie.foundation.runs import cache_root
@@ -107,6 +107,12 @@ def test_a_plan_says_no_steps_before_the_data_are_known(tiny, new_run):
     assert plan(known, vocab_size=40).steps == 15
     train(settings, new_run("made"), preset="tiny")
     assert cached_store(settings.data, settings.tokenizer, cache_root()) is not None
+
+
+def test_a_stream_has_no_epochs_before_it_is_read(tiny):
+    for told in ({"epochs": 2}, {"evaluate_every": "2 epochs"}):
+        with pytest.raises(SettingsError, match="not counted before it is read"):
+            tiny(data={"stream": {}}, train=told)
 
 
 @pytest.mark.parametrize("count", [1, 99, 100, 101, 4900])
