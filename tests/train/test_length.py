@@ -112,7 +112,7 @@ def test_a_plan_says_no_steps_before_the_data_are_known(tiny, new_run):
 def test_a_stream_has_no_epochs_before_it_is_read(tiny):
     for told in ({"epochs": 2}, {"evaluate_every": "2 epochs"}):
         with pytest.raises(SettingsError, match="not counted before it is read"):
-            tiny(data={"stream": {}}, train=told)
+            tiny(data={"stream": {}, "split": "documents"}, train=told)
 
 
 @pytest.mark.parametrize("count", [1, 99, 100, 101, 4900])
