@@ -8,6 +8,7 @@ from coterie.api.data import clean as clean_texts
 from coterie.api.data import dedup as dedup_texts
 from coterie.cli.console import console, emit_json, next_step
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
+from coterie.cli.stores import describe
 from coterie.data.cleaning import REPORT, TEXTS
 from coterie.data.overlap import NGRAM
 from coterie.data.split import SplitKind
@@ -149,7 +150,9 @@ def blend(
     split: SplitKind = "documents",
     seed: int = 0,
     report: Path | None = None,
+    replace: bool = False,
     reading: ReadingFlags = _AS_IT_IS,
+    json: bool = False,
 ) -> None:
     """Tokenize a text with a share of others: `coterie data blend MAIN OTHER... --out STORE`.
 
@@ -171,14 +174,24 @@ def blend(
         Of the choice of documents, held out and taken.
     report
         A file for the passages left out, with the words that the main text has too.
+    replace
+        Replace a store that stands at --out.
+    json
+        Print JSON.
     """
     if not others:
         raise UserError("Which other texts? None was named.",
                         hint="coterie data blend MAIN OTHER... --out STORE")  # fmt: skip
     found = blend_texts(
         main, others, out, share=share, ngram=ngram, tokenizer=tokenizer, special=special,
-        report=report, division=Division(valid_fraction, split, seed), **reading.options(),
+        report=report, replace=replace, division=Division(valid_fraction, split, seed),
+        **reading.options(),
     )  # fmt: skip
+    if json:
+        figures = {"share": found.share, "tokens": found.tokens, "documents": found.documents,
+                   "passages": found.passages, "removed": found.removed}  # fmt: skip
+        emit_json(figures | {"store": describe(found.store)})
+        return
     console.print(
         f"{out}: {found.share:.4f} of the training tokens ({found.tokens:,}, "
         f"{found.documents:,} documents) are other text; {len(found.removed):,} of its "

@@ -16,6 +16,7 @@ from coterie.data.merged import AnyStore, MergedStore
 from coterie.data.mix.ratio import Ratio
 from coterie.data.store import Store
 from coterie.foundation.printable import printable
+from coterie.visualise.panel import BARS
 
 _MARK = "magenta"
 _BOUNDARY = "bold cyan"
@@ -80,6 +81,7 @@ def _plain(store: Store) -> dict[str, Any]:
                 source: part.model_dump()
                 for source, part in zip(manifest.sources, record.sources, strict=True)
             },
+            "lengths": store.tokens(name).length_counts(),
             "characters_per_token": None if per_token is None else round(per_token, 4),
         }
     return {
@@ -134,7 +136,21 @@ def _add_splits(tree: Tree, store: Store) -> None:
             f"  {record.tokens / max(total, 1):>6.1%}  {record.documents:,} documents  "
             f"{record.characters:,} characters",
             f"  {ratio:.3f} characters/token" if ratio else "",
+            (_lengths(store.tokens(name).length_counts()), "dim"),
         ))  # fmt: skip
+
+
+def _lengths(counts: list[int]) -> str:
+    """Return how long documents are, as bars from the shortest on, each twice as long."""
+    there = np.flatnonzero(counts)
+    if len(there) < 2:
+        return ""
+    first, last = int(there[0]), int(there[-1])
+    top = len(BARS) - 1
+    bars = "".join(
+        BARS[-(-count * top // max(counts))] if count else " " for count in counts[first : last + 1]
+    )
+    return f"  {1 << first:,} {bars} {(2 << last) - 1:,} tokens long"
 
 
 def _tell_notes(store: Store) -> None:

@@ -23,6 +23,7 @@ from coterie.data.tokens import TokenArray
 
 _STREAM, _BY_SIZE = Stream(), Proportional()
 _AHEAD = 2  # batches kept ready, unless told otherwise
+_PLACES, _AROUND = 41, 8  # where a mixture is looked at, and over how many batches
 _MOST_STEPS, _ROUNDING = 1 << 40, 1e-9
 
 
@@ -49,6 +50,21 @@ class Reading:
             return f"about {self.places:,} tokens of a stream"
         padding = f"; {self.padding:.1%} of the places are padding" if self.padding else ""
         return f"{self.tokens:,} tokens, each read {self.times:.3g} times{padding}"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a run reads of its sources.
+
+    Attributes:
+        lengths: of each source, how many documents have 2^i to below 2^(i+1) tokens, by i.
+        steps: where the shares are taken, over all steps of the run.
+        shares: of each source, its share of the rows of the steps that follow those.
+    """
+
+    lengths: dict[str, list[int]]
+    steps: list[int]
+    shares: dict[str, list[float]]
 
 
 class BatchLoader:
@@ -97,6 +113,7 @@ class BatchLoader:
         else:
             several = [sources] if isinstance(sources, TokenArray | StreamedRows) else sources
             named = {str(number): tokens for number, tokens in enumerate(several)}
+        self._sources = named
         arrays = [each for each in named.values() if isinstance(each, TokenArray)]
         self._tokens = None if self._stream else sum(map(len, arrays))
         self._stages = stages or Stages(context, batch_size)
@@ -159,6 +176,31 @@ class BatchLoader:
             return self.reading(steps).times
 
         return 1 + bisect_left(range(1, _MOST_STEPS), 1 - _ROUNDING, key=times)
+
+    def mixture(self, batches: int) -> Mixture:
+        """Return what the documents of each source are, and the shares of sources step by step."""
+        places = np.unique(np.linspace(0, max(batches - 1, 0), _PLACES).astype(np.int64)).tolist()
+        rows = np.array([self._rows_at(place, batches) for place in places], dtype=np.float64)
+        shares = rows / rows.sum(axis=1, keepdims=True)
+        return Mixture(
+            lengths={
+                name: tokens.length_counts()
+                for name, tokens in self._sources.items()
+                if isinstance(tokens, TokenArray)
+            },
+            steps=places,
+            shares=dict(zip(self._sources, shares.T.tolist(), strict=True)),
+        )
+
+    def _rows_at(self, first: int, batches: int) -> list[int]:
+        """Return how many rows of each source there are in some batches from `first` on."""
+        counts = [0] * len(self._sources)
+        for index in range(first, min(first + _AROUND, max(batches, 1))):
+            stage = self._stages.of(index)
+            step = stage.before + index - stage.first
+            for share in self._mixed[stage.context].mixer.shares(step, stage.rows, 0, 1):
+                counts[share.source] += share.count
+        return counts
 
     def iterate(self, start: int = 0, ready: int = _AHEAD) -> Iterator[TokenBatch]:
         """Yield the batches from number `start` on, without end, prepared in a thread.

@@ -63,6 +63,13 @@ class TokenArray:
             return self._read_starts()
         return np.zeros(min(self._length, 1), dtype=np.int64)
 
+    def length_counts(self) -> list[int]:
+        """Return how many documents have 2^i to below 2^(i+1) tokens, for each i."""
+        # Read anew and not kept, for a packing may need none.
+        starts = self.starts if self._read_starts is None else self._read_starts()
+        lengths = np.diff(starts, append=self._length + 1) - 1  # without separators
+        return np.bincount(np.frexp(lengths[lengths > 0])[1] - 1).tolist()
+
     @overload
     def __getitem__(self, key: int) -> int: ...
     @overload

@@ -170,6 +170,15 @@ class MicroBatchChanged(Event):
         return {"memory/micro_batch_rows": float(self.rows)}
 
 
+class DataDescribed(Event):
+    """What the run reads; see `data.batches.Mixture`."""
+
+    kind: Literal["data"] = "data"
+    lengths: dict[str, list[Count]]
+    steps: list[Count]
+    shares: dict[str, list[Number]]
+
+
 class Evaluated(Event):
     """Loss over a whole split. `characters` is how many characters the tokens stand for."""
 

@@ -33,7 +33,7 @@ from coterie.generate.threads import shared_cores
 from coterie.model import count
 from coterie.train.choices import kept_choices
 from coterie.train.evaluation import evaluated
-from coterie.train.events import CheckpointDamaged, Evaluated, RunEnded, RunStarted
+from coterie.train.events import CheckpointDamaged, DataDescribed, Evaluated, RunEnded, RunStarted
 from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
@@ -279,6 +279,7 @@ class _Training:
         session, progress, settings = self._session, self._session.progress, self._settings
         with session.loader() as loader:
             self._publish.notice(f"The run reads {loader.reading(settings.steps).told}.")
+            self._publish(DataDescribed(**vars(loader.mixture(settings.steps))))
             batches = loader.iterate(progress.step, settings.prefetch)
             if self._profile:
                 batches = self._profile.read(batches)

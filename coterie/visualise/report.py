@@ -9,6 +9,7 @@ from coterie.foundation.runs import RunDirectory
 from coterie.visualise.compare import comparison
 from coterie.visualise.page import document
 from coterie.visualise.sections.configuration import CONFIGURATION
+from coterie.visualise.sections.data import DATA
 from coterie.visualise.sections.experts import EXPERTS
 from coterie.visualise.sections.header import header
 from coterie.visualise.sections.loss import LOSS
@@ -19,7 +20,7 @@ from coterie.visualise.sections.section import added_html, added_reducers
 from coterie.visualise.series import Series, read_series
 
 _FIRST = (LOSS, SAMPLES, EXPERTS, OPTIMIZER)
-_LAST = (RECORD, CONFIGURATION)
+_LAST = (DATA, RECORD, CONFIGURATION)
 
 
 def write_report(run: RunDirectory, out: Path | str | None = None) -> Path:

@@ -24,7 +24,7 @@ from coterie.train.events import (
     Sampled,
 )
 from coterie.visualise.reducers.base import Reducer
-from coterie.visualise.reducers.course import Checkpoints, Course, Notices, Unread
+from coterie.visualise.reducers.course import Checkpoints, Course, Data, Notices, Unread
 from coterie.visualise.reducers.loads import LayerHistory, Loads
 from coterie.visualise.reducers.parts import Parts
 from coterie.visualise.reducers.quality import Evaluations, Samples
@@ -32,7 +32,8 @@ from coterie.visualise.reducers.steps import Pace, Steps
 
 R = TypeVar("R", bound=Reducer)
 REDUCERS: tuple[type[Reducer], ...] = (
-    Course, Steps, Pace, Loads, Parts, Evaluations, Samples, Checkpoints, Notices, Unread,
+    Course, Steps, Pace, Loads, Parts, Evaluations, Samples, Checkpoints, Data, Notices,
+    Unread,
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from coterie.cli.app import run as coterie
+from coterie.data import open_store
 
 
 @pytest.fixture
@@ -89,6 +90,17 @@ def test_a_share_of_other_text_is_blended_in(stores, capsys):
     assert "of the training tokens" in capsys.readouterr().out
     assert (stores / "left").read_text() == ""
     assert coterie(["data", "verify", "blended"]) == 0
+    again = [*words[:-2], "--share", "0.1", "--tokenizer", "bytes", "--json"]
+    assert coterie(again) == 2  # it stands there already
+    capsys.readouterr()
+    assert coterie([*again, "--replace"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["share"] == pytest.approx(0.1, abs=0.001)
+    assert figures["store"]["fingerprint"] == open_store("blended").fingerprint
+    assert (
+        sum(figures["store"]["splits"]["train"]["lengths"])
+        == (figures["store"]["splits"]["train"]["documents"])
+    )
     (stores / "same.txt").write_text("0 shall I compare thee\n" * 300)
     words = ["data", "blend", "verse-texts", "same.txt", "--out", "no", "--tokenizer", "bytes"]
     assert coterie(words) == 2

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coterie.batch import IGNORE
 from coterie.data import BatchLoader, TokenArray, evaluation_batches
+from coterie.data.mix import Weighted
 
 
 def row(count):
@@ -124,3 +125,20 @@ def test_evaluation_covers_every_token_after_the_first_once(count, context, batc
         known = batch.targets != IGNORE
         assert torch.equal(batch.targets[known], batch.tokens[known] + 1)
         assert not batch.tokens[~known].any()
+
+
+def test_a_mixture_tells_lengths_without_separators_and_shares_as_they_are_read():
+    starts = np.array([0, 5, 6, 14])  # documents of 4, 0, 7 and 6 tokens
+    one = TokenArray([np.arange(20, dtype=np.uint16)], starts=lambda: starts)
+    other = TokenArray([np.arange(90, dtype=np.uint16)])
+    mix = Weighted(weights=(3, 1), epochs_at_most=9)
+    loader = BatchLoader({"one": one, "other": other}, 4, 4, seed=1, mix=mix)
+    found = loader.mixture(20)
+    assert found.lengths == {"one": [0, 0, 3], "other": [0] * 6 + [1]}
+    assert found.steps == list(range(20))
+    rows = [loader.batch(step).sources.tolist() for step in range(20)]
+    for step, share in zip(found.steps, found.shares["one"], strict=True):
+        around = [source for row in rows[step : step + 8] for source in row]
+        assert share == pytest.approx(around.count(0) / len(around))
+    assert found.shares["one"][0] == 0.75
+    assert found.shares["one"][-1] < 0.75  # used up

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from coterie.data.augment.bpe_dropout import BPEDropout
 from coterie.data.augment.case import Case
-from coterie.data.augment.draws import Draws
+from coterie.data.augment.draws import draws_of
 from coterie.data.augment.fim import FillInTheMiddle
 from coterie.data.augment.interface import Augmentation
 from coterie.data.augment.jitter import Jitter
@@ -66,7 +66,6 @@ def augmentations(
                 hint=f"Name {each.kind} first.",
             )
         before = before or (each.kind if getattr(each, "replaces", False) else "")
-    return tuple(
-        each.build(tokenizer, Draws(seed, number, getattr(each, "seed", 0)))
-        for number, each in enumerate(settings)
-    )
+    wanted = [(getattr(each, "seed", 0), getattr(each, "streams", 1)) for each in settings]
+    drawing = zip(settings, draws_of(seed, wanted), strict=True)
+    return tuple(each.build(tokenizer, draws) for each, draws in drawing)

@@ -28,6 +28,10 @@ class BPEDropout(Augmenting):
     share: Share = Field(default=0.1, description="share of the tokens split in each round")
     rounds: int = Field(default=2, ge=1, le=8, description="how often halves are split again")
 
+    @property
+    def streams(self) -> int:
+        return self.rounds
+
     def build(self, tokenizer: Tokenizer, draws: Draws) -> Augmentation:
         """Return the augmentation.
 

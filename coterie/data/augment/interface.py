@@ -42,6 +42,11 @@ class Augmenting(Settings):
     share: Share = Field(default=0.1, description="how much of the batch it changes, 0 to 1")
     seed: int = Field(default=0, description="of its random numbers, beside the run's")
 
+    @property
+    def streams(self) -> int:
+        """How many random numbers it draws for each token."""
+        return 1
+
     def build(self, tokenizer: Tokenizer, draws: Draws) -> Augmentation:
         """Return the augmentation.
 

@@ -32,7 +32,7 @@ class Jitter(Augmenting):
         def jitter(batch: TokenBatch, step: int, first_row: int) -> TokenBatch:
             rows, width = batch.tokens.shape
             share = value_at(self.share, step)
-            chance = draws.uniform(step, first_row, (rows, 1))
+            chance = draws.uniform(step, first_row, (rows, width))[:, :1]
             moved = np.where(chance < share, chance * ((self.most + 1) / max(share, 1e-9)), 0)
             columns = np.arange(width) + np.minimum(moved.astype(np.int64), self.most)
             inside = torch.from_numpy(columns < width)

@@ -15,7 +15,7 @@ from pydantic import Field
 from coterie.batch import TokenBatch
 from coterie.data.augment.draws import Draws, shape_of
 from coterie.data.augment.interface import Augmentation, Augmenting
-from coterie.data.augment.rows import Flat, followed, laid_out, ranges
+from coterie.data.augment.rows import Flat, followed, laid_out, ranges, sizes_of
 from coterie.data.augment.words import token_texts
 from coterie.data.ramp import Share, value_at
 from coterie.foundation.errors import SettingsError
@@ -94,7 +94,7 @@ class _Parts:
         inner[-1] = False
         if flat.live is not None:
             inner &= flat.live[starts]
-        return _Parts(starts, np.diff(starts, append=len(begins)), first, inner)
+        return _Parts(starts, sizes_of(starts, len(begins)), first, inner)
 
 
 def _lines(flat: Flat, ends: np.ndarray) -> _Parts:

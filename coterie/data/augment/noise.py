@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from coterie.batch import TokenBatch
+from coterie.batch import IGNORE, TokenBatch
 from coterie.data.augment.draws import Draws, shape_of
 from coterie.data.augment.interface import Augmentation, Augmenting
 from coterie.data.ramp import Share, value_at
@@ -33,6 +33,10 @@ class TokenDropout(Augmenting):
     token: str | None = Field(
         default=None, description="what replaces them; None: any token of the vocabulary"
     )
+
+    @property
+    def streams(self) -> int:
+        return 2
 
     def build(self, tokenizer: Tokenizer, draws: Draws) -> Augmentation:
         """Return the augmentation.
@@ -82,12 +86,18 @@ class Replacement(Augmenting):
     kind: Literal["replacement"] = "replacement"
     share: Share = Field(default=0.1, description="share of the inputs replaced")
 
+    @property
+    def streams(self) -> int:
+        return 2
+
     def build(self, tokenizer: Tokenizer, draws: Draws) -> Augmentation:
         def others(batch: TokenBatch, step: int, first_row: int) -> np.ndarray:
             # Any column up to its own: no token says what is still to come.
             columns = np.arange(1, batch.tokens.shape[1] + 1)
             chance = draws.uniform(step, first_row, shape_of(batch), stream=1)
-            return np.take_along_axis(batch.tokens.numpy(), (chance * columns).astype(np.int64), 1)
+            places = (chance * columns).astype(np.int64)
+            places += np.arange(0, batch.tokens.numel(), len(columns))[:, None]
+            return batch.tokens.numpy().ravel()[places]
 
         return _Noise(self.share, 1, others, draws)
 
@@ -108,7 +118,7 @@ class _Noise:
         chosen = begun.copy()
         for reach in range(1, self._length):  # each beginning covers what follows it
             chosen[:, reach:] |= begun[:, :-reach]
-        chosen &= batch.valid.numpy()
+        chosen &= batch.targets.numpy() != IGNORE
         others = self._others(batch, step, first_row)
         tokens = np.where(chosen, others, batch.tokens.numpy())
         return replace(batch, tokens=torch.from_numpy(tokens))

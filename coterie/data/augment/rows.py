@@ -26,6 +26,14 @@ def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return result
 
 
+def sizes_of(starts: np.ndarray, end: int) -> np.ndarray:
+    """Return how long the ranges are that begin at `starts`, the last of them up to `end`."""
+    sizes = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=sizes[:-1])
+    sizes[-1:] = end - starts[-1:]
+    return sizes
+
+
 @dataclass(frozen=True)
 class Flat:
     """A batch as arrays of [B·T], and the runs of text in it.
@@ -69,7 +77,7 @@ class Flat:
     def runs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return where each run begins and how long it is."""
         starts = self.begins.nonzero()[0]
-        return starts, np.diff(starts, append=len(self.begins))
+        return starts, sizes_of(starts, len(self.begins))
 
     def with_rows(self, tokens: np.ndarray, targets: np.ndarray) -> TokenBatch:
         """Return the batch with other tokens and targets, as many as before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coterie.batch import TokenBatch
+from coterie.data.augment.rows import sizes_of
 from coterie.tokenizer.interface import Tokenizer
 
 _INSIDE = frozenset(b"'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") | set(
@@ -44,4 +45,4 @@ class Words:
         joined &= self.opens[tokens[:, 1:]]
         np.logical_not(joined, out=begins[:, 1:])
         firsts = begins.ravel().nonzero()[0]
-        return firsts, np.diff(firsts, append=begins.size)
+        return firsts, sizes_of(firsts, begins.size)

@@ -3,7 +3,13 @@
 from collections import Counter, deque
 
 from coterie.foundation.events import Event, Notice, SkippedLine, Unknown
-from coterie.train.events import CheckpointDamaged, CheckpointSaved, RunEnded, RunStarted
+from coterie.train.events import (
+    CheckpointDamaged,
+    CheckpointSaved,
+    DataDescribed,
+    RunEnded,
+    RunStarted,
+)
 from coterie.visualise.reducers.base import Reducer
 from coterie.visualise.reducers.thinned import Thinned
 
@@ -26,6 +32,18 @@ class Course(Reducer):
             self.ended = None
         else:
             self.ended = event
+
+
+class Data(Reducer):
+    """What the run reads, as it was told last."""
+
+    kinds = (DataDescribed,)
+
+    def __init__(self) -> None:
+        self.told: DataDescribed | None = None
+
+    def update(self, event: DataDescribed) -> None:
+        self.told = event
 
 
 class Notices(Reducer):
