@@ -90,12 +90,12 @@ def test_a_share_of_other_text_is_blended_in(stores, capsys):
     assert "of the training tokens" in capsys.readouterr().out
     assert (stores / "left").read_text() == ""
     assert coterie(["data", "verify", "blended"]) == 0
-    again = [*words[:-2], "--share", "0.1", "--tokenizer", "bytes", "--json"]
+    again = [*words[:-2], "--share", "0.2", "--tokenizer", "bytes", "--json"]
     assert coterie(again) == 2  # it stands there already
     capsys.readouterr()
     assert coterie([*again, "--replace"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["share"] == pytest.approx(0.1, abs=0.001)
+    assert figures["share"] == pytest.approx(0.2, abs=0.001)
     assert figures["store"]["fingerprint"] == open_store("blended").fingerprint
     assert (
         sum(figures["store"]["splits"]["train"]["lengths"])

@@ -20,9 +20,10 @@ def shown(*events):
 
 def test_lengths_and_the_mixture_of_several_sources_are_drawn():
     html = shown(TWO)
-    assert "verse goes from 25 at 3 to 0 at 6" in html
-    assert "verse goes from 25 at 0 to 0 at 99" in html
-    assert "<b>" not in html.replace("<figcaption><b>", "")
+    assert "verse goes from 25.0 at 3 to 0 at 6" in html
+    assert "verse goes from 25.0 at 0 to 0 at 99" in html
+    assert "&lt;b&gt; goes from 75.0 at 0" in html  # a name is no markup
+    assert "<b> goes" not in html
 
 
 def test_of_one_source_there_is_no_mixture_and_of_one_document_no_length():
