@@ -1,6 +1,10 @@
 """`coterie data`: texts to better texts, before they become a store."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from coterie.api.data import Division
 from coterie.api.data import blend as blend_texts
@@ -19,6 +23,18 @@ from coterie.language.spelling import Spelling
 
 _LISTED = 20
 _AS_IT_IS = ReadingFlags()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EndingFlags:
+    """What becomes of a blended store, and how it is told."""
+
+    replace: Annotated[bool, Parameter(help="Replace a store that stands at --out.")] = False
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False
+
+
+_NEW = EndingFlags()
 _EVERYTHING = "the same with --json"
 
 
@@ -150,9 +166,8 @@ def blend(
     split: SplitKind = "documents",
     seed: int = 0,
     report: Path | None = None,
-    replace: bool = False,
+    ending: EndingFlags = _NEW,
     reading: ReadingFlags = _AS_IT_IS,
-    json: bool = False,
 ) -> None:
     """Tokenize a text with a share of others: `coterie data blend MAIN OTHER... --out STORE`.
 
@@ -174,20 +189,16 @@ def blend(
         Of the choice of documents, held out and taken.
     report
         A file for the passages left out, with the words that the main text has too.
-    replace
-        Replace a store that stands at --out.
-    json
-        Print JSON.
     """
     if not others:
         raise UserError("Which other texts? None was named.",
                         hint="coterie data blend MAIN OTHER... --out STORE")  # fmt: skip
     found = blend_texts(
         main, others, out, share=share, ngram=ngram, tokenizer=tokenizer, special=special,
-        report=report, replace=replace, division=Division(valid_fraction, split, seed),
+        report=report, replace=ending.replace, division=Division(valid_fraction, split, seed),
         **reading.options(),
     )  # fmt: skip
-    if json:
+    if ending.json:
         figures = {"share": found.share, "tokens": found.tokens, "documents": found.documents,
                    "passages": found.passages, "removed": found.removed}  # fmt: skip
         emit_json(figures | {"store": describe(found.store)})
