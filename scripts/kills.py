@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processes import (
+    OTHER,
     SETTINGS,
     TEXT,
     Tally,
@@ -159,8 +160,8 @@ CASES = {
         "stored",
     ),
     "data blend": Case(
-        ["data", "blend", "text.txt", "rows.jsonl", "--out", "mixed", "--tokenizer", "bytes",
-         "--ngram", "3"],
+        ["data", "blend", "text.txt", "other.txt", "--out", "mixed", "--tokenizer", "bytes",
+         "--ngram", "3", "--share", "0.05"],
         _made("mixed"),
         "stored",
     ),
@@ -243,6 +244,7 @@ def bases(root: Path) -> dict[str, Path]:
     for number in range(4):
         (stored / "texts" / f"{number}.txt").write_text(TEXT * (number + 1))
     rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
+    (stored / "other.txt").write_text(OTHER)
     (stored / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
     other = [*PREPARE[:4], "other", *PREPARE[5:]]
     for words in (PREPARE, other, _part(1, "part-1"), _part(2, "part-2")):

@@ -64,6 +64,8 @@ train: {steps: 8, batch_size: 4, evaluate_every: 4, checkpoint_every: 2, keep: 2
 """
 TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the fool.\n" for n in range(60))
 
+OTHER = "".join(f"sheep{n} count{7 * n} night{3 * n}.\n" for n in range(300))
+
 
 @dataclass
 class Child:

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 from processes import (
+    OTHER,
     TEXT,
     Child,
     Tally,
@@ -62,6 +63,7 @@ class Races:
         """The same with a table of rows and two stores."""
         folder = copy(self.base, self.root / "stored")
         rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
+        (folder / "other.txt").write_text(OTHER)
         (folder / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
         for name in ("store", "other"):
             self._alone(self._prepare("bytes", name), folder)
@@ -204,9 +206,9 @@ class Races:
     def two_blends(self, folder: Path) -> Outcome:
         """Into one store, with other shares."""
         return self._two(folder, [
-            ["data", "blend", "text.txt", "rows.jsonl", "--out", "out", "--tokenizer", "bytes",
+            ["data", "blend", "text.txt", "other.txt", "--out", "out", "--tokenizer", "bytes",
              "--ngram", "3", "--share", each]
-            for each in ("0.1", "0.2")
+            for each in ("0.02", "0.05")
         ], "out")  # fmt: skip
 
     def two_parts(self, folder: Path) -> Outcome:
