@@ -22,6 +22,7 @@ from coterie.foundation.runs import RunDirectory, find_run, runs_root
 from coterie.train import RunSettings, TrainResult, run_settings
 from coterie.train import train as train_run
 from coterie.train.events import RunStarted
+from coterie.train.look import Look, StepLook
 from coterie.train.unchanged import LENGTH, PLACES
 from coterie.visualise.console import stderr
 from coterie.visualise.report import write_report
@@ -90,11 +91,11 @@ def run_training(
     *,
     preset: str,
     resumed_with: Collection[str] | None = None,
-    profile: bool = False,
+    look: Look = StepLook,
 ) -> TrainResult:
     """Train under the live display and write the report, also of an interrupted run.
 
-    With `profile` the display shows where the time of a few steps goes. A run is resumed where
+    What `look` sees in steps the display shows. A run is resumed where
     `resumed_with` names the keys that were changed on purpose, if only none.
     """
     stderr.print(Text.assemble("Run ", (run.name, "heading"), f" in {run.path}/"), soft_wrap=True)
@@ -104,7 +105,7 @@ def run_training(
             return train_run(
                 settings, run, preset=preset, observers=[display],
                 resume=resumed_with is not None, changed=resumed_with,
-                profile=profile,
+                look=look,
             )  # fmt: skip
     except OwnedError:
         theirs = True
@@ -116,7 +117,7 @@ def run_training(
 
 def resume_training(
     run: RunDirectory, layers: Sequence[Layer], keys: Sequence[str], *, files: bool = False,
-    profile: bool = False,
+    look: Look = StepLook,
 ) -> TrainResult:  # fmt: skip
     """Go on with a run; its length and where its text lies may change, more before any step.
 
@@ -125,7 +126,7 @@ def resume_training(
         layers: what is changed.
         keys: the dotted keys that were changed by name.
         files: whether some of the layers are files, which may change anything.
-        profile: show where the time of a few steps goes.
+        look: looks into steps, as in `train`.
 
     Raises:
         RunError: a key is changed that the run's weights depend on.
@@ -148,9 +149,7 @@ def resume_training(
     settings = run_settings([file_layer(run.config), *layers]).settings
     if files:
         changed += ["data", "train", "seed"]  # a file names what it likes of these
-    return run_training(
-        settings, run, preset=_preset_of(run), resumed_with=changed, profile=profile
-    )
+    return run_training(settings, run, preset=_preset_of(run), resumed_with=changed, look=look)
 
 
 def _write_report_quietly(run: RunDirectory) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from coterie.foundation.allocator import return_freed_memory
+from coterie.foundation.allocator import resident_bytes, return_freed_memory
 from coterie.foundation.errors import UserError
 from coterie.train import RunSettings
 from coterie.train.choices import choose_precision
@@ -26,7 +26,7 @@ from coterie.train.step import NoRoomError
 SHARE = 0.8
 """Of the memory that is free, how much a run may take where no limit is given."""
 _BEYOND = 1.1  # times the limit: a step that is expected to need more is not tried
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_CLEAR = Path("/proc/self/clear_refs")
 
 Tried = tuple[int, int | None, bool]
 """Rows at once, the bytes held at most (None: not tried, or not known), and whether they fit."""
@@ -103,7 +103,7 @@ class _Trials:
             raise UserError(
                 "A limit is for the CPU; a GPU's own memory is its limit.", hint="Leave --memory."
             )
-        if not on_gpu and not (_STATUS.exists() and _CLEAR.exists()):
+        if not on_gpu and not _CLEAR.exists():
             raise UserError(
                 f"How much memory a step takes on {self._device} cannot be measured here.",
                 hint="coterie plan PRESET estimates it.",
@@ -119,7 +119,7 @@ class _Trials:
         self._stepper = make_stepper(settings, decoder, optimizer, precision)
         self._batch = loader_of(settings, store, self._device).batch(0)
         self._context = settings.model.context
-        self.limit = None if on_gpu else limit or _held() + int(SHARE * _free())
+        self.limit = None if on_gpu else limit or resident_bytes() + int(SHARE * _free())
         self._tell, self._steps = tell, 0
         self._measured: dict[int, int] = {}
         self.tried: list[Tried] = []
@@ -168,19 +168,12 @@ class _Trials:
     def _peak(self) -> int:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device)
-        return _held("VmHWM")
+        return resident_bytes("VmHWM")
 
     def _note(self, rows: int, held: int | None, *, fits: bool) -> None:
         self.tried.append((rows, held, fits))
         size = "" if held is None else f" with {held / 2**30:.2f} GiB held"
         self._tell(f"{rows} rows {'fit' if fits else 'do not fit'}{size}.")
-
-
-def _held(what: str = "VmRSS") -> int:
-    """Return the resident size of this process, or its peak, in bytes."""
-    lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
-    (line,) = (each for each in lines if each.startswith(what + ":"))
-    return int(line.split()[1]) * 1024
 
 
 def _free() -> int:

@@ -13,6 +13,7 @@ from coterie.foundation.runs import RunDirectory, find_run
 if TYPE_CHECKING:
     from coterie.foundation.layers import Resolved
     from coterie.train import RunSettings, TrainResult
+    from coterie.train.look import Look
 
 _USAGE = "For example: coterie train quickstart train.steps=500 data.source=my_book.txt"
 
@@ -23,6 +24,8 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     profile: bool = False,
+    memory_profile: bool = False,
+    report_interval: int | None = None,
     json: bool = False,
 ) -> None:
     """Train a model: `coterie train PRESET [key=value ...] [@overlay.yaml ...]`.
@@ -45,17 +48,20 @@ def train(
     profile
         Print where the time of a few steps goes, after the first ones, and write a trace of them
         into the run's directory, for https://ui.perfetto.dev or chrome://tracing.
+    memory_profile
+        Record which parts of the model the memory of a step goes to, in the second step and every
+        --report-interval steps: in the run's events and report, and at the end as a table. On a
+        GPU also a snapshot for https://pytorch.org/memory_viz.
+    report_interval
+        Steps between two reports of --memory-profile; by default 100, or the run's length where
+        that is less.
     json
         With --dry-run, print the plan as JSON; otherwise print the result as JSON.
     """
-    if profile and dry_run:
-        raise UserError(
-            "--profile records training steps, and --dry-run takes none.",
-            hint="Leave one of them out.",
-        )
+    look = _look(profile, memory_profile, report_interval, dry_run=dry_run)
     parsed = read_words(words)
     if resume:
-        result, run = _resume(parsed, profile)
+        result, run = _resume(parsed, look)
     else:
         target = one_target(parsed, "preset", _USAGE)
         resolved = resolve_words(target, parsed)
@@ -65,10 +71,37 @@ def train(
         from coterie.api.training import make_run, run_training
 
         run = make_run(name, Path(target).stem)
-        result = run_training(resolved.settings, run, preset=target, profile=profile)
+        result = run_training(resolved.settings, run, preset=target, look=look)
     if json:
         emit_json({"run": run.name, "path": str(run.path), **result.summary()})
     finish(run)
+
+
+def _look(profile: bool, memory: bool, interval: int | None, *, dry_run: bool) -> Look:
+    """Return what looks into the steps of a run, as asked for."""
+    if dry_run and (profile or memory):
+        raise UserError(
+            f"--{'profile' if profile else 'memory-profile'} records training steps, and --dry-run "
+            "takes none.",
+            hint="Leave one of them out; --dry-run tells the memory as it will be.",
+        )
+    if profile and memory:
+        raise UserError(
+            "--memory-profile watches every operator of a step, so its times would mean nothing.",
+            hint="Leave --profile out, or take it in another run.",
+        )
+    if interval is not None and not memory:
+        raise UserError(
+            "--report-interval says how often --memory-profile reports, and that is not asked for.",
+            hint=f"coterie train … --memory-profile --report-interval {interval}",
+        )
+    from coterie.train.look import StepLook
+    from coterie.train.memory_profile import memory_profile
+    from coterie.train.profile import StepProfile
+
+    if memory:
+        return memory_profile(interval)
+    return StepProfile if profile else StepLook
 
 
 def resolve_words(target: str, words: Words) -> Resolved[RunSettings]:
@@ -80,14 +113,14 @@ def resolve_words(target: str, words: Words) -> Resolved[RunSettings]:
     return resolve(target, words.layers(), scale, mode)
 
 
-def _resume(words: Words, profile: bool) -> tuple[TrainResult, RunDirectory]:
+def _resume(words: Words, look: Look) -> tuple[TrainResult, RunDirectory]:
     """Go on with the run that the words name."""
     from coterie.api.training import resume_training
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     keys = [word.partition("=")[0] for word in words.overrides]
     files = bool(words.overlays)
-    return resume_training(run, words.layers(), keys, files=files, profile=profile), run
+    return resume_training(run, words.layers(), keys, files=files, look=look), run
 
 
 def finish(run: RunDirectory) -> None:

@@ -6,9 +6,24 @@ next allocation, and each of their pages then costs a fault: a tenth of a small 
 
 import ctypes
 import sys
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1}
+
+
+_STATUS = Path("/proc/self/status")
+
+
+def resident_bytes(what: str = "VmRSS") -> int:
+    """Return the resident size of this process, or with `VmHWM` its peak, in bytes.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    (line,) = (each for each in lines if each.startswith(what + ":"))
+    return int(line.split()[1]) * 1024
 
 
 def return_freed_memory() -> None:

@@ -5,7 +5,7 @@ runs/NAME/
   events.jsonl    everything that happened (see `foundation.events`)
   checkpoints/    step-00001000/, ...
   samples/        text written during training
-  profile/        a trace of some steps, where one was asked for
+  profile/        what was seen in some steps, where it was asked for
   report.html     the page made from the above
 """
 
@@ -59,7 +59,7 @@ class RunDirectory:
 
     @property
     def profile(self) -> Path:
-        """The directory of a trace of training steps; made when one is written."""
+        """The directory of what was seen in training steps; made when something is written."""
         return self.path / "profile"
 
     @property

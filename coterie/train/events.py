@@ -280,6 +280,54 @@ class StepsProfiled(Event):
     operations: tuple[ProfiledOperation, ...]
 
 
+class MemoryPart(BaseModel):
+    """Bytes of one part of the model or of the step.
+
+    `allocated` is what it was given over the whole step; the others are what it held at the moment
+    of each phase when all parts together held most.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    allocated: Count
+    forward: Count
+    backward: Count
+    update: Count
+
+
+class MemoryProfiled(Event):
+    """Where the memory of one step went; parts in the order of what they hold at its peak.
+
+    `process_bytes` is the process's resident memory after the step on a CPU, and what torch's
+    allocator has reserved on a GPU.
+    """
+
+    kind: Literal["memory_profiled"] = "memory_profiled"
+    step: Count
+    parts: tuple[MemoryPart, ...]
+    on_device: bool  # whether it is a GPU's memory
+    process_bytes: Count | None = None
+    snapshot: str | None = None  # for torch's memory viewer
+
+    @property
+    def peak_phase(self) -> Literal["forward", "backward", "update"]:
+        """The phase of the step in which most was held."""
+        sums = {
+            "forward": sum(each.forward for each in self.parts),
+            "backward": sum(each.backward for each in self.parts),
+            "update": sum(each.update for each in self.parts),
+        }
+        return max(sums, key=lambda phase: sums[phase])  # type: ignore[arg-type,return-value]
+
+    def at_peak(self) -> dict[str, int]:
+        """Return the bytes of each part at the moment when all together held most."""
+        return {each.name: getattr(each, self.peak_phase) for each in self.parts}
+
+    def numbers(self) -> dict[str, float]:
+        return {f"memory_by_part/{name}": float(held) for name, held in self.at_peak().items()}
+
+
 class RunEnded(Event):
     """The run ended; `seconds` is the wall-clock time since it began or was resumed."""
 

@@ -31,14 +31,20 @@ _GOING_BACK = "going back"  # what a step makes outside of all parts: gradients 
 class LiveMemory(TorchDispatchMode):
     """Counts the bytes of living tensors while it is entered.
 
+    Args:
+        device: the type of device whose tensors count; None: all.
+
     Attributes:
         live: bytes that are alive now, by part.
+        allocated: bytes that were ever counted, by part.
         peaks: by phase of a step, what was alive when most was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str | None = None) -> None:
         super().__init__()
+        self._device = device
         self.live: defaultdict[str, int] = defaultdict(int)
+        self.allocated: defaultdict[str, int] = defaultdict(int)
         self.peaks: dict[str, Bytes] = {}
         self._phase, self._parts, self._total = FORWARD, ["rest"], 0
         self._known: dict[int, tuple[Any, str, int]] = {}
@@ -62,6 +68,8 @@ class LiveMemory(TorchDispatchMode):
         Args:
             again: whether memory that is counted already now belongs to this part.
         """
+        if self._device is not None and tensor.device.type != self._device:
+            return
         storage = (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
         key: int = storage._cdata
         if key in self._known:
@@ -69,12 +77,15 @@ class LiveMemory(TorchDispatchMode):
             if again and before != part:
                 self.live[before] -= size
                 self.live[part] += size
+                self.allocated[before] -= size
+                self.allocated[part] += size
                 self._known[key] = reference, part, size
             return
         size = storage.nbytes()
         reference = weakref.ref(storage, lambda _: self._freed(key))
         self._known[key] = reference, part, size
         self.live[part] += size
+        self.allocated[part] += size
         self._total += size
         if self._total > sum(self.peaks.get(self._phase, {}).values()):
             self.peaks[self._phase] = {name: held for name, held in self.live.items() if held}

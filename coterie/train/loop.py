@@ -37,10 +37,10 @@ from coterie.train.events import CheckpointDamaged, DataDescribed, Evaluated, Ru
 from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
+from coterie.train.look import Look, StepLook
 from coterie.train.machine import computing_threads, describe_machine, peak_flops
 from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
-from coterie.train.profile import StepProfile
 from coterie.train.randomness import set_aside
 from coterie.train.resume import (
     checkpoint_settings,
@@ -87,7 +87,7 @@ def train(
     observers: Sequence[Observer] = (),
     resume: bool = False,
     changed: Collection[str] | None = None,
-    profile: bool = False,
+    look: Look = StepLook,
 ) -> TrainResult:
     """Train a model, or go on with a run from its newest sound checkpoint.
 
@@ -100,11 +100,11 @@ def train(
         changed: keys that somebody changed on purpose, where `settings` are the run's own file and
             a resumed run must else be as its checkpoint; None: `settings` were made for this call,
             and may change how long it is.
-        profile: record where the time of a few steps goes, as a trace and as an event.
+        look: looks into steps: `StepProfile` at their time, `memory_profile(…)` at their memory.
 
     Raises:
         OwnedError: another process or thread trains this run.
-        RunError: the run has begun before and is not to be resumed, or is too short for a profile.
+        RunError: the run has begun before and is not to be resumed, or does not allow the look.
         UserError: settings, data or checkpoints cannot be used.
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
@@ -113,7 +113,7 @@ def train(
         run.owned("training", new=not resume),
         computing_threads(settings.train.threads),
     ):
-        return _train(settings, run, preset, observers, resume, changed, profile)
+        return _train(settings, run, preset, observers, resume, changed, look)
 
 
 def _train(
@@ -123,7 +123,7 @@ def _train(
     observers: Sequence[Observer],
     resume: bool,
     changed: Collection[str] | None,
-    profile: bool,
+    look: Look,
 ) -> TrainResult:
     if resume:
         require_trainable(run)
@@ -146,10 +146,10 @@ def _train(
                 f"train.steps={2 * session.progress.step}",
             )
         with _forgetting(run):
-            profiler = StepProfile(session, publish) if profile else None
+            looking = look(session, publish)
         run.write_config(dump_yaml(session.settings))
         with InterruptRequest() as stop:
-            training = _Training(session, publish, stop, checkpoint, profiler)
+            training = _Training(session, publish, stop, checkpoint, looking)
             return training.run(preset, resumed_from=session.progress.step if resume else None)
 
 
@@ -208,7 +208,7 @@ class _Training:
         publish: Publisher,
         stop: InterruptRequest,
         checkpoint: Path | None,
-        profile: StepProfile | None,
+        look: StepLook,
     ) -> None:
         self._session = session
         self._publish = publish
@@ -216,7 +216,7 @@ class _Training:
         self._settings = session.settings.train
         self._engine = session.engine()
         self._saver = Saver(session, publish, checkpoint)
-        self._profile = profile
+        self._look = look
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
         self._peak_flops = peak_flops(session.precision)
@@ -254,8 +254,7 @@ class _Training:
             self._end("failed", message)
             raise
         finally:
-            if self._profile:
-                self._profile.close()
+            self._look.close()
         self._end("finished", "")
         progress = self._session.progress
         assert self._saver.newest is not None
@@ -280,14 +279,12 @@ class _Training:
         with session.loader() as loader:
             self._publish.notice(f"The run reads {loader.reading(settings.steps).told}.")
             self._publish(DataDescribed(**vars(loader.mixture(settings.steps))))
-            batches = loader.iterate(progress.step, settings.prefetch)
-            if self._profile:
-                batches = self._profile.read(batches)
+            batches = self._look.read(loader.iterate(progress.step, settings.prefetch))
             while progress.step < settings.steps and not self._stop and not self._is_stale():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 shared_cores().look()
-                with self._profile.step() if self._profile else contextlib.nullcontext():
+                with self._look.step():
                     result = session.stepper(progress.step, next(batches))
                 progress.advance(
                     tokens=session.stages.of(progress.step).tokens,

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from coterie.batch import TokenBatch
 from coterie.foundation.errors import RunError
 from coterie.train.events import ProfiledOperation, ProfiledPart, StepsProfiled
+from coterie.train.look import StepLook
 from coterie.train.monitor.publish import Publisher
 from coterie.train.parts import marked, marks
 from coterie.train.session import Session
@@ -32,7 +33,7 @@ _BACKWARD = "autograd::engine::evaluate_function: "
 _MOST = 20  # operations that are told
 
 
-class StepProfile:
+class StepProfile(StepLook):
     """Records a few steps of a session after its first ones.
 
     Raises:
@@ -40,6 +41,7 @@ class StepProfile:
     """
 
     def __init__(self, session: Session, publish: Publisher) -> None:
+        super().__init__(session, publish)
         steps, done = session.settings.train.steps, session.progress.step
         if steps - done < WARM_UP + RECORDED:
             raise RunError(
@@ -47,8 +49,6 @@ class StepProfile:
                 f"recorded), and only {steps - done} are left.",
                 hint=f"Train for longer: train.steps={done + WARM_UP + RECORDED}",
             )
-        self._session = session
-        self._publish = publish
         self._taken = 0
         self._seconds = 0.0
         self._open = contextlib.ExitStack()
@@ -59,7 +59,6 @@ class StepProfile:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Surround a step, the wait for its batch and its loss included."""
         self._taken += 1
         if not WARM_UP < self._taken <= WARM_UP + RECORDED:
             yield

@@ -25,8 +25,8 @@ def profile_tables(event: StepsProfiled) -> Iterator[Table]:
         idle = max(event.seconds - total, 0.0)
         rows.append(("(the device waits)", _ms(idle), "", _share(idle, event.seconds)))
     names = ("part", f"forward, {counted} ms", "backward, ms", "of the step")
-    yield _table(whole, names, rows)
-    yield _table(
+    yield figures_table(whole, names, rows)
+    yield figures_table(
         "The dearest operations of a step",
         ("part", "operation", "calls", f"{counted} ms", "of the step"),
         [
@@ -42,7 +42,8 @@ def profile_tables(event: StepsProfiled) -> Iterator[Table]:
     )
 
 
-def _table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def figures_table(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose figures stand right, and whose text may wrap."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in names:
         text = name in ("part", "operation")

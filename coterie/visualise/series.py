@@ -26,14 +26,15 @@ from coterie.train.events import (
 from coterie.visualise.reducers.base import Reducer
 from coterie.visualise.reducers.course import Checkpoints, Course, Data, Notices, Unread
 from coterie.visualise.reducers.loads import LayerHistory, Loads
+from coterie.visualise.reducers.memory import MemoryByPart
 from coterie.visualise.reducers.parts import Parts
 from coterie.visualise.reducers.quality import Evaluations, Samples
 from coterie.visualise.reducers.steps import Pace, Steps
 
 R = TypeVar("R", bound=Reducer)
 REDUCERS: tuple[type[Reducer], ...] = (
-    Course, Steps, Pace, Loads, Parts, Evaluations, Samples, Checkpoints, Data, Notices,
-    Unread,
+    Course, Steps, Pace, Loads, Parts, MemoryByPart, Evaluations, Samples, Checkpoints, Data,
+    Notices, Unread,
 )  # fmt: skip
 
 

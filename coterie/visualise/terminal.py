@@ -17,10 +17,12 @@ from coterie.foundation.events import Event, Notice
 from coterie.foundation.printable import printable
 from coterie.train.events import Evaluated, RunEnded, RunStarted, Sampled, StepDone, StepsProfiled
 from coterie.visualise import figures
+from coterie.visualise.memory import memory_table
 from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
 from coterie.visualise.profile import profile_tables
 from coterie.visualise.reducers.loads import Loads
+from coterie.visualise.reducers.memory import MemoryByPart
 from coterie.visualise.reducers.steps import Pace
 from coterie.visualise.sections.section import added_lines, added_reducers
 from coterie.visualise.series import Series
@@ -97,6 +99,8 @@ class Display:
             self._tell_above(event)
         else:
             self._tell(event)
+        if isinstance(event, RunEnded):
+            self._tell_memory()
 
     def _draw(self) -> RenderableType:
         with self._lock:
@@ -133,6 +137,15 @@ class Display:
                 self._line(f"{'warning' if event.level == 'warning' else 'note'}: {event.message}")
             case RunEnded():
                 self._line(_ending(event))
+
+    def _tell_memory(self) -> None:
+        """Write where the memory of the latest watched step went, if any was watched."""
+        last = self.series[MemoryByPart].last
+        if last is None:
+            return
+        self.console.print(memory_table(last))
+        if last.snapshot is not None:
+            self._line(f"Snapshot: {last.snapshot} (open it at https://pytorch.org/memory_viz)")
 
     def _step(self, event: StepDone) -> str:
         parts = [

@@ -68,7 +68,7 @@ def test_a_cpu_run_is_held_to_a_limit_and_nothing_far_beyond_is_tried(settings, 
         return take(self, rows)
 
     monkeypatch.setattr(largest._Trials, "_take", took)
-    monkeypatch.setattr(largest, "_held", lambda what="": 100 + 10 * held["rows"])
+    monkeypatch.setattr(largest, "resident_bytes", lambda what="": 100 + 10 * held["rows"])
     found = find_micro_batch(settings, 150, lambda said: None)
     assert (found.rows, found.pieces) == (5, 3)
     assert [(rows, size) for rows, size, _ in found.tried] == [

@@ -64,6 +64,23 @@ def test_a_profile_is_printed_and_refused_where_nothing_is_trained(book, capsys)
     assert str(find_run("first").profile / "trace.json.gz") in told
 
 
+def test_the_memory_of_steps_is_printed_and_refused_where_it_makes_no_sense(book, capsys):
+    words = ["train", "quickstart", *SMALL, book]
+    for flags, why in (
+        (["--memory-profile", "--dry-run"], "--dry-run takes none"),
+        (["--memory-profile", "--profile"], "its times would mean nothing"),
+        (["--report-interval", "2"], "that is not asked for"),
+        (["--memory-profile", "--report-interval", "0"], "at least one step"),
+        (["--memory-profile", "--report-interval", "5"], "only 4 are left"),
+    ):
+        assert coterie([*words, *flags, "--name", "first"]) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
+    words += ["--memory-profile", "--report-interval", "4", "--name", "first"]
+    assert coterie(words) == 0
+    assert "Memory of step 4" in capsys.readouterr().err
+    assert "Memory of step 4" in find_run("first").report.read_text(encoding="utf-8")
+
+
 def test_a_resumed_run_keeps_its_settings(book, capsys):
     assert coterie(["train", "quickstart", *SMALL, book, "--name", "first"]) == 0
     assert coterie(["train", "--resume", "first", "model.width=64"]) == 2

@@ -24,7 +24,7 @@ def profiled(tiny, new_run, monkeypatch):
     plain, found = [], []
     train(settings, new_run("plain"), preset="tiny", observers=[plain.append])
     run = new_run("profiled")
-    train(settings, run, preset="tiny", observers=[found.append], profile=True)
+    train(settings, run, preset="tiny", observers=[found.append], look=profile.StepProfile)
     return plain, found, run
 
 
@@ -55,7 +55,7 @@ def test_every_part_of_a_step_has_its_time_and_nothing_changes(profiled):
 def test_a_run_that_is_too_short_is_refused_before_it_begins(tiny, new_run):
     run = new_run("short")
     with pytest.raises(RunError, match="only 6 are left") as caught:
-        train(tiny(), run, preset="tiny", profile=True)
+        train(tiny(), run, preset="tiny", look=profile.StepProfile)
     assert caught.value.hint == "Train for longer: train.steps=8"
     assert not run.path.exists()
 
@@ -71,7 +71,7 @@ def test_marks_are_taken_away_when_a_run_fails(tiny, new_run, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(tiny(), new_run("cut"), preset="tiny", observers=[fail], profile=True)
+        train(tiny(), new_run("cut"), preset="tiny", observers=[fail], look=profile.StepProfile)
     assert not any(isinstance(each, StepsProfiled) for each in heard)
     assert not torch.autograd.profiler._is_profiler_enabled
 

@@ -1,0 +1,36 @@
+"""The memory of watched steps, part by part."""
+
+import numpy as np
+
+from coterie.train.events import MemoryProfiled
+from coterie.visualise.reducers.base import Reducer
+from coterie.visualise.reducers.curves import Curves
+
+_PART = "part/"
+
+
+class MemoryByPart(Reducer):
+    """What each part held at the peak of each watched step; `last` is the latest of all."""
+
+    kinds = (MemoryProfiled,)
+
+    def __init__(self) -> None:
+        self.curves = Curves()
+        self.last: MemoryProfiled | None = None
+
+    def update(self, event: MemoryProfiled) -> None:
+        held, self.last = event.at_peak(), event
+        parts = {_PART + name: float(size) for name, size in held.items()}
+        self.curves.add(event.step, {"peak": float(sum(held.values())), **parts,
+                                     "process": event.process_bytes})  # fmt: skip
+
+    def rewind(self, step: int) -> None:
+        self.curves.rewind(step)
+        if self.last and self.last.step > step:
+            self.last = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """[N] bytes of each part, the one that ever held most first."""
+        found = self.curves.under(_PART)
+        return dict(sorted(found.items(), key=lambda each: -float(np.nanmax(each[1]))))
