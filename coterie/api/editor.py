@@ -33,6 +33,7 @@ def editor_schema() -> dict[str, Any]:
                 "description": "named changes, such as `tiny`, that scale=NAME lays over the rest",
                 "additionalProperties": {"$ref": "#/$defs/Run"},
             },
+            "extends": {"type": "string", "description": "the preset that it is laid over"},
             "departures": {
                 "type": "array",
                 "items": {"type": "string"},

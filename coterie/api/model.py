@@ -68,6 +68,12 @@ class Sampling(TypedDict, total=False):
     logprobs_mode: str
     beams: Any
     constraints: Any
+    structure: Any
+    verse: Any
+    grammar: Any
+    json_schema: Any
+    regex: Any
+    choices: Any
     speculation: Any
     cache: Any
     compute: str

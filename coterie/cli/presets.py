@@ -35,7 +35,7 @@ def list_presets(*, json: bool = False) -> None:
         {
             "name": name,
             "scales": preset_scales(name),
-            "description": " ".join(str(preset_layers(name)[0].values["description"]).split()),
+            "description": " ".join(_description(name).split()),
         }
         for name in preset_names()
     ]
@@ -52,6 +52,11 @@ def list_presets(*, json: bool = False) -> None:
         f"coterie presets show {rows[0]['name']}  # its layers and counts",
         f"coterie train {rows[0]['name']}  # train it",
     )
+
+
+def _description(name: str) -> str:
+    layers = reversed(preset_layers(name))
+    return next(str(each.values["description"]) for each in layers if "description" in each.values)
 
 
 def show(*words: str, json: bool = False) -> None:

@@ -1,8 +1,8 @@
 """Ready-made configurations: one YAML file per system, read as the first layer of a run.
 
 A preset file is a run's settings plus `scales`, named overlays such as `tiny`, a twin of the same
-architecture that trains on a laptop CPU; and `departures`, sentences on where it is not what the
-system of its name was.
+architecture that trains on a laptop CPU; `departures`, sentences on where it is not what the
+system of its name was; and `extends`, another preset that it is laid over, scales included.
 """
 
 from importlib import resources
@@ -52,18 +52,25 @@ def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
     """
     name, values = _read(target)
     values.pop("departures", None)
+    below = values.pop("extends", None)
     scales = values.pop("scales", {})
     scales = scales if plain(scales) is not None else {}
     layers = [Layer(name, values)]
+    base: list[Layer] = []
+    if below is not None:
+        known = preset_scales(str(plain(below)))
+        base = preset_layers(str(plain(below)), scale if scale in known else None)
+        layers = [base[0], *layers, *base[1:]]
     if scale in (None, FULL):
         return layers
     if not isinstance(scales, dict) or not isinstance(scales.get(str(scale), {}), dict):
         raise SettingsError(f"scales in {name} is not a mapping of names to settings.")
-    if scale not in scales:
+    if scale not in scales and len(base) < 2:
         raise SettingsError(
             f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
         )
-    return [*layers, Layer(f"{name} at scale {scale}", scales[scale])]
+    own = [Layer(f"{name} at scale {scale}", scales[scale])] if scale in scales else []
+    return [*layers, *own]
 
 
 def preset_departures(target: str) -> list[str]:
@@ -100,4 +107,6 @@ def _is_file(path: Path) -> bool:
 def preset_scales(name: str) -> list[str]:
     """Return the scales that a shipped preset offers, “full” first."""
     values: dict[str, Any] = parse_yaml(preset_text(name), name)
-    return [FULL, *(values.get("scales") or {})]
+    below = values.get("extends")
+    inherited = [] if below is None else preset_scales(below)[1:]
+    return [FULL, *dict.fromkeys([*inherited, *(values.get("scales") or {})])]

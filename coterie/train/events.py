@@ -57,7 +57,7 @@ class StepDone(Event):
     mfu: Number | None = None  # fraction of `peak_flops`, active parameters only
     memory_bytes: Count | None = None
     auxiliary: dict[str, Number] = {}
-    sources: dict[str, Number] = {}  # the loss of each mixed source's rows
+    sources: dict[str, Number] | None = None  # the loss of each mixed source's rows
 
     def numbers(self) -> dict[str, float]:
         numbers = {
@@ -71,7 +71,7 @@ class StepDone(Event):
             numbers["speed/mfu"] = self.mfu
         if self.memory_bytes is not None:
             numbers["memory/bytes"] = float(self.memory_bytes)
-        numbers |= {f"train/{name}/loss": value for name, value in self.sources.items()}
+        numbers |= {f"train/{name}/loss": value for name, value in (self.sources or {}).items()}
         return numbers | {f"auxiliary/{name}": value for name, value in self.auxiliary.items()}
 
 

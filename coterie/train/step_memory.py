@@ -25,6 +25,8 @@ from coterie.train.sketch import without_memory
 from coterie.train.step import Stepper
 
 _COUNTED = 2  # periods of the pattern in the smaller of two decoders
+_TOKENS = 1 << 21  # most that are counted at once
+_OF_PARAMETERS = {"weights", "gradients", "optimizer", "average"}
 _BETWEEN = "between the first and the last layers"
 
 
@@ -63,11 +65,16 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
     train = settings.train
     tags = (each.with_ids(dict.fromkeys(each.tags().values(), 0))
             for each in settings.model.additive)  # fmt: skip
-    changes = {"layers": layers, "ngram": None, "additive": tuple(tags)}
-    model = settings.model.model_copy(update=changes)
+    model = settings.model.model_copy(
+        update={"layers": layers, "ngram": None, "additive": tuple(tags)}
+    )
     accumulated = min(train.gradient_accumulation, 2)  # the second piece meets all gradients
-    pieces = train.model_copy(update={"gradient_accumulation": accumulated})
-    rows = accumulated * train.micro_batch_size
+    # Whole numbers are real, so of more rows than these the rest is added in proportion.
+    most = max(1, _TOKENS // model.context)
+    times = max(1.0, train.micro_batch_size / most)
+    rows = accumulated * min(train.micro_batch_size, most)
+    changes = {"gradient_accumulation": accumulated, "batch_size": rows, "health_every": 0}
+    pieces = train.model_copy(update=changes)
     with torch.device("meta"):
         decoder = Decoder(model).train()
     decoder = without_memory(decoder, precision.device)
@@ -88,6 +95,8 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
         stepper(0, TokenBatch(*tokens.unbind()))
     held = train.optimizer.state_bytes(parameters)
     for phase, peak in live.peaks.items():
+        for part in set(peak) - _OF_PARAMETERS:
+            peak[part] = round(peak[part] * times)
         if phase != UPDATE:  # whose peak has the moments that it made
             peak["optimizer"] = held
         peak["batches"] = 2 * 8 * train.batch_size * model.context  # tokens and targets

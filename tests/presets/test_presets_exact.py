@@ -155,6 +155,6 @@ def test_every_preset_that_routes_is_held_with_its_balance():
     }
     bias, auxiliary = {"BiasBalancePart"}, {"AuxiliaryBalancePart"}
     assert {name: kinds for name, kinds in balances.items() if kinds} == {
-        "quickstart": bias, "s15era": bias, "blues": auxiliary, "mymoe": auxiliary,
+        "quickstart": bias, "sonnet": bias, "s15era": bias, "blues": auxiliary, "mymoe": auxiliary,
         "yinghub": auxiliary,
     }  # fmt: skip

@@ -73,7 +73,7 @@ def test_a_disk_that_fills_up_in_the_background_stops_the_run(tiny, new_run, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill_up(event):
-        if isinstance(event, StepDone) and event.step == 3:
+        if isinstance(event, CheckpointSaved) and event.step == 2:
             monkeypatch.setattr(writing, "save_tokenizer", no_space)
 
     with pytest.raises(UserError, match="disk is full"):

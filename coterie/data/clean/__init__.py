@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated
 
+from coterie.data.clean.verse import Verse
 from coterie.data.clean.whitespace import Whitespace
 from coterie.data.documents import Document, whole_documents
 from coterie.foundation.settings import union
 
-Clean = Annotated[Whitespace, union(Whitespace)]
+Clean = Annotated[Verse | Whitespace, union(Verse, Whitespace)]
 
 Cleaner = Callable[[Document], Document | None]
 """A pure function of a document; it returns None for one that shall be left out."""

@@ -104,7 +104,7 @@ class StepReporter:
             mfu=self._peak_flops and self._flops_since * rate / self._peak_flops,
             memory_bytes=peak_memory_bytes(self._device),
             auxiliary={name: float(term) for name, term in result.metrics.auxiliary.items()},
-            sources=loss_by_source(result.metrics.rows, self._sources),
+            sources=loss_by_source(result.metrics.rows, self._sources) or None,
         )
 
 

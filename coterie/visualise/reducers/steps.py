@@ -37,7 +37,7 @@ class Steps(Reducer):
         }
         for name, value in event.auxiliary.items():
             numbers[_AUXILIARY + name] = value
-        for name, value in event.sources.items():
+        for name, value in (event.sources or {}).items():
             numbers[_SOURCE + name] = value
         self.curves.add(event.step, numbers)
         self.last = event
