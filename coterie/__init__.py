@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coterie.api.data import blend, clean, dedup, merge, prepare
     from coterie.api.model import Model, load
     from coterie.api.parts import join, prepare_part
+    from coterie.api.planning import plan
     from coterie.api.runs import Run, runs
     from coterie.api.training import resume, train
     from coterie.api.tuning import tune
@@ -38,6 +39,7 @@ _NAMES = {
     "join": "coterie.api.parts",
     "load": "coterie.api.model",
     "merge": "coterie.api.data",
+    "plan": "coterie.api.planning",
     "prepare": "coterie.api.data",
     "prepare_part": "coterie.api.parts",
     "resume": "coterie.api.training",
@@ -54,6 +56,7 @@ __all__ = [
     "join",
     "load",
     "merge",
+    "plan",
     "prepare",
     "prepare_part",
     "resume",

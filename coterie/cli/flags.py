@@ -12,7 +12,13 @@ from coterie.foundation.synonyms import SYNONYMS, meant_by
 
 _FLAG = re.compile(r"--?[A-Za-z]")
 # The verbs that take settings as key=value, and the part of a run that their keys begin in.
-_TAKE_SETTINGS = {"train": "", "presets show": "", "model show": "", "generate": "sample."}
+_TAKE_SETTINGS = {
+    "train": "",
+    "plan": "",
+    "presets show": "",
+    "model show": "",
+    "generate": "sample.",
+}
 
 
 def unknown_flag(word: str, verb: str, flags: Iterable[str], hint: str | None = None) -> UserError:

@@ -205,7 +205,7 @@ def _find(name: str, words: Words, step: int | None) -> _Target:
 
 def _preset(name: str, words: Words) -> _Target:
     """Return what a preset or settings file means, its vocabulary taken from its tokenizer."""
-    from coterie.cli.plan import vocabulary
+    from coterie.api.planning import vocabulary
     from coterie.cli.train import resolve_words
     from coterie.train.session import fill_vocabulary_size
 

@@ -12,66 +12,14 @@ from coterie.cli.console import facts
 from coterie.foundation.layers import Resolved, leaves
 
 if TYPE_CHECKING:
-    from coterie.tokenizer.interface import Tokenizer
-    from coterie.tokenizer.settings import BPE
     from coterie.train.plan import Plan
     from coterie.train.settings import RunSettings
 
 
-def make_plan(settings: RunSettings) -> Plan:
-    """Return the plan of a run; reads its sources only as far as the vocabulary asks for it.
-
-    Raises:
-        UserError: the run itself would be refused: data, store, tokenizer or model do not fit.
-    """
-    from coterie.data.augment import augmentations
-    from coterie.data.cache import cached_store
-    from coterie.foundation.runs import cache_root
-    from coterie.tokenizer.interface import Tokenizer
-    from coterie.train.plan import plan
-    from coterie.train.session import fill_epochs, fill_tag_ids
-
-    tokenizer = _tokenizer(settings)
-    if isinstance(tokenizer, Tokenizer):
-        settings = fill_tag_ids(settings, tokenizer)
-        augmentations(settings.data.augment, tokenizer, settings.seed)  # refuses what does not fit
-    store = None
-    if settings.train.counts_epochs:
-        store = cached_store(settings.data, settings.tokenizer, cache_root())
-    if store is not None:
-        settings = fill_epochs(fill_tag_ids(settings, store.tokenizer), store)
-    if isinstance(tokenizer, Tokenizer):
-        return plan(settings, vocab_size=tokenizer.vocab_size)
-    return plan(settings, vocab_size=settings.model.vocab_size or tokenizer.vocab_size)
-
-
-def vocabulary(settings: RunSettings) -> int:
-    """Return how many tokens the model will know, without preparing its data.
-
-    Raises:
-        UserError: the data cannot be read, or are a store that the run would refuse.
-    """
-    return settings.model.vocab_size or _tokenizer(settings).vocab_size
-
-
-def _tokenizer(settings: RunSettings) -> Tokenizer | BPE:
-    """Return the run's tokenizer, or its settings where it would have to be trained first."""
-    from coterie.data.cache import all_texts, ready_store
-    from coterie.tokenizer.settings import BPE
-
-    ready = ready_store(settings.data, settings.tokenizer)
-    if ready is not None:
-        return ready.tokenizer
-    texts = all_texts(settings.data)  # refuses what is not there
-    return (
-        settings.tokenizer
-        if isinstance(settings.tokenizer, BPE)
-        else (settings.tokenizer.build(texts))
-    )
-
-
 def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:
     """Return plan, settings and the origin of every value as JSON values."""
+    from coterie.api.planning import make_plan
+
     settings = resolved.settings.model_dump(mode="json")
     return {
         "plan": make_plan(resolved.settings).summary(),
@@ -82,6 +30,8 @@ def plan_as_json(resolved: Resolved[RunSettings]) -> dict[str, Any]:
 
 def print_plan(resolved: Resolved[RunSettings], console: Console) -> None:
     """Print plan, settings and origins for people."""
+    from coterie.api.planning import make_plan
+
     plan = make_plan(resolved.settings)  # first: it fails before anything is printed
     for key, value, origin in settings_rows(resolved):
         style = "dim" if origin == "default" else ""
@@ -123,15 +73,16 @@ def plan_rows(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "tokens in all", f"{plan.total_tokens:,}"
     if plan.lengths:
         yield "length of rows", plan.lengths
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in plan.memory.items())
-    yield "memory, about", f"{_bytes(plan.memory_bytes)} ({parts})"
+    parts = ", ".join(f"{name} {shown_bytes(size)}" for name, size in plan.memory.items())
+    yield "memory, about", f"{shown_bytes(plan.memory_bytes)} ({parts})"
     yield "operations per step", f"{plan.flops_per_step / 1e9:,.1f} GFLOP"
     yield "device", f"{plan.device}, {plan.precision}: {plan.precision_reason}"
     if plan.seconds is not None and plan.peak_flops is not None:
         yield "time, about", f"{_duration(plan.seconds)} ({plan.peak_flops / 1e9:,.0f} GFLOP/s)"
 
 
-def _bytes(size: float) -> str:
+def shown_bytes(size: float) -> str:
+    """Return a size in the unit that suits it."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"

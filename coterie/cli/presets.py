@@ -73,8 +73,9 @@ def show(*words: str, json: bool = False) -> None:
     json
         Print JSON: the counts, the plan, every setting and where it came from, the departures.
     """
+    from coterie.api.planning import make_plan
     from coterie.cli.counting import cost_rows, counts_as_json, print_tree
-    from coterie.cli.plan import make_plan, plan_as_json, plan_rows
+    from coterie.cli.plan import plan_as_json, plan_rows
     from coterie.cli.train import resolve_words
     from coterie.model import count
     from coterie.train.session import fill_vocabulary_size

@@ -41,6 +41,11 @@ VERBS = {
         "Find what makes a run fastest on this machine.",
         ("coterie tune quickstart", "coterie tune yinggem scale=tiny --out fast.yaml"),
     ),
+    "plan": Verb(
+        "coterie.cli.planning:plan",
+        "Find settings with which a run fits into memory.",
+        ("coterie plan s15era --memory 6", "coterie plan mymoe model.layers=24 --memory 12 --json"),
+    ),
     "generate": Verb(
         "coterie.cli.generate:generate",
         "Write text with a trained model.",

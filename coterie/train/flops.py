@@ -16,3 +16,11 @@ def step_flops(settings: RunSettings, stage: Stage | None = None) -> float:
     stage = stage or Stage(0, settings.model.context, settings.train.batch_size)
     per_token = count(settings.model).training_flops_per_token(stage.context)
     return float(per_token * stage.tokens)
+
+
+def recomputing(settings: RunSettings) -> float:
+    """Return what computing every block a second time adds, as a share of a step's operations."""
+    model = settings.model
+    blocks = [*model.plans(), *[model.mtp_plan()] * (0 if model.mtp is None else model.mtp.depth)]
+    again = sum(plan.counts("", model.width, model.context).flops for plan in blocks)
+    return float(again / count(model).training_flops_per_token(model.context))

@@ -85,8 +85,8 @@ def require_memory(settings: RunSettings, precision: Precision) -> None:
         f"This run would need about {needed / 2**30:,.1f} GiB of memory ({told}); "
         f"{precision.device} has {there / 2**30:,.1f} GiB.",
         hint="Lower model.context or train.batch_size, raise train.gradient_accumulation, set "
-        "train.activation_checkpointing=true, or make the model smaller; --dry-run shows the "
-        "estimate.",
+        "train.activation_checkpointing=true, or make the model smaller; `coterie plan` finds "
+        "settings that fit.",
     )
 
 

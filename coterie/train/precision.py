@@ -106,6 +106,13 @@ def _has_half_units() -> bool:
     return "AVX512" in torch.backends.cpu.get_cpu_capability() or platform.machine() == "arm64"
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 in units of its own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and _has_half_units()
+
+
 def resolve_precision(precision: PrecisionName, device: torch.device) -> Precision:
     """Return the precision to use, chosen for the device if it is `auto`."""
     if precision != "auto":
@@ -113,7 +120,7 @@ def resolve_precision(precision: PrecisionName, device: torch.device) -> Precisi
         reason = "as asked for; this CPU has no units for it, so it is very slow here"
         return Precision(device, precision, reason if slow else "as asked for")
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if has_bfloat16(device):
             return Precision(device, "bfloat16", "this GPU has bfloat16 matrix units")
         return Precision(device, "float16", "this GPU has no bfloat16 matrix units")
     if device.type == "cpu":
