@@ -16,8 +16,9 @@ from coterie.foundation.printable import printable
 from coterie.model import Decoder, DecoderSettings
 from coterie.quantise import QuantisedTensor, from_stored, install, to_stored
 
-_NOT_NEGATIVE = ("step", "exp_avg_sq", "variance", "row_var", "col_var")
 _FACTORED = ("row_var", "col_var")
+_FLAT = tuple(f"{m}_{p}" for m in ("exp_avg", "exp_avg_sq") for p in ("codes", "scale", "rest"))
+_NOT_NEGATIVE = ("step", "exp_avg_sq", "variance", *_FACTORED, *_FLAT[1:2], *_FLAT[4:])
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -200,9 +201,12 @@ def _check_moment(
         fits = len(shape) == len(wanted) and all(
             size in (1, whole) for size, whole in zip(shape, wanted, strict=True)
         )
+    if part in _FLAT:  # the optimizer knows how many exactly
+        fits = len(shape) == 1 and tensor.numel() <= parameters[named].numel()
     if not fits:
         raise CheckpointError(f"{where} has shape {shape}, its parameter {wanted}")
-    if tensor.dtype != parameters[named].dtype:
+    expected = torch.uint8 if part.endswith("_codes") else parameters[named].dtype
+    if tensor.dtype != expected:
         raise CheckpointError(f"{where} has the type {_type(tensor.dtype)}")
     if part in _NOT_NEGATIVE and bool((tensor < 0).any()):
         raise CheckpointError(f"{where} is negative")

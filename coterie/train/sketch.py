@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from coterie.model import Decoder
 
@@ -62,7 +63,9 @@ def without_memory(decoder: Decoder, device: torch.device) -> Decoder:
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
     """Yield the tensors among an operator's arguments or results."""
     for value in values:
-        if isinstance(value, Tensor):
+        if is_traceable_wrapper_subclass(value):  # has no memory but that of what it wraps
+            yield from tensors_in(getattr(value, name) for name in value.__tensor_flatten__()[0])
+        elif isinstance(value, Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
             yield from tensors_in(value)

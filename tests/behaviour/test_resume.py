@@ -109,7 +109,12 @@ def stop_after(step: int):
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["adamw", "muon", pytest.param("adafactor", marks=pytest.mark.exhaustive)]
+    "optimizer",
+    [
+        "adamw",
+        "muon",
+        *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("adafactor", "adamw8bit")),
+    ],
 )
 def test_interrupted_often_ends_the_same(tmp_path, optimizer):
     # 58 characters have 42 windows, which last for ten steps and a half: there are epochs to cross.

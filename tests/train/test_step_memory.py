@@ -19,6 +19,7 @@ CASES = {
     "selective": {"train": {"activation_checkpointing": "selective"}},
     "bfloat16": {"train": {"precision": "bfloat16"}},
     "adafactor": {"train": {"optimizer": "adafactor", "ema": 0.9}},
+    "adamw8bit": {"train": {"optimizer": "adamw8bit"}, "model": {"width": 128}},
     "muon": {"train": {"optimizer": "muon"}},
     "alternate": {
         "model": {

@@ -14,10 +14,13 @@ from torch import Tensor
 from coterie.foundation.settings import union
 from coterie.train.optimizer.adafactor import Adafactor
 from coterie.train.optimizer.adamw import AdamW
+from coterie.train.optimizer.adamw8bit import AdamW8bit
 from coterie.train.optimizer.groups import ROLES, RoleParameter
 from coterie.train.optimizer.muon import Muon
 
-OptimizerSettings = Annotated[Muon | AdamW | Adafactor, union(Muon, AdamW, Adafactor)]
+OptimizerSettings = Annotated[
+    Muon | AdamW | AdamW8bit | Adafactor, union(Muon, AdamW, AdamW8bit, Adafactor)
+]
 
 
 class Optimizer(Protocol):
@@ -41,4 +44,13 @@ class Optimizer(Protocol):
         ...
 
 
-__all__ = ["ROLES", "Adafactor", "AdamW", "Muon", "Optimizer", "OptimizerSettings", "RoleParameter"]
+__all__ = [
+    "ROLES",
+    "Adafactor",
+    "AdamW",
+    "AdamW8bit",
+    "Muon",
+    "Optimizer",
+    "OptimizerSettings",
+    "RoleParameter",
+]
