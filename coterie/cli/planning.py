@@ -87,7 +87,7 @@ def _show(found: Fitting, call: str) -> None:
         fits = "proposed" if each is found.proposal else "fits" if each.fits else "too much"
         rows.append([*sizes, shown_bytes(each.memory_bytes), fits, words])
     for row in rows:  # not a table of rich, which would cut the words
-        console.print("".join(f"{cell:>11}" for cell in row[:-1]), "", row[-1], soft_wrap=True)
+        console.print("".join(f"{cell:>12}" for cell in row[:-1]), "", row[-1], soft_wrap=True)
     limit, least = shown_bytes(found.limit), found.least
     kept = f"{limit} less {shown_bytes(found.reserve)} in reserve, on {found.device}"
     for each in found.left_out:

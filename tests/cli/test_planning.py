@@ -35,6 +35,7 @@ def test_it_proposes_what_train_takes(capsys):
     assert "as it is" in out
     assert "too much" in out
     assert "proposed" in out
+    assert "optimizer " in out  # headings stand apart
     assert "The cheapest that fits" in out
     call = shlex.split(err.partition("Next: ")[2])
     assert "train.gradient_accumulation=1" not in call
