@@ -55,22 +55,23 @@ def preset_layers(target: str, scale: str | None = None) -> list[Layer]:
     below = values.pop("extends", None)
     scales = values.pop("scales", {})
     scales = scales if plain(scales) is not None else {}
-    layers = [Layer(name, values)]
-    base: list[Layer] = []
+    layers, overlays = [Layer(name, values)], list[Layer]()
     if below is not None:
-        known = preset_scales(str(plain(below)))
-        base = preset_layers(str(plain(below)), scale if scale in known else None)
-        layers = [base[0], *layers, *base[1:]]
+        under = str(plain(below))
+        base = preset_layers(under)
+        if scale in preset_scales(under):
+            overlays = preset_layers(under, scale)[len(base) :]
+        layers = [*base, *layers]
     if scale in (None, FULL):
         return layers
     if not isinstance(scales, dict) or not isinstance(scales.get(str(scale), {}), dict):
         raise SettingsError(f"scales in {name} is not a mapping of names to settings.")
-    if scale not in scales and len(base) < 2:
+    if scale not in scales and not overlays:
         raise SettingsError(
             f"{name} has no scale “{scale}”; {nearest(str(scale), [FULL, *scales])}"
         )
     own = [Layer(f"{name} at scale {scale}", scales[scale])] if scale in scales else []
-    return [*layers, *own]
+    return [*layers, *overlays, *own]
 
 
 def preset_departures(target: str) -> list[str]:

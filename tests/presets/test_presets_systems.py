@@ -12,7 +12,7 @@ from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.model.attention import GroupedAttention, LatentAttention, LatentVectorAttention
 from coterie.model.feedforward.dense import Dense
-from coterie.presets import preset_departures, preset_layers, preset_names
+from coterie.presets import preset_departures, preset_layers, preset_names, preset_scales
 from coterie.train import RunSettings
 from coterie.train.precision import resolve_precision
 
@@ -203,12 +203,34 @@ SIZES = {
 }  # fmt: skip
 
 
+OURS = ("quickstart", "sonnet")  # presets of no other system
+
+
+def test_a_preset_laid_over_another_changes_what_it_names(tmp_path):
+    ours, base = settings("sonnet", None), settings("quickstart", None)
+    assert ours.model == base.model
+    assert [each.kind for each in ours.data.clean] == ["verse"]
+    assert settings("sonnet", "tiny").train.steps == settings("quickstart", "tiny").train.steps
+    assert preset_scales("sonnet") == preset_scales("quickstart")
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: sonnet\ntrain: {steps: 7}\nscales: {two: {train: {steps: 2}}}\n")
+    names = [layer.name for layer in preset_layers(str(file))]
+    assert [name.split()[-1] for name in names[:2]] == ["quickstart", "sonnet"]
+    assert len(names) == 3
+    assert preset_layers(str(file), "two")[-1].values == {"train": {"steps": 2}}
+    with pytest.raises(SettingsError, match="no scale “three”"):
+        preset_layers(str(file), "three")
+    file.write_text("extends: quickstrat\n")
+    with pytest.raises(SettingsError, match="did you mean “quickstart”"):
+        preset_layers(str(file))
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_a_tiny_twin_differs_in_sizes_alone(name):
     full, tiny = (settings(name, scale) for scale in (None, "tiny"))
     ours, theirs = (run.model.model_dump(mode="json") for run in (tiny, full))
     for model in (ours, theirs):
-        if name == "quickstart":  # four experts in place of eight
+        if name in OURS:  # four experts in place of eight
             model["feedforward"]["experts"][0].pop("count")
     assert architecture(ours) == architecture(theirs)
     assert tiny.model.dropout == full.model.dropout
@@ -220,7 +242,7 @@ def test_a_tiny_twin_differs_in_sizes_alone(name):
     assert type(tiny.sample.cache) is type(full.sample.cache)
 
 
-@pytest.mark.parametrize("name", [name for name in preset_names() if name != "quickstart"])
+@pytest.mark.parametrize("name", [name for name in preset_names() if name not in OURS])
 def test_departures_are_told_and_have_their_section(name, pytestconfig):
     told = preset_departures(name)
     assert told
