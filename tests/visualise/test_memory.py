@@ -59,6 +59,19 @@ def test_the_page_shows_parts_over_steps_and_the_latest_as_a_table():
     assert "&lt;a&gt;/memory.pickle" in shown
 
 
+def test_a_part_does_not_jump_where_another_pass_becomes_the_fullest():
+    memory = MemoryByPart()
+    for step, update in ((2, 5), (4, 50)):
+        held = {"experts": (9, 8, 0), "optimizer": (1, 1, update)}
+        parts = tuple(
+            MemoryPart(name=name, allocated=9, forward=a, backward=b, update=c)
+            for name, (a, b, c) in held.items()
+        )
+        memory.update(MemoryProfiled(step=step, parts=parts, on_device=False))
+    assert memory.parts["experts"].tolist() == [9, 9]
+    assert memory.curves["peak"].tolist() == [10, 50]
+
+
 def test_what_a_resumed_run_does_again_is_forgotten():
     series = Series()
     for step in (2, 4):

@@ -10,7 +10,11 @@ _PART = "part/"
 
 
 class MemoryByPart(Reducer):
-    """What each part held at the peak of each watched step; `last` is the latest of all."""
+    """What each part held in each watched step; `last` is the latest of all.
+
+    A part's figure is the largest of those of the three passes, so that it does not jump where
+    another pass becomes the fullest.
+    """
 
     kinds = (MemoryProfiled,)
 
@@ -19,9 +23,10 @@ class MemoryByPart(Reducer):
         self.last: MemoryProfiled | None = None
 
     def update(self, event: MemoryProfiled) -> None:
-        held, self.last = event.at_peak(), event
-        parts = {_PART + name: float(size) for name, size in held.items()}
-        self.curves.add(event.step, {"peak": float(sum(held.values())), **parts,
+        self.last = event
+        parts = {_PART + each.name: float(max(each.forward, each.backward, each.update))
+                 for each in event.parts}  # fmt: skip
+        self.curves.add(event.step, {"peak": float(sum(event.at_peak().values())), **parts,
                                      "process": event.process_bytes})  # fmt: skip
 
     def rewind(self, step: int) -> None:

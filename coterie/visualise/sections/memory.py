@@ -29,8 +29,11 @@ def memory_section(series: Series) -> str:
         others = np.nansum([values for _, values in parts[_LINES:]], axis=0)
         shown[f"{len(parts) - _LINES} others"] = others / 1e6
     chart = Chart(
-        "Memory by part", "at the peak of a watched step, MB", by_name(curves.steps, shown),
+        "Memory by part", "the most in any pass of a watched step, MB",
+        by_name(curves.steps, shown),
         base=0.0, wide=True, marks=resume_marks(series),
+        note="All parts: together, at the step's peak. Parts peak in different passes, so "
+        "theirs may add up to more.",
     ).html()  # fmt: skip
     if memory.last is None:
         return chart
