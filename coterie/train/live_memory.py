@@ -70,6 +70,10 @@ class LiveMemory(TorchDispatchMode):
         """
         if self._device is not None and tensor.device.type != self._device:
             return
+        if flatten := getattr(tensor, "__tensor_flatten__", None):  # has no memory of its own
+            for name in flatten()[0]:
+                self.hold(getattr(tensor, name), part, again=again)
+            return
         storage = (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
         key: int = storage._cdata
         if key in self._known:
