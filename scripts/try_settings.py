@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coterie.cli.plan import make_plan
+from coterie.api.planning import make_plan
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import (
     Layer,
