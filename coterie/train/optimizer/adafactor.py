@@ -67,13 +67,7 @@ class AdafactorOptimizer:
 
     def __init__(self, parameters: Sequence[RoleParameter], settings: Adafactor) -> None:
         self.learning_rate = settings.learning_rate
-        groups = group_by_role(
-            parameters,
-            learning_rate=settings.learning_rate,
-            learning_rates=settings.learning_rates,
-            weight_decay=settings.weight_decay,
-            decayed=settings.decayed,
-        )
+        groups = group_by_role(parameters, settings)
         self._peaks = [group.learning_rate for group in groups]
         packs = [[_Pack(member) for member in group.members] for group in groups]
         self._packs = [pack for group in packs for pack in group]

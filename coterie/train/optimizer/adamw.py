@@ -19,10 +19,9 @@ from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, gr
 _PREFIX = "adamw"
 
 
-class AdamW(Settings):
-    """AdamW over all parameters; the defaults suit a small model trained from nothing."""
+class AdamSettings(Settings):
+    """What AdamW is told, however its moments are kept."""
 
-    kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
     learning_rates: RoleRates = {}
     beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the first moment")
@@ -30,6 +29,16 @@ class AdamW(Settings):
     epsilon: float = Field(default=1e-8, gt=0, description="added to the denominator")
     weight_decay: float = Field(default=0.1, ge=0, description="decoupled, times the rate")
     decayed: Decayed = ("matrix", "router", "head")
+
+    def flops(self, parameters: Sequence[RoleParameter]) -> float:
+        """Return the operations of the matrix products of one step: there are none."""
+        return 0.0
+
+
+class AdamW(AdamSettings):
+    """AdamW over all parameters; the defaults suit a small model trained from nothing."""
+
+    kind: Literal["adamw"] = "adamw"
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdamWOptimizer:
         """Return the optimizer of these parameters."""
@@ -39,10 +48,6 @@ class AdamW(Settings):
         """Return the memory of the two moments of each parameter, in bytes."""
         return sum(2 * p.tensor.numel() * p.tensor.element_size() for p in parameters)
 
-    def flops(self, parameters: Sequence[RoleParameter]) -> float:
-        """Return the operations of the matrix products of one step: there are none."""
-        return 0.0
-
 
 class AdamWOptimizer:
     """`torch.optim.AdamW` behind the small interface that the step needs."""
@@ -50,13 +55,7 @@ class AdamWOptimizer:
     def __init__(self, parameters: Sequence[RoleParameter], settings: AdamW) -> None:
         self._names: dict[Tensor, str] = {each.tensor: each.name for each in parameters}
         self.learning_rate = settings.learning_rate
-        groups = group_by_role(
-            parameters,
-            learning_rate=settings.learning_rate,
-            learning_rates=settings.learning_rates,
-            weight_decay=settings.weight_decay,
-            decayed=settings.decayed,
-        )
+        groups = group_by_role(parameters, settings)
         self._peaks = [group.learning_rate for group in groups]
         self._optimizer = torch.optim.AdamW(
             [

@@ -14,12 +14,11 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from coterie.foundation.errors import require
-from coterie.foundation.settings import Settings
-from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, group_by_role
+from coterie.train.optimizer.adamw import AdamSettings
+from coterie.train.optimizer.groups import RoleParameter, group_by_role
 from coterie.train.sketch import Shape
 
 _PREFIX = "adamw8bit"
@@ -31,17 +30,10 @@ _WORKING = 53  # bytes per value of what torchao's step makes on its way (by tor
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class AdamW8bit(Settings):
+class AdamW8bit(AdamSettings):
     """AdamW with moments of 8 bits, a quarter of the memory; needs the extra `torchao`."""
 
     kind: Literal["adamw8bit"] = "adamw8bit"
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    learning_rates: RoleRates = {}
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the first moment")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="decay of the second moment")
-    epsilon: float = Field(default=1e-8, gt=0, description="added to the denominator")
-    weight_decay: float = Field(default=0.1, ge=0, description="decoupled, times the rate")
-    decayed: Decayed = ("matrix", "router", "head")
 
     def build(self, parameters: Sequence[RoleParameter]) -> AdamW8bitOptimizer | _Planned:
         """Return the optimizer of these parameters.
@@ -63,23 +55,13 @@ class AdamW8bit(Settings):
             total += 2 * sum(rest) * parameter.tensor.element_size()
         return total
 
-    def flops(self, parameters: Sequence[RoleParameter]) -> float:
-        """Return the operations of the matrix products of one step: there are none."""
-        return 0.0
-
 
 class AdamW8bitOptimizer:
     """`torchao.optim.AdamW8bit` over pieces of parameters."""
 
     def __init__(self, parameters: Sequence[RoleParameter], settings: AdamW8bit) -> None:
         self.learning_rate = settings.learning_rate
-        groups = group_by_role(
-            parameters,
-            learning_rate=settings.learning_rate,
-            learning_rates=settings.learning_rates,
-            weight_decay=settings.weight_decay,
-            decayed=settings.decayed,
-        )
+        groups = group_by_role(parameters, settings)
         self._peaks = [group.learning_rate for group in groups]
         cut = [[_Cut(member) for member in group.members] for group in groups]
         self._cut = [each for members in cut for each in members]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, Protocol, TypeVar
 
 from pydantic import AfterValidator, Field
 from torch import nn
@@ -41,27 +41,32 @@ class Group:
         return [member.tensor for member in self.members]
 
 
-def group_by_role(
-    parameters: Iterable[RoleParameter],
-    *,
-    learning_rate: float,
-    learning_rates: Mapping[str, float],
-    weight_decay: float,
-    decayed: Sequence[str],
-) -> list[Group]:
-    """Return groups of parameters with equal learning rate and weight decay, in a fixed order.
+class Rates(Protocol):
+    """What optimizers' settings say of rates.
 
-    Args:
-        parameters: what to group.
+    Attributes:
         learning_rate: the peak rate of roles that `learning_rates` does not name.
         learning_rates: the peak rate of single roles.
         weight_decay: applied to the roles in `decayed`, zero elsewhere.
         decayed: roles whose parameters are drawn towards zero.
     """
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def learning_rates(self) -> Mapping[str, float]: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def decayed(self) -> Sequence[str]: ...
+
+
+def group_by_role(parameters: Iterable[RoleParameter], given: Rates) -> list[Group]:
+    """Return groups of parameters with equal learning rate and weight decay, in a fixed order."""
     groups: dict[tuple[float, float], Group] = {}
     for parameter in parameters:
-        rate = learning_rates.get(parameter.role, learning_rate)
-        decay = weight_decay if parameter.role in decayed else 0.0
+        rate = given.learning_rates.get(parameter.role, given.learning_rate)
+        decay = given.weight_decay if parameter.role in given.decayed else 0.0
         group = groups.setdefault((rate, decay), Group(rate, decay))
         group.members.append(parameter)
     return list(groups.values())
