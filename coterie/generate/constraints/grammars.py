@@ -6,7 +6,7 @@ They hold what is written, from its first token to the end of the text; the prom
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -17,17 +17,13 @@ from coterie.tokenizer.interface import Tokenizer
 
 
 class _ByGrammar(ConstraintSettings):
-    def _grammar(self) -> str:
-        """Return it in `llguidance`'s notation.
+    def _grammar(self, known: Any) -> str:
+        """Return it in `llguidance`'s notation, whose matcher is `known`.
 
         Raises:
             ValueError: it is malformed.
         """
         raise NotImplementedError
-
-    def _refuse(self, reason: object) -> NoReturn:
-        name = type(self).model_fields["kind"].default
-        raise UserError(f"{name}: {reason}", hint="Nothing was written; mend it and try again.")
 
     def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> Grammatical:
         """Return the constraint.
@@ -35,16 +31,20 @@ class _ByGrammar(ConstraintSettings):
         Raises:
             UserError: it is malformed, with the place, or `llguidance` is not installed.
         """
+        grammar = require("llguidance", "grammar").LLMatcher
         try:
-            return Grammatical(matcher_of(tokenizer, self._grammar()), tokenizer.ends)
+            return Grammatical(matcher_of(tokenizer, self._grammar(grammar)), tokenizer.ends)
         except ValueError as error:
-            self._refuse(error)
+            name = type(self).model_fields["kind"].default
+            hint = "Nothing was written; mend it and try again."
+            raise UserError(f"{name}: {error}", hint=hint) from error
 
-    def _read(self, file: str) -> str:
-        try:
-            return Path(file).expanduser().read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            self._refuse(f"{file} cannot be read: {error}")
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 class Grammar(_ByGrammar):
@@ -65,9 +65,9 @@ class Grammar(_ByGrammar):
             raise ValueError("name the grammar's file, or give its text")
         return self
 
-    def _grammar(self) -> str:
-        text = self._read(self.file) if self.file is not None else self.text
-        return require("llguidance", "grammar").LLMatcher.grammar_from_lark(text)
+    def _grammar(self, known: Any) -> str:
+        text = _read(self.file) if self.file is not None else self.text
+        return known.grammar_from_lark(text)
 
 
 class Regex(_ByGrammar):
@@ -81,8 +81,8 @@ class Regex(_ByGrammar):
     def _pattern_alone(cls, value: Any) -> Any:
         return {"pattern": value} if isinstance(value, str) else value
 
-    def _grammar(self) -> str:
-        return require("llguidance", "grammar").LLMatcher.grammar_from_regex(self.pattern)
+    def _grammar(self, known: Any) -> str:
+        return known.grammar_from_regex(self.pattern)
 
 
 class JsonSchema(_ByGrammar):
@@ -105,11 +105,14 @@ class JsonSchema(_ByGrammar):
             raise ValueError("name the schema's file, or give the schema")
         return self
 
-    def _grammar(self) -> str:
+    def _grammar(self, known: Any) -> str:
         given: Any = self.schema_
         if self.file is not None:
-            given = json.loads(self._read(self.file))  # its errors tell line and column
-        return require("llguidance", "grammar").LLMatcher.grammar_from_json_schema(given)
+            try:
+                given = json.loads(_read(self.file))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{self.file} is no JSON: {error}") from error
+        return known.grammar_from_json_schema(given)
 
 
 class Choices(_ByGrammar):
@@ -125,8 +128,8 @@ class Choices(_ByGrammar):
             value = [value]
         return {"texts": value} if isinstance(value, list | tuple) else value
 
-    def _grammar(self) -> str:
+    def _grammar(self, known: Any) -> str:
         if "" in self.texts:
             raise ValueError("an empty text is no choice")
         texts = " | ".join(json.dumps(text, ensure_ascii=False) for text in self.texts)
-        return require("llguidance", "grammar").LLMatcher.grammar_from_lark(f"start: {texts}")
+        return known.grammar_from_lark(f"start: {texts}")
