@@ -107,9 +107,10 @@ def test_another_source_is_refused_by_name(tmp_path, change, edu):
 
 def test_files_that_only_moved_are_the_same(tmp_path, edu):
     folder = edu(tmp_path / "edu")
-    known = Sources(folder).known()
+    known, identity = Sources(folder).known(), identity_of(Sources(folder))
     os.rename(folder, tmp_path / "elsewhere")
     refuse_other(known, Sources(tmp_path / "elsewhere"))
+    assert identity_of(Sources(tmp_path / "elsewhere")) == identity
 
 
 def test_a_stream_may_be_asked_for_in_a_word():

@@ -80,9 +80,10 @@ def _sampled(tensor: Tensor) -> Tensor:
 
 
 def _norm(tensors: Sequence[Tensor], of: Tensor, shares: Sequence[float] | None = None) -> Tensor:
-    """Return the norm of some tensors together, float64 on the device of `of`."""
+    """Return the norm of some tensors together, on the device of `of`, float64 if it has that."""
+    exact = torch.float32 if of.device.type == "mps" else torch.float64
     if not tensors:
-        return torch.zeros((), dtype=torch.float64, device=of.device)
+        return torch.zeros((), dtype=exact, device=of.device)
     norms = torch._foreach_norm(list(tensors))  # pyright: ignore[reportPrivateImportUsage]
-    each = torch.stack([norm.double() for norm in norms])
+    each = torch.stack([norm.to(exact) for norm in norms])
     return (each if shares is None else each * each.new_tensor(shares)).norm()

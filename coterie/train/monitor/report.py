@@ -117,7 +117,7 @@ def loss_by_source(rows: Tensor | None, names: Sequence[str]) -> dict[str, float
     """
     if rows is None:
         return {}
-    source, losses, weights = rows.double().cpu()
+    source, losses, weights = rows.cpu().double()
     total = torch.zeros(2, len(names), dtype=torch.float64)
     total.index_add_(1, source.long(), torch.stack([losses, weights]))
     found = zip(names, *total.tolist(), strict=True)

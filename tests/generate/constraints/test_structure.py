@@ -26,27 +26,12 @@ def tokenizer(name: str, tags: bool):
     return parse_tokenizer(name, special_tokens=DRAMA_TAGS if tags else ()).build([TEXT])
 
 
-def written(constraint, tokenizer, seed: int, most: int = 2000) -> list[int]:
-    """Return tokens drawn at random from what is allowed, until the text ends."""
-    generator = torch.Generator().manual_seed(seed)
-    tokens: list[int] = []
-    while len(tokens) < most:
-        logits = constraint.mask(torch.randn(tokenizer.vocab_size, generator=generator))
-        assert torch.isfinite(logits).any(), tokenizer.decode(tokens)
-        token = int(logits.argmax())
-        if token in tokenizer.ends:
-            return tokens
-        tokens.append(token)
-        constraint.accept(token)
-    raise AssertionError(f"it never ends: {tokenizer.decode(tokens)[-200:]}")
-
-
 @pytest.mark.parametrize(
     ("name", "tags", "count"),
     [("characters", True, 12), ("characters", False, 4), ("bytes", True, 4), ("gpt2", True, 2),
      ("gpt2", False, 1)],
 )  # fmt: skip
-def test_random_tokens_make_sound_documents(name, tags, count):
+def test_random_tokens_make_sound_documents(name, tags, count, written):
     made = tokenizer(name, tags)
     for seed in range(count):
         setting = Structure(**SHORT, cast=CAST if seed % 2 else None)
@@ -58,7 +43,7 @@ def test_random_tokens_make_sound_documents(name, tags, count):
 
 
 @pytest.mark.exhaustive
-def test_a_thousand_scenes_are_sound():
+def test_a_thousand_scenes_are_sound(written):
     made = tokenizer("characters", True)
     for seed in range(1000):
         setting = Structure(**SHORT, cast=CAST if seed % 2 else None)
@@ -67,7 +52,7 @@ def test_a_thousand_scenes_are_sound():
         assert not text.isascii() or clean_text(text).text == text
 
 
-def test_taking_tokens_back_leaves_no_trace():
+def test_taking_tokens_back_leaves_no_trace(written):
     made = tokenizer("characters", True)
     constraint = Structure(**SHORT, cast=CAST).build(made, [])
     tokens = written(Structure(**SHORT, cast=CAST).build(made, []), made, seed=5)
