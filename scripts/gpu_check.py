@@ -24,8 +24,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-MODULES = ("machine", "correct", "compiled", "training", "precision", "speed", "steps", "decoding",
-           "choices")  # fmt: skip
+MODULES = ("machine", "correct", "compiled", "training", "precision", "speed", "steps", "memory",
+           "decoding", "choices")  # fmt: skip
 LEFT = {"status": "left", "seconds": 0.0, "problem": "the budget was spent", "figures": {}}
 TINY = "tiny sizes, the CPU: a rehearsal, whose figures mean nothing"
 

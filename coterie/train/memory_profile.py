@@ -83,7 +83,7 @@ class MemoryProfile(StepLook):
         live = LiveMemory(device.type)
         with contextlib.ExitStack() as stack:
             stack.enter_context(live.watching(stepper))
-            live.hold_all(_tensors_of(stepper.optimizer, set()), "optimizer")
+            live.hold_all(tensors_of(stepper.optimizer, set()), "optimizer")
             live.allocated.clear()  # that was there before
             self._live = live
             stack.callback(setattr, self, "_live", None)
@@ -159,7 +159,7 @@ def _parts(live: LiveMemory) -> tuple[MemoryPart, ...]:
     )  # fmt: skip
 
 
-def _tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
     """Yield the tensors that an optimizer holds on to, in whatever it keeps them."""
     if id(value) in seen:
         return
@@ -175,4 +175,4 @@ def _tensors_of(value: Any, seen: set[int]) -> Iterator[Tensor]:
     elif isinstance(value, torch.optim.Optimizer) or type(value).__module__.startswith("coterie."):
         kept = getattr(value, "__dict__", {}).values()
     for each in kept:
-        yield from _tensors_of(each, seen)
+        yield from tensors_of(each, seen)

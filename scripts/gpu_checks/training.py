@@ -226,3 +226,79 @@ def devices(bench: Bench) -> dict[str, Any]:
                  for hide in (False, True)]  # fmt: skip
         assert texts[0] == texts[1], texts
     return cases.result()
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "health": ("train.health_every=5",),
+    "curriculum": (
+        "data.curriculum.length={kind: steps, values: [16, 32, 64], begins: [0, 20, 40]}",
+        "train.health_every=5",
+    ),
+    "saving": ("train.ema=0.99", "train.keep_every=20", "train.keep=1"),
+    "selective": ("train.activation_checkpointing=selective",),
+    "recomputed": ("train.activation_checkpointing=true",),
+    "dynamic": ("train.dynamic_batch=true",),
+    "adamw8bit": ("train.optimizer={kind: adamw8bit, learning_rate: 0.003}",),
+    "adafactor": ("train.optimizer={kind: adafactor, learning_rate: 0.003}",),
+    "speed": ("mode=speed",),
+    "memory": ("mode=memory",),
+    "profile": ("--memory-profile", "--report-interval", "20"),
+}
+"""Settings of runs that a graph must not change; a look at the memory records none."""
+
+
+@check("train.options", "train", limit=200)
+def options(bench: Bench) -> dict[str, Any]:
+    """Runs with each option lose the same recorded as kernel by kernel, and keep their files."""
+    shell, cases = Shell(bench, "options"), Cases(bench)
+    file = settings_file(bench, shell, "options", dropout=0.0, device=bench.device, log_every=1,
+                         precision="float32", steps=60, optimizer={"kind": "adamw"})  # fmt: skip
+    wanted = bench.some(OPTIONS.items(), 2)
+    for many in range(0, len(wanted), 4):
+        started = {}
+        for option, words in wanted[many : many + 4]:
+            for graph in (True, False):
+                name = f"{option}-{'recorded' if graph else 'plain'}"
+                # Of the modes, what is said otherwise here stays as it is here.
+                said = ("train", file, *words, f"train.cuda_graph={str(graph).lower()}")
+                started[name] = shell.start(*said, "--name", name, strict=True), said
+        for option, _ in wanted[many : many + 4]:
+            with cases(option):
+                for graph in ("recorded", "plain"):
+                    ended(*started[f"{option}-{graph}"])
+                cases.figures[option] = _same(shell, option)
+    return cases.result()
+
+
+def _same(shell: Shell, option: str) -> dict[str, Any]:
+    """Compare a run with its twin; return how far their losses and weights are apart."""
+    runs = [shell.runs / f"{option}-{way}" for way in ("recorded", "plain")]
+    one, other = (losses(run) for run in runs)
+    events = [json.loads(line) for line in (runs[0] / "events.jsonl").read_text().splitlines()]
+    kinds = sorted({event["kind"] for event in events})
+    figures = {
+        "steps": len(one), "apart": max(abs(a - b) for a, b in zip(one, other, strict=True)),
+        "last": one[-1], "unequal tensors": _unequal(newest(runs[0]), newest(runs[1])),
+        "events": kinds, "files": sorted(p.name for p in (runs[0] / "profile").glob("*")),
+        "checkpoints": sorted(p.name for p in (runs[0] / "checkpoints").iterdir()),
+    }  # fmt: skip
+    assert figures["apart"] < 1e-3, figures
+    return figures
+
+
+@check("train.finder", "train", limit=90)
+def finder(bench: Bench) -> dict[str, Any]:
+    """The largest micro-batch that fits, told by real steps; and resume proven by the command."""
+    shell, cases = Shell(bench, "finder"), Cases(bench)
+    file = settings_file(bench, shell, "finder", device=bench.device, steps=20, log_every=1)
+    with cases("verify-resume"):
+        shell("train", file, "--name", "proof")
+        cases.figures["verify-resume"] = shell("verify-resume", "proof")[-300:]
+    with cases("tune --micro-batch"):
+        words = (file, "--memory", "1")
+        if bench.cuda:
+            words = ("s15era", f"data.source={text_of(bench)}", "data.split=tail",
+                     "tokenizer=characters", "train.batch_size=4096")  # fmt: skip
+        said = shell("tune", *words, "--micro-batch", "--json")
+        cases.figures["tune --micro-batch"] = json.loads(said)
+    return cases.result()

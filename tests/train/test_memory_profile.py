@@ -78,7 +78,7 @@ def test_what_an_optimizer_keeps_between_steps_is_counted(tiny, batch_of, kind):
     make_stepper(run, decoder, optimizer, precision)(0, batch_of(run))
     live = LiveMemory()
     live.hold_all(decoder.parameters(), "weights")
-    live.hold_all(memory_profile._tensors_of(optimizer, set()), "optimizer")
+    live.hold_all(memory_profile.tensors_of(optimizer, set()), "optimizer")
     known = run.train.optimizer.state_bytes(parameters)
     assert live.live["optimizer"] == pytest.approx(known, rel=0.1)
 
