@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Self, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,9 +18,12 @@ IGNORE = -100
 """A target that counts in no loss and in no router's load; cross-entropy's own default in torch."""
 
 
+_Batch = TypeVar("_Batch", bound="TokenBatch")
+
+
 @dataclass(frozen=True, eq=False)
 class TokenBatch:
-    """What one step reads.
+    """What one step reads; subclasses add tensors whose first dimension is that of the rows.
 
     Attributes:
         tokens: int64 [B, T].
@@ -49,32 +53,33 @@ class TokenBatch:
             return self.valid.sum()
         return self.weights.masked_fill(~self.valid, 0.0).sum()
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TokenBatch:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the batch on a device."""
         moved = ((name, each.to(device, non_blocking=non_blocking)) for name, each in self._held())
-        return TokenBatch(**dict(moved))
+        return type(self)(**dict(moved))
 
-    def pin_memory(self) -> TokenBatch:
+    def pin_memory(self) -> Self:
         """Return the batch in memory from which copies to a GPU need not wait."""
-        return TokenBatch(**{name: each.pin_memory() for name, each in self._held()})
+        return type(self)(**{name: each.pin_memory() for name, each in self._held()})
 
     @staticmethod
-    def concatenate(batches: Sequence[TokenBatch]) -> TokenBatch:
+    def concatenate(batches: Sequence[_Batch]) -> _Batch:
         """Return the rows of several batches, all of which hold the same fields."""
         held = [dict(batch._held()) for batch in batches]
-        return TokenBatch(**{name: torch.cat([each[name] for each in held]) for name in held[0]})
+        joined = {name: torch.cat([each[name] for each in held]) for name in held[0]}
+        return type(batches[0])(**joined)
 
-    def take(self, rows: Tensor) -> TokenBatch:
+    def take(self, rows: Tensor) -> Self:
         """Return the rows of some numbers, int64 [N], in that order."""
-        return TokenBatch(**{name: each[rows] for name, each in self._held()})
+        return type(self)(**{name: each[rows] for name, each in self._held()})
 
-    def part(self, rows: int, columns: int) -> TokenBatch:
+    def part(self, rows: int, columns: int) -> Self:
         """Return the beginnings of the first rows."""
         held = {name: each[:rows] if each.dim() == 1 else each[:rows, :columns]
                 for name, each in self._held()}  # fmt: skip
-        return TokenBatch(**held)
+        return type(self)(**held)
 
-    def split(self, pieces: int) -> Iterator[TokenBatch]:
+    def split(self, pieces: int) -> Iterator[Self]:
         """Yield the batch in `pieces` micro-batches of equally many rows.
 
         Raises:
@@ -88,7 +93,7 @@ class TokenBatch:
             return
         held = {name: each.chunk(pieces) for name, each in self._held()}
         for number in range(pieces):
-            yield TokenBatch(**{name: chunks[number] for name, chunks in held.items()})
+            yield type(self)(**{name: chunks[number] for name, chunks in held.items()})
 
     def _held(self) -> Iterator[tuple[str, Tensor]]:
         for field in fields(self):

@@ -18,7 +18,7 @@ from coterie.train.memory import memory_of
 from coterie.train.plan import Plan
 from coterie.train.plan import plan as plan_of
 from coterie.train.precision import resolve_device
-from coterie.train.session import fill_epochs, fill_tag_ids, fill_vocabulary_size
+from coterie.train.pretraining import fill_epochs, fill_tag_ids, fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
 

@@ -18,9 +18,10 @@ from coterie.train.compiling import give_up_compiling
 from coterie.train.machine import computing_threads
 from coterie.train.memory import require_memory
 from coterie.train.precision import Precision, resolve_device, resolve_precision
+from coterie.train.pretraining import loader_of, prepare
 from coterie.train.randomness import seed_all, set_aside
 from coterie.train.roles import role_parameters
-from coterie.train.session import loader_of, make_stepper, prepare
+from coterie.train.session import make_stepper
 from coterie.train.turns import Clock, in_turns
 
 LIMIT = 180.0

@@ -19,8 +19,9 @@ from coterie.train import RunSettings
 from coterie.train.choices import choose_precision
 from coterie.train.memory import role_parameters
 from coterie.train.precision import resolve_device
+from coterie.train.pretraining import loader_of, prepare
 from coterie.train.randomness import seed_all, set_aside
-from coterie.train.session import loader_of, make_stepper, prepare
+from coterie.train.session import make_stepper
 from coterie.train.step import NoRoomError
 
 SHARE = 0.8

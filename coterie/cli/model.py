@@ -207,7 +207,7 @@ def _preset(name: str, words: Words) -> _Target:
     """Return what a preset or settings file means, its vocabulary taken from its tokenizer."""
     from coterie.api.planning import vocabulary
     from coterie.cli.train import resolve_words
-    from coterie.train.session import fill_vocabulary_size
+    from coterie.train.pretraining import fill_vocabulary_size
 
     settings = resolve_words(name, words).settings
     settings = fill_vocabulary_size(settings, vocabulary(settings))

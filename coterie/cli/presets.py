@@ -78,7 +78,7 @@ def show(*words: str, json: bool = False) -> None:
     from coterie.cli.plan import plan_as_json, plan_rows
     from coterie.cli.train import resolve_words
     from coterie.model import count
-    from coterie.train.session import fill_vocabulary_size
+    from coterie.train.pretraining import fill_vocabulary_size
 
     parsed = read_words(words)
     target = one_target(parsed, "preset", _USAGE)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from coterie.data import evaluation_batches
-from coterie.data.merged import held_out
+from coterie.data.merged import AnyStore, held_out
 from coterie.evaluate import validate
+from coterie.model import Decoder
 from coterie.train.events import Evaluated
-from coterie.train.session import Session
+from coterie.train.precision import Precision
+from coterie.train.settings import RunSettings
 
 
-def evaluated(session: Session) -> list[Evaluated]:
+def evaluated(
+    settings: RunSettings, store: AnyStore, decoder: Decoder, precision: Precision, step: int
+) -> list[Evaluated]:
     """Return an evaluation of each source that holds something out, as the model is now."""
-    data, context = session.settings.data, session.settings.model.context
-    rows = session.settings.train.evaluation_batch_size(context)
+    context = settings.model.context
+    rows = settings.train.evaluation_batch_size(context)
     found = []
-    for name, store in held_out(session.store).items():
-        batches = evaluation_batches(store.tokens("valid"), context, rows, data.packing)
-        part = validate(session.decoder, batches, autocast=session.precision.autocast)
-        length = store.characters_per_token("valid")
+    for name, held in held_out(store).items():
+        batches = evaluation_batches(held.tokens("valid"), context, rows, settings.data.packing)
+        part = validate(decoder, batches, autocast=precision.autocast)
+        length = held.characters_per_token("valid")
         found.append(
             Evaluated(
-                step=session.progress.step,
+                step=step,
                 split=f"valid/{name}",
                 loss=part.loss,
                 tokens=part.tokens,

@@ -72,7 +72,10 @@ class StepDone(Event):
         if self.memory_bytes is not None:
             numbers["memory/bytes"] = float(self.memory_bytes)
         numbers |= {f"train/{name}/loss": value for name, value in (self.sources or {}).items()}
-        return numbers | {f"auxiliary/{name}": value for name, value in self.auxiliary.items()}
+        # Metrics that have a name of the field, rewards/margins say, keep it.
+        named = ((name if "/" in name else f"auxiliary/{name}", value)
+                 for name, value in self.auxiliary.items())  # fmt: skip
+        return numbers | dict(named)
 
 
 class LayerLoad(BaseModel):

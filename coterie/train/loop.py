@@ -23,7 +23,6 @@ from coterie.checkpoint import (
     step_of,
 )
 from coterie.checkpoint.retain import best_step
-from coterie.data.merged import held_out
 from coterie.foundation.errors import CoterieError, Interrupted, RunError
 from coterie.foundation.event_log import read_record
 from coterie.foundation.files import sha256_file
@@ -32,13 +31,13 @@ from coterie.foundation.runs import RunDirectory
 from coterie.generate.threads import shared_cores
 from coterie.model import count
 from coterie.train.choices import kept_choices
-from coterie.train.evaluation import evaluated
-from coterie.train.events import CheckpointDamaged, DataDescribed, Evaluated, RunEnded, RunStarted
+from coterie.train.events import CheckpointDamaged, Evaluated, RunEnded, RunStarted
 from coterie.train.flops import step_flops
 from coterie.train.guard import Guard, LostRunError
 from coterie.train.interrupt import InterruptRequest
 from coterie.train.look import Look, StepLook
 from coterie.train.machine import computing_threads, describe_machine, peak_flops
+from coterie.train.method import Method
 from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
 from coterie.train.randomness import set_aside
@@ -88,6 +87,7 @@ def train(
     resume: bool = False,
     changed: Collection[str] | None = None,
     look: Look = StepLook,
+    method: Method | None = None,
 ) -> TrainResult:
     """Train a model, or go on with a run from its newest sound checkpoint.
 
@@ -101,6 +101,7 @@ def train(
             a resumed run must else be as its checkpoint; None: `settings` were made for this call,
             and may change how long it is.
         look: looks into steps: `StepProfile` at their time, `memory_profile(…)` at their memory.
+        method: what is trained on and from; None: text, from drawn weights.
 
     Raises:
         OwnedError: another process or thread trains this run.
@@ -113,7 +114,7 @@ def train(
         run.owned("training", new=not resume),
         computing_threads(settings.train.threads),
     ):
-        return _train(settings, run, preset, observers, resume, changed, look)
+        return _train(settings, run, preset, observers, resume, changed, look, method)
 
 
 def _train(
@@ -124,6 +125,7 @@ def _train(
     resume: bool,
     changed: Collection[str] | None,
     look: Look,
+    method: Method | None,
 ) -> TrainResult:
     if resume:
         require_trainable(run)
@@ -132,7 +134,8 @@ def _train(
     with Publisher(run, [*observers, *trackers]) as publish:
         with _forgetting(run):
             kept = kept_choices(run) if resume else None
-            session = open_session(settings, run, publish.notice, kept)
+            session = open_session(settings, run, publish.notice, kept, method)
+            session.publish = publish
         if resume:
             for complaint in read_record(run.events).complaints():
                 publish.notice(complaint, warning=True)
@@ -176,7 +179,9 @@ def _restore(session: Session, publish: Publisher, changed: Collection[str] | No
     path = find_checkpoint(
         session.run,
         on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
-        also=lambda path: find_misfit(path, None if start is None else start.training),
+        also=lambda path: find_misfit(
+            path, None if start is None else start.training, session.method
+        ),
     )
     loaded = load_checkpoint(path, verify=False)  # it was hashed just now
     restore_session(session, loaded)
@@ -277,8 +282,7 @@ class _Training:
         """Train, report, evaluate, sample, save, until the last step or an interruption."""
         session, progress, settings = self._session, self._session.progress, self._settings
         with session.loader() as loader:
-            self._publish.notice(f"The run reads {loader.reading(settings.steps).told}.")
-            self._publish(DataDescribed(**vars(loader.mixture(settings.steps))))
+            session.method.describe(session, loader, self._publish.notice)
             batches = self._look.read(loader.iterate(progress.step, settings.prefetch))
             while progress.step < settings.steps and not self._stop and not self._is_stale():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
@@ -342,7 +346,7 @@ class _Training:
         self._guard.check()
         session = self._session
         with set_aside(), session.stepper.averaged():
-            found = evaluated(session)
+            found = session.method.evaluate(session)
         if not found:
             return
         whole = Evaluated.together("valid", found)
@@ -429,7 +433,7 @@ class _Training:
                 config_sha256=sha256_file(session.run.config),
             )
         )
-        if not held_out(session.store):
+        if not session.method.holds_out(session.store):
             if judges := settings.train.judges:
                 raise RunError(
                     f"No text is held out, and {judges} goes by the validation loss.",

@@ -11,7 +11,7 @@ import os
 import torch
 
 from coterie.foundation.errors import SettingsError
-from coterie.model import DecoderSettings
+from coterie.model import Decoder, DecoderSettings
 from coterie.model.loss import LOGITS_AT_ONCE
 from coterie.train.optimizer import RoleParameter
 from coterie.train.precision import Precision
@@ -30,9 +30,18 @@ def shadow_parameters(model: DecoderSettings) -> list[RoleParameter]:
     Raises:
         SettingsError: they are more than any machine can address.
     """
+    return role_parameters(shadow_decoder(model))
+
+
+def shadow_decoder(model: DecoderSettings) -> Decoder:
+    """Return a decoder without memory (torch's meta device).
+
+    Raises:
+        SettingsError: its parameters are more than any machine can address.
+    """
     try:
         with torch.device("meta"):
-            return role_parameters(model.build())
+            return model.build()
     except (RuntimeError, OverflowError) as error:  # torch's own words for sizes beyond 2^63
         raise SettingsError(
             f"A model of these sizes cannot be addressed: {str(error).splitlines()[0]}",

@@ -16,7 +16,7 @@ from coterie.train.flops import step_flops
 from coterie.train.machine import peak_flops
 from coterie.train.memory import estimate_memory, shadow_parameters
 from coterie.train.precision import resolve_device
-from coterie.train.session import fill_vocabulary_size
+from coterie.train.pretraining import fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
 # Share of the ceiling that steps of small models reach; between 0.2 and 0.6 in practice.

@@ -19,6 +19,7 @@ from coterie.foundation.layers import file_layer, load_settings
 from coterie.foundation.runs import RunDirectory
 from coterie.train.choices import kept_choices
 from coterie.train.machine import computing_threads
+from coterie.train.method import Method
 from coterie.train.randomness import random_state
 from coterie.train.resume import require_trainable, restore_session, save_session
 from coterie.train.session import Session, open_session
@@ -55,13 +56,16 @@ class ResumeProof:
         return not self.unequal and not self.others
 
 
-def prove_resume(run: RunDirectory, steps: int = 10, tell: Tell = lambda said: None) -> ResumeProof:
+def prove_resume(
+    run: RunDirectory, steps: int = 10, tell: Tell = lambda said: None, method: Method | None = None
+) -> ResumeProof:
     """Take steps from a run's newest sound checkpoint with and without a break, and compare.
 
     Args:
         run: has a checkpoint of a training.
         steps: to take, at least 2; the break comes half way.
         tell: told in a sentence what takes long.
+        method: of the run; None: text, from drawn weights.
 
     Raises:
         UserError: data, settings or checkpoints cannot be used.
@@ -77,7 +81,7 @@ def prove_resume(run: RunDirectory, steps: int = 10, tell: Tell = lambda said: N
     settings = settings.model_copy(update={"train": train})
 
     def opened(path: Path, scratch: RunDirectory) -> Session:
-        session = open_session(settings, scratch, tell, kept_choices(run))
+        session = open_session(settings, scratch, tell, kept_choices(run), method)
         restore_session(session, load_checkpoint(path, verify=False))
         return session
 
@@ -130,6 +134,7 @@ def _state(session: Session) -> tuple[dict[str, Tensor], dict[str, Any]]:
     stepper = session.stepper
     tensors = dict(_copies("", session.decoder.state_dict()))
     tensors |= _copies("optimizer.", stepper.optimizer.state())
+    tensors |= _copies("", stepper.trainable.kept())
     with stepper.averaged():
         if stepper.average is not None:
             tensors |= _copies("average.", session.decoder.state_dict())

@@ -27,11 +27,16 @@ from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory
 from coterie.quantise import stored_kinds
 from coterie.train.average import trained_name
-from coterie.train.memory import shadow_parameters
+from coterie.train.memory import shadow_decoder
+from coterie.train.method import Method
+from coterie.train.pretraining import Pretraining
 from coterie.train.progress import Progress
 from coterie.train.randomness import random_state, set_random_state
+from coterie.train.roles import role_parameters
 from coterie.train.session import Session
 from coterie.train.settings import RunSettings
+
+_USUAL = Pretraining()
 
 
 def save_session(session: Session, root: Path | None = None) -> Path:
@@ -76,7 +81,8 @@ def checkpoint_writer(
         "stream": session.stream and session.stream.position(session.first_row),
     }
     trained = {} if stepper.average is None else stepper.average.trained()
-    weights, moments = model_tensors(session.decoder), {**stepper.optimizer.state(), **trained}
+    kept = {**stepper.optimizer.state(), **trained, **stepper.trainable.kept()}
+    weights, moments = model_tensors(session.decoder), kept
     return functools.partial(
         save_checkpoint,
         root or session.run.checkpoints,
@@ -97,7 +103,7 @@ def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
 
 
-def find_misfit(path: Path, training: str | None = None) -> str | None:
+def find_misfit(path: Path, training: str | None = None, method: Method = _USUAL) -> str | None:
     """Return why training cannot go on from a checkpoint that is sound by itself, if it cannot.
 
     Its settings must be a run's, its moments those of their optimizer, and its tokens those that so
@@ -111,12 +117,13 @@ def find_misfit(path: Path, training: str | None = None) -> str | None:
         expected = settings.stages.tokens(state.step)
         if state.tokens != expected:
             return f"{state.step:,} steps read {expected:,} tokens, not {state.tokens:,}"
-        parameters = shadow_parameters(settings.model)
-        optimizer = settings.train.optimizer.build(parameters)
+        hollow = shadow_decoder(settings.model)
+        trainable = method.trainable(hollow)
+        optimizer = settings.train.optimizer.build(trainable.parameters)
         moments = read_tensors(path / OPTIMIZER)
-        used = optimizer.load_state(moments)
+        used = optimizer.load_state(moments) | set(trainable.kept())
         if settings.train.ema is not None:
-            used |= {trained_name(each.name) for each in parameters}
+            used |= {trained_name(each.name) for each in role_parameters(hollow)}
         if stray := sorted(set(moments) - used):
             return f"{stray[0]} has no place in the optimizer that {CONFIG} describes"
     except CoterieError as error:
@@ -146,6 +153,7 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     _check_belongs(session, checkpoint)
     load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
+    used |= session.stepper.trainable.restore(checkpoint.optimizer)
     if session.stepper.average is not None:
         used |= session.stepper.average.load(checkpoint.optimizer)
     if left := sorted(set(checkpoint.optimizer) - used):

@@ -253,6 +253,10 @@ class RunSettings(Settings):
     sample: SamplingSettings = Field(
         default=SamplingSettings(), description="how samples and `generate` draw by default"
     )
+    align: dict[str, Any] | None = Field(
+        default=None,
+        description="what an alignment run (`coterie align`) does, and the run it began from",
+    )
 
     @model_validator(mode="before")
     @classmethod

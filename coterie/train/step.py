@@ -25,6 +25,7 @@ from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.events import PartMeasured
+from coterie.train.method import Trainable
 from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
@@ -33,7 +34,6 @@ from coterie.train.precision import LossScale, Precision
 from coterie.train.pressure import MemoryPressure
 from coterie.train.randomness import set_torch_states, torch_states
 from coterie.train.recorded import RecordedGradients
-from coterie.train.roles import role_parameters
 from coterie.train.settings import TrainSettings
 
 
@@ -78,6 +78,7 @@ class Stepper:
         clipper: bounds the gradient's norm.
         precision: the type that products run in.
         settings: how to train.
+        trainable: what the optimizer moves; None: the decoder's own parameters.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Stepper:
         clipper: Clipper,
         precision: Precision,
         settings: TrainSettings,
+        trainable: Trainable | None = None,
     ) -> None:
         self.decoder = decoder
         self.optimizer = optimizer
@@ -105,8 +107,9 @@ class Stepper:
         self.lowered = 1.0  # of the learning rate, for the validation loss stands still
         self.recorded: RecordedGradients | None = None
         self.settings = settings
-        self._watch = PartWatch(role_parameters(decoder))
-        self._parameters = [p for p in decoder.parameters() if p.requires_grad]
+        self.trainable = Trainable(decoder) if trainable is None else trainable
+        self._watch = PartWatch(self.trainable.parameters)
+        self._parameters = [each.tensor for each in self.trainable.parameters]
         scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
         # Where recorded steps read it.
         self._loss_scale = torch.full((), scale, dtype=torch.float32, device=precision.device)
@@ -131,6 +134,7 @@ class Stepper:
                     self._watch.before(1.0 if scale is None else scale.scale)
                 self._scale_gradients(norm)
                 self.optimizer.step(step, multiplier)
+                self.trainable.moved()
                 parts = self._watch.after() if watched else None
                 if self.average is not None:
                     self.average.update(step)
@@ -283,7 +287,7 @@ class Stepper:
         )
 
     def _first_bad_gradient(self) -> str:
-        for name, parameter in self.decoder.named_parameters():
+        for name, _, parameter in self.trainable.parameters:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 bad = int((~torch.isfinite(parameter.grad)).sum())
                 total = parameter.grad.numel()

@@ -22,8 +22,8 @@ def make_run(places: Path, **data: object) -> Path:
     from coterie.data import store_for
     from coterie.foundation.layers import dump_yaml
     from coterie.foundation.runs import RunDirectory, cache_root, runs_root
+    from coterie.train.pretraining import fill_vocabulary_size
     from coterie.train.randomness import random_state
-    from coterie.train.session import fill_vocabulary_size
     from coterie.train.settings import RunSettings
 
     text = places / "april.txt"

@@ -12,7 +12,7 @@ from coterie.model import DecoderSettings
 from coterie.tokenizer.characters import Characters
 from coterie.train import RunSettings, train
 from coterie.train.events import StepDone
-from coterie.train.session import fill_tag_ids
+from coterie.train.pretraining import fill_tag_ids
 
 TAGS = {"speaker": {"opening": "<S>", "closing": "</S>", "follow": "name", "bound": 4}}
 TAGGED = "".join(
