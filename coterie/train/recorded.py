@@ -51,6 +51,9 @@ class RecordedGradients:
         forget: drops gradients and what balances observed.
         tell: told in a sentence why passes cannot be recorded, where that is so.
         record: how passes are recorded.
+
+    Attributes:
+        refused: whether they cannot be.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class RecordedGradients:
         self._compute, self._forget = compute, forget
         self._tell, self._record = tell, record
         self._recording: _Recording | None = None
-        self._refused = False
+        self.refused = False
 
     def __call__(self, batch: TokenBatch) -> tuple[StepMetrics, Tensor] | None:
         """Leave the gradients at the parameters; return what they add up to, and their norm.
@@ -76,7 +79,7 @@ class RecordedGradients:
             torch.OutOfMemoryError: they do not fit into memory; nothing was changed.
         """
         found = self._recording
-        if self._refused:
+        if self.refused:
             return None
         if found is None or _shape(found.batch) != _shape(batch):
             found = self._recording = None  # gives its memory back first
@@ -85,7 +88,7 @@ class RecordedGradients:
             except torch.OutOfMemoryError:
                 raise  # in smaller pieces it may be
             except RuntimeError as error:
-                self._refused = True
+                self.refused = True
                 reason = str(error).splitlines()[0]
                 self._tell(f"Steps run kernel by kernel, for they cannot be recorded: {reason}")
                 return None
@@ -107,6 +110,7 @@ class RecordedGradients:
         results = _Results([], StepMetrics(), torch.empty(0))
 
         def step() -> None:
+            results.gradients = []  # or those of two times are held
             self._forget()
             results.metrics = self._compute(static)
             results.gradients = gradients = [parameter.grad for parameter in self._parameters]

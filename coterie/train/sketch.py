@@ -35,6 +35,8 @@ class Shape(Tensor):
 
     @staticmethod
     def __new__(cls, meta: Tensor, device: torch.device) -> Shape:
+        if device.type == "cuda" and device.index is None:  # autograd asks which
+            device = torch.device("cuda", torch.cuda.current_device())
         shape: Shape = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, meta.size(), meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=device
         )

@@ -9,6 +9,7 @@ scale or held to a limit that already knows this step's norm.
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,6 +213,14 @@ class Stepper:
         """Cut batches into the next larger number of equal pieces that this one has."""
         rows, cuts = batch.tokens.shape[0], self._cuts(batch)
         finer = next((n for n in range(cuts + 1, rows + 1) if rows % n == 0), None)
+        if finer is None and self.recorded is not None and not self.recorded.refused:
+            self.recorded, self.pieces = None, self.settings.gradient_accumulation
+            self._return_memory()
+            self.tell(
+                "Steps run kernel by kernel: recorded as a CUDA graph, which keeps the memory of "
+                "its passes, not even one row of a batch fits."
+            )
+            return
         if finer is None:
             raise NoRoomError(
                 f"Not even one row of a batch fits into memory: {said}",
@@ -239,6 +248,7 @@ class Stepper:
         return pressure
 
     def _return_memory(self) -> None:
+        gc.collect()  # what failed may hold on to itself
         if self._loss_scale.device.type == "cuda":
             torch.cuda.empty_cache()
         else:

@@ -38,12 +38,15 @@ SAVINGS: dict[str, dict[str, Any]] = {
 _MICRO = {"s15era": 8, "mymoe": 32, "yinggem": 16, "yinghub": 8, "blues": 8, "gpt2": 8}
 
 
-def full_session(bench: Bench, name: str, windows: int, **train: Any) -> Session:
-    """Open a session of a preset at full size; its window is its own, the words are ours."""
+def full_session(
+    bench: Bench, name: str, windows: int, *, calm: bool = False, **train: Any
+) -> Session:
+    """Open a session of a preset at full size, or one that draws nothing and drops nothing."""
     kept = {"cuda_graph": False, "steps": 1000, "activation_checkpointing": False} | train
     if bench.tiny:
         return preset_session(bench, name, "tiny", **kept)
-    return session_of(bench, names.preset(name), windows, **kept)
+    model = names.preset(name)
+    return session_of(bench, names.calm(model) if calm else model, windows, **kept)
 
 
 @contextmanager
@@ -152,7 +155,7 @@ def recovery(bench: Bench) -> dict[str, Any]:
     for name, recorded in (("s15era", False), ("mymoe", False), ("s15era", True)):
         case = name + " recorded" * recorded
         with cases(case), fresh():
-            session = full_session(bench, name, _MICRO[name], precision="float32",
+            session = full_session(bench, name, _MICRO[name], calm=True, precision="float32",
                                    cuda_graph=recorded)  # fmt: skip
             told: list[str] = []
             session.stepper.tell = told.append

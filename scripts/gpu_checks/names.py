@@ -71,6 +71,19 @@ def preset(name: str) -> dict[str, Any]:
     return model | {"vocab_size": model["vocab_size"] or 50257}
 
 
+_DRAWN = {"dropout": 0.0, "capacity_factor": None, "noise": {"kind": "none"}, "scope": "sequence"}
+
+
+def calm(model: Any) -> Any:
+    """Return a model's settings without what depends on how a batch is cut."""
+    if isinstance(model, list | tuple):
+        return [calm(each) for each in model]
+    if not isinstance(model, dict):
+        return model
+    found = {name: calm(each) for name, each in model.items()}
+    return found | {name: value for name, value in _DRAWN.items() if name in found}
+
+
 def build(settings: DecoderSettings, *, seed: int = 0) -> Decoder:
     """Return a decoder on the CPU in float32, in evaluation mode, nothing in it zero or one."""
     generator = torch.Generator().manual_seed(seed)

@@ -298,7 +298,7 @@ def finder(bench: Bench) -> dict[str, Any]:
         words = (file, "--memory", "1")
         if bench.cuda:
             words = ("s15era", f"data.source={text_of(bench)}", "data.split=tail",
-                     "tokenizer=characters", "train.batch_size=4096")  # fmt: skip
+                     "tokenizer=characters", "train.batch_size=256")  # fmt: skip
         said = shell("tune", *words, "--micro-batch", "--json")
         cases.figures["tune --micro-batch"] = json.loads(said)
     return cases.result()

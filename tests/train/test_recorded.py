@@ -100,3 +100,17 @@ def test_the_loss_scale_of_a_recorded_step_is_that_of_now(tiny, tmp_path):
         session.stepper.loss_scale.scale = scale
         norms.append(session.stepper(0, batch).gradient_norm)
     assert norms[0] == pytest.approx(norms[1], rel=0.02)
+
+
+def test_a_recording_that_takes_more_memory_than_there_is_is_done_without(tiny, tmp_path):
+    def too_much(step):
+        step()
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+
+    told, settings = [], tiny()
+    plain, _ = steps_of(settings, tmp_path, "plain")
+    without, session = steps_of(settings, tmp_path, "without", too_much, told=told)
+    assert [each.loss for each in plain] == [each.loss for each in without]
+    assert session.stepper.recorded is None
+    assert session.stepper.pieces == settings.train.gradient_accumulation
+    assert sum("Steps run kernel by kernel" in each for each in told) == 1

@@ -32,3 +32,9 @@ def test_changes_in_place_and_views_share_memory():
     assert x[1:].meta.untyped_storage()._cdata == x.meta.untyped_storage()._cdata
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (x @ x).dtype == torch.bfloat16
+
+
+def test_a_shape_knows_which_gpu_it_is_on(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    shape = Shape(torch.empty(2, device="meta"), torch.device("cuda"))
+    assert shape.device == torch.device("cuda", 1), "autograd has no queue for one without number"
