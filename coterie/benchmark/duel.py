@@ -17,6 +17,7 @@ from coterie.train.choices import HOPELESS, choose_precision, product_times, sho
 from coterie.train.compiling import give_up_compiling
 from coterie.train.machine import computing_threads
 from coterie.train.memory import require_memory
+from coterie.train.offload import build_optimizer
 from coterie.train.precision import Precision, resolve_device, resolve_precision
 from coterie.train.pretraining import loader_of, prepare
 from coterie.train.randomness import seed_all, set_aside
@@ -66,7 +67,7 @@ class Bench:
         model = self.settings.model
         self._decoder = model.build().to(self.device).train()
         self._decoder.activation_checkpointing = settings.train.activation_checkpointing
-        self._optimizer = self.settings.train.optimizer.build(role_parameters(self._decoder))
+        self._optimizer = build_optimizer(self.settings.train, role_parameters(self._decoder))
         batch = loader_of(self.settings, store, self.device).batch(0)
         short = short_batch(self.settings, batch)
 

@@ -18,6 +18,7 @@ from coterie.foundation.errors import UserError
 from coterie.train import RunSettings
 from coterie.train.choices import choose_precision
 from coterie.train.memory import role_parameters
+from coterie.train.offload import build_optimizer
 from coterie.train.precision import resolve_device
 from coterie.train.pretraining import loader_of, prepare
 from coterie.train.randomness import seed_all, set_aside
@@ -113,7 +114,7 @@ class _Trials:
         seed_all(settings.seed)
         decoder = settings.model.build().to(self._device).train()
         decoder.activation_checkpointing = settings.train.activation_checkpointing
-        optimizer = settings.train.optimizer.build(role_parameters(decoder))
+        optimizer = build_optimizer(settings.train, role_parameters(decoder))
         whole = settings.train.model_copy(update={"gradient_accumulation": 1})
         settings = settings.model_copy(update={"train": whole})
         precision = choose_precision(settings, self._device)

@@ -84,6 +84,8 @@ def _place(what: str, settings: RunSettings, device: torch.device) -> Path:
         "checkpointing": train.activation_checkpointing, "model": settings.model.model_dump(),
         "objective": train.objective.model_dump(),
     }  # fmt: skip
+    if train.offload.activations:
+        about["offload"] = True
     if what == "compile" and train.compile_mode != "default":
         about["mode"] = train.compile_mode
     digest = sha256_bytes(json.dumps(about, sort_keys=True, default=str).encode())[:16]

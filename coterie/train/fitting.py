@@ -7,6 +7,7 @@ candidate is counted (`train/step_memory.py`), a second or two, so few are.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ from functools import cached_property
 from coterie.train.choices import choose_precision
 from coterie.train.flops import recomputing
 from coterie.train.memory import estimate_memory
-from coterie.train.optimizer import Adafactor
+from coterie.train.optimizer import Adafactor, AdamW
 from coterie.train.precision import Precision, has_bfloat16, resolve_device
 from coterie.train.settings import RunSettings, TrainSettings
 
@@ -105,12 +106,13 @@ def fit(change: Callable[[Words], RunSettings], limit: int) -> Fitting:
     proposal = search.cheapest()
     ordered = sorted(search.counted.items(), key=lambda each: each[0][::-1])
     precision = search.precision
-    missing = precision.name == "float32" and not has_bfloat16(precision.device)
-    left = f"bfloat16: this {precision.device.type.upper()} has no units for it"
-    return Fitting(
-        limit, str(precision.device), tuple(each for _, each in ordered), proposal,
-        (left,) if missing else (),
-    )  # fmt: skip
+    left: list[str] = []
+    if precision.name == "float32" and not has_bfloat16(precision.device):
+        left.append(f"bfloat16: this {precision.device.type.upper()} has no units for it")
+    if isinstance(search.settings.train.optimizer, AdamW) and not _has_torchao():
+        left.append('adamw8bit: pip install "coterie[torchao]"')
+    candidates = tuple(each for _, each in ordered)
+    return Fitting(limit, str(precision.device), candidates, proposal, tuple(left))
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,12 @@ class _Search:
     @cached_property
     def knobs(self) -> list[_Knob]:
         """The cheapest first."""
-        train = self.settings.train
+        train, on_gpu = self.settings.train, self.precision.device.type == "cuda"
         return [
             [_AS_IS, *_pieces(train)],
-            [_AS_IS, *_recomputing(self.settings)],
+            [_AS_IS, *_recomputing(self.settings), *_activations_away(train, on_gpu)],
             [_AS_IS, *_rounding(self.precision)],
-            [_AS_IS, *_optimizers(train)],
+            [_AS_IS, *_state_away(train, on_gpu), *_optimizers(train)],
         ]
 
     def cheapest(self) -> Candidate | None:
@@ -215,6 +217,24 @@ def _recomputing(settings: RunSettings) -> list[_Level]:
     return [_Level((f"train.activation_checkpointing={way}",), ways[way]) for way in left]
 
 
+def _activations_away(train: TrainSettings, on_gpu: bool) -> list[_Level]:
+    if not on_gpu or train.offload.activations:
+        return []
+    words = ("train.activation_checkpointing=false", "train.offload.activations=true")
+    return [_Level(words, "activations wait in host memory: time for copies, steps not recorded")]
+
+
+def _state_away(train: TrainSettings, on_gpu: bool) -> list[_Level]:
+    if not on_gpu or train.offload.optimizer:
+        return []
+    cost = "the optimizer's state waits in host memory: time for copies at each step"
+    return [_Level(("train.offload.optimizer=true",), cost)]
+
+
+def _has_torchao() -> bool:
+    return importlib.util.find_spec("torchao") is not None
+
+
 def _rounding(precision: Precision) -> list[_Level]:
     if precision.name != "float32" or not has_bfloat16(precision.device):
         return []
@@ -222,10 +242,14 @@ def _rounding(precision: Precision) -> list[_Level]:
 
 
 def _optimizers(train: TrainSettings) -> list[_Level]:
-    """Return optimizers that hold less, with rates of their own: AdamW's mean something else."""
+    """Return optimizers that hold less; Adafactor with rates of its own, which mean another."""
     if isinstance(train.optimizer, Adafactor):
         return []
     key = "train.optimizer"
+    levels = []
+    if isinstance(train.optimizer, AdamW) and _has_torchao():
+        cost = "moments of 8 bits: rounds them, and updates take longer"
+        levels.append(_Level((f"{key}.kind=adamw8bit",), cost))
     words = (f"{key}=adafactor", f"{key}.learning_rate=0.01", f"{key}.weight_decay=0")
     cost = "another optimizer: CHANGES THE TRAINING ITSELF, and its rate has to be found"
-    return [_Level(words, cost)]
+    return [*levels, _Level(words, cost)]

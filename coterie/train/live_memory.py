@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from coterie.train.parts import marked, marks
-from coterie.train.sketch import Shape, tensors_in
+from coterie.train.sketch import storage_of, tensors_in
 from coterie.train.step import Stepper
 
 Bytes = dict[str, int]
@@ -74,7 +74,7 @@ class LiveMemory(TorchDispatchMode):
             for name in flatten()[0]:
                 self.hold(getattr(tensor, name), part, again=again)
             return
-        storage = (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
+        storage = storage_of(tensor)
         key: int = storage._cdata
         if key in self._known:
             reference, before, size = self._known[key]

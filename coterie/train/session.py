@@ -32,6 +32,7 @@ from coterie.train.compiling import (
 )
 from coterie.train.memory import require_memory
 from coterie.train.method import Batches, Method, RunData, Trainable
+from coterie.train.offload import build_optimizer, require_elsewhere
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import Precision, resolve_device
 from coterie.train.pressure import MemoryPressure, reader
@@ -124,7 +125,7 @@ def open_session(
     decoder.activation_checkpointing = settings.train.activation_checkpointing
     method.begin(decoder, store, tell)
     trainable = method.trainable(decoder)
-    optimizer = settings.train.optimizer.build(trainable.parameters)
+    optimizer = build_optimizer(settings.train, trainable.parameters)
     made = functools.partial(
         make_stepper, settings, decoder, optimizer, method=method, trainable=trainable
     )
@@ -160,6 +161,7 @@ def _device_of(train: TrainSettings) -> torch.device:
     if train.compile is True:
         require_compiler(device)
     require_one_recording(train, device)
+    require_elsewhere(train.offload, device)
     return device
 
 

@@ -21,6 +21,7 @@ from coterie.train.clip import Clip, NormClip
 from coterie.train.length import Every, in_epochs
 from coterie.train.monitor.trackers import Tracker
 from coterie.train.objective import LanguageModel, ObjectiveSettings
+from coterie.train.offload import Offload
 from coterie.train.optimizer import AdamW, OptimizerSettings
 from coterie.train.precision import PrecisionName
 from coterie.train.schedule import Cosine, Schedule
@@ -105,6 +106,11 @@ class TrainSettings(Settings):
         default=False,
         description="keep only the blocks' inputs and recompute the rest when going back; "
         "selective: keep what matrix products return too",
+    )
+    offload: Offload = Field(
+        default=Offload(),
+        description="on a GPU, what waits in host memory while it is not needed: activations, "
+        "optimizer, or a list of both; costs the time of the copies",
     )
     evaluate_every: Every = Field(
         default=None,

@@ -62,6 +62,11 @@ def without_memory(decoder: Decoder, device: torch.device) -> Decoder:
     return decoder
 
 
+def storage_of(tensor: Tensor) -> torch.UntypedStorage:
+    """Return a tensor's memory, or what stands for it where there is none."""
+    return (tensor.meta if isinstance(tensor, Shape) else tensor).untyped_storage()
+
+
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
     """Yield the tensors among an operator's arguments or results."""
     for value in values:

@@ -30,6 +30,7 @@ from coterie.train.method import Trainable
 from coterie.train.metrics import StepMetrics, total_counts
 from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
+from coterie.train.offload import activations_away
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
 from coterie.train.pressure import MemoryPressure
@@ -170,6 +171,9 @@ class Stepper:
 
     def record(self, record: Record = cuda_graph) -> None:
         """Let steps be recorded, in this way, and repeated from the next one on."""
+        if self.settings.offload.activations:
+            self.tell("Steps run kernel by kernel, for activations come and go (train.offload).")
+            return
 
         def compute(batch: TokenBatch) -> StepMetrics:
             return self._accumulate(batch, self._cuts(batch), watched=True)
@@ -262,13 +266,19 @@ class Stepper:
         blocks = self.compiled_blocks
         with contextlib.nullcontext() if blocks is None else blocks.installed():
             for piece in pieces:
-                with self.precision.autocast():
+                with self.precision.autocast(), self._saving():
                     found = self._objective(self._models, piece)
                     loss = metrics.add(found, counts, entropies=watched)
                 if self.loss_scale is not None:
                     loss = loss * self._loss_scale
                 loss.backward()
         return metrics
+
+    def _saving(self) -> contextlib.AbstractContextManager[None]:
+        """Say where what the backward pass needs is kept."""
+        if not self.settings.offload.activations:
+            return contextlib.nullcontext()
+        return activations_away(self.decoder.parameters())
 
     def _read(self, total_norm: Tensor, metrics: StepMetrics) -> tuple[float, float]:
         """Return the norm over all gradients together, loss scale taken out, and the loss.

@@ -18,6 +18,7 @@ from coterie.model import Decoder
 from coterie.train.average import WeightAverage
 from coterie.train.live_memory import UPDATE, Bytes, LiveMemory
 from coterie.train.objective import Models
+from coterie.train.offload import build_optimizer
 from coterie.train.precision import Precision
 from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
@@ -82,18 +83,18 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
     parameters = role_parameters(decoder)
     stepper = Stepper(
         decoder, Models(decoder), train.objective.build(model),
-        train.optimizer.build(parameters), train.clip.build(), precision, pieces,
+        build_optimizer(train, parameters), train.clip.build(), precision, pieces,
     )  # fmt: skip
     if train.ema is not None:
         stepper.average = WeightAverage(parameters, train.ema)
     tokens = torch.zeros(2, rows, model.context, dtype=torch.int64, device=precision.device)
-    live, period = LiveMemory(), len(model.pattern) or 1
+    live, period = LiveMemory(precision.device.type), len(model.pattern) or 1
     starts = {layers - 1: "last layers", layers - 1 - period: _BETWEEN,
               len(model.opening) + period - 1: "first layers"}  # fmt: skip
     with live.watching(stepper, phases={at: name for at, name in starts.items() if at >= 0}):
         live.hold(tokens, "batches")
         stepper(0, TokenBatch(*tokens.unbind()))
-    held = train.optimizer.state_bytes(parameters)
+    held = 0 if train.offload.optimizer else train.optimizer.state_bytes(parameters)
     for phase, peak in live.peaks.items():
         for part in set(peak) - _OF_PARAMETERS:
             peak[part] = round(peak[part] * times)
