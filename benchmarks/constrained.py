@@ -1,10 +1,11 @@
 """What constraints on verse cost and reach: lines that scan and rhyme, nats a token, time a token.
 
-Run: python benchmarks/constrained.py RUN --prompts 20    (prosodic, if installed, judges as well)
+Run: python benchmarks/constrained.py RUN                  (prosodic, if installed, judges as well)
+     python benchmarks/constrained.py --step bpe:8192      (milliseconds a step of the mask alone)
 
-Prompts are first lines of sonnets, by turns continued freely and by constraint to a stanza, with
-one sampling and seed. Nats are the model's own, before temperature and constraints, so that they
-tell how much likelier it finds what it writes freely.
+Prompts are lines of the run's own held-out part, each continued freely and by constraint to a
+stanza, with one sampling and seed. Nats are the model's own, before temperature and constraints, so
+that they tell how much likelier it finds what it writes freely; an end of the text is left out.
 """
 
 import argparse
@@ -12,19 +13,29 @@ import itertools
 import statistics
 import time
 
+import numpy as np
+import torch
+
 import coterie
 from coterie.api.model import Model
+from coterie.data.cache import store_for
 from coterie.data.corpus import shakespeare
-from coterie.generate import Generation
+from coterie.foundation.layers import Layer
+from coterie.foundation.runs import cache_root
+from coterie.generate import Request
+from coterie.generate.constraints import Verse
 from coterie.language.verse.rhyme import last_word, rhyme
 from coterie.language.verse.scansion import scan
 from coterie.language.verse.schemes import pairs_of
+from coterie.tokenizer.settings import parse_tokenizer
 
 
-def first_lines(count: int, skip: int = 77) -> list[str]:
-    """Return first lines of sonnets, from number `skip` + 1 on."""
-    sonnets = next(each for each in shakespeare() if each.name == "sonnets").text
-    return [part.split("\n")[1] for part in sonnets.split("<PART>")[1 + skip :]][:count]
+def held_out(model: Model, count: int) -> list[str]:
+    """Return whole lines of the part that a run never trained on, spread evenly."""
+    store = store_for(model.settings.data, model.settings.tokenizer, cache_root())
+    text = model.tokenizer.decode(np.asarray(store.tokens("valid")[:]).tolist())
+    lines = [each for each in text.split("\n")[1:-1] if each.strip() and "<" not in each]
+    return lines[:: max(1, len(lines) // count)][:count]
 
 
 def stanza(text: str, lines: int) -> list[str]:
@@ -35,7 +46,7 @@ def stanza(text: str, lines: int) -> list[str]:
 
 def judge(stanzas: list[list[str]], letters: str) -> str:
     """Return the shares of lines that scan, end on a weak syllable, and pairs that rhyme."""
-    scans = [scan(line) for lines in stanzas for line in lines]
+    scans = [scan(line) for lines in stanzas for line in lines[1:]]
     if not scans:
         return "no whole line"
     ends = [[last_word(line) for line in lines] for lines in stanzas if len(lines) == len(letters)]
@@ -67,44 +78,82 @@ def independent(stanzas: list[list[str]]) -> str:
     return f"{good / max(1, total):.1%} of {total} lines by prosodic"
 
 
-def write(model: Model, prompt: str, seed: int, **limits: object) -> tuple[Generation, float]:
-    """Return what the model writes, and the milliseconds a token."""
+def write(
+    model: Model, prompts: list[str], limits: dict[str, object]
+) -> tuple[list[str], list[float]]:
+    """Return what the model writes after each prompt, and the nats of all its tokens."""
+    requests = [
+        Request(prompt, model.sampling(Layer("benchmark", {**limits, "seed": seed})))
+        for seed, prompt in enumerate(prompts)
+    ]
+    texts, nats = dict.fromkeys(map(id, requests), ""), []
+    for request, piece in model.run(requests):
+        texts[id(request)] += piece.text
+        if piece.token not in model.tokenizer.ends:
+            nats.append(-piece.logprob)
+    return list(texts.values()), nats
+
+
+def steps(vocabulary: str, poems: int) -> None:
+    """Print what the mask of a sonnet costs a step, first and when its states are known."""
+    texts = [each.text for each in shakespeare()]
+    tokenizer = parse_tokenizer(vocabulary).build(texts)
     begin = time.perf_counter()
-    made = model.generate(prompt, seed=seed, max_tokens=300, **limits)
-    return made, 1e3 * (time.perf_counter() - begin) / max(1, len(made.tokens))
+    Verse(form="sonnet").build(tokenizer, [])
+    took = time.perf_counter() - begin
+    print(f"{vocabulary}: {tokenizer.vocab_size:,} tokens, ready in {took:.1f} s")
+    generator = torch.Generator().manual_seed(0)
+    common = 3 * torch.rand(tokenizer.vocab_size, generator=generator)
+    for poem in range(poems):
+        constraint, times = Verse(form="sonnet", seed=poem).build(tokenizer, []), []
+        while True:
+            logits = common + torch.randn(tokenizer.vocab_size, generator=generator)
+            begin = time.perf_counter()
+            token = int(constraint.mask(logits).argmax())
+            if token in tokenizer.ends:
+                break
+            constraint.accept(token)
+            times.append(1e3 * (time.perf_counter() - begin))
+        print(f"  sonnet {poem + 1}: {len(times)} steps, mean {statistics.mean(times):.3f} ms, "
+              f"median {statistics.median(times):.3f}, 9 in 10 under "
+              f"{statistics.quantiles(times, n=10)[-1]:.3f}")  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run")
-    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--step", help="a vocabulary, such as gpt2: time of the mask alone")
+    parser.add_argument("--prompts", type=int, default=150)
     parser.add_argument("--scheme", default="ABAB")
     parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument(
-        "--budget", type=float, default=None, help="nats a line; default as sonnets"
-    )
+    parser.add_argument("--budget", type=float, help="nats a line; default as sonnets")
+    parser.add_argument("--look-ahead", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--show", type=int, default=0, help="how many stanzas to print")
     asked = parser.parse_args()
+    if asked.step:
+        steps(asked.step, 12)
+        return
     model = coterie.load(asked.run)
+    prompts = [f"{line}\n" for line in held_out(model, asked.prompts)]
     verse = {"rhyme": asked.scheme, "lines": len(asked.scheme), "budget": asked.budget}
-    ways: dict[str, dict[str, object]] = {"freely": {}, "constrained": {"verse": verse}}
-    texts: dict[str, list[list[str]]] = {name: [] for name in ways}
-    nats: dict[str, list[float]] = {name: [] for name in ways}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for seed, line in enumerate(first_lines(asked.prompts)):
-        for name, limits in ways.items():
-            prompt = f"{line}\n"
-            made, took = write(model, prompt, seed, temperature=asked.temperature, **limits)
-            texts[name].append(stanza(prompt + made.text, len(asked.scheme)))
-            nats[name] += [-each for each in made.logprobs]
-            times[name].append(took)
-    for name in ways:
-        rest = [lines[1:] for lines in texts[name]]
-        print(f"{name}: {judge(texts[name], asked.scheme)}")
-        print(f"  {independent(rest)}; {statistics.mean(nats[name]):.3f} nats a token; "
-              f"{statistics.median(times[name]):.2f} ms a token")  # fmt: skip
-    print(
-        f"dearer by {statistics.mean(nats['constrained']) - statistics.mean(nats['freely']):+.3f}"
-    )
+    ways: dict[str, dict[str, object]] = {"freely": {"max_tokens": 45 * (len(asked.scheme) - 1)}}
+    for each in asked.look_ahead:
+        limits = {"max_tokens": 400, "verse": verse | {"look_ahead": each}}
+        ways[f"constrained, look-ahead {each:g}"] = limits
+    free = 0.0
+    for name, limits in ways.items():
+        begin = time.perf_counter()
+        texts, nats = write(model, prompts, {"temperature": asked.temperature, **limits})
+        took = 1e3 * (time.perf_counter() - begin) / len(nats)
+        made = [stanza(prompt + text, len(asked.scheme))
+                for prompt, text in zip(prompts, texts, strict=True)]  # fmt: skip
+        free = free or statistics.mean(nats)
+        print(f"{name}: {judge(made, asked.scheme)}")
+        print(f"  {independent([lines[1:] for lines in made])}; "
+              f"{statistics.mean(nats):.3f} nats a token ({statistics.mean(nats) - free:+.3f}); "
+              f"{took:.2f} ms a token", flush=True)  # fmt: skip
+        for lines in made[: asked.show]:
+            print(*lines, "", sep="\n    ")
 
 
 if __name__ == "__main__":

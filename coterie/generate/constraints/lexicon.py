@@ -1,14 +1,15 @@
 """The words that constrained verse is made of, as a tree of letters, with what metre hears of each.
 
-Words that are said alike are one class (`signatures.options`); each node of the tree knows the
-classes of all words below it as bits, so that one comparison tells whether a beginning of a word
-can still become one that fits.
+Words that are said alike are one class (`signatures.options`). The words below a node of the tree
+stand together, so that two look-ups in running sums tell whether a beginning of a word can still
+become one that fits, and how much of what is written so goes on to fit.
 """
 
 import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +28,15 @@ class Lexicon:
 
     Attributes:
         classes: ways to say a word, the most frequent first.
+        words: in the order of the alphabet, so that those below a node stand together.
+        counts: of each word how often it is used, float64 [W].
+        kinds: of each word its class, int64 [W].
+        running: how often words before each are used, float64 [W + 1].
+        shares: of each class how much of a text it is, float64 [K].
         children: of each node, by letter.
-        word_class: of each node the class of the word that ends there, −1 for none, int64 [N].
-        below: of each node the classes of the words at and below it, as bits, uint64 [N, K/64].
+        word: of each node the word that ends there, −1 for none, int64 [N].
+        first: of each node the first word at or below it, int64 [N].
+        after: of each node the word after the last one below it, int64 [N].
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -39,34 +46,32 @@ class Lexicon:
             weights[said[word]] += count
         self.classes = [each for each, _ in weights.most_common(MOST)]
         number = {each: index for index, each in enumerate(self.classes)}
-        counts = Counter({word: count for word, count in counts.items() if said[word] in number})
-        self._nodes: dict[str, int] = {}
+        self.words = sorted(word for word in counts if said[word] in number)
+        self.counts = np.array([counts[word] for word in self.words], dtype=np.float64)
+        self.kinds = np.array([number[said[word]] for word in self.words])
+        self.shares = np.bincount(self.kinds, self.counts) / self.counts.sum()
+        self.running = np.append(0.0, np.cumsum(self.counts))
+        self._index = {word: index for index, word in enumerate(self.words)}
         self.children: list[dict[str, int]] = [{}]
-        parents, ends = [ROOT], {}
-        for word in counts:
+        ends, first, after = [-1], [0], [0]
+        for index, word in enumerate(self.words):
             node = ROOT
             for letter in word:
-                after = self.children[node].get(letter)
-                if after is None:
-                    after = self.children[node][letter] = len(self.children)
+                after[node] = index + 1
+                below = self.children[node].setdefault(letter, len(self.children))
+                if below == len(self.children):
                     self.children.append({})
-                    parents.append(node)
-                node = after
-            ends[node] = number[said[word]]
-            self._nodes[word] = node
-        self.parents = np.array(parents)
-        self.word_class = np.full(len(self.children), -1)
-        self.word_class[list(ends)] = list(ends.values())
-        self.below = np.zeros((len(self.children), -(-len(self.classes) // 64)), dtype=np.uint64)
-        for node, index in ends.items():
-            self.below[node, index // 64] |= np.uint64(1 << index % 64)
-        for node in range(len(self.children) - 1, 0, -1):  # children come after their parents
-            self.below[parents[node]] |= self.below[node]
+                    ends.append(-1)
+                    first.append(index)
+                    after.append(index)
+                node = below
+            ends[node], after[node] = index, index + 1
+        self.word, self.first, self.after = map(np.array, (ends, first, after))
 
     @functools.cached_property
     def _by_ending(self) -> dict[tuple[str, ...], list[str]]:
         found = defaultdict(list)
-        for word in self._nodes:
+        for word in self.words:
             for ending in endings(word.strip("'")):
                 if ending.cost == 0:
                     found[ending.rest].append(word)
@@ -95,46 +100,33 @@ class Lexicon:
     def rhymes(self, word: str, slant: bool = False) -> frozenset[str]:
         """Return the words that rhyme with one: perfectly, or at least nearly."""
         rests = {ending.rest for ending in endings(word.strip("'")) if ending.cost == 0}
-        near = self._nodes if slant else {w for rest in rests for w in self._by_ending[rest]}
+        near = self.words if slant else {w for rest in rests for w in self._by_ending[rest]}
         kinds = ("perfect", "slant") if slant else ("perfect",)
         return frozenset(other for other in near if rhyme(word, other).kind in kinds)
 
     @functools.cache  # noqa: B019
-    def rhymed(self, fewest: int) -> frozenset[str]:
-        """Return the words with which at least so many others rhyme perfectly, by their sounds."""
-        sounds = {word: endings(word.strip("'"))[0] for word in self._nodes}
-        onsets = defaultdict(Counter)
-        for ending in sounds.values():
-            onsets[ending.rest][ending.onset] += 1
-        return frozenset(
-            word
-            for word, ending in sounds.items()
-            if onsets[ending.rest].total() - onsets[ending.rest][ending.onset] >= fewest
-        )
+    def rhyming(self, fewest: int) -> np.ndarray:
+        """Return how often words stand in a text that rhyme perfectly with each, by their sounds.
 
-    @functools.cache  # noqa: B019
-    def kinds_of(self, chosen: frozenset[str]) -> np.ndarray:
-        """Return which classes any of some words has, bool [K]."""
-        kinds = np.zeros(len(self.classes), dtype=bool)
-        kinds[[self.word_class[self._nodes[word]] for word in chosen]] = True
-        return kinds
+        Args:
+            fewest: with less words than that, 0.
+        """
+        sounds = [endings(word.strip("'"))[0] for word in self.words]
+        words, uses = Counter[Any](), Counter[Any]()
+        for ending, count in zip(sounds, self.counts, strict=True):
+            for key in (ending.rest, ending[:2]):
+                words[key] += 1
+                uses[key] += count
+        return np.array([
+            (uses[each.rest] - uses[each[:2]]) * (words[each.rest] - words[each[:2]] >= fewest)
+            for each in sounds
+        ]) / self.running[-1]  # fmt: skip
 
-    def towards(self, chosen: frozenset[str], kinds: np.ndarray) -> np.ndarray:
-        """Return which nodes lead to one of some words that is of some classes, bool [N]."""
-        found = np.zeros(len(self.children), dtype=bool)
-        for word in chosen:
-            node = self._nodes[word]
-            if kinds[self.word_class[node]]:
-                while not found[node]:
-                    found[node] = True
-                    node = int(self.parents[node])
+    def chosen(self, words: Iterable[str]) -> np.ndarray:
+        """Return which words are among some, bool [W]."""
+        found = np.zeros(len(self.words), dtype=bool)
+        found[[self._index[word] for word in words]] = True
         return found
-
-    def bits(self, kinds: np.ndarray) -> np.ndarray:
-        """Return classes, bool [K], as bits, uint64 [K/64]."""
-        padded = np.zeros(64 * self.below.shape[1], dtype=bool)
-        padded[: len(kinds)] = kinds
-        return np.packbits(padded, bitorder="little").view(np.uint64)
 
 
 def counted(texts: Iterable[str]) -> Counter[str]:

@@ -15,6 +15,13 @@ from coterie.language.verse.scansion import Move, State, automaton
 
 COMMON = 60  # classes that are counted on to fill a line: 97 % of all words
 
+BINS = np.arange(-3, 8, 0.25)  # of what a line may still cost, in nats; the first stands for less
+
+
+def _bins(costs: np.ndarray) -> np.ndarray:
+    """Return the nearest bins."""
+    return np.clip((costs - BINS[0]) / 0.25 + 0.5, 0, len(BINS) - 1).astype(int)
+
 
 class Line(NamedTuple):
     """Where a line stands: what each state that it may be in has cost, and if a pause is here."""
@@ -40,6 +47,53 @@ class Metrical:
         self._numbers: dict[State, int] = {}
         self._known: dict[tuple[int, bool], _Ways] = {}
         self._floors: dict[bytes, dict[int, float]] = {}
+
+    @functools.cached_property
+    def outlook(self) -> np.ndarray:
+        """How likely lines end well whose words are drawn by how frequent they are, [S, B, K].
+
+        Of each state, and of each bin of what the line may still cost, the sum over all numbers of
+        words before a last one of each class that fits.
+        """
+        waiting, lengths = [self.machine.start], [
+            max(len(each.signature) for each in said) for said in self.lexicon.classes
+        ]  # fmt: skip
+        found: dict[int, list[list[Move]]] = {}
+        while waiting:
+            state = waiting.pop()
+            number = self._number(state)
+            if number not in found:
+                found[number] = [
+                    self._moves(state, kind)
+                    if kind < COMMON or state.position + length >= self.machine.end else []
+                    for kind, length in enumerate(lengths)
+                ]  # fmt: skip
+                waiting += [move.state for moves in found[number][:COMMON] for move in moves]
+        hope = np.zeros((max(found) + 2, len(BINS), len(lengths)), dtype=np.float32)
+        for number in sorted(found, key=lambda each: -self._states[each].position):
+            for kind, moves in enumerate(found[number]):
+                ends = [move.cost for move in moves if self.machine.accepts(move.state)]
+                hope[number, :, kind] += min(ends, default=np.inf) <= BINS
+            for kind, moves in enumerate(found[number][:COMMON]):
+                ways = [hope[self._number(move.state), _bins(BINS - move.cost)] for move in moves]
+                if ways:
+                    hope[number] += self.lexicon.shares[kind] * np.maximum.reduce(ways)
+        return hope
+
+    def promise(self, line: Line, hope: np.ndarray, most: float) -> np.ndarray:
+        """Return how likely the line ends well after a word of each class, [K].
+
+        Args:
+            line: before the word.
+            hope: of each state and bin, [S, B].
+            most: what the line may cost.
+        """
+        best = np.zeros(len(self.lexicon.classes), dtype=hope.dtype)
+        for state, cost in line.states:
+            ways = self._ways(self._number(state), line.pause)
+            rows = np.minimum(ways.after, len(hope) - 1)
+            best = np.maximum(best, hope[rows, _bins(most - cost - ways.costs)].max(1))
+        return best
 
     @property
     def start(self) -> Line:

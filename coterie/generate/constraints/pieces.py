@@ -15,10 +15,11 @@ _BETWEEN = re.compile(rf"([{MARKS}]?)( |\n)?")
 
 
 class Words(NamedTuple):
-    """Tokens that begin or continue words, and the nodes that they lead to."""
+    """Tokens that begin or continue words, and the words below where they lead: from, to."""
 
     tokens: np.ndarray
-    nodes: np.ndarray
+    first: np.ndarray
+    after: np.ndarray
 
 
 class Pieces:
@@ -71,7 +72,9 @@ class Pieces:
             children = self._lexicon.children[at]
             waiting += [(children[letter], after) for letter, after in letters.children.items()
                         if letter in children]  # fmt: skip
-        return Words(np.array(tokens, dtype=np.int64), np.array(nodes, dtype=np.int64))
+        at = np.array(nodes, dtype=np.int64)
+        first, after = self._lexicon.first[at], self._lexicon.after[at]
+        return Words(np.array(tokens, dtype=np.int64), first, after)
 
 
 class _Tree:

@@ -22,7 +22,7 @@ from coterie.foundation.errors import UserError
 from coterie.generate.constraints.interface import ConstraintSettings
 from coterie.generate.constraints.lexicon import ROOT, lexicon_of
 from coterie.generate.constraints.metre import Line, Metrical, metrical
-from coterie.generate.constraints.pieces import MARKS, Pieces, pieces_of
+from coterie.generate.constraints.pieces import MARKS, Pieces, Words, pieces_of
 from coterie.language.verse.lines import key_of
 from coterie.language.verse.metres import metre_of
 from coterie.language.verse.scansion import scan
@@ -30,6 +30,7 @@ from coterie.language.verse.schemes import form_of
 from coterie.tokenizer.interface import Tokenizer
 
 FEMININE = 0.09  # of the sonnets' lines
+_LEAST = 1e-6  # the chance of what is seldom, but possible
 _WHOLE = 5  # forms of so many lines are a poem, shorter ones a stanza
 
 
@@ -51,6 +52,9 @@ class Verse(ConstraintSettings):
     )
     words: tuple[str, ...] = Field(default=(), description="words beside those of Shakespeare")
     tags: bool = Field(default=False, description="whether lines of tags may stand between")
+    look_ahead: float = Field(
+        default=1.0, ge=0, description="how gladly what leaves good endings is chosen; 0: never"
+    )
     seed: int = Field(default=0, ge=0, description="of the lines' budgets and endings")
 
     @model_validator(mode="before")
@@ -120,21 +124,46 @@ class _Place(NamedTuple):
 
 
 class _Rules(NamedTuple):
-    """What a line must be like: its metre, what it may cost, on which words it may end."""
+    """What a line must be like.
+
+    Attributes:
+        metre: over the lexicon.
+        budget: what it may cost, in nats.
+        finals: which classes may end it, bool [K].
+        ends: how welcome each word is at its end, 0 where it may not stand, [W].
+        hope: of each state and bin how likely the line ends well, [S, B].
+    """
 
     metre: Metrical
     budget: float
-    last: frozenset[str] | None
     finals: np.ndarray
+    ends: np.ndarray
+    hope: np.ndarray
 
 
 class _Ways(NamedTuple):
-    """What may stand next: classes within a line and at its end, as bits; nodes towards rhymes."""
+    """What may stand next.
+
+    Attributes:
+        going_on: which classes may stand within the line, bool [K].
+        ending: which may end it, bool [K].
+        fitting: how many words up to each fit, int64 [W + 1].
+        hope: how often words up to each stand and end well, [W + 1].
+        value: how likely the line ends well.
+    """
 
     going_on: np.ndarray
     ending: np.ndarray
-    bits: np.ndarray
-    towards: np.ndarray
+    fitting: np.ndarray
+    hope: np.ndarray
+    value: float
+
+
+class _Next(NamedTuple):
+    """Tokens that may come next, with what each makes of the chances, or all make."""
+
+    tokens: np.ndarray | list[int]
+    weights: np.ndarray | float
 
 
 class VerseText:
@@ -145,19 +174,24 @@ class VerseText:
         self._lexicon = lexicon_of(tuple(sorted(key_of(word) for word in settings.words)))
         self._rules_of: dict[tuple[str, ...], _Rules] = {}
         self._ways_of: dict[Any, _Ways] = {}
-        self._kept: dict[Any, np.ndarray] = {}
+        self._kept: dict[Any, tuple[Tensor, Tensor]] = {}
         self._places = [self._begin(prompt)]
 
     def mask(self, logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
-        """Return the logits, −∞ for each token after which the poem could not be finished."""
+        """Return the logits, −∞ for each token after which the poem could not be finished.
+
+        To the others is added the logarithm of how likely, after them, words drawn by how frequent
+        they are end the line well, beside how likely that is now.
+        """
         place = self._places[-1]
-        allowed = torch.zeros(len(logits), dtype=torch.bool)
+        masked = torch.full_like(logits, -torch.inf)
         if place.phase == "tag":
-            allowed[: self._pieces.size] = True
-            allowed[self._pieces.ends] = False
-        else:
-            allowed[self._allowed(place)] = True
-        return logits.masked_fill(~allowed.to(logits.device), -torch.inf)
+            masked[: self._pieces.size] = logits[: self._pieces.size]
+            masked[self._pieces.ends] = -torch.inf
+            return masked
+        tokens, weights = self._allowed(place)
+        tokens, weights = tokens.to(logits.device), weights.to(logits.device, logits.dtype)
+        return masked.index_copy_(0, tokens, logits[tokens] + weights)
 
     def accept(self, token: int) -> None:
         place = self._places[-1]
@@ -214,125 +248,138 @@ class VerseText:
         drawn = random.Random(f"{settings.seed} {index} {' '.join(ends[-4:])}")
         feminine = drawn.random() < settings.feminine
         budget = drawn.choice(human_costs()) if settings.budget is None else settings.budget
-        last = self._last_words(ends)
+        welcome = self._last_words(ends)
         pattern = drawn.choice(metre_of(settings.measure).of_line(index).patterns)
-        falling = self._lexicon.falling
-        finals = np.ones_like(falling) if last is None else self._lexicon.kinds_of(last)
-        if (finals & (falling == feminine)).any():
-            finals = finals & (falling == feminine)
-        both = [metrical(self._lexicon, pattern, each) for each in (feminine, True)]
+        lexicon = self._lexicon
+        finals = np.bincount(lexicon.kinds, welcome, len(lexicon.classes)) > 0
+        if (finals & (lexicon.falling == feminine)).any():
+            finals = finals & (lexicon.falling == feminine)
+        both = [metrical(lexicon, pattern, each) for each in (feminine, True)]
         metre = next((each for each in both if np.isfinite(each.cheapest(finals))), None)
         if metre is None:
             raise UserError(
                 f"verse: no word that rhymes with “{ends[-1]}” ends a line of {pattern}."
             )
-        budget = budget * len(pattern) / 10
-        return _Rules(metre, max(budget, metre.cheapest(finals) + 0.5), last, finals)
+        budget = max(budget * len(pattern) / 10, metre.cheapest(finals) + 0.5)
+        welcome = welcome * finals[lexicon.kinds]
+        shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))
+        hope = metre.outlook @ (shares / lexicon.counts.sum()).astype(np.float32)
+        return _Rules(metre, budget, finals, welcome, hope)
 
-    def _last_words(self, ends: tuple[str, ...]) -> frozenset[str] | None:
-        """Return the words that the next line may end on; None: any."""
-        letters = self._settings.letters
+    def _last_words(self, ends: tuple[str, ...]) -> np.ndarray:
+        """Return how welcome each word is at the end of the next line, 0: not at all, [W]."""
+        letters, lexicon = self._settings.letters, self._lexicon
+        any_word = np.ones(len(lexicon.words))
         if not letters:
-            return None
+            return any_word
         at = len(ends) % len(letters)
         stanza = ends[len(ends) - at :]
         partners = [word for word, letter in zip(stanza, letters, strict=False)
                     if letter == letters[at]]  # fmt: skip
+        wanted = letters[at:].count(letters[at]) - 1
+        ease = lexicon.rhyming(2 * wanted + 1) if wanted else any_word
         if not partners:
-            wanted = letters[at:].count(letters[at]) - 1
-            return self._lexicon.rhymed(2 * wanted + 1) if wanted else None
+            return ease
         for slant in (False, True):
-            found = [self._lexicon.rhymes(word, slant) for word in partners]
+            found = [lexicon.rhymes(word, slant) for word in partners]
             rhyming = frozenset.intersection(*found) - set(partners)
             if rhyming:  # no word twice at the end of lines, if others rhyme as well
-                return rhyming - set(ends) or rhyming
+                return lexicon.chosen(rhyming - set(ends) or rhyming).astype(float)
         raise UserError(
             f"verse: no word of the lexicon rhymes with “{partners[-1]}”.",
             hint="Begin with another line, or name rhymes in verse.words.",
         )
 
-    def _allowed(self, place: _Place) -> np.ndarray:
-        """Return the tokens that may come next."""
+    def _allowed(self, place: _Place) -> tuple[Tensor, Tensor]:
+        """Return the tokens that may come next, each with what is added to its logit."""
         key = (place.line, place.phase, place.node, place.ends)
         known = self._kept.get(key)
         if known is None:
-            known = self._kept[key] = np.array(sorted(self._find(place)), dtype=np.int64)
+            found = self._find(place)
+            tokens = np.concatenate([np.asarray(each.tokens, dtype=np.int64) for each in found])
+            weights = np.concatenate([np.broadcast_to(each.weights, len(each.tokens))
+                                      for each in found])  # fmt: skip
+            bounded = self._settings.look_ahead * np.log(np.maximum(weights, _LEAST))
+            known = torch.from_numpy(tokens), torch.from_numpy(bounded)
+            self._kept[key] = known
         return known
 
-    def _find(self, place: _Place) -> set[int]:
+    def _find(self, place: _Place) -> list[_Next]:
         pieces, total = self._pieces, self._settings.total
         if place.phase == "open":
             done = total is not None and len(place.ends) >= total
             whole = not self._settings.letters or not len(place.ends) % len(self._settings.letters)
             may_end = done or (total is None and bool(place.ends) and whole)
-            found = set(pieces.ends) if may_end else set()
+            found = [_Next(pieces.ends, 1.0)] if may_end else []
             if done:
                 return found
-            blank = bool(place.ends) and whole and place.text != "\n"
-            found |= {
-                *(pieces.tags if self._settings.tags else ()),
-                *(pieces.between.get(("", "\n"), []) if blank else []),
-            }
-            return found | self._beginning(place, pieces.opening)
+            if self._settings.tags:
+                found.append(_Next(pieces.tags, 1.0))
+            if place.ends and whole and place.text != "\n":
+                found.append(_Next(pieces.between.get(("", "\n"), []), 1.0))
+            value = self._ways(place).value
+            return [*found, self._fit(place, pieces.opening, 1 / value)]
         if place.phase == "space":
-            return self._beginning(place, pieces.opening)
-        found = set()
+            return [self._fit(place, pieces.opening)]
+        found = []
         if place.phase == "word":
-            words = pieces.continuing(place.node)
-            found |= set(words.tokens[self._fit(place, words.nodes)].tolist())
+            found.append(self._fit(place, pieces.continuing(place.node)))
         on, last = self._may(place)
-        paused = on and (place.phase == "mark" or self._may(place._replace(phase="mark"))[0])
+        paused = on if place.phase == "mark" else self._may(place._replace(phase="mark"))[0]
         marks = [""] if place.phase == "mark" else ["", *MARKS]
         for (mark, blank), tokens in pieces.between.items():
             goes = paused if mark else on
-            fits = {" ": goes, "\n": last, "": bool(mark) and (goes or last)}[blank]
-            if mark in marks and fits:
-                found |= set(tokens)
+            value = {" ": goes, "\n": last, "": max(goes, last) if mark else 0.0}[blank]
+            if mark in marks and value:
+                found.append(_Next(tokens, value))
         if on:
             after = place._replace(line=self._said(place), phase="space", node=ROOT)
-            found |= self._beginning(after, pieces.spaced)
+            found.append(self._fit(after, pieces.spaced))
         return found
 
-    def _beginning(self, place: _Place, words: Any) -> set[int]:
-        return set(words.tokens[self._fit(place, words.nodes)].tolist())
-
-    def _fit(self, place: _Place, nodes: np.ndarray) -> np.ndarray:
-        """Return at which nodes some word below can still stand here, bool."""
+    def _fit(self, place: _Place, words: Words, scale: float = 1.0) -> _Next:
+        """Return the tokens towards words of which some can stand here, with their chances."""
         ways = self._ways(place)
-        return (self._lexicon.below[nodes] & ways.bits).any(1) | ways.towards[nodes]
+        fits = ways.fitting[words.after] > ways.fitting[words.first]
+        first, after, every = words.first[fits], words.after[fits], self._lexicon.running
+        chances = (ways.hope[after] - ways.hope[first]) / (every[after] - every[first])
+        return _Next(words.tokens[fits], chances * scale)
 
     def _ways(self, place: _Place) -> "_Ways":
         """Return what may stand next."""
         key = (place.line, place.ends)
         if key not in self._ways_of:
-            metre, budget, last, finals = self._rules(place.ends)
-            going_on = metre.going_on(place.line, finals, budget)
-            ending = metre.ending(place.line, budget) & finals
-            inside = going_on if last is not None else going_on | ending
-            towards = np.zeros(len(self._lexicon.children), dtype=bool)
-            if last is not None and ending.any():
-                towards = self._lexicon.towards(last, ending)
-            self._ways_of[key] = _Ways(going_on, ending, self._lexicon.bits(inside), towards)
+            rules, lexicon = self._rules(place.ends), self._lexicon
+            going_on = rules.metre.going_on(place.line, rules.finals, rules.budget)
+            ending = rules.metre.ending(place.line, rules.budget) & rules.finals
+            promise = rules.metre.promise(place.line, rules.hope, rules.budget)
+            promise = np.where(going_on, np.maximum(promise, _LEAST), 0.0)
+            chances = promise[lexicon.kinds] + ending[lexicon.kinds] * rules.ends
+            fitting, hope = np.cumsum(chances > 0), np.cumsum(chances * lexicon.counts)
+            self._ways_of[key] = _Ways(going_on, ending, np.append(0, fitting), np.append(0, hope),
+                                       float(hope[-1]) / lexicon.running[-1])  # fmt: skip
         return self._ways_of[key]
 
-    def _may(self, place: _Place) -> tuple[bool, bool]:
-        """Return whether the line may go on after the word that was written, and whether end."""
-        kind = int(self._lexicon.word_class[place.node])
-        if kind < 0:
-            return False, False
-        going_on, ending = self._ways(place)[:2]
-        last = self._rules(place.ends).last
-        word = key_of(place.text.split()[-1].strip(MARKS)) if place.text.split() else ""
-        on = bool(going_on[kind])
-        if on and place.phase == "mark":  # a pause has its price, which the next word pays
+    def _may(self, place: _Place) -> tuple[float, float]:
+        """Return what the chances are if the word that was written goes before others, or ends.
+
+        0 says that it may not.
+        """
+        word = int(self._lexicon.word[place.node])
+        if word < 0:
+            return 0.0, 0.0
+        kind = int(self._lexicon.kinds[word])
+        going_on, ending, *_ = self._ways(place)
+        on = 0.0
+        if going_on[kind]:  # a pause has its price, which the next word pays
             after = self._ways(place._replace(line=self._said(place)))
-            on = bool(after.bits.any() or after.towards[ROOT])
-        return on, bool(ending[kind]) and (last is None or word in last)
+            on = max(after.value, _LEAST) if after.fitting[-1] else 0.0
+        return on, float(ending[kind] * self._rules(place.ends).ends[word])
 
     def _said(self, place: _Place) -> Line:
         """Return the line after the word that was written."""
         rules = self._rules(place.ends)
-        kind = int(self._lexicon.word_class[place.node])
+        kind = int(self._lexicon.kinds[self._lexicon.word[place.node]])
         after = rules.metre.after(place.line, kind, rules.finals, rules.budget)
         return after._replace(pause=place.phase == "mark")
 
@@ -357,7 +404,7 @@ class VerseText:
         if character in MARKS and place.phase == "word":
             return place._replace(phase="mark", text=text)
         if character == " " and place.phase in ("word", "mark"):
-            line = self._said(place)
+            line = self._said(place) if self._lexicon.word[place.node] >= 0 else Line(())
             if not line.states:
                 raise LookupError(character)
             return place._replace(line=line, phase="space", node=ROOT, text=text)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -134,3 +135,20 @@ def test_what_cannot_be_met_is_refused(engine):
         settings(verse={})
     with pytest.raises(UserError, match="leaves the metre or the lexicon at “xq”"):
         engine.generate("The xq", settings(verse="sestet"))
+
+
+def test_chances_are_those_of_words_drawn_by_how_frequent_they_are():
+    text = Verse(metre="iambic-pentameter", lines=2, budget=3).build(tokenizer("characters"), [])
+    rules, lexicon = text._rules(()), text._lexicon
+    shares = lexicon.counts / lexicon.counts.sum()
+    drawn = np.random.default_rng(0).choice(len(shares), p=shares, size=(4000, 14))
+    good = 0
+    for row in lexicon.kinds[drawn].tolist():
+        line = rules.metre.start
+        for kind in row:
+            good += bool(rules.metre.ending(line, rules.budget)[kind] and rules.finals[kind])
+            line = rules.metre.after(line, kind, rules.finals, rules.budget)
+            if not line.states:
+                break
+    told = text._ways(text._places[0]).value
+    assert 0.4 < told / (good / len(drawn)) < 1.2  # of ways to say a word the best one counts alone
