@@ -182,7 +182,7 @@ def _limited(words: list[str], folder: Path, seconds: int) -> Child:
 
 def _told(said: str) -> bool:
     """Whether a refusal is about all of the text."""
-    return any(words in said for words in ("holds no text", "of the other text can be used"))
+    return any(words in said for words in ("holds no text", "tokens of the other text are"))
 
 
 def _round(words: list[str], base: Path, name: str, seconds: int, say: bool) -> tuple[str, str]:

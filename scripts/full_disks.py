@@ -52,7 +52,10 @@ def _round(case: Case, base: Path, disk: Path, left: int, new: str) -> tuple[str
     found = case.found(folder)
     if found not in (old, new) and not case.unfinished:
         return "", f"neither the old nor the new stands, exit {child.code}: {child.said[-300:]}"
-    if hidden := leftovers(folder):
+    hidden = leftovers(folder)
+    if "--resume" in case.words and case.words[0] == "data" and child.code:
+        return _resumed(case, folder, disk, new, child)
+    if hidden:
         return "", f"left behind: {hidden}"
     if child.code == 0:
         return ("there was room", "") if found == new else ("", "exit 0, but not the new one")
@@ -66,6 +69,16 @@ def _round(case: Case, base: Path, disk: Path, left: int, new: str) -> tuple[str
     if child.code != 2 or "disk is full" not in child.said:
         return "", f"exit {child.code}: {child.said[-300:]}"
     return "refused in words", ""
+
+
+def _resumed(case: Case, folder: Path, disk: Path, new: str, refused: Child) -> tuple[str, str]:
+    """Go on, now that there is room, with what a command was asked to leave behind."""
+    if refused.code != 2 or "disk is full" not in refused.said:
+        return "", f"exit {refused.code}: {refused.said[-300:]}"
+    again = _run(case, folder, disk.parent / "said.txt")
+    if again.code or case.found(folder) != new or leftovers(folder):
+        return "", f"gone on with: exit {again.code}, {leftovers(folder)}: {again.said[-300:]}"
+    return "refused in words, then gone on with", ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,7 +64,8 @@ train: {steps: 8, batch_size: 4, evaluate_every: 4, checkpoint_every: 2, keep: 2
 """
 TEXT = "".join(f"{n} and {n + 1} make {2 * n + 1}; so says the fool.\n" for n in range(60))
 
-OTHER = "".join(f"sheep{n} count{7 * n} night{3 * n}.\n" for n in range(300))
+OTHER = "".join(f"{n % 10} {n // 10 % 10} {n // 100}\n" for n in range(1000))
+"""Short words, so that a share of it is met by cutting between two."""
 
 
 @dataclass

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack, get_args
 
@@ -104,9 +105,8 @@ def prepare(
         TokenizerError: there is no such tokenizer, or it cannot encode the text.
         UserError: `out` exists, is being written, or cannot be written.
     """
-    with uploaded(out, replace) as place, own(place, "preparing a store"), stage_bar() as tell:
-        replace = replace or url_of(out) is not None
-        refuse_existing(place, replace, resume)
+    making = store_at(out, replace, "preparing a store", resume)
+    with making as (place, replace), stage_bar() as tell:
         sources = sources_of(inputs, **reading)
         chosen = parse_tokenizer(str(tokenizer), special_tokens(special))
         tell("training", 0, None)
@@ -116,7 +116,7 @@ def prepare(
             progress=tell, replace=replace, processes=processes, resume=resume,
             shard_tokens=shard_tokens,
         )  # fmt: skip
-    return store if url_of(out) is None else open_plain_store(out)
+    return where_it_lies(store, out)
 
 
 def clean(
@@ -229,14 +229,15 @@ def blend(
         DataError: an input cannot be read, or too little is left of the others.
         UserError: `out` or `report` exists, cannot be written, or a number is out of its range.
     """
-    with own(Path(out), "preparing a store"), report_file(report, out) as rows, stage_bar() as tell:
-        refuse_existing(Path(out), replace, resume=False)
+    making = store_at(out, replace, "preparing a store")
+    with report_file(report, out) as rows, making as (place, replace), stage_bar() as tell:
         text, other = sources_of(main, **reading), sources_of(others, **reading)
         built = parse_tokenizer(str(tokenizer), special_tokens(special)).build(texts_of(text))
-        return write_blend(
-            text, other, out, built, share=share, ngram=ngram, report=rows, progress=tell,
+        found = write_blend(
+            text, other, place, built, share=share, ngram=ngram, report=rows, progress=tell,
             replace_store=replace, **division._asdict(),
         )  # fmt: skip
+    return dataclasses.replace(found, store=where_it_lies(found.store, out))
 
 
 def merge(
@@ -303,6 +304,26 @@ def sources_of(
         raise UserError(f"clean: {error.errors()[0]['msg']}") from error
     several = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     return Sources([str(each) for each in several], **options)
+
+
+@contextmanager
+def store_at(
+    out: str | Path, replace: bool, what: str, resume: bool = False
+) -> Iterator[tuple[Path, bool]]:
+    """Yield where to make the store that shall be at `out`, and whether one there is replaced.
+
+    Raises:
+        UserError: `out` exists, or is being written.
+    """
+    with uploaded(out, replace) as place, own(place, what):
+        replace = replace or place != Path(out)  # what an upload that was interrupted left
+        refuse_existing(place, replace, resume)
+        yield place, replace
+
+
+def where_it_lies(store: Store, out: str | Path) -> Store:
+    """Return a store that was made for `out`, which by now may have been uploaded."""
+    return store if url_of(out) is None else open_plain_store(out)
 
 
 def refuse_existing(out: Path, replace: bool, resume: bool) -> None:

@@ -6,9 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack
 
-from coterie.api.data import ReadingOptions, refuse_existing, sources_of, special_tokens
+from coterie.api.data import (
+    ReadingOptions,
+    sources_of,
+    special_tokens,
+    store_at,
+    where_it_lies,
+)
 from coterie.api.progress import stage_bar
 from coterie.data import Store
+from coterie.data.mirror import uploaded
 from coterie.data.parts import join_parts, parse_part
 from coterie.data.parts import prepare_part as write_part
 from coterie.data.prepare import SHARD_TOKENS
@@ -46,12 +53,17 @@ def prepare_part(
             hint="Train it first: coterie tokenizer train INPUT... --out tok.json; then "
             "--tokenizer tok.json",
         )
-    out = Path(out)
-    with own(out, "preparing a part"), stage_bar() as tell:
-        return write_part(
-            sources_of(inputs, **reading), out, chosen.build(), number, seed=seed, progress=tell,
-            processes=processes, replace=replace and (out / "part.json").is_file(), resume=resume,
+    with (
+        uploaded(out, replace, "part.json") as place,
+        own(place, "preparing a part"),
+        stage_bar() as tell,
+    ):
+        replace = (replace or place != Path(out)) and (place / "part.json").is_file()
+        write_part(
+            sources_of(inputs, **reading), place, chosen.build(), number, seed=seed,
+            progress=tell, processes=processes, replace=replace, resume=resume,
         )  # fmt: skip
+    return Path(out)
 
 
 def join(
@@ -69,10 +81,9 @@ def join(
         DataError: a part is missing, damaged, or of another preparation.
         UserError: `out` exists, is being written, or cannot be written.
     """
-    out = Path(out)
-    with own(out, "joining parts"), stage_bar() as tell:
-        refuse_existing(out, replace, resume=False)
-        return join_parts(
-            list(parts), out, valid_fraction=valid_fraction, split=split, replace=replace,
+    with store_at(out, replace, "joining parts") as (place, replace), stage_bar() as tell:
+        store = join_parts(
+            list(parts), place, valid_fraction=valid_fraction, split=split, replace=replace,
             shard_tokens=shard_tokens, progress=tell,
         )  # fmt: skip
+    return where_it_lies(store, out)

@@ -128,9 +128,9 @@ def merge(
     Parameters
     ----------
     stores
-        The stores' folders, made with the same tokenizer.
+        The stores' folders or URLs, made with the same tokenizer.
     out
-        The folder to make.
+        The folder to make, or a URL in the same file system.
     strategy
         proportional (the default): by their tokens; equal; weighted; temperature: between them.
     weights

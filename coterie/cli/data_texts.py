@@ -178,7 +178,7 @@ def blend(
     others
         Files or folders; passages that have words of the main text are left out.
     out
-        The folder to make; it appears only when it is complete.
+        The folder to make, or a URL; it appears only when it is complete.
     share
         Of the training tokens that shall be of the others.
     ngram

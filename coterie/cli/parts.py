@@ -23,9 +23,9 @@ def join(
     Parameters
     ----------
     parts
-        The folders that `prepare --part` made, in any order.
+        What `prepare --part` made, in any order: folders or URLs.
     out
-        The folder to make; it appears only when it is complete.
+        The folder to make, or a URL; it appears only when it is complete.
     valid_fraction
         Share of the characters held out for validation.
     split

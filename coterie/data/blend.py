@@ -107,8 +107,8 @@ def blend(
     reached = tokens / (tokens + trained)
     if abs(reached - share) > 0.001:
         raise DataError(
-            f"Only {tokens:,} tokens of the other text can be used, {reached:.4f} of the training "
-            f"text instead of {share}.",
+            f"A share of {share} cannot be had: without what the main text has too, and cut at a "
+            f"blank, {tokens:,} tokens of the other text are {reached:.4f} of the training text.",
             hint=f"Give more text, or ask for less: --share {int(reached * 1000) / 1000}",
         )
     characters = found.characters + sum(len(document.text) for document in taken)

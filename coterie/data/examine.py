@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from coterie.data.documents import Document
-from coterie.data.manifest import MERGED_FORMAT, is_merged, read_record
+from coterie.data.manifest import MERGED_FORMAT, MergedManifest, is_merged, read_record
 from coterie.data.merged import (
     AnyStore,
-    MergedManifest,
     merged_problems,
     open_store,
     part_problem,

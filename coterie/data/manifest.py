@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from coterie.data.mix import Mix
 from coterie.data.split import SPLITS, Split, tail_cut
 from coterie.foundation.errors import StoreError
 from coterie.foundation.files import write_json_atomic
@@ -154,6 +155,24 @@ def read_manifest(folder: Path) -> Manifest:
         StoreError: there is none, or it is damaged.
     """
     return read_record(folder, Manifest, FORMAT)
+
+
+class PartRecord(Record):
+    """One of the stores of a merged one."""
+
+    name: str = Field(min_length=1)
+    path: str = Field(min_length=1, description="relative to the merged store's folder")
+    fingerprint: Sha256
+    tokens: dict[Split, Count] = Field(min_length=len(SPLITS))
+
+
+class MergedManifest(Record):
+    """The description of a merged store."""
+
+    format: Literal["coterie.merged/1"] = MERGED_FORMAT
+    tokenizer: TokenizerRecord
+    mix: Mix
+    parts: tuple[PartRecord, ...] = Field(strict=False, min_length=2)
 
 
 def is_merged(folder: Path | str) -> bool:

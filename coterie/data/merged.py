@@ -17,26 +17,21 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from coterie.data.manifest import (
     FILE_NAME,
     MERGED_FORMAT,
-    Count,
-    Record,
-    Sha256,
-    TokenizerRecord,
+    MergedManifest,
+    PartRecord,
     damaged,
     digest,
     is_merged,
     read_record,
     write_signed,
 )
-from coterie.data.mirror import mirrored
+from coterie.data.mirror import home_of, mirrored, uploaded, url_of
 from coterie.data.mix import Mix, Proportional, Source
-from coterie.data.split import SPLITS, Split
 from coterie.data.store import (
     Store,
     file_problem,
@@ -52,24 +47,6 @@ from coterie.foundation.swap import restore
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.saving import FILE_NAME as TOKENIZER_FILE
 from coterie.tokenizer.saving import load_tokenizer
-
-
-class PartRecord(Record):
-    """One of the stores of a merged one."""
-
-    name: str = Field(min_length=1)
-    path: str = Field(min_length=1, description="relative to the merged store's folder")
-    fingerprint: Sha256
-    tokens: dict[Split, Count] = Field(min_length=len(SPLITS))
-
-
-class MergedManifest(Record):
-    """The description of a merged store."""
-
-    format: Literal["coterie.merged/1"] = MERGED_FORMAT
-    tokenizer: TokenizerRecord
-    mix: Mix
-    parts: tuple[PartRecord, ...] = Field(strict=False, min_length=2)
 
 
 class MergedStore:
@@ -246,32 +223,47 @@ def merge(
     """Write a merged store.
 
     Args:
-        stores: the folders of two stores or more.
-        out: the folder to make.
+        stores: the folders of two stores or more, or their URLs.
+        out: the folder to make, or its URL.
         mix: how they are mixed; None: by their sizes.
         copy: whether it gets copies of the stores, so that it stands alone.
         replace: whether a store that stands at `out` may be replaced.
 
     Raises:
-        StoreError: a store is missing, damaged, named twice or a merged one; or tokenizers differ.
+        StoreError: a store is missing, damaged, named twice or a merged one; or tokenizers differ,
+            or `out` cannot name a store that lies elsewhere.
         DataError: the weights do not fit the stores.
         UserError: `out` exists, or cannot be written.
     """
     out, mix = Path(out), mix or Proportional()
-    with own_unless_held(out, "merging stores"):
-        if replace and is_taken(out) and not is_store(out):
+    with uploaded(out, replace) as place, own_unless_held(place, "merging stores"):
+        replace = replace or place != out  # what an upload that was interrupted left
+        if replace and is_taken(place) and not is_store(place):
             raise DataError(f"{out} is not a token store, so it is not replaced.")
         if len(stores) < 2:
             raise StoreError("Two stores at least are needed for a merged one.")
         places = named(stores)
-        if any(os.path.realpath(place) == os.path.realpath(out) for place in places.values()):
-            raise StoreError(f"{out} cannot be merged into itself.", hint="Choose another --out.")
-        opened = {name: open_plain_store(place) for name, place in places.items()}
+        for each in places.values():
+            if os.path.realpath(each) == os.path.realpath(out):
+                raise StoreError(f"{out} cannot be merged into itself.",
+                                 hint="Choose another --out.")  # fmt: skip
+            if not copy and _system(each) != _system(out):
+                raise StoreError(
+                    f"{url_of(out) or out} cannot name {url_of(each) or each}, which lies "
+                    "elsewhere.",
+                    hint="--copy puts copies of the stores into it.",
+                )
+        opened = {name: open_plain_store(each) for name, each in places.items()}
         merged = MergedStore(opened, mix, out)
         mix.build(merged.to_mix(), 0)  # refuses weights that do not fit
-        with atomic_directory(out, replace=replace) as folder:
-            _write(folder, out, merged, copy)
-    return merged if not copy else _reopened(out)
+        with atomic_directory(place, replace=replace) as folder:
+            _write(folder, home_of(out), merged, copy)
+    return merged if place == out and not copy else _reopened(out)
+
+
+def _system(path: Path) -> str:
+    """Return of what kind the file system is in which a store lies; "" for this machine's own."""
+    return (url_of(path) or "").partition("://")[0]
 
 
 def _reopened(out: Path) -> MergedStore:

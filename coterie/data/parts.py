@@ -27,7 +27,9 @@ from pydantic import Field
 from coterie.data.documents import Document
 from coterie.data.encode import Encoded, encode_pieces
 from coterie.data.manifest import Manifest, SplitRecord, write_manifest
+from coterie.data.mirror import url_of
 from coterie.data.prepare import SHARD_TOKENS, choice_of, record_of, write_store
+from coterie.data.remote import fetched
 from coterie.data.sources import Sources
 from coterie.data.split import (
     SPLITS,
@@ -208,9 +210,15 @@ def _read(folders: Sequence[Path | str]) -> list[_Part]:
     return found
 
 
+def _file(folder: Path, name: str) -> Path:
+    """Return a file of a part, or a copy of it if that lies elsewhere."""
+    url = url_of(folder)
+    return folder / name if url is None else fetched(f"{url}/{name}")
+
+
 def _open(folder: Path) -> _Part:
     try:
-        record = read_model(PartRecord, folder / "part.json", DataError)
+        record = read_model(PartRecord, _file(folder, "part.json"), DataError)
     except FileNotFoundError as error:
         raise DataError(
             f"There is no part of a preparation at {folder}.",
@@ -218,7 +226,7 @@ def _open(folder: Path) -> _Part:
         ) from error
     if record.sha256 is None:
         return _Part(folder, record, None, np.empty(0, dtype=SURVEYED))
-    file = folder / "documents.bin"
+    file = _file(folder, "documents.bin")
     if not file.is_file() or sha256_file(file) != record.sha256:
         raise DataError(f"{folder} is damaged: {file.name} does not have its checksum.",
                         hint="Prepare this part again.")  # fmt: skip

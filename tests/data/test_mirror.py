@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -10,6 +12,7 @@ import pytest
 import coterie
 from coterie.cli.app import run
 from coterie.data import DataSettings, mirror, open_store, verify_store
+from coterie.data.manifest import write_signed
 from coterie.data.mirror import mirrored, uploaded, url_of
 from coterie.foundation.errors import StoreError, UserError
 
@@ -126,3 +129,83 @@ def test_a_failed_preparation_uploads_nothing(memory):
     with pytest.raises(RuntimeError), uploaded(URL, replace=False):
         raise RuntimeError
     assert not memory.store
+
+
+@pytest.fixture
+def texts(memory, tmp_path):
+    for name in ("verse", "prose"):
+        (tmp_path / f"{name}.txt").write_text(f"{name} {TEXT}" if name == "verse" else TEXT * 2)
+        words = [str(tmp_path / f"{name}.txt"), "--tokenizer", "bytes"]
+        for out in (f"memory://bucket/{name}", str(tmp_path / name)):
+            assert run(["data", "prepare", *words, "--out", out]) == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("copy", [[], ["--copy"]])
+def test_a_merged_store_is_made_of_urls_and_read_from_one(texts, copy):
+    urls = ["memory://bucket/verse", "memory://bucket/prose"]
+    both = "memory://bucket/deep/both"
+    weights = ["--weights", "0.7", "0.3", *copy]
+    assert run(["data", "merge", *urls, "--out", both, *weights]) == 0
+    here = [str(texts / "verse"), str(texts / "prose")]
+    assert run(["data", "merge", *here, "--out", str(texts / "both"), *weights]) == 0
+    for forget in (False, True):
+        if forget:
+            shutil.rmtree(texts / "cache")  # as on another machine
+        found = again(both)
+        assert found.fingerprint == open_store(texts / "both").fingerprint
+        assert found.mix.weights == (0.7, 0.3)
+    assert run(["data", "verify", both]) == run(["data", "inspect", both]) == 0
+    (stores,) = DataSettings(store=Path(both)).stores
+    assert open_store(stores).fingerprint == found.fingerprint
+    assert run(["data", "merge", *urls, "--out", both]) == 2
+    assert run(["data", "merge", *urls[::-1], "--out", both, "--replace", *copy]) == 0
+    assert list(again(both).sources) == ["prose", "verse"]
+
+
+def test_what_a_merged_store_names_must_be_there_and_itself(texts, memory, capsys):
+    urls = ["memory://bucket/verse", "memory://bucket/prose"]
+    both = "memory://bucket/both"
+    for stores, out in (([urls[0], texts / "prose"], both), (urls, texts / "both")):
+        assert run(["data", "merge", *map(str, stores), "--out", str(out)]) == 2
+        assert "lies elsewhere. --copy puts" in " ".join(capsys.readouterr().err.split())
+        assert not memory.exists("/bucket/both")
+    assert run(["data", "merge", *urls, "--out", both]) == 0
+    memory.rm_file("/bucket/prose/train-00000.bin")
+    shutil.rmtree(texts / "cache")
+    with pytest.raises(StoreError, match=r"train-00000\.bin is missing"):
+        again(both)
+    assert run(["data", "verify", both]) == 2
+    manifest = json.loads(memory.cat_file("/bucket/both/manifest.json"))
+    manifest["parts"][0]["path"] = "../../../verse"
+    del manifest["sha256"]
+    write_signed(texts, manifest)
+    memory.pipe_file("/bucket/both/manifest.json", (texts / "manifest.json").read_bytes())
+    with pytest.raises(StoreError, match=r"leads out of memory://"):
+        again(both)
+    assert run(["data", "prepare", str(texts / "verse.txt"), "--out", urls[0], "--replace"]) == 0
+    assert run(["data", "merge", both, urls[0], "--out", "memory://bucket/x"]) == 2
+    assert not memory.exists("/bucket/x")
+
+
+def test_blends_and_parts_are_uploaded_and_joined_too(texts, memory):
+    (texts / "other.txt").write_text("".join(f"{n % 10} {n // 10}\n" for n in range(3000)))
+    main, other = str(texts / "verse.txt"), str(texts / "other.txt")
+    for out in ("memory://bucket/mixed", texts / "mixed"):
+        found = coterie.blend(main, other, out, tokenizer="bytes", ngram=3)
+    assert again("memory://bucket/mixed").fingerprint == found.store.fingerprint
+    inputs = [main, other, str(texts / "prose.txt")]
+    parts = [f"memory://bucket/part-{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        words = ["data", "prepare", *inputs, "--out", part, "--part", f"{number}/2"]
+        assert run([*words, "--tokenizer", "bytes"]) == 0
+        assert run([*words, "--tokenizer", "bytes"]) == 2  # stands there
+    shutil.rmtree(texts / "cache")
+    mirror._mirrored.cache_clear()
+    assert run(["data", "join", *parts, "--out", "memory://bucket/joined"]) == 0
+    whole = coterie.prepare(inputs, texts / "whole", tokenizer="bytes")
+    assert again("memory://bucket/joined").fingerprint == whole.fingerprint
+    memory.pipe_file("/bucket/part-1/documents.bin", b"rubbish")
+    mirror._mirrored.cache_clear()
+    with pytest.raises(UserError, match=r"documents\.bin does not have its checksum"):
+        coterie.join(parts, texts / "no")

@@ -157,3 +157,15 @@ def test_documents_that_cannot_be_encoded_stop_it_or_are_left_out(tmp_path, monk
     rows.rows(1, 1)
     assert any("1 rows or files were left out" in said for said in rows._news)
     rows.close()
+
+
+def test_a_mixture_of_a_stream_is_the_stream_alone(texts):
+    with BatchLoader(stream(texts), 16, 4, seed=1) as loader:
+        found = loader.mixture(100)
+        assert found.lengths == {}  # not known before they are read
+        assert found.steps[0] == 0
+        assert found.steps[-1] == 99
+        assert found.shares == {"0": [1.0] * len(found.steps)}
+        before = loader.batch(0).tokens
+        loader.mixture(100)
+        assert torch.equal(loader.batch(0).tokens, before)  # telling it reads nothing

@@ -11,10 +11,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coterie.batch import IGNORE
+from coterie.batch import IGNORE, TokenBatch
 from coterie.data import BatchLoader, evaluation_batches
 from coterie.data.packing import PADDING, Whole
 from coterie.foundation.errors import DataError
+from coterie.model import DecoderSettings
+from coterie.train.objective import LanguageModel, Models
 
 LENGTHS = [3, 1, 23, 2, 5, 5, 5, 1, 8, 16, 7, 4, 4, 3]
 
@@ -137,3 +139,47 @@ def test_evaluation_scores_every_pair_once(split_of, batch_size):
 def test_nothing_to_evaluate_yields_nothing(split_of):
     assert list(evaluation_batches(split_of([]), 8, 2, Whole())) == []
     assert list(evaluation_batches(split_of([1]), 8, 2, Whole())) == []
+
+
+EXPERTS = {
+    "kind": "moe",
+    "experts": [{"mlp": {"kind": "gated", "width": 8}, "count": 4}],
+    "experts_per_token": 2,
+    "router": {"z_loss": 0.1},
+}
+
+
+@pytest.mark.parametrize("position", ["rotary", "learned"])
+def test_a_packed_epoch_has_the_loss_and_gradients_of_documents_alone(split_of, position):
+    """Losses, router terms and every gradient, in float64, of an epoch that cuts no document."""
+    split = split_of(LENGTHS)
+    torch.manual_seed(0)
+    settings = DecoderSettings.model_validate({
+        "layers": 2, "width": 16, "context": 32, "vocab_size": 1500, "position": position,
+        "attention": {"kind": "grouped", "heads": 2}, "feedforward": EXPERTS, "mtp": {"depth": 1},
+    })  # fmt: skip
+    decoder = settings.build().double()
+    objective = LanguageModel().build(settings)
+
+    def of(batches):
+        decoder.zero_grad()
+        totals = defaultdict(float)
+        for batch in batches:
+            terms = objective(Models(decoder), batch).terms
+            sum(term.total for term in terms).backward()
+            for term in terms:
+                totals[term.name] += float(term.total.detach())
+        return totals, {name: each.grad.clone() for name, each in decoder.named_parameters()}
+
+    packed = epoch_of(split, 32)
+    ends = [*split.starts[1:].tolist(), len(split)]
+    alone = []
+    for start, end in zip(split.starts.tolist(), ends, strict=True):
+        pairs = torch.from_numpy(split[start:end].astype(np.int64))  # the separator last, if any
+        alone.append(TokenBatch(pairs[None, :-1], pairs[None, 1:]))
+    assert len(packed) < len(alone)
+    assert any((batch.documents == PADDING).any() for batch in packed)
+    (losses, gradients), (wanted_losses, wanted) = of(packed), of(alone)
+    assert losses == pytest.approx(wanted_losses, rel=1e-12)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=0, atol=1e-11, msg=name)
