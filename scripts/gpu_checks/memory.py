@@ -34,7 +34,12 @@ SAVINGS: dict[str, dict[str, Any]] = {
     "float32": {"precision": "float32"},
     "adafactor": {"optimizer": {"kind": "adafactor", "learning_rate": 1e-3}},
     "ema": {"ema": 0.999},
+    "offload activations": {"offload": {"activations": True}},
+    "offload optimizer": {"offload": {"optimizer": True}},
+    "offload both": {"offload": {"activations": True, "optimizer": True}},
 }
+SAME = {"selective", "recomputed", "offload activations", "offload optimizer", "offload both"}
+"""Savings that change no number."""
 _MICRO = {"s15era": 8, "mymoe": 32, "yinggem": 16, "yinghub": 8, "blues": 8, "gpt2": 8}
 
 
@@ -78,7 +83,7 @@ def estimate(bench: Bench) -> dict[str, Any]:
     """The estimate of a step beside the allocator's peak, full sizes, each saving by itself."""
     if not bench.cuda:
         raise SkipError("the CPU's is measured by benchmarks/memory.py")
-    cases = Cases(bench)
+    cases, first = Cases(bench), {}
     rows = [(name, saving) for name in ("s15era", "mymoe") for saving in SAVINGS]
     for name, saving in rows + [(each, "as it is") for each in ("yinggem", "yinghub", "blues")]:
         with cases(f"{name} {saving}"), fresh():
@@ -86,14 +91,20 @@ def estimate(bench: Bench) -> dict[str, Any]:
             session = full_session(bench, name, _MICRO[name], **SAVINGS[saving])
             parts = estimate_memory(session.settings, session.precision)
             peak, losses = peak_of(session)
+            first.setdefault(name, losses)
+            apart = max(abs(a - b) for a, b in zip(first[name], losses, strict=True))
+            reserved = torch.cuda.max_memory_reserved()
+            seconds = timed_steps(bench, session, 5, warm=1)
             estimated = sum(parts.values()) / _GIB
             assert all(map(math.isfinite, losses)), f"losses {losses}"
             cases.figures[f"{name} {saving}"] = {
                 "estimate GiB": round(estimated, 3), "peak GiB": round(peak - base / _GIB, 3),
                 "ratio": round(estimated / (peak - base / _GIB), 3),
-                "reserved GiB": round(torch.cuda.max_memory_reserved() / _GIB, 2),
+                "reserved GiB": round(reserved / _GIB, 2), "ms": round(1e3 * seconds, 1),
+                "losses apart": apart,
                 "parts GiB": {part: round(size / _GIB, 3) for part, size in parts.items()},
             }  # fmt: skip
+            assert saving not in SAME or apart < 1e-3, f"losses differ by {apart:.1e}"
             del session
     return cases.result()
 
