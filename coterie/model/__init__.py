@@ -11,11 +11,10 @@ from coterie.model.decoder import Decoder, DecoderSettings
 from coterie.model.dropout import Dropout
 from coterie.model.embedding import Embedding
 from coterie.model.experts import Balance, ExpertPack, Kernel, RouterStats
-from coterie.model.feedforward import MLP
-from coterie.model.feedforward.dense import Dense
-from coterie.model.feedforward.layer import FeedForward
+from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.heads import mtp_targets
 from coterie.model.initialise import InitialSettings
+from coterie.model.mlp import MLP
 from coterie.model.norm import Norm
 from coterie.model.output import Output
 from coterie.model.part import Part, Role, parameter_roles

@@ -19,7 +19,7 @@ from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count
 from coterie.model.dropout import Dropout, StochasticDepth
 from coterie.model.experts import RouterStats
-from coterie.model.feedforward.layer import FeedForward
+from coterie.model.feedforward import FeedForward
 from coterie.model.norm import Norm
 
 

@@ -32,8 +32,7 @@ from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
 from coterie.model.experts import RouterStats
-from coterie.model.feedforward.dense import Dense
-from coterie.model.feedforward.layer import FeedForward
+from coterie.model.feedforward import Dense, FeedForward
 from coterie.model.head import HeadSettings
 from coterie.model.heads import (
     MTPModule,

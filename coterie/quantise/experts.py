@@ -7,7 +7,7 @@ from coterie.model.experts.dispatch import Dispatcher
 from coterie.model.experts.kernel.gather import Gather
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 
 class ChosenExperts(ExpertKernel):

@@ -11,7 +11,7 @@ from coterie.generate.session import cache_specs
 from coterie.language.drama import DRAMA_TAGS
 from coterie.model import count
 from coterie.model.attention import GroupedAttention, LatentAttention, LatentVectorAttention
-from coterie.model.feedforward.dense import Dense
+from coterie.model.feedforward import Dense
 from coterie.presets import preset_departures, preset_layers, preset_names, preset_scales
 from coterie.train import RunSettings
 from coterie.train.precision import resolve_precision

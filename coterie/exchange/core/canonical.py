@@ -14,8 +14,8 @@ from coterie.model.attention.mla import LatentAttention
 from coterie.model.blocks import BlockPlan
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.select import GroupLimited, TopK
-from coterie.model.feedforward import ExpertMLP, GatedMLP, PlainMLP
-from coterie.model.feedforward.dense import Dense
+from coterie.model.feedforward import Dense
+from coterie.model.mlp import ExpertMLP, GatedMLP, PlainMLP
 from coterie.model.norm import LayerNorm, RMSNorm
 from coterie.model.position import Position, RotaryPosition
 from coterie.model.position.scaling import NoScaling, NTKScaling, YarnScaling

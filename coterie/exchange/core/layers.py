@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coterie.model.feedforward import GatedMLP
+from coterie.model.mlp import GatedMLP
 
 Values = dict[str, Any]
 

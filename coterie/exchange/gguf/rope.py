@@ -14,9 +14,15 @@ from torch import Tensor
 from coterie.exchange.core.canonical import Canonical
 from coterie.exchange.gguf.metadata import Metadata
 from coterie.exchange.imported import shown
-from coterie.model.position.scaling import LinearScaling, Llama3Scaling, NoScaling, YarnScaling
-from coterie.model.position.scaling.interface import ScalingSettings, plain_frequencies
-from coterie.model.position.scaling.yarn import sharpness
+from coterie.model.position.scaling import (
+    LinearScaling,
+    Llama3Scaling,
+    NoScaling,
+    ScalingSettings,
+    YarnScaling,
+    plain_frequencies,
+    sharpness,
+)
 
 FACTORS = "rope_freqs.weight"
 _QUOTES = "'\""

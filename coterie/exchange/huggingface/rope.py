@@ -17,8 +17,8 @@ from coterie.model.position.scaling import (
     Llama3Scaling,
     Scaling,
     YarnScaling,
+    sharpness,
 )
-from coterie.model.position.scaling.yarn import sharpness
 
 Values = dict[str, Any]
 

@@ -28,7 +28,7 @@ from coterie.model.experts.kernel import AutoKernel, ExpertKernel, Kernel
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings, Routing
 from coterie.model.experts.router_stats import RouterStats, measure_routing
-from coterie.model.feedforward import MLP, ExpertMLP, MLPPart
+from coterie.model.mlp import MLP, ExpertMLP, MLPPart
 from coterie.model.part import Part
 from coterie.model.uncompiled import uncompiled
 

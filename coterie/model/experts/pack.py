@@ -4,7 +4,7 @@ from pydantic import Field
 
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count
-from coterie.model.feedforward import ExpertMLP, GatedMLP, MLPPart
+from coterie.model.mlp import ExpertMLP, GatedMLP, MLPPart
 
 
 class ExpertPack(Settings):

@@ -21,7 +21,7 @@ from coterie.model.attention.mla import LatentAttention
 from coterie.model.blocks import BlockPlan
 from coterie.model.experts import MixtureOfExperts
 from coterie.model.experts.balance import BiasBalance
-from coterie.model.feedforward.dense import Dense
+from coterie.model.feedforward import Dense
 
 PER_EXPERT = ExpertNames(
     "experts.{e}.gate_proj.weight", "experts.{e}.up_proj.weight", "experts.{e}.down_proj.weight"

@@ -7,8 +7,7 @@ from torch import nn
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Operation
 from coterie.generate.native.kernels.tags import COUNT, INSIDE, NAME, STATE, TAGS, Tags
 from coterie.generate.native.lower.matrices import table_of
-from coterie.model.additive.structure import StructurePart
-from coterie.model.additive.tags import powers
+from coterie.model.additive import StructurePart, powers
 
 _FOLLOWED = {"inside": INSIDE, "count": COUNT, "name": NAME}
 

@@ -7,10 +7,12 @@ from torch import nn
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.kernels.embed import GATHER, HASH, Gather, Hash
 from coterie.generate.native.lower.matrices import multiplied, table_of
-from coterie.model.embedding.factorised import FactorisedEmbeddingPart
-from coterie.model.embedding.full import FullEmbeddingPart
-from coterie.model.embedding.hashing import mixer
-from coterie.model.embedding.ngram import NgramEmbeddingPart
+from coterie.model.embedding import (
+    FactorisedEmbeddingPart,
+    FullEmbeddingPart,
+    NgramEmbeddingPart,
+    mixer,
+)
 
 
 @singledispatch

@@ -14,14 +14,15 @@ from coterie.generate.native.lower.matrices import matrix_of, product_of
 from coterie.generate.native.lower.mlps import Record, records_of
 from coterie.model.experts import MixtureOfExpertsPart
 from coterie.model.experts.dispatch import LocalDispatcher
-from coterie.model.experts.score.sigmoid import SigmoidScorer
-from coterie.model.experts.score.softmax import SoftmaxScorer
-from coterie.model.experts.select import Selector
-from coterie.model.experts.select.dynamic import DynamicSelector
-from coterie.model.experts.select.group_limited import GroupLimitedSelector
-from coterie.model.experts.select.top_k import TopKSelector
-from coterie.model.feedforward import MLPPart
-from coterie.model.feedforward.dense import DensePart
+from coterie.model.experts.score import SigmoidScorer, SoftmaxScorer
+from coterie.model.experts.select import (
+    DynamicSelector,
+    GroupLimitedSelector,
+    Selector,
+    TopKSelector,
+)
+from coterie.model.feedforward import DensePart
+from coterie.model.mlp import MLPPart
 
 _SCORES = {SoftmaxScorer: SOFTMAX, SigmoidScorer: SIGMOID}
 Choice = tuple[int, int, int, float]

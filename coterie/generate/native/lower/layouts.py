@@ -8,9 +8,7 @@ from coterie.generate.native.lower.attention import attended
 from coterie.generate.native.lower.feedforward import fed
 from coterie.generate.native.lower.matrices import multiplied
 from coterie.generate.native.lower.norms import normalised
-from coterie.model.block_layout.interface import BlockLayoutPart
-from coterie.model.block_layout.parallel import ParallelPart
-from coterie.model.block_layout.sequential import SequentialPart
+from coterie.model.block_layout import BlockLayoutPart, ParallelPart, SequentialPart
 from coterie.model.blocks import Block
 
 

@@ -5,8 +5,12 @@ from functools import singledispatch
 from coterie.generate.native.builder import Builder, LoweringError
 from coterie.generate.native.kernels.mask import ALL, BLOCKS, DILATED, STRIDED, Pattern
 from coterie.model.attention.mask import Mask
-from coterie.model.attention.sparse import BlockPattern, DilatedPattern, StridedPattern
-from coterie.model.attention.sparse.interface import SparsePattern
+from coterie.model.attention.sparse import (
+    BlockPattern,
+    DilatedPattern,
+    SparsePattern,
+    StridedPattern,
+)
 
 _SINKS = 1  # runs before those of a pattern
 

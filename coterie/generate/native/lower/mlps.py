@@ -8,13 +8,16 @@ from torch import Tensor
 from coterie.generate.native.builder import Builder, LoweringError, Matrix
 from coterie.generate.native.lower.matrices import matrix_of
 from coterie.generate.native.numerics import GELU, GELU_TANH, RELU, RELU_SQUARED, SILU
-from coterie.model.feedforward import MLPPart
-from coterie.model.feedforward.activation import ACTIVATIONS, Activation
-from coterie.model.feedforward.deep import DeepMLPPart
-from coterie.model.feedforward.gated import GatedMLPPart
-from coterie.model.feedforward.hybrid import HybridMLPPart
-from coterie.model.feedforward.null import NullMLPPart
-from coterie.model.feedforward.plain import PlainMLPPart
+from coterie.model.mlp import (
+    ACTIVATIONS,
+    Activation,
+    DeepMLPPart,
+    GatedMLPPart,
+    HybridMLPPart,
+    MLPPart,
+    NullMLPPart,
+    PlainMLPPart,
+)
 
 _NUMBERS: dict[Activation, int] = {
     "silu": SILU, "gelu": GELU, "gelu_tanh": GELU_TANH, "relu": RELU, "relu_squared": RELU_SQUARED,

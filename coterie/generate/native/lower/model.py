@@ -10,7 +10,7 @@ from coterie.generate.native.lower.norms import normalised
 from coterie.generate.native.lower.positions import added
 from coterie.model import Decoder
 from coterie.model.blocks import Block
-from coterie.model.embedding.factorised import FactorisedEmbeddingPart
+from coterie.model.embedding import FactorisedEmbeddingPart
 from coterie.model.heads import NgramModel
 from coterie.model.position import PositionPart
 

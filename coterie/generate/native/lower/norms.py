@@ -7,8 +7,7 @@ from torch import nn
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError
 from coterie.generate.native.kernels.norm import LAYER, NO_NORM, NORMALISE, RMS, Normalise
-from coterie.model.norm.layer import LayerNormPart
-from coterie.model.norm.rms import RMSNormPart
+from coterie.model.norm import LayerNormPart, RMSNormPart
 
 
 class NormPlan(NamedTuple):

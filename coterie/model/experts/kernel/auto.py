@@ -20,7 +20,7 @@ from coterie.model.experts.kernel.gather import Gather
 from coterie.model.experts.kernel.grouped import Grouped
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 FEW_PAIRS = 16
 _MANY_EXPERTS = 32

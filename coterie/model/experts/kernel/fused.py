@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coterie.model.experts.dispatch import Permutation, sum_of_pairs, unsort
 from coterie.model.experts.kernel.products import add_products, expert_products, weight_gradients
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 
 class Plan(NamedTuple):

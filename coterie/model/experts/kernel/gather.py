@@ -18,7 +18,7 @@ from coterie.foundation.settings import Settings
 from coterie.model.experts.dispatch import Dispatcher
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs, owners
 from coterie.model.experts.kernel.padded import batched_linear
-from coterie.model.feedforward import MLPPart, Weights
+from coterie.model.mlp import MLPPart, Weights
 
 
 class GatherKernel(Settings):

@@ -23,7 +23,7 @@ from coterie.model.experts.kernel.fused import FusedExperts, Plan
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs, owners, product_dtype
 from coterie.model.experts.kernel.loop import Loop
 from coterie.model.experts.kernel.products import ExpertLinear, has_triton
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 _ALIGNMENT = 16  # bytes
 _DTYPES = frozenset({torch.float32, torch.bfloat16})

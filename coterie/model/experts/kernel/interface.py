@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from coterie.model.experts.dispatch import Dispatcher, knows_counts
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 Packs = Sequence[MLPPart]
 """The experts of a layer; numbers go on from pack to pack."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.kernel.interface import ExpertKernel
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 
 class LoopKernel(Settings):

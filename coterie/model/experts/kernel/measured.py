@@ -22,7 +22,7 @@ from coterie.model.experts.kernel.grouped import Grouped
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
 from coterie.model.experts.kernel.loop import Loop
 from coterie.model.experts.kernel.padded import Padded
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 _REPEATS = 3
 _GATHER_PAIRS = 64  # beyond, calling experts without sorting cannot pay

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.foundation.settings import Settings
 from coterie.model.experts.kernel.interface import ExpertKernel
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 
 class PaddedKernel(Settings):

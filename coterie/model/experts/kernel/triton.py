@@ -8,7 +8,7 @@ from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import Settings
 from coterie.model.experts.kernel.grouped import Grouped
 from coterie.model.experts.kernel.products import has_triton
-from coterie.model.feedforward import MLPPart
+from coterie.model.mlp import MLPPart
 
 
 class TritonKernel(Settings):
