@@ -29,9 +29,8 @@ class Lexicon:
     Attributes:
         classes: ways to say a word, the most frequent first.
         words: in the order of the alphabet, so that those below a node stand together.
-        counts: of each word how often it is used, float64 [W].
+        counts: of each word how often it is used, int64 [W].
         kinds: of each word its class, int64 [W].
-        running: how often words before each are used, float64 [W + 1].
         shares: of each class how much of a text it is, float64 [K].
         children: of each node, by letter.
         word: of each node the word that ends there, −1 for none, int64 [N].
@@ -47,10 +46,9 @@ class Lexicon:
         self.classes = [each for each, _ in weights.most_common(MOST)]
         number = {each: index for index, each in enumerate(self.classes)}
         self.words = sorted(word for word in counts if said[word] in number)
-        self.counts = np.array([counts[word] for word in self.words], dtype=np.float64)
+        self.counts = np.array([counts[word] for word in self.words])
         self.kinds = np.array([number[said[word]] for word in self.words])
         self.shares = np.bincount(self.kinds, self.counts) / self.counts.sum()
-        self.running = np.append(0.0, np.cumsum(self.counts))
         self._index = {word: index for index, word in enumerate(self.words)}
         self.children: list[dict[str, int]] = [{}]
         ends, first, after = [-1], [0], [0]
@@ -120,7 +118,7 @@ class Lexicon:
         return np.array([
             (uses[each.rest] - uses[each[:2]]) * (words[each.rest] - words[each[:2]] >= fewest)
             for each in sounds
-        ]) / self.running[-1]  # fmt: skip
+        ]) / self.counts.sum()  # fmt: skip
 
     def chosen(self, words: Iterable[str]) -> np.ndarray:
         """Return which words are among some, bool [W]."""

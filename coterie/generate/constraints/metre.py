@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coterie.generate.constraints.lexicon import Lexicon
-from coterie.language.verse.scansion import Move, State, automaton
+from coterie.language.verse.scansion import State, automaton
 
 COMMON = 60  # classes that are counted on to fill a line: 97 % of all words
 
@@ -31,11 +31,37 @@ class Line(NamedTuple):
 
 
 class _Ways(NamedTuple):
-    """Where each class of words leads from a state: costs and states, [K, M]."""
+    """Where classes of words lead from a state, way after way, those of a class together.
 
+    Attributes:
+        kinds: the classes that have a way, [P].
+        starts: of each its first way, [P].
+        kind: of each way, [E].
+        costs: in nats, [E].
+        after: numbers of states, [E].
+        ends: whether the line may end there, [E].
+    """
+
+    kinds: np.ndarray
+    starts: np.ndarray
+    kind: np.ndarray
     costs: np.ndarray
     after: np.ndarray
     ends: np.ndarray
+
+
+class Aim(NamedTuple):
+    """What a line is to reach.
+
+    Attributes:
+        most: what it may cost.
+        floors: of each state what it costs at least to end in one of the classes asked for, [S].
+        hope: of each state and bin how likely the line ends so, [S, B].
+    """
+
+    most: float
+    floors: np.ndarray
+    hope: np.ndarray
 
 
 class Metrical:
@@ -46,97 +72,90 @@ class Metrical:
         self._states: list[State] = []
         self._numbers: dict[State, int] = {}
         self._known: dict[tuple[int, bool], _Ways] = {}
-        self._floors: dict[bytes, dict[int, float]] = {}
-
-    @functools.cached_property
-    def outlook(self) -> np.ndarray:
-        """How likely lines end well whose words are drawn by how frequent they are, [S, B, K].
-
-        Of each state, and of each bin of what the line may still cost, the sum over all numbers of
-        words before a last one of each class that fits.
-        """
-        waiting, lengths = [self.machine.start], [
-            max(len(each.signature) for each in said) for said in self.lexicon.classes
-        ]  # fmt: skip
-        found: dict[int, list[list[Move]]] = {}
-        while waiting:
-            state = waiting.pop()
-            number = self._number(state)
-            if number not in found:
-                found[number] = [
-                    self._moves(state, kind)
-                    if kind < COMMON or state.position + length >= self.machine.end else []
-                    for kind, length in enumerate(lengths)
-                ]  # fmt: skip
-                waiting += [move.state for moves in found[number][:COMMON] for move in moves]
-        hope = np.zeros((max(found) + 2, len(BINS), len(lengths)), dtype=np.float32)
-        for number in sorted(found, key=lambda each: -self._states[each].position):
-            for kind, moves in enumerate(found[number]):
-                ends = [move.cost for move in moves if self.machine.accepts(move.state)]
-                hope[number, :, kind] += min(ends, default=np.inf) <= BINS
-            for kind, moves in enumerate(found[number][:COMMON]):
-                ways = [hope[self._number(move.state), _bins(BINS - move.cost)] for move in moves]
-                if ways:
-                    hope[number] += self.lexicon.shares[kind] * np.maximum.reduce(ways)
-        return hope
-
-    def promise(self, line: Line, hope: np.ndarray, most: float) -> np.ndarray:
-        """Return how likely the line ends well after a word of each class, [K].
-
-        Args:
-            line: before the word.
-            hope: of each state and bin, [S, B].
-            most: what the line may cost.
-        """
-        best = np.zeros(len(self.lexicon.classes), dtype=hope.dtype)
-        for state, cost in line.states:
-            ways = self._ways(self._number(state), line.pause)
-            rows = np.minimum(ways.after, len(hope) - 1)
-            best = np.maximum(best, hope[rows, _bins(most - cost - ways.costs)].max(1))
-        return best
+        self._number(self.machine.start)
 
     @property
     def start(self) -> Line:
         """A line before its first word."""
         return Line(((self.machine.start, 0.0),))
 
-    def after(self, line: Line, kind: int, finals: np.ndarray, most: float) -> Line:
+    def cheapest(self, finals: np.ndarray) -> float:
+        """Return what the cheapest line costs that ends in one of some classes, bool [K]."""
+        return float(self._tables[0][0, finals].min(initial=np.inf))
+
+    def aim(self, most: float, shares: np.ndarray) -> Aim:
+        """Return what lines are to reach.
+
+        Args:
+            most: what a line may cost.
+            shares: of each class how much of a text is words of it that may end the line, [K].
+        """
+        floors, hope = self._tables
+        few = np.flatnonzero(shares)
+        some = (shares[few], hope[few]) if 4 * len(few) < len(shares) else (shares, hope)
+        return Aim(
+            most, floors[:, few].min(1), np.tensordot(some[0].astype(np.float32), some[1], 1)
+        )
+
+    def after(self, line: Line, kind: int, aim: Aim) -> Line:
         """Return the line after a word of a class, in the states from which it can be finished."""
         reached: dict[State, float] = {}
         for state, cost in line.states:
             for move in self.machine.moves(state, self.lexicon.classes[kind], line.pause):
                 total = round(cost + move.cost, 6)
-                rest = self._floor(self._number(move.state), finals)
-                if total + rest <= most + 1e-6 and total < reached.get(move.state, np.inf):
+                rest = aim.floors[self._number(move.state)]
+                if total + rest <= aim.most + 1e-6 and total < reached.get(move.state, np.inf):
                     reached[move.state] = total
         return Line(tuple(sorted(reached.items())))
 
-    def going_on(self, line: Line, finals: np.ndarray, most: float) -> np.ndarray:
-        """Return which classes may stand next with others to follow, bool [K].
+    def look(self, line: Line, aim: Aim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what may stand next.
 
-        Args:
-            finals: the classes that may end the line, bool [K].
-            most: what the line may cost.
+        Returns:
+            Which classes may stand next with others to follow, bool [K], which may end the line,
+            bool [K], and how likely the line ends well after a word of each, [K].
         """
-        best = np.full(len(self.lexicon.classes), np.inf)
+        count = len(self.lexicon.classes)
+        going_on, ending = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+        promise = np.zeros(count, dtype=np.float32)
         for state, cost in line.states:
             ways = self._ways(self._number(state), line.pause)
-            floors = np.array([self._floor(int(each), finals) for each in np.unique(ways.after)])
-            places = np.searchsorted(np.unique(ways.after), ways.after)
-            best = np.minimum(best, cost + (ways.costs + floors[places]).min(1))
-        return best <= most + 1e-6
+            if len(ways.kinds):
+                rest = aim.most + 1e-6 - cost - ways.costs
+                going_on[ways.kind[rest >= aim.floors[ways.after]]] = True
+                ending[ways.kind[ways.ends & (rest >= 0)]] = True
+                best = np.maximum.reduceat(aim.hope[ways.after, _bins(rest)], ways.starts)
+                promise[ways.kinds] = np.maximum(promise[ways.kinds], best)
+        return going_on, ending, promise
 
-    def ending(self, line: Line, most: float) -> np.ndarray:
-        """Return which classes may end the line, bool [K]."""
-        best = np.full(len(self.lexicon.classes), np.inf)
-        for state, cost in line.states:
-            ways = self._ways(self._number(state), line.pause)
-            best = np.minimum(best, cost + np.where(ways.ends, ways.costs, np.inf).min(1))
-        return best <= most + 1e-6
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the rest of a line costs at least, and how likely it ends well, by its last class.
 
-    def cheapest(self, finals: np.ndarray) -> float:
-        """Return what the cheapest line costs that ends in one of some classes."""
-        return self._floor(self._number(self.machine.start), finals)
+        The first is [S, K], the second [K, S, B]: the chance that words drawn by how frequent they
+        are lead to where a word of the class may end the line, at what it may still cost.
+        """
+        number, count = 0, len(self.lexicon.classes)
+        while number < len(self._states):  # which grow
+            self._ways(number, False)
+            number += 1
+        floors = np.full((number, count), np.inf)
+        hope = np.zeros((number, len(BINS), count), dtype=np.float32)
+        for at in sorted(range(number), key=lambda each: -self._states[each].position):
+            ways = self._ways(at, False)
+            ends, inside = ways.ends, ways.kind < COMMON
+            np.minimum.at(floors[at], ways.kind[ends], ways.costs[ends])
+            hope[at] = floors[at] <= BINS[:, None]
+            through = ways.costs[inside, None] + floors[ways.after[inside]]
+            floors[at] = np.minimum(floors[at], through.min(0, initial=np.inf))
+            for kind, start, end in zip(ways.kinds, ways.starts, [*ways.starts[1:], len(ways.kind)],
+                                        strict=False):  # fmt: skip
+                if kind < COMMON:
+                    each = [hope[ways.after[way], _bins(BINS - ways.costs[way])]
+                            for way in range(start, end)]  # fmt: skip
+                    best = np.maximum.reduce(each) if len(each) > 1 else each[0]
+                    hope[at] += self.lexicon.shares[kind] * best
+        return floors, np.ascontiguousarray(np.moveaxis(hope, 2, 0))
 
     def _number(self, state: State) -> int:
         if state not in self._numbers:
@@ -148,49 +167,18 @@ class Metrical:
         known = self._known.get((number, pause))
         if known is None:
             state = self._states[number]
-            moves = [self.machine.moves(state, each, pause) for each in self.lexicon.classes]
-            width = max(1, *map(len, moves))
-            costs = np.full((len(moves), width), np.inf)
-            after = np.full((len(moves), width), number)
-            ends = np.zeros((len(moves), width), dtype=bool)
-            for kind, found in enumerate(moves):
-                for at, move in enumerate(found):
-                    if move.state.position > state.position:  # what fills no place is not used
-                        costs[kind, at] = move.cost
-                        after[kind, at] = self._number(move.state)
-                        ends[kind, at] = self.machine.accepts(move.state)
-            known = self._known[number, pause] = _Ways(costs, after, ends)
+            found = [
+                (kind, move.cost, self._number(move.state), self.machine.accepts(move.state))
+                for kind, said in enumerate(self.lexicon.classes)
+                for move in self.machine.moves(state, said, pause)
+                if move.state.position > state.position  # what fills no place is not used
+            ]
+            kind, costs, after, ends = map(np.array, zip(*found, strict=True)) if found else (
+                np.zeros(0, dtype=int), np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
+            )  # fmt: skip
+            kinds, starts = np.unique(kind, return_index=True)
+            known = self._known[number, pause] = _Ways(kinds, starts, kind, costs, after, ends)
         return known
-
-    def _floor(self, number: int, finals: np.ndarray) -> float:
-        """Return what it costs at least to finish a line from a state, by common words."""
-        floors = self._floors.setdefault(finals.tobytes(), {})
-        if number not in floors:
-            state = self._states[number]
-            last = np.inf
-            for kind in np.flatnonzero(finals)[:COMMON]:
-                for move in self._moves(state, int(kind)):
-                    if self.machine.accepts(move.state):
-                        last = min(last, move.cost)
-            rest = min((cost + self._floor(each, finals) for each, cost in self._inside(number)),
-                       default=np.inf)  # fmt: skip
-            floors[number] = float(min(last, rest))
-        return floors[number]
-
-    def _moves(self, state: State, kind: int) -> list[Move]:
-        """Return the ways to say a class of words that fill a place."""
-        moves = self.machine.moves(state, self.lexicon.classes[kind])
-        return [move for move in moves if move.state.position > state.position]
-
-    @functools.cache  # noqa: B019 - metres live as long as the process
-    def _inside(self, number: int) -> list[tuple[int, float]]:
-        """Return where common words lead from a state, at what cost."""
-        cheapest: dict[int, float] = {}
-        for kind in range(min(COMMON, len(self.lexicon.classes))):
-            for move in self._moves(self._states[number], kind):
-                after = self._number(move.state)
-                cheapest[after] = min(move.cost, cheapest.get(after, np.inf))
-        return list(cheapest.items())
 
 
 @functools.lru_cache(maxsize=16)

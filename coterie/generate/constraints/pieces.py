@@ -10,16 +10,25 @@ from coterie.generate.constraints.lexicon import ROOT, Lexicon
 from coterie.tokenizer.interface import Tokenizer
 
 MARKS = ",.;:!?"
+WHOLE = 1e9  # parts of a chance: sums of whole numbers are exact
 _LETTERS = re.compile(r"( ?)([A-Za-z']?[a-z'-]*)", re.ASCII)
 _BETWEEN = re.compile(rf"([{MARKS}]?)( |\n)?")
 
 
 class Words(NamedTuple):
-    """Tokens that begin or continue words, and the words below where they lead: from, to."""
+    """Tokens that begin or continue words, and what is below where they lead.
+
+    Attributes:
+        tokens: their numbers.
+        first: the first word of each.
+        after: the word after the last one of each.
+        parts: one over how often all these words are used, in parts of a chance.
+    """
 
     tokens: np.ndarray
     first: np.ndarray
     after: np.ndarray
+    parts: np.ndarray
 
 
 class Pieces:
@@ -28,7 +37,7 @@ class Pieces:
     Attributes:
         opening: tokens of letters, from the root on.
         spaced: the same with a blank before them.
-        between: what may stand between words, by (mark, blank or line end), as token numbers.
+        between: what may stand between words, by whether it has a mark, and its blank or line end.
         tags: tokens that begin a tag.
         ends: tokens that end the text.
     """
@@ -38,8 +47,9 @@ class Pieces:
         self.ends = sorted(tokenizer.ends)
         self.size = tokenizer.vocab_size
         self._lexicon = lexicon
+        self._running = np.append(0, np.cumsum(lexicon.counts))
         opening, spaced, self._letters = _Tree(), _Tree(), _Tree()
-        self.between: dict[tuple[str, str], list[int]] = {}
+        self.between: dict[tuple[bool, str], list[int]] = {}
         self.tags: list[int] = []
         for token in range(tokenizer.vocab_size):
             text = tokenizer.token_bytes(token).decode("utf-8", "replace")
@@ -48,7 +58,7 @@ class Pieces:
             elif token in special or not text:
                 continue
             elif found := _BETWEEN.fullmatch(text):
-                self.between.setdefault((found[1], found[2] or ""), []).append(token)
+                self.between.setdefault((bool(found[1]), found[2] or ""), []).append(token)
             elif found := _LETTERS.fullmatch(text):
                 (spaced if found[1] else opening).add(found[2].lower(), token)
                 if text == text.lower():
@@ -74,7 +84,8 @@ class Pieces:
                         if letter in children]  # fmt: skip
         at = np.array(nodes, dtype=np.int64)
         first, after = self._lexicon.first[at], self._lexicon.after[at]
-        return Words(np.array(tokens, dtype=np.int64), first, after)
+        parts = 1 / (WHOLE * (self._running[after] - self._running[first]))
+        return Words(np.array(tokens, dtype=np.int64), first, after, parts)
 
 
 class _Tree:

@@ -21,8 +21,8 @@ from coterie.data.corpus import shakespeare
 from coterie.foundation.errors import UserError
 from coterie.generate.constraints.interface import ConstraintSettings
 from coterie.generate.constraints.lexicon import ROOT, lexicon_of
-from coterie.generate.constraints.metre import Line, Metrical, metrical
-from coterie.generate.constraints.pieces import MARKS, Pieces, Words, pieces_of
+from coterie.generate.constraints.metre import Aim, Line, Metrical, metrical
+from coterie.generate.constraints.pieces import MARKS, WHOLE, Pieces, Words, pieces_of
 from coterie.language.verse.lines import key_of
 from coterie.language.verse.metres import metre_of
 from coterie.language.verse.scansion import scan
@@ -31,7 +31,8 @@ from coterie.tokenizer.interface import Tokenizer
 
 FEMININE = 0.09  # of the sonnets' lines
 _LEAST = 1e-6  # the chance of what is seldom, but possible
-_WHOLE = 5  # forms of so many lines are a poem, shorter ones a stanza
+_MOST = 512  # places that are remembered
+_POEM = 5  # forms of so many lines are a poem, shorter ones a stanza
 
 
 class Verse(ConstraintSettings):
@@ -89,7 +90,7 @@ class Verse(ConstraintSettings):
     @property
     def total(self) -> int | None:
         """How many lines the text has; None: any number of whole stanzas."""
-        whole = len(self.letters) if len(self.letters) >= _WHOLE else None
+        whole = len(self.letters) if len(self.letters) >= _POEM else None
         return self.lines or whole
 
     def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> "VerseText":
@@ -128,42 +129,41 @@ class _Rules(NamedTuple):
 
     Attributes:
         metre: over the lexicon.
-        budget: what it may cost, in nats.
+        aim: its budget, and what is likely to reach its end.
         finals: which classes may end it, bool [K].
-        ends: how welcome each word is at its end, 0 where it may not stand, [W].
-        hope: of each state and bin how likely the line ends well, [S, B].
+        shares: of each class how much of a text is words that may end the line, as welcome, [K].
+        last: the words that may end it.
+        welcome: how welcome each word is at its end, in parts of `WHOLE`, 0: not at all, int [W].
     """
 
     metre: Metrical
-    budget: float
+    aim: Aim
     finals: np.ndarray
-    ends: np.ndarray
-    hope: np.ndarray
+    shares: np.ndarray
+    last: np.ndarray
+    welcome: np.ndarray
 
 
 class _Ways(NamedTuple):
     """What may stand next.
 
     Attributes:
-        going_on: which classes may stand within the line, bool [K].
+        going_on: of each class how likely the line ends well when others follow, in parts of
+            `WHOLE`; 0: none can, int [K].
         ending: which may end it, bool [K].
-        fitting: how many words up to each fit, int64 [W + 1].
-        hope: how often words up to each stand and end well, [W + 1].
-        value: how likely the line ends well.
+        value: how likely the line ends well; 0: it cannot.
     """
 
     going_on: np.ndarray
     ending: np.ndarray
-    fitting: np.ndarray
-    hope: np.ndarray
     value: float
 
 
 class _Next(NamedTuple):
-    """Tokens that may come next, with what each makes of the chances, or all make."""
+    """Tokens that may come next, with what each makes of the chances."""
 
-    tokens: np.ndarray | list[int]
-    weights: np.ndarray | float
+    tokens: np.ndarray
+    weights: np.ndarray
 
 
 class VerseText:
@@ -174,7 +174,8 @@ class VerseText:
         self._lexicon = lexicon_of(tuple(sorted(key_of(word) for word in settings.words)))
         self._rules_of: dict[tuple[str, ...], _Rules] = {}
         self._ways_of: dict[Any, _Ways] = {}
-        self._kept: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._running_of: dict[Any, np.ndarray] = {}
+        self._kept: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self._places = [self._begin(prompt)]
 
     def mask(self, logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
@@ -183,15 +184,15 @@ class VerseText:
         To the others is added the logarithm of how likely, after them, words drawn by how frequent
         they are end the line well, beside how likely that is now.
         """
-        place = self._places[-1]
-        masked = torch.full_like(logits, -torch.inf)
+        place, row = self._places[-1], logits.float().cpu().numpy()
+        masked = np.full_like(row, -np.inf)
         if place.phase == "tag":
-            masked[: self._pieces.size] = logits[: self._pieces.size]
-            masked[self._pieces.ends] = -torch.inf
-            return masked
-        tokens, weights = self._allowed(place)
-        tokens, weights = tokens.to(logits.device), weights.to(logits.device, logits.dtype)
-        return masked.index_copy_(0, tokens, logits[tokens] + weights)
+            masked[: self._pieces.size] = row[: self._pieces.size]
+            masked[self._pieces.ends] = -np.inf
+        else:
+            tokens, weights = self._allowed(place)
+            masked[tokens] = row[tokens] + weights
+        return torch.from_numpy(masked).to(logits)
 
     def accept(self, token: int) -> None:
         place = self._places[-1]
@@ -262,9 +263,11 @@ class VerseText:
             )
         budget = max(budget * len(pattern) / 10, metre.cheapest(finals) + 0.5)
         welcome = welcome * finals[lexicon.kinds]
+        last = np.flatnonzero(welcome)
         shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))
-        hope = metre.outlook @ (shares / lexicon.counts.sum()).astype(np.float32)
-        return _Rules(metre, budget, finals, welcome, hope)
+        shares /= lexicon.counts.sum()
+        parts = np.maximum(welcome * WHOLE, welcome > 0).astype(np.int64)
+        return _Rules(metre, metre.aim(budget, shares), finals, shares, last, parts)
 
     def _last_words(self, ends: tuple[str, ...]) -> np.ndarray:
         """Return how welcome each word is at the end of the next line, 0: not at all, [W]."""
@@ -290,18 +293,19 @@ class VerseText:
             hint="Begin with another line, or name rhymes in verse.words.",
         )
 
-    def _allowed(self, place: _Place) -> tuple[Tensor, Tensor]:
+    def _allowed(self, place: _Place) -> tuple[np.ndarray, np.ndarray]:
         """Return the tokens that may come next, each with what is added to its logit."""
         key = (place.line, place.phase, place.node, place.ends)
         known = self._kept.get(key)
         if known is None:
             found = self._find(place)
-            tokens = np.concatenate([np.asarray(each.tokens, dtype=np.int64) for each in found])
-            weights = np.concatenate([np.broadcast_to(each.weights, len(each.tokens))
-                                      for each in found])  # fmt: skip
-            bounded = self._settings.look_ahead * np.log(np.maximum(weights, _LEAST))
-            known = torch.from_numpy(tokens), torch.from_numpy(bounded)
-            self._kept[key] = known
+            tokens = np.concatenate([each.tokens for each in found])
+            weights = np.concatenate([each.weights for each in found]).astype(np.float32)
+            weights = self._settings.look_ahead * np.log(np.maximum(weights, _LEAST))
+            for memory in (self._kept, self._running_of, self._ways_of, self._rules_of):
+                if len(memory) > _MOST:
+                    memory.clear()
+            known = self._kept[key] = tokens, weights
         return known
 
     def _find(self, place: _Place) -> list[_Next]:
@@ -310,15 +314,14 @@ class VerseText:
             done = total is not None and len(place.ends) >= total
             whole = not self._settings.letters or not len(place.ends) % len(self._settings.letters)
             may_end = done or (total is None and bool(place.ends) and whole)
-            found = [_Next(pieces.ends, 1.0)] if may_end else []
+            found = [_all(pieces.ends, 1.0)] if may_end else []
             if done:
                 return found
             if self._settings.tags:
-                found.append(_Next(pieces.tags, 1.0))
+                found.append(_all(pieces.tags, 1.0))
             if place.ends and whole and place.text != "\n":
-                found.append(_Next(pieces.between.get(("", "\n"), []), 1.0))
-            value = self._ways(place).value
-            return [*found, self._fit(place, pieces.opening, 1 / value)]
+                found.append(_all(pieces.between.get((False, "\n"), []), 1.0))
+            return [*found, self._fit(place, pieces.opening, 1 / self._ways(place).value)]
         if place.phase == "space":
             return [self._fit(place, pieces.opening)]
         found = []
@@ -326,12 +329,11 @@ class VerseText:
             found.append(self._fit(place, pieces.continuing(place.node)))
         on, last = self._may(place)
         paused = on if place.phase == "mark" else self._may(place._replace(phase="mark"))[0]
-        marks = [""] if place.phase == "mark" else ["", *MARKS]
         for (mark, blank), tokens in pieces.between.items():
             goes = paused if mark else on
             value = {" ": goes, "\n": last, "": max(goes, last) if mark else 0.0}[blank]
-            if mark in marks and value:
-                found.append(_Next(tokens, value))
+            if value and not (mark and place.phase == "mark"):
+                found.append(_all(tokens, value))
         if on:
             after = place._replace(line=self._said(place), phase="space", node=ROOT)
             found.append(self._fit(after, pieces.spaced))
@@ -339,25 +341,35 @@ class VerseText:
 
     def _fit(self, place: _Place, words: Words, scale: float = 1.0) -> _Next:
         """Return the tokens towards words of which some can stand here, with their chances."""
-        ways = self._ways(place)
-        fits = ways.fitting[words.after] > ways.fitting[words.first]
-        first, after, every = words.first[fits], words.after[fits], self._lexicon.running
-        chances = (ways.hope[after] - ways.hope[first]) / (every[after] - every[first])
-        return _Next(words.tokens[fits], chances * scale)
+        running = self._running(place)
+        chances = (running[words.after] - running[words.first]) * (scale * words.parts)
+        fits = np.flatnonzero(chances)
+        return _Next(words.tokens[fits], chances[fits])
 
-    def _ways(self, place: _Place) -> "_Ways":
+    def _running(self, place: _Place) -> np.ndarray:
+        """Return how often words before each stand here and end well, in parts, int64 [W + 1]."""
+        key = (place.line, place.ends)
+        if key not in self._running_of:
+            rules, lexicon, ways = self._rules(place.ends), self._lexicon, self._ways(place)
+            chances = ways.going_on[lexicon.kinds]
+            if ways.ending.any():
+                last = rules.last
+                chances[last] += ways.ending[lexicon.kinds[last]] * rules.welcome[last]
+            self._running_of[key] = running = np.zeros(len(chances) + 1, dtype=np.int64)
+            np.cumsum(chances * lexicon.counts, out=running[1:])
+        return self._running_of[key]
+
+    def _ways(self, place: _Place) -> _Ways:
         """Return what may stand next."""
         key = (place.line, place.ends)
         if key not in self._ways_of:
-            rules, lexicon = self._rules(place.ends), self._lexicon
-            going_on = rules.metre.going_on(place.line, rules.finals, rules.budget)
-            ending = rules.metre.ending(place.line, rules.budget) & rules.finals
-            promise = rules.metre.promise(place.line, rules.hope, rules.budget)
+            rules = self._rules(place.ends)
+            going_on, ending, promise = rules.metre.look(place.line, rules.aim)
+            ending &= rules.finals
             promise = np.where(going_on, np.maximum(promise, _LEAST), 0.0)
-            chances = promise[lexicon.kinds] + ending[lexicon.kinds] * rules.ends
-            fitting, hope = np.cumsum(chances > 0), np.cumsum(chances * lexicon.counts)
-            self._ways_of[key] = _Ways(going_on, ending, np.append(0, fitting), np.append(0, hope),
-                                       float(hope[-1]) / lexicon.running[-1])  # fmt: skip
+            value = float(promise @ self._lexicon.shares + ending @ rules.shares)
+            parts = (promise * WHOLE).astype(np.int64)
+            self._ways_of[key] = _Ways(parts, ending, value)
         return self._ways_of[key]
 
     def _may(self, place: _Place) -> tuple[float, float]:
@@ -369,18 +381,16 @@ class VerseText:
         if word < 0:
             return 0.0, 0.0
         kind = int(self._lexicon.kinds[word])
-        going_on, ending, *_ = self._ways(place)
-        on = 0.0
-        if going_on[kind]:  # a pause has its price, which the next word pays
-            after = self._ways(place._replace(line=self._said(place)))
-            on = max(after.value, _LEAST) if after.fitting[-1] else 0.0
-        return on, float(ending[kind] * self._rules(place.ends).ends[word])
+        ways, rules, on = self._ways(place), self._rules(place.ends), 0.0
+        if ways.going_on[kind]:  # a pause has its price, which the next word pays
+            on = self._ways(place._replace(line=self._said(place))).value
+        return on, float(ways.ending[kind] * rules.welcome[word] / WHOLE)
 
     def _said(self, place: _Place) -> Line:
         """Return the line after the word that was written."""
         rules = self._rules(place.ends)
         kind = int(self._lexicon.kinds[self._lexicon.word[place.node]])
-        after = rules.metre.after(place.line, kind, rules.finals, rules.budget)
+        after = rules.metre.after(place.line, kind, rules.aim)
         return after._replace(pause=place.phase == "mark")
 
     def _after(self, place: _Place, character: str) -> _Place:
@@ -413,6 +423,10 @@ class VerseText:
         if node is None or place.phase == "mark":
             raise LookupError(character)
         return place._replace(phase="word", node=node, text=text)
+
+
+def _all(tokens: Sequence[int], chance: float) -> _Next:
+    return _Next(np.array(tokens, dtype=np.int64), np.full(len(tokens), chance))
 
 
 @functools.cache

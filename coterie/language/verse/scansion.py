@@ -83,6 +83,9 @@ class Scan(NamedTuple):
         return "".join(self.marks)
 
 
+_Put = tuple[State, float, tuple[Key, ...], str]
+
+
 class Automaton:
     """The automaton of one pattern of weak and strong positions.
 
@@ -100,6 +103,7 @@ class Automaton:
         self.end = len(pattern)
         self.extra = feminine and pattern.endswith("s")
         self._moves: dict[tuple[State, Options, bool], tuple[Move, ...]] = {}
+        self._put: dict[tuple[State, str, bool], list[_Put]] = {}
 
     @property
     def start(self) -> State:
@@ -129,25 +133,32 @@ class Automaton:
             known = self._moves[asked] = tuple(best.values())
         return known
 
-    def _say(self, state: State, option: Option, after_break: bool) -> list[Move]:
-        """Return the ways to put one option into the positions, with a foot turned round or not."""
-        keys = tuple(f"licence {name}" for name in option.licences)
-        opened = state
+    def _say(self, state: State, option: Option, after_break: bool) -> Iterator[Move]:
+        """Yield the ways to put one option into the positions, with a foot turned round or not."""
+        licences = tuple(f"licence {name}" for name in option.licences)
+        price = sum(self.costs.get(key, 0.0) for key in licences)
+        asked = (state, option.signature, after_break)
+        if asked not in self._put:
+            self._put[asked] = self._put_all(*asked)
+        for after, cost, keys, marks in self._put[asked]:
+            yield Move(after, price + cost, (*licences, *keys), marks, option)
+
+    def _put_all(self, state: State, signature: str, after_break: bool) -> list[_Put]:
+        """Return the ways to put syllables into the positions: state, cost, its keys, marks."""
+        opened, keys = state, ()
         if after_break:
             opened = State(state.position, PAUSE, state.inverted)
-            keys = (*keys, f"caesura {state.position}")
-        ways = [(opened, keys, "")]
-        for index, weight in enumerate(option.signature):
+            keys = (f"caesura {state.position}",)
+        ways: list[tuple[State, tuple[Key, ...], str]] = [(opened, keys, "")]
+        for index, weight in enumerate(signature):
             ways = [
                 (after, (*before_keys, *new), marks + mark)
                 for at, before_keys, marks in ways
                 for after, new, mark in self._place(at, weight, first=index == 0)
             ]
         costs = self.costs
-        return [
-            Move(after, sum(costs.get(key, 0.0) for key in found), found, marks, option)
-            for after, found, marks in ways
-        ]
+        return [(after, sum(costs.get(key, 0.0) for key in found), found, marks)
+                for after, found, marks in ways]  # fmt: skip
 
     def _place(
         self, state: State, weight: str, first: bool

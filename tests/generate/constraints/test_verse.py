@@ -146,8 +146,8 @@ def test_chances_are_those_of_words_drawn_by_how_frequent_they_are():
     for row in lexicon.kinds[drawn].tolist():
         line = rules.metre.start
         for kind in row:
-            good += bool(rules.metre.ending(line, rules.budget)[kind] and rules.finals[kind])
-            line = rules.metre.after(line, kind, rules.finals, rules.budget)
+            good += bool(rules.metre.look(line, rules.aim)[1][kind] and rules.finals[kind])
+            line = rules.metre.after(line, kind, rules.aim)
             if not line.states:
                 break
     told = text._ways(text._places[0]).value
