@@ -101,6 +101,10 @@ def _answer(prompt: Prompt, pieces: list[Piece]) -> dict[str, Any]:
     answer |= {"prompt": made.prompt, "text": made.text, "finish_reason": made.finish_reason}
     if made.error is not None:
         return answer | {"error": f"{type(made.error).__name__}: {made.error}"}
+    if made.scores:
+        answer |= {"score": made.score, "scores": made.scores}
+    if made.report is not None:
+        answer["report"] = made.report.as_json()
     return answer | {"tokens": len(made.tokens), "seed": asked.sampling.seed}
 
 

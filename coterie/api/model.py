@@ -22,6 +22,7 @@ from coterie.generate import (
     FinishReason,
     Generation,
     Piece,
+    Report,
     Request,
     SamplingSettings,
     TopLogprobs,
@@ -66,10 +67,15 @@ class Sampling(TypedDict, total=False):
     stop: str | tuple[str, ...] | list[str]
     logprobs: int
     logprobs_mode: str
+    best_of: int
+    report: bool
     beams: Any
     constraints: Any
     structure: Any
     verse: Any
+    form: str
+    metre: str
+    rhyme: str
     grammar: Any
     json_schema: Any
     regex: Any
@@ -103,17 +109,20 @@ class StreamedText(str):
         logprob: its log-probability in nats, the model's own unless asked otherwise.
         top_logprobs: the likeliest tokens, as many as `logprobs` asks for, with theirs.
         finish_reason: why the text ended; None but for its last piece.
+        report: of the last piece, what constraints did, where `report` asks for it.
     """
 
     token: int
     logprob: float
     top_logprobs: TopLogprobs
     finish_reason: FinishReason | None
+    report: Report | None
 
     def __new__(cls, piece: Piece) -> Self:
         text = super().__new__(cls, piece.text)
         text.token, text.finish_reason = piece.token, piece.finish_reason
         text.logprob, text.top_logprobs = piece.logprob, piece.top_logprobs
+        text.report = piece.report
         return text
 
 

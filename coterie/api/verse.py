@@ -8,12 +8,14 @@ for number, line, scan in scan_text(poem):
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from coterie.language.drama.tags import check_tagged
+from coterie.language.verse.marks import marked
 from coterie.language.verse.metres import metres
 from coterie.language.verse.rhyme import rhyme
-from coterie.language.verse.scansion import Scan, scan
+from coterie.language.verse.scansion import scan
 from coterie.language.verse.schemes import forms
 from coterie.language.verse.score import scan_text, stanzas
 from coterie.language.verse.score import score as score_words
@@ -21,14 +23,13 @@ from coterie.language.verse.score import score as score_words
 __all__ = ["forms", "marked", "metres", "rhyme", "scan", "scan_text", "score", "stanzas"]
 
 _TAGS = re.compile(r"</?(?:PLAY|POEM|ACT|SCENE|PART|SPEAKER|STAGE)>")
-_VOWELS = re.compile(r"[aeiouyàáâäèéêëìíîïòóôöùúûü]+", re.IGNORECASE)
 
 
 def score(
     text: str,
     metre: str = "iambic-pentameter",
     form: str | None = None,
-    training: str | None = None,
+    training: str | Iterable[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return what can be measured about verse, by area: metre, rhyme, words, structure, copying.
 
@@ -36,7 +37,7 @@ def score(
         text: plain, or with the tags of plays, whose grammar is then judged as well.
         metre: a name of `metres()`.
         form: a name of `forms()` or letters such as "ABABCC"; without one, rhymes are looked for.
-        training: a text that may have been copied from.
+        training: a text that may have been copied from, or several.
 
     Raises:
         UserError: there is no such metre or form.
@@ -46,31 +47,3 @@ def score(
         problems = check_tagged(text)
         found["structure"] = {"well_formed": not problems, "problems": list(problems)}
     return found
-
-
-def marked(line: str, scan: Scan) -> str:
-    """Return the marks of a line as text to stand above it: "/" strong and "x" weak positions.
-
-    Args:
-        line: as it was scanned.
-        scan: of that line.
-    """
-    row = [" "] * (len(line) + 8)
-    free = 0
-    for word, marks in zip(scan.words, scan.marks, strict=False):
-        for at, mark in zip(_places(word.text, len(marks)), marks, strict=True):
-            free = max(free, word.start + at)
-            if free < len(row):
-                row[free] = "/" if mark == "s" else "x"
-            free += 1
-    return "".join(row).rstrip()
-
-
-def _places(word: str, count: int) -> list[int]:
-    """Return where the syllables of a word stand: at groups of vowels, or evenly."""
-    groups = [found.start() for found in _VOWELS.finditer(word)]
-    if len(groups) > count and word.lower().endswith(("e", "es", "ed", "ed'", "e'")):
-        groups.pop()
-    if len(groups) >= count:
-        return groups[:count]
-    return [len(word) * index // max(count, 1) for index in range(count)]

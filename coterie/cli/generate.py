@@ -20,7 +20,7 @@ from coterie.foundation.printable import printable
 
 if TYPE_CHECKING:
     from coterie.api.model import Model, StreamedText, Text
-    from coterie.generate import SamplingSettings, TopLogprobs
+    from coterie.generate import Report, SamplingSettings, TopLogprobs
     from coterie.generate.resumable import ResumableText
 
 _USAGE = 'For example: coterie generate latest "To be" temperature=0.8 max_tokens=200 seed=1'
@@ -53,8 +53,9 @@ def generate(
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a PROMPT the model
     begins a new text; `-` reads it from standard input. Keys are those of the run's own `sample`
     settings: temperature (0 is greedy), top_k, top_p, min_p, seed, max_tokens, stop, logprobs,
-    cache (cache.size=N) and others: coterie settings sample. `weights=int8` or `int4` quantises the
-    weights while they are loaded.
+    cache (cache.size=N) and others: coterie settings sample. `form=sonnet`, `metre=…`, `rhyme=…`
+    steer verse, `structure=drama` plays; `best_of=8` keeps the likeliest of eight texts,
+    `report=true` tells what constraints did. `weights=int8` or `int4` quantises the weights.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def generate(
     if json:
         emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
         return None
-    if samples == 1 and sampling.beams is None:
+    if samples == 1 and sampling.beams is None and sampling.best_of == 1:
         _show_stream(model.stream_with(prompt, sampling), prompt)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
@@ -173,11 +174,11 @@ def _show_stream(pieces: Iterable[StreamedText], prompt: str) -> None:
     if console.is_terminal:
         console.print(prompt, style="dim", end="", soft_wrap=True)
     times = [time.perf_counter()]
-    reason = None
+    reason = report = None
     for piece in pieces:
         _write(piece)
         times.append(time.perf_counter())
-        reason = piece.finish_reason
+        reason, report = piece.finish_reason, piece.report
     _write("\n")
     count, first = len(times) - 1, times[1] - times[0]
     rate = (count - 1) / (times[-1] - times[1]) if count > 1 else 1 / first
@@ -186,6 +187,27 @@ def _show_stream(pieces: Iterable[StreamedText], prompt: str) -> None:
         f"{_ENDS[reason or 'length']}",
         style="dim",
     )
+    _tell_report(report)
+
+
+def _tell_report(report: Report | None) -> None:
+    """Print what constraints did in a line, and where they removed most."""
+    if report is None:
+        return
+    spent = [len(line.licences) for line in report.lines]
+    licences = f"; licences a line: {' '.join(map(str, spent))}" if spent else ""
+    stderr.print(
+        f"Constraints removed {report.removed:.1%} of the probability at a token; of "
+        f"{report.tokens:,} tokens {report.forced:,} were forced, before {report.overruled:,} the "
+        f"likeliest was barred, {report.dead_ends:,} of them dead ends{licences}",
+        style="dim", markup=False, soft_wrap=True,
+    )  # fmt: skip
+    for each in report.largest[:3]:
+        stderr.print(
+            f"  {each.removed:6.1%} after {printable(each.before[-24:])!r}: "
+            f"{printable(each.chosen)!r}, not {printable(each.wanted)!r}",
+            style="dim", markup=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _write(text: str) -> None:
@@ -197,9 +219,11 @@ def _show_samples(made: list[Text]) -> None:
     """Print several texts, one after the other."""
     for number, each in enumerate(made, start=1):
         score = "" if each.score is None else f", score {each.score:.4f}"
+        score += f", the best of {len(each.scores)}" if each.scores else ""
         title = f"── sample {number} of {len(made)} ({_ENDS[each.finish_reason]}{score})"
         stderr.print(title, style="dim")
         _write(each.text + "\n")
+        _tell_report(each.report)
     count = sum(len(each.tokens) for each in made)
     stderr.print(f"{count} tokens, {count / made[0].seconds:,.1f} tokens/s in all", style="dim")
 
@@ -220,7 +244,9 @@ def _as_json(model: Model, sampling: SamplingSettings, made: list[Text]) -> dict
                 "text": each.text,
                 "finish_reason": each.finish_reason,
                 **({} if each.score is None else {"score": each.score}),
+                **({"scores": each.scores} if each.scores else {}),
                 **({"drafted": each.drafted} if each.drafted else {}),
+                **({} if each.report is None else {"report": each.report.as_json()}),
                 "prompt_tokens": each.prompt_tokens,
                 "seconds": each.seconds,
                 "tokens": [

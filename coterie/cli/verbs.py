@@ -257,7 +257,16 @@ GROUPS = {
                 "Measure metre, rhyme, words and structure.",
                 (
                     "coterie verse score sonnet.txt --form sonnet-shakespearean",
-                    "coterie verse score written.txt --training train.txt --json",
+                    "coterie verse score latest form=sonnet --samples 8",
+                ),
+            ),
+            "picture": Verb(
+                "coterie.cli.verse:picture",
+                "Draw a poem with its stresses and rhymes.",
+                (
+                    "coterie verse picture sonnet.txt --out sonnet.svg --form sonnet",
+                    "coterie verse picture tyger.txt --out tyger.png --metre trochaic-tetrameter "
+                    "--dark",
                 ),
             ),
         },

@@ -1,4 +1,4 @@
-"""`coterie verse`: scan lines and say why, and measure a text of verse."""
+"""`coterie verse`: scan lines and say why, measure verse, and draw a poem."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from coterie.api.data import sources_of
 from coterie.api.verse import marked, scan_text
 from coterie.api.verse import score as score_text
 from coterie.cli.console import console, emit_json, next_step
+from coterie.cli.words import Words, read_words
 from coterie.data.sources import texts_of
 from coterie.foundation.errors import UserError
+from coterie.foundation.printable import printable
 from coterie.language.verse.scansion import Scan
 
-_AREAS = {"metre": "Metre", "rhyme": "Rhyme", "words": "Words", "structure": "Structure",
-          "copying": "Copying"}  # fmt: skip
+_AREAS = {"written": "Written", "metre": "Metre", "rhyme": "Rhyme", "words": "Words",
+          "structure": "Structure", "copying": "Copying"}  # fmt: skip
+_USAGE = "For example: coterie verse score poem.txt   or: coterie verse score latest form=sonnet"
 
 
 def scan(
@@ -61,35 +64,72 @@ def scan(
 
 
 def score(
-    file: Path,
-    *,
-    metre: str = "iambic-pentameter",
+    *words: str,
+    metre: str | None = None,
     form: str | None = None,
     training: Path | None = None,
+    samples: int = 4,
+    saved: bool = False,
     json: bool = False,
 ) -> None:
-    """Measure metre, rhyme, words, structure and copying of a text: `coterie verse score FILE`.
+    """Measure metre, rhyme, words, structure and copying: `coterie verse score FILE|RUN`.
+
+    Of a run, texts are written and measured: `coterie verse score RUN PROMPT form=sonnet`; a prompt
+    belongs to each text, keys are those of `coterie generate`.
 
     Parameters
     ----------
-    file
-        A text, plain or with the tags of plays, whose structure is then judged too.
+    words
+        A text, plain or with the tags of plays, whose structure is then judged too; or a run, and
+        perhaps a prompt and settings as key=value.
     metre
-        What the lines are held against; an unknown name lists them all.
+        What the lines are held against; an unknown name lists them all. By default what a run was
+        told to write in, else iambic-pentameter.
     form
         What stanzas are held against: a name such as sonnet-shakespearean, or letters such as
-        ABABCC; without it, rhymes are looked for.
+        ABABCC; by default what a run was told to write, else rhymes are looked for.
     training
-        A text that may have been copied from.
+        A text that may have been copied from; of a run by default its own training split.
+    samples
+        How many texts a run writes.
+    saved
+        Measure what the run wrote when it was last sampled in training.
     json
         Print JSON.
     """
-    found = score_text(
-        _read(file), metre, form, training=_read(training) if training is not None else None
-    )
+    said = read_words(words)
+    if not said.targets:
+        raise UserError("Which text or run? None was named.", hint=_USAGE)
+    target, known = said.targets[0], None if training is None else _read(training)
+    text = _is_text(Path(target))
+    if text and (said.overrides or said.overlays or saved or said.targets[1:]):
+        raise UserError(f"{target} is a text: keys, a prompt and --saved are for runs.")
+    if text:
+        found = score_text(_read(Path(target)), metre or "iambic-pentameter", form, known)
+    else:
+        found = _score_run(said, saved, samples, metre, form, known)
     if json:
-        emit_json({"file": str(file), **found})
+        emit_json({"file" if text else "run": target, **found})
         return
+    _show_areas(found)
+    if text:
+        next_step(f"coterie verse scan {target} --metre {metre or 'iambic-pentameter'}")
+
+
+def _score_run(
+    said: Words, saved: bool, samples: int, metre: str | None, form: str | None, known: str | None
+) -> dict[str, dict[str, Any]]:
+    from coterie.api.model import load
+    from coterie.api.poems import score_run, score_saved
+
+    model = load(said.targets[0])
+    if saved:
+        return score_saved(model, metre, form, known)
+    prompt = " ".join(said.targets[1:])
+    return score_run(model, prompt, samples, *said.layers(), metre=metre, form=form, training=known)
+
+
+def _show_areas(found: dict[str, dict[str, Any]]) -> None:
     for area, figures in found.items():
         table = Table(box=None, pad_edge=False, show_header=False, title_justify="left")
         table.add_column(style="dim", min_width=18)
@@ -99,7 +139,45 @@ def score(
                 table.add_row(name.replace("_", " "), Text(_told(value)))
         console.print(Text(_AREAS[area], style="heading"))
         console.print(table)
-    next_step(f"coterie verse scan {file} --metre {metre}")
+
+
+def picture(
+    file: Path,
+    *,
+    out: Path,
+    metre: str = "iambic-pentameter",
+    form: str | None = None,
+    title: str = "",
+    dark: bool = False,
+) -> None:
+    """Draw a poem with its stresses, rhymes and licences: `coterie verse picture FILE --out FILE`.
+
+    Parameters
+    ----------
+    file
+        A text, plain or with the tags of plays; empty lines part stanzas.
+    out
+        Where to: a .svg, which follows the reader's light or dark theme, or a .png.
+    metre
+        What the lines are held against; an unknown name lists them all.
+    form
+        Which lines should rhyme: a name such as sonnet, or letters; without it, rhymes are looked
+        for.
+    title
+        Stands above the poem.
+    dark
+        Light on dark.
+    """
+    from coterie.visualise.poem import write_poem
+
+    write_poem(_read(file), out, metre=metre, form=form, title=title, dark=dark)
+    console.print(f"Drawn: {printable(str(out))}", highlight=False, soft_wrap=True)
+
+
+def _is_text(file: Path) -> bool:
+    """Whether a target is a text rather than a run: it exists, and is no folder of a run."""
+    parts = ("checkpoints", "config.yaml", "model.safetensors")
+    return file.exists() and not any((file / part).exists() for part in parts)
 
 
 def _read(file: Path) -> str:

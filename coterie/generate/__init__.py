@@ -5,6 +5,7 @@ by way of `passes`, `text` is one text in the making, `sampling` chooses tokens,
 back what may become a stop text, `cache` keeps keys and values. Nothing here knows of training.
 """
 
+from coterie.generate.constraints.report import Report
 from coterie.generate.engine import Engine
 from coterie.generate.request import FinishReason, Generation, Piece, Request
 from coterie.generate.sampling import SamplingSettings, TopLogprobs

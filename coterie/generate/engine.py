@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from coterie.foundation.errors import UserError
 from coterie.generate.beams.texts import best_texts
+from coterie.generate.best import Contest, candidates
 from coterie.generate.cache import PrefixStats, PrefixStore
 from coterie.generate.memory import CacheMemory
 from coterie.generate.passes import Pass, passes_for
@@ -111,6 +112,7 @@ class Engine:
     def _serve(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Text | None, Piece]]:
         """Yield each piece with its request and its text; None where there could be no text."""
         scheduler, source, any_came = self._scheduler(), iter(requests), False
+        contests: dict[int, Contest] = {}
         while True:
             while scheduler.waiting < self._max_batch:
                 request = next(source, None)
@@ -118,15 +120,26 @@ class Engine:
                     break
                 any_came = True
                 try:
-                    scheduler.add(self._text(request))
+                    texts = [self._text(each) for each in candidates(request)]
                 except Exception as error:  # a constraint may be anybody's code
                     yield request, None, Piece.failed(error)
+                    continue
+                contest = Contest(request, texts)
+                for text in texts:
+                    scheduler.add(text)
+                    if text.request is not request:
+                        contests[id(text)] = contest
             if not any_came:
                 raise UserError("There is no request, so there is nothing to write.")
             if not scheduler.waiting and not scheduler.running:
                 return
             for text, piece in scheduler.step():
-                yield text.request, text, piece
+                contest = contests.get(id(text))
+                if contest is None:
+                    yield text.request, text, piece
+                    continue
+                for best, each in contest.note(text, piece):
+                    yield contest.request, best, each
 
     def stream(self, prompt: str, sampling: SamplingSettings | None = None) -> Iterator[Piece]:
         """Yield the continuation of a prompt, one piece per token, as soon as it is known."""
@@ -144,8 +157,8 @@ class Engine:
     ) -> list[Generation]:
         """Return several continuations of one prompt, generated together as a batch.
 
-        Sample i is the text that `generate` gives with the seed increased by i; with `beams`, the
-        i-th best that the search finds.
+        Sample i is the text that `generate` gives with the seed increased by i, or by i times
+        `best_of`; with `beams`, the i-th best that the search finds.
 
         Raises:
             UserError: `samples` is less than 1, or more than a search follows.
@@ -159,7 +172,10 @@ class Engine:
             best = best_texts(session, self.tokenizer, tokens, sampling, beams, samples)
             return [replace(each, prompt=prompt) for each in best]
         made = self.generate_many(
-            [Request(tokens, sampling, sampling.seed + number) for number in range(samples)]
+            [
+                Request(tokens, sampling, sampling.seed + number * sampling.best_of)
+                for number in range(samples)
+            ]
         )
         for each in made:
             if each.error is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from coterie.generate.constraints import Constraint
+from coterie.generate.constraints.report import Report
 from coterie.generate.sampling import SamplingSettings, TopLogprobs
 
 FinishReason = Literal["length", "stop", "end", "error"]
@@ -38,7 +39,8 @@ class Piece(NamedTuple):
     `text` holds whole characters that are certain; it is empty while a character is unfinished or
     may belong to a stop text. `logprob` and `top_logprobs` are those of the `Choice`. The last
     piece alone has a `finish_reason`; where that is `error`, the piece has the `error` and no token
-    (`NO_TOKEN`). `drafted` tells that the token had been guessed (`speculation`).
+    (`NO_TOKEN`). `drafted` tells that the token had been guessed (`speculation`). The last piece
+    has the `scores` of all candidates (`best_of`), None for those that failed, and the `report`.
     """
 
     text: str
@@ -48,6 +50,8 @@ class Piece(NamedTuple):
     top_logprobs: TopLogprobs = ()
     error: Exception | None = None
     drafted: bool = False
+    scores: tuple[float | None, ...] = ()
+    report: Report | None = None
 
     @classmethod
     def failed(cls, error: Exception) -> "Piece":
@@ -62,8 +66,9 @@ class Generation:
     `tokens`, `logprobs` and `top_logprobs` include the tokens of a stop text or the end-of-text
     token that ended it; `text` does not. `seconds` is wall-clock time of the whole batch, the
     prompt included. `error` is what ended it where `finish_reason` is `error`. `score` is what a
-    search with beams ranked it by. `drafted` tokens had been guessed (`speculation`), so that the
-    decoder was called so many times less often.
+    search with beams ranked it by, or the best of `scores`, those of all candidates (`best_of`).
+    `drafted` tokens had been guessed (`speculation`), so that the decoder was called so many times
+    less often. `report` tells what constraints did, if asked for.
     """
 
     prompt: str
@@ -77,6 +82,8 @@ class Generation:
     error: Exception | None = None
     score: float | None = None
     drafted: int = 0
+    scores: tuple[float | None, ...] = ()
+    report: Report | None = None
 
     @classmethod
     def collected(
@@ -97,4 +104,7 @@ class Generation:
             top_logprobs=tuple(piece.top_logprobs for piece in written),
             error=pieces[-1].error,
             drafted=sum(piece.drafted for piece in written),
+            score=max((each for each in pieces[-1].scores if each is not None), default=None),
+            scores=pieces[-1].scores,
+            report=pieces[-1].report,
         )

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from coterie.foundation.errors import UserError
 from coterie.generate.request import NO_TOKEN, FinishReason, Piece, Request
 from coterie.generate.sampling import Choice, Chosen, Rule, Sampler, not_finite
 from coterie.generate.speculation import Controller, Drafter, Read
@@ -18,7 +19,7 @@ class Text:
         drafter: guesses its tokens; None: nothing does.
 
     Raises:
-        UserError: a constraint cannot be met with this tokenizer.
+        UserError: a constraint cannot be met with this tokenizer, or it is not one text alone.
     """
 
     def __init__(
@@ -29,6 +30,12 @@ class Text:
         drafter: Drafter | None = None,
     ) -> None:
         sampling = request.sampling
+        if sampling.best_of > 1:
+            raise UserError(
+                "The best of several texts is known only when all have ended: it is no text to "
+                "drive step by step or to go on with.",
+                hint="Call generate, generate_many, stream or run, or leave best_of out.",
+            )
         self.request = request
         self.prompt = prompt
         self.past = list(prompt)
@@ -135,4 +142,8 @@ class Text:
             # The last characters may have completed a stop text.
             reason = "stop" if self._scanner.stopped else "end" if ended else "length"
         self.finished = reason is not None
-        return Piece(text, choice.token, choice.logprob, reason, choice.top_logprobs)
+        piece = Piece(text, choice.token, choice.logprob, reason, choice.top_logprobs)
+        if reason is None or not self.request.sampling.report:
+            return piece
+        written = self.past[len(self.prompt) :]
+        return piece._replace(report=self._sampler.report(self.prompt, written, self._tokenizer))

@@ -112,3 +112,31 @@ def test_standard_input_that_is_not_text_is_refused(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", raw)
     assert app.run(["generate", "tiny", "-"]) == 2
     assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_the_best_of_several_and_a_report_are_told(capsys):
+    words = ("tiny", "It", "best_of=3", "report=true", "constraints=[{kind: forbid, texts: [e]}]")
+    shown = json.loads(written(*words, "--json", capsys=capsys))
+    (sample,) = shown["samples"]
+    assert len(sample["scores"]) == 3
+    assert sample["score"] == max(sample["scores"])
+    assert sample["report"]["tokens"] == 7
+    assert app.run(["generate", *words]) == 0
+    said = capsys.readouterr()
+    assert said.out == sample["text"] + "\n"
+    assert "the best of 3" in said.err
+    assert "Constraints removed" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["meter=iambic_pentameter"], "did you mean “metre”"),
+        (["form=sonnet", "rhyme=AABB"], "sonnet rhymes ABABCDCDEFEFGG, not AABB"),
+        (["verse.rhyme=ABAB", "rhyme=AABB"], "rhyme=AABB contradicts verse.rhyme=ABAB"),
+        (["best_of=3", "temperature=0"], "3 times the same text"),
+    ],
+)
+def test_what_contradicts_itself_is_told(words, told, capsys):
+    assert app.run(["generate", "tiny", "It", *words]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())

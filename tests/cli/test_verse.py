@@ -77,3 +77,23 @@ def test_what_cannot_be_scanned_is_told(words, told, poem, tmp_path, capsys):
     names = {"POEM": poem, "EMPTY": str(empty)}
     assert coterie(["verse", *[names.get(word, word) for word in words]]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_run_is_written_from_and_scored(tiny_run, capsys):
+    words = ["verse", "score", "tiny", "It was", "max_tokens=5", "--samples", "2", "--form", "AA"]
+    assert coterie([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["run"] == "tiny"
+    assert found["written"]["texts"] == 2
+    assert found["copying"]["longest_run"] >= 1
+    assert coterie(words) == 0
+    assert "Written" in capsys.readouterr().out
+    assert coterie(["verse", "score", str(tiny_run), "max_tokens=5"]) == 2
+    assert "is a text" in capsys.readouterr().err
+
+
+def test_a_poem_is_drawn(poem, tmp_path, capsys):
+    out = tmp_path / "poem.svg"
+    assert coterie(["verse", "picture", poem, "--out", str(out), "--form", "AA", "--dark"]) == 0
+    assert out.read_text().startswith("<?xml")
+    assert "Drawn:" in capsys.readouterr().out

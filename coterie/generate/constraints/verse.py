@@ -66,7 +66,7 @@ class Verse(ConstraintSettings):
     @model_validator(mode="after")
     def _known(self) -> "Verse":
         named = form_of(self.form) if self.form else None
-        if named and self.rhyme and form_of(self.rhyme).letters != named.letters:
+        if named and self.rhyme and not named.letters.startswith(form_of(self.rhyme).letters):
             raise ValueError(f"{self.form} rhymes {named.letters}, not {self.rhyme}")
         scheme = self.letters
         if self.metre is None and not scheme:
@@ -201,6 +201,21 @@ class VerseText:
             for character in text:
                 place = self._after(place, character)
         self._places.append(place)
+
+    def leads_nowhere(self, token: int) -> bool:
+        """Whether a barred token spells words that are known, so that only the rest is lacking."""
+        place, text = (
+            self._places[-1],
+            self._tokenizer.token_bytes(token).decode("utf-8", "replace"),
+        )
+        if place.phase == "tag" or token in self._tokenizer.ends or not set(text).isdisjoint("<\n"):
+            return False
+        try:
+            for character in text:
+                place = self._after(place, character)
+        except LookupError:
+            return False
+        return True
 
     def rollback(self, count: int) -> None:
         if count:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import CoterieError, SettingsError, UserError
 from coterie.generate.constraints import Constraint, build_all, follow, mask_all
+from coterie.generate.constraints.report import Report, Watch
 from coterie.generate.sampling.candidates import (
     Candidates,
     largest,
@@ -71,6 +72,8 @@ class Sampler:
         self._bias = np.array(list((bias or {}).values()))
         self._counts = np.zeros(0)
         self._made = 0
+        watched = settings.report and bool(self._constraints)
+        self._watch = Watch(self._constraints) if watched else None
 
     @classmethod
     def for_text(
@@ -158,6 +161,14 @@ class Sampler:
         candidates = self._processed(row, past, ("penalties",))
         return candidates._replace(logits=log_probabilities(candidates.logits))
 
+    def report(
+        self, prompt: Sequence[int], written: Sequence[int], tokenizer: Tokenizer
+    ) -> Report | None:
+        """Return what the constraints did; None: there are none, or `report` was not asked for."""
+        if self._watch is None:
+            return None
+        return self._watch.report(prompt, written, tokenizer, self.settings.limits)
+
     def note(self, token: int) -> None:
         self._counts[token] += 1
         self._made += 1
@@ -206,6 +217,8 @@ class Sampler:
             values[self._biased] += self._bias.astype(values.dtype)
             values[masked] = -np.inf
         candidates = Candidates(mask_all(self._constraints, row).numpy())
+        if self._watch is not None:
+            self._watch.see(row.numpy(), candidates.logits)
         if not masked and not self._constraints:
             return candidates
         allowed = np.flatnonzero(candidates.logits > -np.inf)

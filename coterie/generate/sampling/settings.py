@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,8 +29,11 @@ ORDER: tuple[StepName, ...] = get_args(StepName)
 """The steps in the order of transformers and vLLM."""
 
 OF_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "order", "seed",
-              "logprobs_mode", "speculation")  # fmt: skip
+              "logprobs_mode", "speculation", "best_of")  # fmt: skip
 """Settings that have no say where texts are searched for instead of drawn."""
+
+IN_SHORT = ("form", "metre", "rhyme")
+"""Settings of verse that may stand without `verse.` before them."""
 
 LogprobsMode = Literal["raw", "processed"]
 """Of which distribution log-probabilities are told: the model's own, or the one drawn from."""
@@ -104,6 +107,14 @@ class SamplingSettings(Settings):
         default="raw",
         description="log-probabilities of the model's own distribution, or of the one drawn from",
     )
+    best_of: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="how many texts are drawn, of which the one is kept that the model finds "
+        "likeliest per token",
+    )
+    report: bool = Field(default=False, description="tell what constraints did")
     beams: BeamSettings | None = Field(
         default=None, description="search for the likeliest texts instead of drawing one"
     )
@@ -114,6 +125,9 @@ class SamplingSettings(Settings):
         default=None, description="`drama`: a well-formed play or poem in tags"
     )
     verse: Verse | None = Field(default=None, description="a form of verse, such as sonnet")
+    form: str | None = Field(default=None, description="short for verse.form")
+    metre: str | None = Field(default=None, description="short for verse.metre")
+    rhyme: str | None = Field(default=None, description="short for verse.rhyme")
     grammar: Grammar | None = Field(default=None, description="a file with a grammar that it fits")
     json_schema: JsonSchema | None = Field(default=None, description="a file with a JSON schema")
     regex: Regex | None = Field(default=None, description="a regular expression that it fits")
@@ -129,6 +143,23 @@ class SamplingSettings(Settings):
         description="what computes single tokens: torch, torch's compiler, kernels of our own, or "
         "these where they serve and pay",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _verse_in_short(cls, value: Any) -> Any:
+        """Put what is said of verse in short where it belongs."""
+        if not isinstance(value, Mapping):
+            return value
+        said = {name: value[name] for name in IN_SHORT if value.get(name) is not None}
+        if not said:
+            return value
+        verse = value.get("verse") or {}
+        verse = {"form": verse} if isinstance(verse, str) else dict(verse)
+        for name, short in said.items():
+            if verse.get(name) not in (None, short):
+                raise ValueError(f"{name}={short} contradicts verse.{name}={verse[name]}")
+            verse[name] = short
+        return {key: each for key, each in value.items() if key not in said} | {"verse": verse}
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -167,13 +198,23 @@ class SamplingSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _candidates_differ(self) -> "SamplingSettings":
+        if self.best_of > 1 and self.greedy:
+            raise ValueError(f"temperature=0 gives best_of={self.best_of} times the same text")
+        if self.best_of > 1 and self.logprobs_mode != "raw":
+            raise ValueError(
+                "best_of ranks by the model's own log-probabilities: logprobs_mode=raw"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _searches_or_draws(self) -> "SamplingSettings":
         if self.beams is None:
             return self
         fields = type(self).model_fields
         wrong = [
             name
-            for name in (*OF_DRAWING, "stop", "logprobs")
+            for name in (*OF_DRAWING, "stop", "logprobs", "report")
             if getattr(self, name) != fields[name].default
         ]
         if self.greedy and "temperature" in wrong:  # nothing is drawn then either

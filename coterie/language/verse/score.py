@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from coterie.language.pairs import pairs_of as table_of
+from coterie.language.verse.copying import longest_run
 from coterie.language.verse.lines import words
 from coterie.language.verse.metres import Metre, metre_of
 from coterie.language.verse.phones import syllables
@@ -64,7 +65,7 @@ def score(
     text: str,
     metre: str | Metre = "iambic-pentameter",
     form: str | Form | None = None,
-    training: str | None = None,
+    training: str | Iterable[str] | None = None,
 ) -> dict[str, dict[str, object]]:
     """Return what can be measured about a text, by area.
 
@@ -72,7 +73,7 @@ def score(
         text: plain or tagged.
         metre: that lines are held against.
         form: that stanzas are held against; without one, rhymes are looked for.
-        training: a text that may have been copied from.
+        training: a text that may have been copied from, or several.
 
     Raises:
         UserError: there is no such metre or form.
@@ -86,7 +87,7 @@ def score(
         "words": _words(tokens),
     }
     if training is not None:
-        found["copying"] = _copying(tokens, [word.key.strip("'") for word in words(training)])
+        found["copying"] = _copying(tokens, [training] if isinstance(training, str) else training)
     return found
 
 
@@ -130,6 +131,7 @@ def _rhyme(groups: Sequence[Sequence[str]], form: Form | None) -> dict[str, obje
 def _words(tokens: Sequence[str]) -> dict[str, object]:
     old = table_of("archaic")
     pairs = list(pairwise(tokens))
+    triples = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     archaic = sum(token in old or _OLD.match(token) is not None for token in tokens)
     single = sum(syllables(readings(token)[0].phones) == 1 for token in tokens)
     repeated = sum(first == second for first, second in pairs)
@@ -137,28 +139,13 @@ def _words(tokens: Sequence[str]) -> dict[str, object]:
         "words": len(tokens),
         "archaic": _share(archaic, len(tokens)),
         "monosyllables": _share(single, len(tokens)),
+        "distinct_1": _share(len(set(tokens)), len(tokens)),
         "distinct_2": _share(len(set(pairs)), len(pairs)),
+        "distinct_3": _share(len(set(triples)), len(triples)),
         "repeated_at_once": _share(repeated, len(pairs)),
     }
 
 
-def _copying(tokens: Sequence[str], training: Sequence[str]) -> dict[str, object]:
-    """Return the longest run of words that stands in another text too, by doubling and halving."""
-
-    def shared(length: int) -> int | None:
-        runs = {tuple(training[at : at + length]) for at in range(len(training) - length + 1)}
-        return next((at for at in range(len(tokens) - length + 1)
-                     if tuple(tokens[at : at + length]) in runs), None)  # fmt: skip
-
-    low, high = 0, 1
-    while high <= len(tokens) and shared(high) is not None:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if middle <= len(tokens) and shared(middle) is not None:
-            low = middle
-        else:
-            high = middle
-    at = shared(low) if low else None
-    run = " ".join(tokens[at : at + low]) if at is not None else ""
-    return {"longest_run": low, "words": run}
+def _copying(tokens: Sequence[str], training: Iterable[str]) -> dict[str, object]:
+    run = longest_run(tokens, training)
+    return {"longest_run": len(run), "words": " ".join(run)}
