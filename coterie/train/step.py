@@ -342,5 +342,5 @@ def read_scalars(*values: Tensor | float) -> list[float]:
     done = torch.cuda.Event()
     done.record()
     done.synchronize()
-    read = iter(copied.tolist())
+    read = iter([float(each) for each in copied])  # of an estimate's too, which have no list
     return [next(read) if isinstance(value, Tensor) else value for value in values]

@@ -3,6 +3,7 @@
 import torch
 
 from coterie.train.sketch import Shape
+from coterie.train.step import read_scalars
 
 
 def shape(*sizes, dtype=torch.float32):
@@ -38,3 +39,17 @@ def test_a_shape_knows_which_gpu_it_is_on(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     shape = Shape(torch.empty(2, device="meta"), torch.device("cuda"))
     assert shape.device == torch.device("cuda", 1), "autograd has no queue for one without number"
+
+
+def test_what_a_step_reads_of_a_gpu_is_told_for_shapes_too(monkeypatch):
+    class Event:
+        def record(self):
+            pass
+
+        def synchronize(self):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    loss = Shape(torch.empty((), device="meta"), torch.device("cuda"))
+    assert read_scalars(loss, 3.0) == [1.0, 3.0]
