@@ -130,6 +130,14 @@ train: {optimizer: {kind: muon}}
 data: {sources: {one: text.txt, two: other.txt}, mix: {kind: equal}}
 train: {save_in_background: true, keep_every: 4}
 """,
+    "adamw8bit": """
+data: {source: text.txt}
+model: {width: 64}
+train: {optimizer: {kind: adamw8bit}}
+""",
+    "streamed": """
+data: {source: rows.jsonl, split: documents, stream: {block: 300, head: 900}}
+""",
     "everything": """
 data:
   sources: {one: text.txt, two: other.txt}
@@ -237,15 +245,15 @@ def bases(root: Path) -> dict[str, Path]:
     (base / "other.txt").write_text("".join(f"Once more: {n * n}.\n" for n in range(90)))
     (base / "plain.yaml").write_text(SETTINGS.replace("source: text.txt, ", ""))
     (base / "routed.yaml").write_text(ROUTED)
+    rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
+    (base / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
     for number, text in enumerate(VARIANTS.values()):
         (base / f"variant-{number}.yaml").write_text(text)
     stored = copy(base, root / "stored")
     (stored / "texts").mkdir()
     for number in range(4):
         (stored / "texts" / f"{number}.txt").write_text(TEXT * (number + 1))
-    rows = [json.dumps({"text": TEXT[at : at + 90]}) for at in range(0, len(TEXT), 90)]
     (stored / "other.txt").write_text(OTHER)
-    (stored / "rows.jsonl").write_text("".join(f"{row}\n" for row in rows * 2))
     other = [*PREPARE[:4], "other", *PREPARE[5:]]
     for words in (PREPARE, other, _part(1, "part-1"), _part(2, "part-2")):
         child = alone(words, stored)

@@ -41,12 +41,14 @@ def resolve(
 
     Raises:
         SettingsError: there is no such preset, file, scale or mode, or the settings do not
-            validate.
+            validate, or name roles that the decoder has not.
     """
     if mode is not None and mode not in MODES:
         raise SettingsError(f"There is no mode “{shown(mode)}”; {nearest(mode, MODES)}")
     named = [] if mode is None else [Layer(f"mode {mode}", {"train": MODES[mode]})]
-    return training.run_settings([*preset_layers(target, scale), *named, *layers])
+    found = training.run_settings([*preset_layers(target, scale), *named, *layers])
+    training.require_roles(found)
+    return found
 
 
 def layer_of(given: Mapping[str, Any], name: str = "given in Python") -> Layer:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from coterie.foundation.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from coterie.train.given import run_settings
+    from coterie.train.given import require_roles, run_settings
     from coterie.train.loop import TrainResult, train
     from coterie.train.settings import RunSettings, TrainSettings
 
-__all__ = ["RunSettings", "TrainResult", "TrainSettings", "run_settings", "train"]
+__all__ = ["RunSettings", "TrainResult", "TrainSettings", "require_roles", "run_settings", "train"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -23,6 +23,7 @@ __getattr__ = lazy_names(
         "RunSettings": "settings",
         "TrainResult": "loop",
         "TrainSettings": "settings",
+        "require_roles": "given",
         "run_settings": "given",
         "train": "loop",
     },

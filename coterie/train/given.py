@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coterie.data.cache import stores_in
-from coterie.foundation.errors import CoterieError
+from coterie.foundation.errors import CoterieError, SettingsError, nearest
 from coterie.foundation.layers import Layer, Resolved, load_settings
 from coterie.tokenizer.saving import FILE_NAME, load_tokenizer
+from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
 
 _TEXT = [("data", name) for name in ("source", "sources", "store")] + [("datasets",)]
@@ -29,6 +32,39 @@ def run_settings(layers: Sequence[Layer]) -> Resolved[RunSettings]:
         return found
     own = _own_tokenizer(stores[0], found.settings)
     return found if own is None else load_settings(RunSettings, [*layers, own])
+
+
+def require_roles(found: Resolved[RunSettings]) -> None:
+    """Make sure that the decoder has the roles that somebody named for its optimizer.
+
+    Those that a preset names may be absent, for its decoder may be exchanged by words.
+
+    Raises:
+        SettingsError: it has not.
+    """
+    named: dict[str, str] = {}
+    for key, origin in found.provenance.items():
+        if key[:2] == ("train", "optimizer") and not origin.startswith("preset "):
+            if key[-2] == "learning_rates":
+                named[key[-1]] = origin
+            elif key[-1] == "decayed":
+                whole: Any = found.settings
+                for part in key:
+                    whole = getattr(whole, part)
+                named |= dict.fromkeys(whole, origin)
+    if not named:
+        return
+    model = found.settings.model
+    size = model.vocab_size or 2  # roles do not depend on it
+    with torch.device("meta"):
+        decoder = model.model_copy(update={"vocab_size": size}).build()
+    roles = {each.role for each in role_parameters(decoder)}
+    for role, origin in named.items():
+        if role not in roles:
+            raise SettingsError(
+                f"This decoder has no parameters of the role “{role}”, which {origin} names; "
+                f"{nearest(role, roles)}"
+            )
 
 
 def _own_tokenizer(store: Path, settings: RunSettings) -> Layer | None:

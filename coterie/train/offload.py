@@ -19,7 +19,7 @@ from torch import Tensor
 
 from coterie.foundation.errors import SettingsError, nearest
 from coterie.foundation.settings import Settings
-from coterie.train.optimizer import Optimizer, OptimizerSettings, RoleParameter
+from coterie.train.optimizer import Layerwise, Optimizer, OptimizerSettings, RoleParameter
 from coterie.train.sketch import storage_of
 
 _LEAST = 1 << 16  # bytes of the smallest tensor whose copy is worth a launch
@@ -110,7 +110,13 @@ def _away(tensor: Tensor) -> Tensor:
 
 
 def build_optimizer(train: Built, parameters: Sequence[RoleParameter]) -> Optimizer:
-    """Return the optimizer of a run, its state in host memory if that is asked for."""
+    """Return the optimizer of a run, its state in host memory if that is asked for.
+
+    Raises:
+        SettingsError: it names parameters that there are not.
+    """
+    if isinstance(train.optimizer, Layerwise):
+        train.optimizer.require_matches(parameters)
     if train.offload.optimizer:
         return OffloadedOptimizer(train.optimizer, parameters)
     return train.optimizer.build(parameters)

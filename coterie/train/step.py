@@ -307,7 +307,7 @@ class Stepper:
         )
 
     def _first_bad_gradient(self) -> str:
-        for name, _, parameter in self.trainable.parameters:
+        for name, _, parameter, _ in self.trainable.parameters:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 bad = int((~torch.isfinite(parameter.grad)).sum())
                 total = parameter.grad.numel()

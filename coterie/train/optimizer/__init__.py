@@ -15,7 +15,7 @@ from coterie.foundation.settings import union
 from coterie.train.optimizer.adafactor import Adafactor
 from coterie.train.optimizer.adamw import AdamW
 from coterie.train.optimizer.adamw8bit import AdamW8bit
-from coterie.train.optimizer.groups import ROLES, RoleParameter
+from coterie.train.optimizer.groups import ROLES, Layerwise, RoleParameter
 from coterie.train.optimizer.muon import Muon
 
 OptimizerSettings = Annotated[
@@ -49,6 +49,7 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "AdamW8bit",
+    "Layerwise",
     "Muon",
     "Optimizer",
     "OptimizerSettings",

@@ -20,14 +20,19 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from coterie.foundation.settings import Settings
-from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, group_by_role
+from coterie.train.optimizer.groups import (
+    Decayed,
+    Layerwise,
+    RoleParameter,
+    RoleRates,
+    group_by_role,
+)
 
 _PREFIX = "adafactor"
 _VECTORS = ("norm", "bias")  # roles whose last dimension alone is one parameter
 
 
-class Adafactor(Settings):
+class Adafactor(Layerwise):
     """Adafactor over all parameters: about half of AdamW's memory for weights and state."""
 
     kind: Literal["adafactor"] = "adafactor"

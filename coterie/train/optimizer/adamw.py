@@ -13,13 +13,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from coterie.foundation.settings import Settings
-from coterie.train.optimizer.groups import Decayed, RoleParameter, RoleRates, group_by_role
+from coterie.train.optimizer.groups import (
+    Decayed,
+    Layerwise,
+    RoleParameter,
+    RoleRates,
+    group_by_role,
+)
 
 _PREFIX = "adamw"
 
 
-class AdamSettings(Settings):
+class AdamSettings(Layerwise):
     """What AdamW is told, however its moments are kept."""
 
     learning_rate: float = Field(default=1e-3, gt=0, description="peak learning rate")

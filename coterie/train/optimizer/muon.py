@@ -12,7 +12,7 @@ Matrices inside the decoder are Muon's; embeddings, head, router, norms and bias
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -20,9 +20,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from coterie.foundation.settings import Settings
 from coterie.train.optimizer.adamw import AdamW, AdamWOptimizer
-from coterie.train.optimizer.groups import RoleParameter
+from coterie.train.optimizer.groups import Layerwise, RoleParameter
 from coterie.train.optimizer.orthogonalise import (
     Coefficients,
     cushioned,
@@ -36,7 +35,7 @@ _PREFIX = "muon"
 MATRIX = "matrix"
 
 
-class Muon(Settings):
+class Muon(Layerwise):
     """Muon for the matrices inside the decoder, AdamW (`others`) for everything else."""
 
     kind: Literal["muon"] = "muon"
@@ -65,6 +64,23 @@ class Muon(Settings):
     def build(self, parameters: Sequence[RoleParameter]) -> MuonOptimizer:
         """Return the optimizer of these parameters."""
         return MuonOptimizer(parameters, self)
+
+    @property
+    def of_others(self) -> AdamW:
+        """The optimizer of all but matrices, with the factors of rates that stand here too."""
+        others = self.others
+        return others.model_copy(
+            update={
+                "layer_decay": self.layer_decay * others.layer_decay,
+                "rate_multipliers": {**self.rate_multipliers, **others.rate_multipliers},
+            }
+        )
+
+    def require_matches(self, parameters: Iterable[RoleParameter]) -> None:
+        """Make sure that each pattern matches a name, here and among the others."""
+        parameters = list(parameters)
+        super().require_matches(parameters)
+        self.others.require_matches(split_matrices(parameters)[1])
 
     def state_bytes(self, parameters: Sequence[RoleParameter]) -> int:
         """Return the memory of matrices' momentum and the others' moments, in bytes."""
@@ -112,12 +128,14 @@ class MuonOptimizer:
         matrices, others = split_matrices(parameters)
         self.learning_rate = settings.learning_rate
         self._settings = settings
-        by_shape: dict[tuple[int, int], list[RoleParameter]] = defaultdict(list)
+        alike: dict[tuple[int, int, float], list[RoleParameter]] = defaultdict(list)
         for parameter in matrices:
             rows, columns = parameter.tensor.shape[-2:]
-            by_shape[rows, columns].append(parameter)
-        self._stacks = [_Stack(members, settings) for members in by_shape.values()]
-        self._others = AdamWOptimizer(others, settings.others) if others else None
+            alike[rows, columns, settings.factor(parameter)].append(parameter)
+        self._stacks = [
+            _Stack(members, settings, factor) for (*_, factor), members in alike.items()
+        ]
+        self._others = AdamWOptimizer(others, settings.of_others) if others else None
 
     def step(self, step: int, multiplier: float) -> None:
         """Move the parameters along their gradients at `multiplier` times the peak rates."""
@@ -126,7 +144,8 @@ class MuonOptimizer:
         for stack in self._stacks:
             lookahead = stack.observe(momentum)
             if moves:
-                stack.move(lookahead, settings.learning_rate * multiplier * settings.every)
+                rate = settings.learning_rate * stack.factor
+                stack.move(lookahead, rate * multiplier * settings.every)
         if self._others is not None:
             self._others.step(step, multiplier)
 
@@ -146,9 +165,12 @@ class MuonOptimizer:
 
 
 class _Stack:
-    """All matrices of one shape with their momentum, [N, rows, columns]."""
+    """All matrices of one shape and rate with their momentum, [N, rows, columns]."""
 
-    def __init__(self, members: Sequence[RoleParameter], settings: Muon) -> None:
+    def __init__(
+        self, members: Sequence[RoleParameter], settings: Muon, factor: float = 1.0
+    ) -> None:
+        self.factor = factor
         first = members[0].tensor
         self._names = [member.name for member in members]
         self._tensors: list[Tensor] = [member.tensor for member in members]

@@ -130,7 +130,7 @@ def test_state_by_name_restores_the_optimizer_bit_for_bit(settings):
     before = settings.build(first)
     move(before, first, range(3))
     saved = {name: tensor.clone() for name, tensor in before.state().items()}
-    second = [RoleParameter(n, r, nn.Parameter(t.detach().clone())) for n, r, t in first]
+    second = [each._replace(tensor=nn.Parameter(each.tensor.detach().clone())) for each in first]
     after = settings.build(second[::-1])  # the order of parameters must not matter
     assert after.load_state(saved) == set(saved)
     move(after, second, range(3, 6))
