@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -31,6 +31,7 @@ from coterie.generate.resumable import ResumableText
 from coterie.generate.sampling.settings import OF_DRAWING
 from coterie.model import Decoder, count
 from coterie.quantise import WeightSettings, chosen_weights, stored_bytes, weights_of
+from coterie.tokenizer.chat import template_of
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.stream import pieces_of
 from coterie.train.precision import resolve_device
@@ -216,6 +217,32 @@ class Model:
             prompt, self.sampling(layer_of(sampling)), 1 if samples is None else samples
         )
         return made[0] if samples is None else made
+
+    def chat(
+        self, messages: str | Sequence[Mapping[str, str]], **sampling: Unpack[Sampling]
+    ) -> Text:
+        """Return the assistant's next turn in a conversation.
+
+            model.chat("Who speaks: To be, or not to be?", temperature=0)
+
+        Args:
+            messages: what the user says; or all turns so far, each with `role` and `content`.
+            sampling: keys of the run's own `sample` settings, laid over them.
+
+        Raises:
+            TokenizerError: the model has no chat template, or that refuses the conversation.
+            SettingsError: a key does not exist or a value does not fit.
+        """
+        return self.generate(self.chat_prompt(messages), **sampling)
+
+    def chat_prompt(self, messages: str | Sequence[Mapping[str, str]]) -> str:
+        """Return a conversation as it is written for the model, the assistant's turn begun.
+
+        Raises:
+            TokenizerError: the model has no chat template, or that refuses the conversation.
+        """
+        turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+        return template_of(self._loaded.settings, self.tokenizer).render(turns, ask=True)
 
     def generate_many(self, prompts: Iterable[str], **sampling: Unpack[Sampling]) -> list[Text]:
         """Return a continuation of each prompt, in order, generated together.

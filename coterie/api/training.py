@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 import coterie
+from coterie.align.methods import method_of
 from coterie.api.given import layer_of, resolve
 from coterie.checkpoint import list_checkpoints, step_of
 from coterie.checkpoint.layout import STATE
@@ -105,7 +106,7 @@ def run_training(
             return train_run(
                 settings, run, preset=preset, observers=[display],
                 resume=resumed_with is not None, changed=resumed_with,
-                look=look,
+                look=look, method=method_of(settings, run),
             )  # fmt: skip
     except OwnedError:
         theirs = True

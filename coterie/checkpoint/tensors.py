@@ -193,6 +193,8 @@ def _check_moment(
     """Check one tensor `optimizer.parameter.part` against its parameter."""
     named, _, part = name.partition(".")[2].rpartition(".")
     where = f"{path.name}: {printable(name, keep='')}"
+    if named.rpartition(".lora_")[0] in parameters:
+        return  # of an adapter, whose shape only the run's own settings know
     if named not in parameters:
         raise CheckpointError(f"{where} belongs to no parameter")
     shape, wanted = tuple(tensor.shape), tuple(parameters[named].shape)

@@ -28,7 +28,7 @@ _HYPHEN = (
     "Run: coterie generate --help   (a prompt that begins so can come through standard input: "
     "echo PROMPT | coterie generate RUN -)"
 )
-_FLAGS = ("--json", "--samples", "--prompts", "--out", "--session", "--step", "--device")
+_FLAGS = ("--json", "--samples", "--prompts", "--out", "--session", "--step", "--device", "--chat")
 _SAVE_EVERY = 30.0  # seconds
 _ENDS = {
     "length": "max_tokens reached",
@@ -47,6 +47,7 @@ def generate(
     session: Path | None = None,
     step: int | None = None,
     device: str = "auto",
+    chat: bool = False,
 ) -> int | None:
     """Write text with a trained model: `coterie generate RUN PROMPT [key=value ...]`.
 
@@ -70,33 +71,42 @@ def generate(
     out
         Where the answers go, JSON lines; an interrupted job goes on there. Else standard output.
     session
-        Go on with the text of this file, or begin one: it keeps the text, its cache and its random
-        stream, so that several commands write what one would have. It is saved every 30 seconds
-        and at the end. Without a PROMPT where the file exists.
+        Go on with the text of this file, or begin one: it keeps text, cache and random stream;
+        several commands write what one would have. Without a PROMPT where the file exists.
     step
         Use the checkpoint of this step instead of the newest.
     device
         Where to compute: auto, cpu, cuda, mps.
+    chat
+        Answer the PROMPT as what a user says, in the model's chat template.
     """
     said, weights = read_words(words).take_settings("weights")
     target, prompt = _target_and_prompt(said)
     _refuse_contradictions(prompt, prompts, out, session, alone=not json and samples == 1)
     model = _load(target, step, device, weights)
+    prompt = _asked(model, prompt, prompts, session) if chat else prompt
     if prompts is not None:
         return int(_answer_file(model, prompts, out, said.layers()) > 0)
     if session is not None:
-        _go_on(model, prompt, session, said.layers())
-        return None
+        return _go_on(model, prompt, session, said.layers())
     sampling = model.sampling(*said.layers())
     if json:
-        emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
-        return None
+        return emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
     if samples == 1 and sampling.beams is None and sampling.best_of == 1:
         _show_stream(model.stream_with(prompt, sampling), prompt)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
     return None
+
+
+def _asked(model: Model, prompt: str, prompts: Path | None, session: Path | None) -> str:
+    """Return what a user says as the model reads it."""
+    if prompts is not None or session is not None:
+        raise UserError("--chat answers one PROMPT: leave --prompts and --session out.")
+    if not prompt:
+        raise UserError("--chat needs a PROMPT: what the user says.", hint=_USAGE)
+    return model.chat_prompt(prompt)
 
 
 def _load(target: str, step: int | None, device: str, weights: list[Layer]) -> Model:

@@ -108,13 +108,14 @@ def verify_resume(*words: str, steps: int = 10, json: bool = False) -> int:
     json
         Print JSON.
     """
+    from coterie.align.methods import method_of
     from coterie.train.proof import prove_resume
 
     example = "For example: coterie verify-resume latest"
     run = find_run(one_target(read_words(words), "run", example))
     if steps < 2:
         raise UserError(f"--steps {steps} leaves no room for a break.", hint="--steps 10")
-    proof = prove_resume(run, steps, tell=stderr.print)
+    proof = prove_resume(run, steps, stderr.print, method_of)
     if json:
         emit_json({**asdict(proof), "checkpoint": str(proof.checkpoint), "equal": proof.equal})
     elif proof.equal:

@@ -228,6 +228,35 @@ GROUPS = {
             ),
         },
     ),
+    "align": (
+        "Teach a model to answer, from rows of files.",
+        {
+            "sft": Verb(
+                "coterie.cli.align:sft",
+                "Fine-tune on conversations.",
+                (
+                    "coterie align sft latest rows.jsonl --lora 8",
+                    "coterie align sft mine rows.parquet train.epochs=2 --name answers",
+                ),
+            ),
+            "dpo": Verb(
+                "coterie.cli.align:dpo",
+                "Learn preferences from pairs.",
+                (
+                    "coterie align dpo latest pairs.jsonl",
+                    "coterie align dpo answers pairs.jsonl align.beta=0.05 align.loss=ipo",
+                ),
+            ),
+            "kto": Verb(
+                "coterie.cli.align:kto",
+                "Learn from answers marked good or bad.",
+                (
+                    "coterie align kto latest marked.jsonl",
+                    "coterie align kto answers marked.jsonl align.undesirable=0.5 --lora 8",
+                ),
+            ),
+        },
+    ),
     "benchmark": (
         "Measure this machine, beside its limits and beside others.",
         {

@@ -33,7 +33,7 @@ def read_jsonl(path: Path, reading: Reading, tell: Tell) -> Rows:
         ColumnError: no row has the column, or several columns could be meant.
     """
     chosen = None
-    for row in _rows(path, reading):
+    for row in object_rows(path, reading):
         if isinstance(row, BadRow):
             yield row
             continue
@@ -54,7 +54,7 @@ def _of_all(path: Path, reading: Reading, wanted: Choice, tell: Tell) -> Choice:
     names: dict[str, None] = {}  # in order of their first appearance
     texts: dict[str, None] = {}
     with contextlib.suppress(DataError):  # damage is reported where it is reached
-        for row in _rows(path, reading):
+        for row in object_rows(path, reading):
             fields = {} if isinstance(row, BadRow) else row[1]
             if _given(wanted, fields):
                 return wanted
@@ -63,7 +63,7 @@ def _of_all(path: Path, reading: Reading, wanted: Choice, tell: Tell) -> Choice:
     return choose_column(path, reading, names, texts, tell)
 
 
-def _rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]] | BadRow]:
+def object_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]] | BadRow]:
     """Yield each row with its place, blank lines left aside."""
     for number, line in enumerate(read_lines(path, reading), start=1):
         place = f"{path}:{number}"

@@ -131,6 +131,10 @@ class Method:
         """Return what the objective runs, the decoder or a compiled form of it among them."""
         return Models(decoder)
 
+    def memory(self, settings: RunSettings, parts: dict[str, int]) -> dict[str, int]:
+        """Return the bytes of a run by part, given those of training all weights of its model."""
+        return parts
+
     def example(self, settings: RunSettings, data: RunData, device: torch.device) -> TokenBatch:
         """Return a batch of a step, or one of its shape, for whoever measures."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from coterie.train.choices import choose_precision
 from coterie.train.flops import step_flops
 from coterie.train.machine import peak_flops
 from coterie.train.memory import estimate_memory, shadow_parameters
+from coterie.train.method import Method
 from coterie.train.precision import resolve_device
 from coterie.train.pretraining import fill_vocabulary_size
 from coterie.train.settings import RunSettings
@@ -68,13 +69,16 @@ class Plan:
         return asdict(self)
 
 
-def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Plan:
+def plan(
+    settings: RunSettings, *, vocab_size: int, measure: bool = True, method: Method | None = None
+) -> Plan:
     """Return what a run of these settings would be.
 
     Args:
         settings: the run.
         vocab_size: tokens that its tokenizer knows; used where the model does not say.
         measure: whether to measure the machine's ceiling if that was never done.
+        method: which may hold more in memory; None: text is trained on, from drawn weights.
 
     Raises:
         UserError: the settings do not fit together or the device is not there.
@@ -89,6 +93,8 @@ def plan(settings: RunSettings, *, vocab_size: int, measure: bool = True) -> Pla
     counts = count(model)
     assert model.vocab_size is not None
     memory = estimate_memory(settings, precision)
+    if method is not None:
+        memory = method.memory(settings, memory)
     peak = peak_flops(precision, measure=False)
     if peak is None and measure:
         peak = peak_flops(precision)

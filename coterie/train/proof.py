@@ -26,6 +26,13 @@ from coterie.train.session import Session, open_session
 from coterie.train.settings import RunSettings
 
 Tell = Callable[[str], None]
+MethodOf = Callable[[RunSettings, RunDirectory], Method | None]
+
+
+def _silent(said: str) -> None: ...
+
+
+def _pretrained(settings: RunSettings, run: RunDirectory) -> Method | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class ResumeProof:
 
 
 def prove_resume(
-    run: RunDirectory, steps: int = 10, tell: Tell = lambda said: None, method: Method | None = None
+    run: RunDirectory, steps: int = 10, tell: Tell = _silent, methods: MethodOf = _pretrained
 ) -> ResumeProof:
     """Take steps from a run's newest sound checkpoint with and without a break, and compare.
 
@@ -65,7 +72,7 @@ def prove_resume(
         run: has a checkpoint of a training.
         steps: to take, at least 2; the break comes half way.
         tell: told in a sentence what takes long.
-        method: of the run; None: text, from drawn weights.
+        methods: returns the method of a run; None: text, from drawn weights.
 
     Raises:
         UserError: data, settings or checkpoints cannot be used.
@@ -79,6 +86,8 @@ def prove_resume(
     last = max(settings.train.steps, step_of(checkpoint) + steps)
     train = settings.train.model_copy(update={"steps": last, "epochs": None})
     settings = settings.model_copy(update={"train": train})
+
+    method = methods(settings, run)
 
     def opened(path: Path, scratch: RunDirectory) -> Session:
         session = open_session(settings, scratch, tell, kept_choices(run), method)
