@@ -274,7 +274,10 @@ def bases(root: Path) -> dict[str, Path]:
 
 def _wait_for_steps(folder: Path) -> None:
     """Wait until a run has begun."""
-    record, patience = folder / "runs" / "new" / "events.jsonl", time.monotonic() + 60
+    record, patience = (
+        folder / "runs" / "new" / "events.jsonl",
+        time.monotonic() + 600,
+    )  # a busy machine's
     while not (record.exists() and b'"run_started"' in record.read_bytes()):
         assert time.monotonic() < patience, "the run did not begin"
         time.sleep(0.002)
@@ -330,14 +333,15 @@ def _round(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill the commands that were asked for and print what stood afterwards."""
-    options = options_of(arguments, __doc__, CASES, 50, "moments")
+    options = options_of(arguments, __doc__ or "", CASES, 50, "moments")
     moments, tally = random.Random(options.seed), Tally()
     with room("kills-") as place:
         made = bases(Path(place))
         for name in options.names:
-            case, times = CASES[name], []
+            case, times, new = CASES[name], list[float](), ""
+            folder = Path(place) / "round"
             for _ in range(3 if options.rounds > 1 else 1):
-                folder = copy(made[case.base], Path(place) / "round")
+                copy(made[case.base], folder)
                 began = time.perf_counter()
                 child = alone(case.words, folder)
                 assert child.code == 0, child.said

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from coterie.train.fitting import Candidate, Fitting
 
 _USAGE = "For example: coterie plan s15era --memory 12"
-_GROUPS = ("weights", "gradients", "optimizer", "average", "activations")
+_GROUPS = ("weights", "gradients", "optimizer", "average", "saving", "activations")
 
 
 def plan(*words: str, memory: float | None = None, json: bool = False) -> int:
@@ -23,8 +23,9 @@ def plan(*words: str, memory: float | None = None, json: bool = False) -> int:
 
     Counts what a step would hold and, where that is more than the device has, looks for settings
     that hold less, the cheapest first: more micro-batches, selective and full activation
-    checkpointing, bfloat16 where the device has units for it, and at last another optimizer, which
-    changes the training itself. Nothing is run. Exit code 1: nothing fits.
+    checkpointing, bfloat16 where the device has units for it, moments of 8 bits, on a GPU also
+    activations and moments in host memory, and at last another optimizer, which changes the
+    training itself. Nothing is run. Exit code 1: nothing fits.
 
     Parameters
     ----------

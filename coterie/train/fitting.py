@@ -22,7 +22,7 @@ from coterie.train.settings import RunSettings, TrainSettings
 Words = tuple[str, ...]
 _LIBRARIES = 300 << 20  # Python, torch and what they load, which the estimate does not see
 _SHARE = 0.95  # of the rest, as what one operator holds inside itself is not seen either
-_HELD = ("weights", "gradients", "optimizer", "average")
+_HELD = ("weights", "gradients", "optimizer", "average", "saving")
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def estimate_memory(settings: RunSettings, precision: Precision) -> dict[str, in
     """Return the estimated bytes of a run by part, at the moment when most are held.
 
     Weights, gradients and the optimizer's state follow from the parameters; the rest is counted on
-    a step without memory (`train/step_memory.py`).
+    a step without memory (`train/step_memory.py`). Saving in the background copies the first and
+    the last of these into host memory, and counts where that is the run's own.
 
     Args:
         settings: the run, its vocabulary's size known.
@@ -62,6 +63,8 @@ def estimate_memory(settings: RunSettings, precision: Precision) -> dict[str, in
     parts = step_memory(settings, precision)
     ngram = settings.model.ngram
     parts["weights"] += 0 if ngram is None else ngram.bytes
+    if settings.train.save_in_background and precision.device.type == "cpu":
+        parts["saving"] = sum(parts.get(each, 0) for each in ("weights", "optimizer", "average"))
     return dict(sorted(parts.items(), key=lambda each: -each[1]))
 
 
