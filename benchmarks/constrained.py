@@ -1,6 +1,6 @@
 """What constraints on verse cost and reach: lines that scan and rhyme, nats a token, time a token.
 
-Run: python benchmarks/constrained.py RUN                  (prosodic, if installed, judges as well)
+Run: python benchmarks/constrained.py RUN --out FOLDER     (texts for benchmarks/independent.py)
      python benchmarks/constrained.py --step bpe:8192      (milliseconds a step of the mask alone)
 
 Prompts are lines of the run's own held-out part, each continued freely and by constraint to a
@@ -12,6 +12,8 @@ import argparse
 import itertools
 import statistics
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,10 +40,23 @@ def held_out(model: Model, count: int) -> list[str]:
     return lines[:: max(1, len(lines) // count)][:count]
 
 
+def quatrains(count: int, skip: int = 77) -> list[list[str]]:
+    """Return quatrains of the sonnets from number `skip` + 1 on, spread evenly."""
+    sonnets = next(each for each in shakespeare() if each.name == "sonnets").text
+    poems = [part.split("\n")[1:13] for part in sonnets.split("<PART>")[1 + skip :]]
+    found = [poem[at : at + 4] for poem in poems for at in (0, 4, 8)]
+    return found[:: max(1, len(found) // count)][:count]
+
+
 def stanza(text: str, lines: int) -> list[str]:
     """Return the first whole lines of words of a text."""
     words = [line for line in text.split("\n")[:-1] if line.strip() and "<" not in line]
     return words[:lines]
+
+
+def share(found: Iterable[bool]) -> float:
+    """Return how many are true, of all; of none 0."""
+    return statistics.mean([*found] or [False])
 
 
 def judge(stanzas: list[list[str]], letters: str) -> str:
@@ -50,7 +65,8 @@ def judge(stanzas: list[list[str]], letters: str) -> str:
     if not scans:
         return "no whole line"
     ends = [[last_word(line) for line in lines] for lines in stanzas if len(lines) == len(letters)]
-    kinds = [rhyme(each[a], each[b]).kind for each in ends for a, b in pairs_of(letters)]
+    kinds = [rhyme(each[a], each[b]) for each in ends for a, b in pairs_of(letters)]
+    first = [each[at] for each in ends for at in range(1, len(each))]
     words = [word.text for each in scans for word in each.words]
     short = [len(option.signature) == 1 for each in scans for option in each.said]
     pairs = list(itertools.pairwise(words))
@@ -59,23 +75,10 @@ def judge(stanzas: list[list[str]], letters: str) -> str:
         f"{statistics.mean(len(each.pattern) == 11 for each in scans):.0%} feminine, "
         f"{statistics.mean(short or [False]):.0%} monosyllables, "
         f"distinct pairs {len(set(pairs)) / max(1, len(pairs)):.2f}; {len(kinds)} pairs, "
-        f"{statistics.mean(kind == 'perfect' for kind in kinds) if kinds else 0:.1%} rhyme"
+        f"{share(each.rhymes for each in kinds):.1%} rhyme, "
+        f"{share(each.kind == 'perfect' for each in kinds):.1%} perfectly; "
+        f"{len(set(first))} different words at {len(first)} ends"
     )
-
-
-def independent(stanzas: list[list[str]]) -> str:
-    """Return the share of lines that `prosodic` reads as pentameters, the first foot aside."""
-    try:
-        import prosodic
-    except ImportError:
-        return "prosodic is not installed"
-    good = total = 0
-    for line in (line for lines in stanzas for line in lines):
-        parse = prosodic.Text(line).lines[0].best_parse
-        meter = "".join(parse.meter_str).replace("+", "s").replace("-", "w") if parse else ""
-        good += meter in ("wswswswsws", "wswswswswsw", "swwswswsws", "swwswswswsw")
-        total += 1
-    return f"{good / max(1, total):.1%} of {total} lines by prosodic"
 
 
 def write(
@@ -92,6 +95,14 @@ def write(
         if piece.token not in model.tokenizer.ends:
             nats.append(-piece.logprob)
     return list(texts.values()), nats
+
+
+def write_lines(folder: Path | None, name: str, stanzas: list[list[str]]) -> None:
+    """Write stanzas without their first lines, if a folder was asked for."""
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = "\n".join(line for each in stanzas for line in each[1:])
+        (folder / f"{name}.txt").write_text(lines + "\n", "utf-8")
 
 
 def steps(vocabulary: str, poems: int) -> None:
@@ -128,7 +139,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--budget", type=float, help="nats a line; default as sonnets")
     parser.add_argument("--look-ahead", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--show", type=int, default=0, help="how many stanzas to print")
+    parser.add_argument("--out", type=Path, help="where what was written goes, line by line")
     asked = parser.parse_args()
     if asked.step:
         steps(asked.step, 12)
@@ -140,6 +151,9 @@ def main() -> None:
     for each in asked.look_ahead:
         limits = {"max_tokens": 400, "verse": verse | {"look_ahead": each}}
         ways[f"constrained, look-ahead {each:g}"] = limits
+    real = quatrains(asked.prompts)
+    print(f"sonnets 78-154: {judge(real, 'ABAB')}")
+    write_lines(asked.out, "sonnets", real)
     free = 0.0
     for name, limits in ways.items():
         begin = time.perf_counter()
@@ -149,11 +163,9 @@ def main() -> None:
                 for prompt, text in zip(prompts, texts, strict=True)]  # fmt: skip
         free = free or statistics.mean(nats)
         print(f"{name}: {judge(made, asked.scheme)}")
-        print(f"  {independent([lines[1:] for lines in made])}; "
-              f"{statistics.mean(nats):.3f} nats a token ({statistics.mean(nats) - free:+.3f}); "
+        print(f"  {statistics.mean(nats):.3f} nats a token ({statistics.mean(nats) - free:+.3f}); "
               f"{took:.2f} ms a token", flush=True)  # fmt: skip
-        for lines in made[: asked.show]:
-            print(*lines, "", sep="\n    ")
+        write_lines(asked.out, name, made)
 
 
 if __name__ == "__main__":

@@ -71,8 +71,7 @@ class Verse(ConstraintSettings):
         scheme = self.letters
         if self.metre is None and not scheme:
             raise ValueError("name a form, a metre or a rhyme scheme")
-        if metre_of(self.measure).syllables:
-            raise ValueError("forms that count syllables alone are not written by constraint yet")
+        metre_of(self.measure)
         return self
 
     @property
@@ -91,7 +90,7 @@ class Verse(ConstraintSettings):
     def total(self) -> int | None:
         """How many lines the text has; None: any number of whole stanzas."""
         whole = len(self.letters) if len(self.letters) >= _POEM else None
-        return self.lines or whole
+        return self.lines or whole or len(metre_of(self.measure).syllables) or None
 
     def build(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> "VerseText":
         """Return the constraint of one text.
@@ -266,9 +265,10 @@ class VerseText:
         budget = drawn.choice(human_costs()) if settings.budget is None else settings.budget
         welcome = self._last_words(ends)
         pattern = drawn.choice(metre_of(settings.measure).of_line(index).patterns)
+        counted = pattern.isdigit()
         lexicon = self._lexicon
         finals = np.bincount(lexicon.kinds, welcome, len(lexicon.classes)) > 0
-        if (finals & (lexicon.falling == feminine)).any():
+        if not counted and (finals & (lexicon.falling == feminine)).any():
             finals = finals & (lexicon.falling == feminine)
         both = [metrical(lexicon, pattern, each) for each in (feminine, True)]
         metre = next((each for each in both if np.isfinite(each.cheapest(finals))), None)
@@ -276,7 +276,9 @@ class VerseText:
             raise UserError(
                 f"verse: no word that rhymes with “{ends[-1]}” ends a line of {pattern}."
             )
-        budget = max(budget * len(pattern) / 10, metre.cheapest(finals) + 0.5)
+        if counted and settings.budget is None:
+            budget = 0.0  # of licences as such, which a number of syllables needs none of
+        budget = max(budget * metre.machine.end / 10, metre.cheapest(finals) + 0.5)
         welcome = welcome * finals[lexicon.kinds]
         last = np.flatnonzero(welcome)
         shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))

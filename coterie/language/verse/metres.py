@@ -14,7 +14,8 @@ class Metre(NamedTuple):
 
     Attributes:
         name: as it is asked for.
-        patterns: of weak ("w") and strong ("s") positions; a line takes the one that suits it.
+        patterns: of weak ("w") and strong ("s") positions, or a number of syllables; a line takes
+            the one that suits it.
         feminine: whether a weak syllable may follow the last strong position.
         lines: for stanzas of unlike lines, the index of the pattern of each in turn; else empty.
         syllables: for forms that count syllables alone, how many each line has in turn.
@@ -28,6 +29,9 @@ class Metre(NamedTuple):
 
     def of_line(self, index: int) -> Metre:
         """Return the metre of a line of a stanza, counted from 0."""
+        if self.syllables:
+            due = self.syllables[index % len(self.syllables)]
+            return self._replace(patterns=(str(due),), syllables=())
         if not self.lines:
             return self
         return self._replace(

@@ -10,6 +10,7 @@ distance is between rhyming lines and others: their logarithm is the evidence fo
 from __future__ import annotations
 
 import functools
+import re
 from typing import Literal, NamedTuple
 
 from coterie.language.verse.costs import rhyme_evidence
@@ -20,6 +21,10 @@ from coterie.language.verse.readings import readings
 
 Kind = Literal["perfect", "slant", "eye", "identical", "none"]
 SLANT = 0.3
+_BEGINS = re.compile(
+    r"\b(?:S [PTK] [LRWY]|S [PTKMNLWF]|[PBKGF] L|(?:[PBTDKGF]|TH|SH) R|(?:[TDKG]|TH|HH) W"
+    r"|[A-Z]+ Y|[A-Z]+)$"
+)
 _FAR = 2.0  # more than any distance of endings
 # An ending on a syllable without stress: after another one (mem-o-RY), or after the stressed one.
 _PROMOTED, _LIGHT = 0.06, 0.2
@@ -75,10 +80,12 @@ def endings(key: str) -> tuple[_Ending, ...]:
 
 
 def _onset(phones: Phones, start: int) -> Phones:
+    """Return the consonants of a vowel's syllable: as many before it as may begin a word."""
     first = start
     while first > 0 and not is_vowel(phones[first - 1]):
         first -= 1
-    return _bare(phones[first:start])
+    found = _BEGINS.search(" ".join(phones[first:start]))
+    return tuple(found[0].split()) if found else ()
 
 
 def _bare(phones: Phones) -> Phones:
@@ -166,10 +173,15 @@ def rhyme(first: str, second: str) -> Rhyme:
 
 
 def _same_sounds(first: str, second: str) -> bool:
-    return bool(
-        {(each.onset, each.rest) for each in endings(first)[:1]}
-        & {(each.onset, each.rest) for each in endings(second)[:1]}
-    )
+    """Whether two words sound alike from before the vowel on: light / delight, month / twelvemonth.
+
+    So do their usual endings, or else all those that are as near as any.
+    """
+    pairs = [(a, b) for a in endings(first) for b in endings(second)]
+    found = [(a[:2] == b[:2], _edits(a.rest, b.rest) + a.cost + b.cost) for a, b in pairs
+             if a.rest and b.rest]  # fmt: skip
+    near = min((cost for _, cost in found), default=_FAR)
+    return bool(found) and (found[0][0] or all(same for same, cost in found if cost == near))
 
 
 def _same_spelling(first: str, second: str) -> bool:

@@ -106,6 +106,11 @@ class Automaton:
         self._put: dict[tuple[State, str, bool], list[_Put]] = {}
 
     @property
+    def limit(self) -> float:
+        """The cost up to which a line counts as metrical."""
+        return learned()["limit"] * self.end / 10
+
+    @property
     def start(self) -> State:
         """The state before the first word."""
         return State(0, START, False)
@@ -187,10 +192,31 @@ class Automaton:
         return found
 
 
+class Counter(Automaton):
+    """The automaton of lines that have so many syllables; each licence costs 1."""
+
+    def __init__(self, syllables: int) -> None:
+        licences = dict.fromkeys((key for key in learned() if key.startswith("licence ")), 1.0)
+        super().__init__("w" * syllables, feminine=False, costs=licences)
+
+    @property
+    def limit(self) -> float:
+        return float(self.end)
+
+    def _put_all(self, state: State, signature: str, after_break: bool) -> list[_Put]:
+        position = state.position + len(signature.replace(ELIDED, ""))
+        if MERGED in signature or position > self.end:
+            return []
+        return [(State(position, START, False), 0.0, (), "")]
+
+
 @functools.cache
 def automaton(pattern: str, feminine: bool) -> Automaton:
-    """Return the automaton of a pattern with the learned costs, one for all that ask."""
-    return Automaton(pattern, feminine)
+    """Return the automaton of a pattern with the learned costs, one for all that ask.
+
+    A pattern in digits counts syllables.
+    """
+    return Counter(int(pattern)) if pattern.isdigit() else Automaton(pattern, feminine)
 
 
 _Path = tuple[float, Move | None, Any]  # what a way to a state costs, its last move, what is before
@@ -237,8 +263,6 @@ def scan(line: str, metre: str | Metre = "iambic-pentameter", index: int = 0) ->
     """
     named = metre_of(metre).of_line(index)
     cut = words(line)
-    if named.syllables:
-        return _count(cut, named.syllables[index % len(named.syllables)])
     found = [
         (*cheapest(cut, automaton(pattern, named.feminine)), pattern) for pattern in named.patterns
     ]
@@ -248,32 +272,13 @@ def scan(line: str, metre: str | Metre = "iambic-pentameter", index: int = 0) ->
         marks=tuple(move.marks for move in moves),
         said=tuple(move.option for move in moves),
         cost=cost,
-        reasons=tuple(_reasons(moves)),
-        limit=learned()["limit"] * len(pattern) / 10,
+        reasons=tuple(_reasons(moves, automaton(pattern, named.feminine).costs)),
+        limit=automaton(pattern, named.feminine).limit,
     )
 
 
-def _count(cut: list[Word], due: int) -> Scan:
-    """Return a line said so that it has so many syllables, by the usual readings where they do."""
-    sums: dict[int, tuple[Option, ...]] = {0: ()}
-    for word in cut:
-        reached: dict[int, tuple[Option, ...]] = {}
-        for count, said in sums.items():
-            for option in options(word.key):
-                new = count + len(option.signature.replace(ELIDED, ""))
-                reached.setdefault(new, (*said, option))
-        sums = reached
-    said = sums.get(due, ())
-    names = [(index, name) for index, option in enumerate(said) for name in option.licences]
-    reasons = tuple(Reason(index, name, learned()[f"licence {name}"]) for index, name in names)
-    fits = bool(said) and bool(cut)
-    cost = sum(reason.cost for reason in reasons) if fits else float("inf")
-    return Scan(tuple(cut), ("",) * len(said), said, cost, reasons, cost if fits else 0.0)
-
-
-def _reasons(moves: Sequence[Move]) -> Iterator[Reason]:
+def _reasons(moves: Sequence[Move], costs: Mapping[Key, float]) -> Iterator[Reason]:
     """Yield what is irregular about a line, in its order."""
-    costs = learned()
     for index, move in enumerate(moves):
         for key in move.keys:
             kind, _, what = key.partition(" ")

@@ -74,6 +74,25 @@ def test_other_metres_and_the_strictest_budget(written):
     check(lines, "AABB", "iambic-tetrameter")
 
 
+def test_haiku_have_their_syllables(written):
+    made = tokenizer("characters")
+    lines = (
+        made.decode(written(Verse(form="haiku").build(made, []), made, 2)).rstrip("\n").split("\n")
+    )
+    assert [scan(line, "haiku", at).cost for at, line in enumerate(lines)] == [0, 0, 0]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "metre", ["alexandrine", "trochaic-tetrameter", "ballad", "anapestic-trimeter"]
+)
+def test_further_metres(metre, written):
+    made = tokenizer("characters")
+    tokens = written(Verse(metre=metre, rhyme="ABAB", lines=4).build(made, []), made, 1)
+    lines = made.decode(tokens).rstrip("\n").split("\n")
+    assert all(scan(line, metre, at).metrical for at, line in enumerate(lines)), lines
+
+
 def test_taking_tokens_back_leaves_no_trace(written):
     made = tokenizer("characters")
     constraint = Verse(rhyme="AA", lines=2).build(made, [])

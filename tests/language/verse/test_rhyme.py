@@ -39,6 +39,9 @@ So long lives this, and this gives life to thee.""".splitlines()
         ("love", "love", "identical"),
         ("Love,", "love", "identical"),
         ("their", "there", "identical"),
+        ("light", "delight", "identical"),
+        ("month", "twelvemonth", "identical"),
+        ("light", "flight", "perfect"),
         ("day", "night", "none"),
     ],
 )
