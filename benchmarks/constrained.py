@@ -22,6 +22,7 @@ import coterie
 from coterie.api.model import Model
 from coterie.data.cache import store_for
 from coterie.data.corpus import shakespeare
+from coterie.data.merged import held_out as parts_held_out
 from coterie.foundation.layers import Layer
 from coterie.foundation.runs import cache_root
 from coterie.generate import Request
@@ -35,7 +36,8 @@ from coterie.tokenizer.settings import parse_tokenizer
 def held_out(model: Model, count: int) -> list[str]:
     """Return whole lines of the part that a run never trained on, spread evenly."""
     store = store_for(model.settings.data, model.settings.tokenizer, cache_root())
-    text = model.tokenizer.decode(np.asarray(store.tokens("valid")[:]).tolist())
+    part = next(iter(parts_held_out(store).values()))
+    text = model.tokenizer.decode(np.asarray(part.tokens("valid")[:]).tolist())
     lines = [each for each in text.split("\n")[1:-1] if each.strip() and "<" not in each]
     return lines[:: max(1, len(lines) // count)][:count]
 
@@ -131,7 +133,7 @@ def steps(vocabulary: str, poems: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run", nargs="?")
     parser.add_argument("--step", help="a vocabulary, such as gpt2: time of the mask alone")
     parser.add_argument("--prompts", type=int, default=150)

@@ -14,7 +14,7 @@ GOOD = {"-+-+-+-+-+", "-+-+-+-+-+-", "+--+-+-+-+", "+--+-+-+-+-"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--most", type=int, default=450, help="lines of each file, evenly spread")
     asked = parser.parse_args()
