@@ -29,7 +29,9 @@ from coterie.generate import (
 )
 from coterie.generate.resumable import ResumableText
 from coterie.generate.sampling.settings import OF_DRAWING
+from coterie.generate.watched import WatchedText
 from coterie.model import Decoder, count
+from coterie.model.observe import Steering
 from coterie.quantise import WeightSettings, chosen_weights, stored_bytes, weights_of
 from coterie.tokenizer.chat import template_of
 from coterie.tokenizer.interface import Tokenizer
@@ -343,6 +345,28 @@ class Model:
         """Yield what `stream` does, from settings that are resolved."""
         self._loaded.require_unchanged()
         return map(StreamedText, self._engine.stream(prompt, sampling))
+
+    def watch_with(
+        self,
+        prompt: str,
+        sampling: SamplingSettings,
+        masked: Mapping[int, tuple[int, ...]] | None = None,
+        forced: Mapping[int, tuple[int, ...]] | None = None,
+    ) -> WatchedText:
+        """Return a text to be written while its records are read; iterate over it once.
+
+        Args:
+            sampling: resolved settings, as `sampling` returns them.
+            masked, forced: experts of each layer that no token, or every token, goes to.
+
+        Raises:
+            UserError: there is no such layer or expert.
+        """
+        self._loaded.require_unchanged()
+        return WatchedText(
+            self._engine, prompt, sampling, name=self.name, step=self.step,
+            steering=Steering(masked or {}, forced or {}),
+        )  # fmt: skip
 
     def resumable(self, path: Path, prompt: str, *layers: Layer) -> ResumableText:
         """Return the text of a session's file, or a new one if there is no such file.

@@ -54,6 +54,14 @@ VERBS = {
             'coterie generate mine "Once" --samples 4 seed=1 --json',
         ),
     ),
+    "visualise": Verb(
+        "coterie.cli.visualise:visualise",
+        "Watch a model write: routing, candidates, layers.",
+        (
+            'coterie visualise latest "To be" max_tokens=60',
+            'coterie visualise latest "To be" --mask 1:5 --record masked.trace --plain',
+        ),
+    ),
     "evaluate": Verb(
         "coterie.cli.evaluate:evaluate",
         "Measure a run on its own data or any file.",

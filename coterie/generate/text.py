@@ -6,6 +6,7 @@ from torch import Tensor
 from coterie.foundation.errors import UserError
 from coterie.generate.request import NO_TOKEN, FinishReason, Piece, Request
 from coterie.generate.sampling import Choice, Chosen, Rule, Sampler, not_finite
+from coterie.generate.sampling.sampler import LookAtChoice
 from coterie.generate.speculation import Controller, Drafter, Read
 from coterie.generate.stopping import StopScanner
 from coterie.tokenizer.interface import Tokenizer
@@ -53,6 +54,10 @@ class Text:
         shown = prompt[1:] if prompt[0] == tokenizer.start_of_text else prompt
         self._characters = StreamDecoder(tokenizer, after=shown)
         self._scanner = StopScanner(sampling.stop)
+
+    def look_at_choices(self, look: LookAtChoice) -> None:
+        """Let someone see what each token is chosen from."""
+        self._sampler.look = look
 
     def replay(self, written: list[int]) -> None:
         """Go on from tokens that were chosen before, by these settings."""

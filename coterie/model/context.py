@@ -4,6 +4,7 @@ Rows of unequal length are aligned left: row b holds `lengths[b]` tokens, and wh
 padding, which later tokens of the row never precede and no real token ever sees.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -59,6 +60,8 @@ class ForwardContext:
         rotation: how queries and keys are rotated; the decoder fills it in.
         kv_cache: this layer's part of the cache; the decoder fills it in.
         replay: keeps the routing of a first pass for a second; the decoder fills it in.
+        attention_watch: handed each token's attention weights over the keys, averaged over heads,
+            [B, T, S]; who looks into a layer fills it in. Not every attention can tell.
     """
 
     documents: Int[Tensor, "B T"] | None = None
@@ -74,6 +77,7 @@ class ForwardContext:
     rotation: Rotation | None = None
     kv_cache: AttentionCache | None = None
     replay: RoutingReplay | None = None
+    attention_watch: Callable[[Float[Tensor, "B T S"]], None] | None = None
 
     @classmethod
     def of(cls, batch: TokenBatch) -> "ForwardContext":

@@ -1,7 +1,7 @@
 """The choice of one text's tokens, one after the other."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,10 @@ TopLogprobs = tuple[tuple[int, float], ...]
 """Tokens and their log-probabilities in nats, the likeliest first."""
 
 
+LookAtChoice = Callable[[Float[np.ndarray, " V"], Candidates, int], None]
+"""Told of each choice: the model's log-probabilities, what was left to draw from, the token."""
+
+
 class Choice(NamedTuple):
     """One chosen token.
 
@@ -52,6 +56,9 @@ class Sampler:
         seed: of this text's random stream; the settings' seed if None.
         constraints: what the text may go on with; they are told of each choice.
         ends: tokens that end the text, not to be chosen before `min_tokens`.
+
+    Attributes:
+        look: told of each choice; None: nobody.
     """
 
     def __init__(
@@ -74,6 +81,7 @@ class Sampler:
         self._made = 0
         watched = settings.report and bool(self._constraints)
         self._watch = Watch(self._constraints) if watched else None
+        self.look: LookAtChoice | None = None
 
     @classmethod
     def for_text(
@@ -127,6 +135,8 @@ class Sampler:
         else:
             processed = candidates._replace(logits=log_probabilities(candidates.logits))
             choice = _told(processed, token, place, self.settings.logprobs)
+        if self.look is not None:
+            self.look(raw, candidates, token)
         self.note(token)
         return choice
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.model.attention.mask_settings import MaskSettings
-from coterie.model.attention.observing import observing, received
+from coterie.model.attention.observing import observing, received, tell_attention
 from coterie.model.attention.products import attend, with_past
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
@@ -158,6 +158,8 @@ class GroupedAttentionPart(Part):
         if (cache := observing(context)) is not None:
             lengths = context.rows.lengths if context.rows is not None else None
             cache.observe(received(query, keys, self.mask, geometry, scale, lengths))
+        if (watch := context.attention_watch) is not None:
+            tell_attention(watch, query, keys, self.mask, geometry, scale)
         mixed = attend(
             query, keys, values, self.mask, geometry,
             dropout=self.dropout if self.training else 0.0, scale=scale, backend=self.backend,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coterie.model.attention.mask_settings import MaskSettings
-from coterie.model.attention.observing import observing, received
+from coterie.model.attention.observing import observing, received, tell_attention
 from coterie.model.attention.products import attend, with_past
 from coterie.model.cache import CacheSpec
 from coterie.model.context import EMPTY, ForwardContext
@@ -175,6 +175,9 @@ class LatentAttentionPart(Part):
             lengths = context.rows.lengths if context.rows is not None else None
             queries, keys = self._lowered(nope, rotated, latents, rotary)
             cache.observe(received(queries, keys, self.mask, geometry, scale, lengths))
+        if (watch := context.attention_watch) is not None:
+            queries, keys = self._lowered(nope, rotated, latents, rotary)
+            tell_attention(watch, queries, keys, self.mask, geometry, scale)
         if self.absorbs(x.shape[1], latents.shape[2]):
             seen = self._visible(geometry, x.device)
             mixed = self._absorbed(nope * scale, rotated * scale, latents, rotary, seen)

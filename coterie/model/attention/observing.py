@@ -1,5 +1,8 @@
-"""How much attention each position draws, for caches that choose by it what to keep."""
+"""How much attention each position draws: for caches that choose by it what to keep, and for
+whoever looks into a pass.
+"""
 
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -40,15 +43,35 @@ def received(
     batch, heads, number = query.shape[:3]
     total = query.new_zeros(batch, keys.shape[2], dtype=torch.float32)
     real = None if lengths is None else real_tokens(lengths, number, query.device)
+    for part, weights in _weights(query, keys, mask, geometry, scale):
+        if real is not None:
+            weights = weights * real[:, None, None, part, None]
+        total += weights.sum((1, 2, 3)) / heads
+    return total
+
+
+def tell_attention(
+    watch: Callable[[Tensor], None],
+    query: Float[Tensor, "B H T C"],
+    keys: Float[Tensor, "B K S C"],
+    mask: Mask,
+    geometry: Geometry,
+    scale: float,
+) -> None:
+    """Hand each query's attention weights, averaged over heads, to whoever looks."""
+    parts = _weights(query, keys, mask, geometry, scale)
+    watch(torch.cat([weights.mean((1, 2)) for _, weights in parts], dim=1))
+
+
+def _weights(
+    query: Tensor, keys: Tensor, mask: Mask, geometry: Geometry, scale: float
+) -> Iterator[tuple[slice, Float[Tensor, "B K G T S"]]]:
+    """Yield runs of queries and their weights, of G query heads for each of the K key heads."""
     grouped = query.unflatten(1, (keys.shape[1], -1))
-    for start in range(0, number, _QUERIES):
+    for start in range(0, query.shape[2], _QUERIES):
         part = slice(start, start + _QUERIES)
         seen = geometry.visible(mask, query.device, queries=part)
         if geometry.per_row:
             seen = seen[:, None, None]
         logits = torch.matmul(grouped[:, :, :, part], keys[:, :, None].mT) * scale
-        weights = logits.masked_fill(~seen, -torch.inf).softmax(-1, torch.float32)
-        if real is not None:
-            weights = weights * real[:, None, None, part, None]
-        total += weights.sum((1, 2, 3)) / heads
-    return total
+        yield part, logits.masked_fill(~seen, -torch.inf).softmax(-1, torch.float32)

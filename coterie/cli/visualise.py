@@ -1,0 +1,201 @@
+"""`coterie visualise`: watch a model write, record what it does, and look at a record again."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from coterie.cli.console import console, emit_json, next_step, note
+from coterie.cli.flags import refuse_flags
+from coterie.cli.words import Words, read_words, standard_input
+from coterie.foundation.errors import UserError
+from coterie.foundation.traces import Trace, TraceWriter, is_trace, read_trace
+
+if TYPE_CHECKING:
+    from coterie.generate.watched import WatchedText
+
+_USAGE = 'For example: coterie visualise latest "To be"   or, a record: coterie visualise FILE'
+_FLAGS = ("--record", "--plain", "--json", "--colour", "--layer", "--expert", "--at", "--mask",
+          "--force", "--step", "--device")  # fmt: skip
+_DRAWINGS_PER_SECOND = 8
+_TOKENS_LIVE = 400  # of the text, in the moving picture
+_EXPERT = re.compile(r"(\d{1,9}):(\d{1,9})")
+
+
+def visualise(
+    *words: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    record: Path | None = None,
+    plain: bool = False,
+    json: bool = False,
+    colour: Literal["expert", "surprise", "entropy"] = "expert",
+    layer: int | None = None,
+    expert: tuple[str, ...] = (),
+    at: int | None = None,
+    mask: tuple[str, ...] = (),
+    force: tuple[str, ...] = (),
+    step: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Watch a model write: `coterie visualise RUN PROMPT [key=value ...]`, or a record: `… FILE`.
+
+    On a terminal the panels move while the text is written; then, and elsewhere, all of them are
+    printed once: the coloured text, what each token was chosen from, what each layer's stream
+    holds and would say, where the routers sent the token, the load so far. Keys are those of
+    `coterie generate`.
+
+    Parameters
+    ----------
+    words
+        The run, the prompt (`-`: standard input) and settings; or a recorded file alone.
+    record
+        Also write all of it to this file, which opens again without the model.
+    plain
+        Print once, at the end, without colour: for pipes and logs.
+    json
+        Print the figures of all panels as JSON.
+    colour
+        What colours the text: expert (of most weight in --layer), surprise or entropy.
+    layer
+        The layer whose experts colour the text; by default the first that has experts.
+    expert
+        Show this expert's card, as LAYER:EXPERT; may be given several times.
+    at
+        The token that the panels look at, counted from 1; by default the last that was read.
+    mask
+        Let no token go to this expert, as LAYER:EXPERT; may be given several times.
+    force
+        Send every token to this expert, as LAYER:EXPERT; may be given several times.
+    step
+        Use the checkpoint of this step instead of the newest.
+    device
+        Where to compute: auto, cpu, cuda, mps.
+    """
+    from coterie.visualise.console import SafeConsole
+    from coterie.visualise.routing import figures_of
+    from coterie.visualise.watching import view
+
+    refuse_flags(words, "visualise", _FLAGS)
+    said = read_words(words)
+    if not said.targets:
+        raise UserError("Which run, or which record? None was named.", hint=_USAGE)
+    target = said.targets[0]
+    asked = {"colouring": colour, "layer": layer, "experts": _experts(expert, "--expert")}
+    replayed = is_trace(target)
+    if replayed:
+        if len(said.targets) > 1 or said.overrides or record or mask or force:
+            raise UserError("A record is shown as it is: it takes no prompt, settings, --record, "
+                            "--mask or --force.", hint=_USAGE)  # fmt: skip
+        trace = read_trace(target)
+        if trace.ending is None:
+            note(f"the record ends early, after {len(trace.records):,} tokens; they are whole.")
+    else:
+        text = _watched(said, mask, force, step, device)
+        _check(text.header.experts, asked)
+        trace = _write(text, record, None if plain or json else asked)
+    _check(trace.header.experts, asked)
+    place = _place(at, trace)
+    if json:
+        emit_json(figures_of(trace))
+        return
+    out = SafeConsole(no_color=True, force_terminal=False) if plain else console
+    out.print(view(trace, at=place, **asked), soft_wrap=not console.is_terminal)
+    if record is not None:
+        next_step(f"coterie visualise {record}  # look at it again, without the model")
+    elif not replayed:
+        next_step(
+            "coterie visualise … --record FILE  # keep what was seen",
+            "coterie visualise … --mask LAYER:EXPERT  # see what an expert was needed for",
+        )
+
+
+def _watched(
+    said: Words, mask: Sequence[str], force: Sequence[str], step: int | None, device: str
+) -> WatchedText:
+    """Load the run and return the text to be written."""
+    from coterie.api.model import load
+    from coterie.quantise import chosen_weights
+
+    said, weights = said.take_settings("weights")
+    prompt = " ".join(said.targets[1:])
+    if prompt == "-":
+        prompt = standard_input().removesuffix("\n")
+    model = load(said.targets[0], step=step, device=device, weights=chosen_weights(*weights))
+    masked, forced = (_by_layer(_experts(*each)) for each in ((mask, "--mask"), (force, "--force")))
+    return model.watch_with(prompt, model.sampling(*said.layers()), masked, forced)
+
+
+def _write(text: WatchedText, record: Path | None, asked: dict[str, Any] | None) -> Trace:
+    """Let the text be written, recorded and shown as it comes; return all of it.
+
+    Args:
+        asked: how it is shown on a terminal; None: it is not.
+    """
+    import numpy as np
+    from rich.live import Live
+
+    from coterie.visualise.watching import view
+
+    parts, texts, words = [np.empty(0, text.header.record_type())], [], {}
+    moving = asked is not None and console.is_terminal and not console.is_dumb_terminal
+    with ExitStack() as stack:
+        writer = stack.enter_context(TraceWriter(record, text.header)) if record else None
+        live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True,
+                                        vertical_overflow="crop")) if moving else None  # fmt: skip
+        drawn = 0.0
+        for seen in text:
+            parts.append(seen.records)
+            texts += seen.texts
+            words |= seen.words
+            if writer is not None:
+                writer.add(seen.records, seen.texts, seen.words)
+            if live and asked is not None and time.monotonic() - drawn > 1 / _DRAWINGS_PER_SECOND:
+                parts = [np.concatenate(parts)]
+                now = Trace(text.header, parts[0], texts, words)
+                live.update(view(now, most=_TOKENS_LIVE, **asked), refresh=True)
+                drawn = time.monotonic()
+        if writer is not None:
+            writer.end(text.finish_reason or "length")
+    return Trace(text.header, np.concatenate(parts), texts, words, text.finish_reason)
+
+
+def _experts(words: Sequence[str], flag: str) -> list[tuple[int, int]]:
+    """Return the experts that words such as 2:5 name."""
+    found = [(word, _EXPERT.fullmatch(word)) for word in words]
+    for word, match in found:
+        if match is None:
+            raise UserError(f"{flag} {word} is no expert.", hint=f"As LAYER:EXPERT: {flag} 1:5")
+    return [(int(match[1]), int(match[2])) for _, match in found if match]
+
+
+def _by_layer(experts: Sequence[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
+    found: defaultdict[int, list[int]] = defaultdict(list)
+    for layer, expert in experts:
+        found[layer].append(expert)
+    return {layer: tuple(some) for layer, some in found.items()}
+
+
+def _check(counts: tuple[int, ...], asked: dict[str, Any]) -> None:
+    """Refuse to show layers and experts that the model has not."""
+    routed = [layer for layer, count in enumerate(counts) if count]
+    has = f"Layers with experts: {', '.join(map(str, routed)) or 'none'}."
+    if asked["layer"] is not None and asked["layer"] not in routed:
+        raise UserError(f"Layer {asked['layer']} has no experts. {has}")
+    for layer, expert in asked["experts"]:
+        if layer not in routed:
+            raise UserError(f"There is no expert {layer}:{expert}. {has}")
+        if expert >= counts[layer]:
+            raise UserError(f"There is no expert {layer}:{expert}: layer {layer} has the experts "
+                            f"0 to {counts[layer] - 1}.")  # fmt: skip
+
+
+def _place(at: int | None, trace: Trace) -> int | None:
+    if at is not None and not 1 <= at <= len(trace.records):
+        raise UserError(f"--at {at}: the text has the tokens 1 to {len(trace.records):,}.")
+    return None if at is None else at - 1
