@@ -38,6 +38,7 @@ def test_a_terminal_is_drawn_on(tiny_run, capsys, monkeypatch):
     from coterie.cli import visualise
     from coterie.visualise.console import SafeConsole
 
+    monkeypatch.setenv("TERM", "xterm")
     drawn = SafeConsole(force_terminal=True, width=120, height=40)
     monkeypatch.setattr(visualise, "console", drawn)
     monkeypatch.setattr(visualise, "_DRAWINGS_PER_SECOND", 1e9)
