@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _USAGE = 'For example: coterie visualise latest "To be"   or, a record: coterie visualise FILE'
 _FLAGS = ("--record", "--plain", "--json", "--colour", "--layer", "--expert", "--at", "--mask",
           "--force", "--step", "--device")  # fmt: skip
+_AS_IT_IS = "A record is shown as it is: it takes no prompt, settings, --record, --mask or --force."
 _DRAWINGS_PER_SECOND = 8
 _TOKENS_LIVE = 400  # of the text, in the moving picture
 _EXPERT = re.compile(r"(\d{1,9}):(\d{1,9})")
@@ -45,10 +46,8 @@ def visualise(
 ) -> None:
     """Watch a model write: `coterie visualise RUN PROMPT [key=value ...]`, or a record: `… FILE`.
 
-    On a terminal the panels move while the text is written; then, and elsewhere, all of them are
-    printed once: the coloured text, what each token was chosen from, what each layer's stream
-    holds and would say, where the routers sent the token, the load so far. Keys are those of
-    `coterie generate`.
+    On a terminal the panels move while the text is written; then, and elsewhere, they are printed
+    once. Keys are those of `coterie generate`.
 
     Parameters
     ----------
@@ -77,28 +76,35 @@ def visualise(
     device
         Where to compute: auto, cpu, cuda, mps.
     """
-    from coterie.visualise.console import SafeConsole
-    from coterie.visualise.routing import figures_of
-    from coterie.visualise.watching import view
-
-    refuse_flags(words, "visualise", _FLAGS)
     said = read_words(words)
-    if not said.targets:
-        raise UserError("Which run, or which record? None was named.", hint=_USAGE)
-    target = said.targets[0]
+    refuse_flags(said.targets, "visualise", _FLAGS)
     asked = {"colouring": colour, "layer": layer, "experts": _experts(expert, "--expert")}
-    replayed = is_trace(target)
-    if replayed:
+    if said.targets and is_trace(said.targets[0]):
         if len(said.targets) > 1 or said.overrides or record or mask or force:
-            raise UserError("A record is shown as it is: it takes no prompt, settings, --record, "
-                            "--mask or --force.", hint=_USAGE)  # fmt: skip
-        trace = read_trace(target)
-        if trace.ending is None:
-            note(f"the record ends early, after {len(trace.records):,} tokens; they are whole.")
+            raise UserError(_AS_IT_IS, hint=_USAGE)
+        trace = _replayed(said.targets[0])
     else:
         text = _watched(said, mask, force, step, device)
         _check(text.header.experts, asked)
         trace = _write(text, record, None if plain or json else asked)
+    _show(trace, asked, at, plain=plain, json=json)
+    if record is not None:
+        next_step(f"coterie visualise {record}  # look at it again, without the model")
+
+
+def _replayed(path: str) -> Trace:
+    trace = read_trace(path)
+    if trace.ending is None:
+        note(f"the record ends early, after {len(trace.records):,} tokens; they are whole.")
+    return trace
+
+
+def _show(trace: Trace, asked: dict[str, Any], at: int | None, *, plain: bool, json: bool) -> None:
+    """Print all panels of a trace, or their figures."""
+    from coterie.visualise.console import SafeConsole
+    from coterie.visualise.routing import figures_of
+    from coterie.visualise.watching import view
+
     _check(trace.header.experts, asked)
     place = _place(at, trace)
     if json:
@@ -106,13 +112,6 @@ def visualise(
         return
     out = SafeConsole(no_color=True, force_terminal=False) if plain else console
     out.print(view(trace, at=place, **asked), soft_wrap=not console.is_terminal)
-    if record is not None:
-        next_step(f"coterie visualise {record}  # look at it again, without the model")
-    elif not replayed:
-        next_step(
-            "coterie visualise … --record FILE  # keep what was seen",
-            "coterie visualise … --mask LAYER:EXPERT  # see what an expert was needed for",
-        )
 
 
 def _watched(
@@ -123,6 +122,8 @@ def _watched(
     from coterie.quantise import chosen_weights
 
     said, weights = said.take_settings("weights")
+    if not said.targets:
+        raise UserError("Which run, or which record? None was named.", hint=_USAGE)
     prompt = " ".join(said.targets[1:])
     if prompt == "-":
         prompt = standard_input().removesuffix("\n")
