@@ -260,7 +260,7 @@ def tree_problems(value: Any, shapes: list[Shape] | None = None) -> Iterator[str
 def assignments(words: Iterable[str], verb: str) -> Iterator[str]:
     """Yield what is wrong with the `key=value` words of a call."""
     begin = [Shape(model=root())]
-    if verb in ("generate", "verse score"):
+    if verb in ("generate", "visualise", "verse score"):
         begin = step(begin[0], "sample")
     begin.append(Shape(model=choice()))
     for word in words:

@@ -18,6 +18,7 @@ _TAKE_SETTINGS = {
     "presets show": "",
     "model show": "",
     "generate": "sample.",
+    "visualise": "sample.",
 }
 
 
