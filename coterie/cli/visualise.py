@@ -79,10 +79,11 @@ def visualise(
     said = read_words(words)
     refuse_flags(said.targets, "visualise", _FLAGS)
     asked = {"colouring": colour, "layer": layer, "experts": _experts(expert, "--expert")}
-    if said.targets and is_trace(said.targets[0]):
-        if len(said.targets) > 1 or said.overrides or record or mask or force:
+    target, *further = said.targets or ("",)
+    if is_trace(target):
+        if further or said.overrides or record or mask or force:
             raise UserError(_AS_IT_IS, hint=_USAGE)
-        trace = _replayed(said.targets[0])
+        trace = _replayed(target)
     else:
         text = _watched(said, mask, force, step, device)
         _check(text.header.experts, asked)
