@@ -86,8 +86,7 @@ def visualise(
         trace = _replayed(target)
     else:
         text = _watched(said, mask, force, step, device)
-        _check(text.header.experts, asked)
-        trace = _write(text, record, None if plain or json else asked)
+        trace = _write(text, record, asked, moving=not (plain or json))
     _show(trace, asked, at, plain=plain, json=json)
     if record is not None:
         next_step(f"coterie visualise {record}  # look at it again, without the model")
@@ -133,19 +132,20 @@ def _watched(
     return model.watch_with(prompt, model.sampling(*said.layers()), masked, forced)
 
 
-def _write(text: WatchedText, record: Path | None, asked: dict[str, Any] | None) -> Trace:
+def _write(text: WatchedText, record: Path | None, asked: dict[str, Any], *, moving: bool) -> Trace:
     """Let the text be written, recorded and shown as it comes; return all of it.
 
     Args:
-        asked: how it is shown on a terminal; None: it is not.
+        asked: how it is shown on a terminal, if it is to be.
     """
     import numpy as np
     from rich.live import Live
 
     from coterie.visualise.watching import view
 
+    _check(text.header.experts, asked)
     parts, texts, words = [np.empty(0, text.header.record_type())], [], {}
-    moving = asked is not None and console.is_terminal and not console.is_dumb_terminal
+    moving = moving and console.is_terminal and not console.is_dumb_terminal
     with ExitStack() as stack:
         writer = stack.enter_context(TraceWriter(record, text.header)) if record else None
         live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True,
@@ -157,7 +157,7 @@ def _write(text: WatchedText, record: Path | None, asked: dict[str, Any] | None)
             words |= seen.words
             if writer is not None:
                 writer.add(seen.records, seen.texts, seen.words)
-            if live and asked is not None and time.monotonic() - drawn > 1 / _DRAWINGS_PER_SECOND:
+            if live and time.monotonic() - drawn > 1 / _DRAWINGS_PER_SECOND:
                 parts = [np.concatenate(parts)]
                 now = Trace(text.header, parts[0], texts, words)
                 live.update(view(now, most=_TOKENS_LIVE, **asked), refresh=True)
