@@ -285,6 +285,7 @@ def assignments(words: Iterable[str], verb: str) -> Iterator[str]:
 def call_problems(call: str) -> Iterator[str]:
     """Yield what is wrong with a call of `coterie`: its verb, its flags, its settings."""
     app = importlib.import_module("coterie.cli.app")
+    words: list[str] = []
     try:
         words = shlex.split(call, comments=True)[1:]
         words = words[: next((n for n, word in enumerate(words) if word in {"|", "&&", ">"}), None)]

@@ -1,5 +1,7 @@
 """What is seen of a pass is what the pass computed, and looking changes nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_what_is_seen_is_what_was_computed(routed, draw_tokens):
     decoder, tokens, streams = routed(), draw_tokens(1), Streams()
     with Watcher(decoder) as watcher:
         output = decoder(tokens, context=ForwardContext(observers=(streams,)))
-        seen = watcher.take(9)
+        seen: Any = watcher.take(9)
     assert torch.equal(seen[1].lens, output.logits[0])
     for layer, stats, after in zip(seen, output.router_stats, streams.after, strict=True):
         assert torch.equal(layer.routing.indices, stats.indices)
@@ -77,7 +79,7 @@ def test_attention_is_that_of_each_token_alone(routed, draw_tokens, attention):
 
     with Watcher(decoder, lens=False) as watcher:
         decoder(tokens)
-        rows = watcher.take(9)[0].attended
+        rows: Any = watcher.take(9)[0].attended
     assert [len(row) for row in rows] == list(range(1, 10))
     for t, row in enumerate(rows):
         assert abs(float(row.sum()) - 1) < 1e-6
@@ -116,7 +118,8 @@ def test_experts_are_masked_and_forced(routed, draw_tokens, name):
     steering = Steering({0: (1, 2)}, {1: (4,)})
     with steered(decoder, steering), Watcher(decoder) as watcher:
         decoder(tokens)
-        first, second = (each.routing for each in watcher.take(9))
+        seen: Any = watcher.take(9)
+    first, second = (each.routing for each in seen)
     assert not torch.isin(first.indices, torch.tensor([1, 2])).any()
     assert (second.indices == 4).any(-1).all()
     real = second.indices < 6
@@ -137,7 +140,7 @@ def test_a_layer_without_its_experts_adds_nothing(routed, draw_tokens):
     decoder = routed()
     with steered(decoder, Steering({0: tuple(range(6))})), Watcher(decoder) as watcher:
         decoder(draw_tokens(1))
-        seen = watcher.take(9)[0]
+        seen: Any = watcher.take(9)[0]
     assert (seen.routing.indices == 6).all()
     assert not seen.feedforward.any()
 

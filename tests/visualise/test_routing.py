@@ -1,5 +1,7 @@
 """The figures of panels, on routing that was planted."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -65,7 +67,7 @@ def test_a_card_tells_lifts_of_weight(planted):
 
 
 def test_figures_are_those_of_the_panels(planted):
-    figures = figures_of(planted)
+    figures: Any = figures_of(planted)
     assert [layer["layer"] for layer in figures["layers"]] == [1]
     (layer,) = figures["layers"]
     assert layer["generated"]["dead"] == [1, 3]

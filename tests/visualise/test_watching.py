@@ -35,9 +35,9 @@ def trace():
 
 
 def shown(trace, width=160, **options):
-    console = SafeConsole(file=io.StringIO(), width=width, no_color=True)
-    console.print(view(trace, **options))
-    return console.file.getvalue()
+    page = io.StringIO()
+    SafeConsole(file=page, width=width, no_color=True).print(view(trace, **options))
+    return page.getvalue()
 
 
 def test_panels_show_the_figures(trace):
@@ -72,9 +72,9 @@ def test_foreign_text_is_shown_and_not_obeyed(trace):
     assert "🙂" in page
     for at in range(len(TEXTS)):
         shown(trace, at=at)
-    coloured = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=90)
-    coloured.print(view(trace))
-    assert "\x1b[2J" not in coloured.file.getvalue()
+    page = io.StringIO()
+    Console(file=page, force_terminal=True, color_system="truecolor").print(view(trace))
+    assert "\x1b[2J" not in page.getvalue()
 
 
 def test_an_empty_and_a_dense_trace_are_shown():
