@@ -11,6 +11,7 @@ Data sets come through Hugging Face's `datasets`, row by row as they arrive: `hf
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -86,7 +87,18 @@ class HubSource:
         if os.path.isdir(name):
             self._words = [name]
         self._name = given
-        self.identity = f"hf\0{given}"
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Its name, and the version that it has now: a commit of the hub, or that of files here.
+
+        Raises:
+            DataError: the library is missing, or does not reach the data set.
+        """
+        datasets = library("datasets", "datasets")
+        with reaching(f"hf:{self._name}"):
+            builder = datasets.load_dataset_builder(*self._words)
+            return "\0".join(("hf", self._name, builder.config_id, str(builder.hash)))
 
     def rows(self, reading: Reading, tell: Tell) -> Rows:
         """Yield the rows.

@@ -68,3 +68,24 @@ def test_data_sets_come_row_by_row(monkeypatch):
         texts("hf:some/set/en:test")
     assert asked == [(("some/set", "en"), {"split": "test", "streaming": True})]
     assert [d.text for d in Sources("hf:some/set", on_error="skip")] == ["one"]
+
+
+def test_a_data_set_is_known_by_its_version(monkeypatch):
+    asked, versions = [], iter(["a1", "b2", "b2"])
+
+    def load_dataset_builder(*words):
+        asked.append(words)
+        return SimpleNamespace(config_id="en", hash=next(versions))
+
+    monkeypatch.setitem(
+        sys.modules, "datasets", SimpleNamespace(load_dataset_builder=load_dataset_builder)
+    )
+    sources = [Sources("hf:some/set/en:test") for _ in range(3)]
+    assert not asked  # naming it reaches nothing
+    one, other, same = [each.fingerprint() for each in sources]
+    assert one != other == same
+    assert sources[0].fingerprint() == one  # asked once
+    assert asked == [("some/set", "en")] * 3
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match="not installed"):
+        Sources("hf:some/set").fingerprint()
