@@ -167,16 +167,17 @@ def _state(path: Path) -> str:
 
 def _limited(words: list[str], folder: Path, seconds: int) -> Child:
     """Run a command that may use no more than so much memory and processor time."""
-    had = resource.getrlimit(resource.RLIMIT_AS), resource.getrlimit(resource.RLIMIT_CPU)
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    had = resource.getrlimit(resource.RLIMIT_DATA), resource.getrlimit(resource.RLIMIT_CPU)
+    # Its own memory: of a store's files, which are mapped, none needs to be in it.
+    mapped = int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, had[0][1]))
+    resource.setrlimit(resource.RLIMIT_DATA, (mapped + MEMORY, had[0][1]))
     used = int(spent.ru_utime + spent.ru_stime)
     resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, had[1][1]))
     try:
         return alone(words, folder)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, had[0])
+        resource.setrlimit(resource.RLIMIT_DATA, had[0])
         resource.setrlimit(resource.RLIMIT_CPU, had[1])
 
 

@@ -16,7 +16,7 @@ from coterie.api.progress import stage_bar
 from coterie.data import Sources, Store
 from coterie.data.blend import Blend
 from coterie.data.blend import blend as write_blend
-from coterie.data.cleaning import CleaningReport, clean_documents
+from coterie.data.cleaning import CleaningReport, Works, clean_documents
 from coterie.data.duplicates import Duplicates, Likeness, find_duplicates, without
 from coterie.data.merged import MergedStore
 from coterie.data.merged import merge as merge_stores
@@ -126,6 +126,7 @@ def clean(
     kind: Kind = "auto",
     tags: Tags = "full",
     spelling: Spelling | None = None,
+    works: Works = "one",
     report: str | Path | None = None,
     **reading: Unpack[ReadingOptions],
 ) -> CleaningReport:
@@ -135,7 +136,7 @@ def clean(
 
     Args:
         inputs: files or folders of them, as for `prepare`; none of them is changed.
-        out, spelling, report: see `clean_documents`.
+        out, spelling, works, report: see `clean_documents`.
         kind, tags: see `clean_text`.
         reading: see `prepare`.
 
@@ -143,15 +144,21 @@ def clean(
         DataError: an input cannot be read, is empty or is no text.
         UserError: `out` exists, or cannot be written.
     """
-    choices = [(kind, Kind), (tags, Tags), *([(spelling, Spelling)] if spelling else [])]
+    choices = [
+        (kind, Kind),
+        (tags, Tags),
+        (works, Works),
+        *([(spelling, Spelling)] if spelling else []),
+    ]
     for given, known in ((given, get_args(known)) for given, known in choices):
         if given not in known:
             raise UserError(f"There is no “{given}” here; {nearest(given, known)}")
     with own(Path(out), "cleaning texts"), stage_bar() as tell:
         sources = sources_of(inputs, **reading)
         return clean_documents(
-            sources, out, kind=kind, tags=tags, spelling=spelling, report=report, progress=tell
-        )
+            sources, out, kind=kind, tags=tags, spelling=spelling, report=report, works=works,
+            progress=tell,
+        )  # fmt: skip
 
 
 def dedup(

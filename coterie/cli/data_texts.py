@@ -13,7 +13,7 @@ from coterie.api.data import dedup as dedup_texts
 from coterie.cli.console import console, emit_json, next_step
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.cli.stores import describe
-from coterie.data.cleaning import REPORT, TEXTS
+from coterie.data.cleaning import REPORT, TEXTS, Works
 from coterie.data.overlap import NGRAM
 from coterie.data.split import SplitKind
 from coterie.foundation.errors import UserError
@@ -45,6 +45,7 @@ def clean(
     report: Path | None = None,
     tags: Tags = "full",
     spelling: Spelling | None = None,
+    works: Works = "one",
     reading: ReadingFlags = _AS_IT_IS,
     json: bool = False,
 ) -> None:
@@ -64,6 +65,8 @@ def clean(
         full: the tags of the shipped corpus; inside: <STAGE>[...]</STAGE> and acts as scenes.
     spelling
         Spell words as today (modern) or as the First Folio (archaic); original/ keeps the source's.
+    works
+        several: divide files into the works that they hold, each a text of its own.
     json
         Print JSON.
     """
@@ -72,8 +75,9 @@ def clean(
             "Which texts? None was named.", hint="coterie data clean auto TEXT... --out DIR"
         )
     found = clean_texts(
-        inputs, out, kind=kind, tags=tags, spelling=spelling, report=report, **reading.options()
-    )
+        inputs, out, kind=kind, tags=tags, spelling=spelling, works=works, report=report,
+        **reading.options(),
+    )  # fmt: skip
     told = str(report or out / REPORT)
     if json:
         paths = {"texts": str(out / TEXTS), "report": told}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from coterie.data.documents import Document, whole_documents
 from coterie.data.report import ReadingReport
@@ -23,7 +23,10 @@ from coterie.foundation.errors import DataError
 from coterie.foundation.files import atomic_directory
 from coterie.foundation.printable import printable
 from coterie.language.drama.cleaning import Cleaned, Kind, Tags, clean_text
+from coterie.language.drama.works import Work, divided
 from coterie.language.spelling import Spelling, respell
+
+Works = Literal["one", "several"]
 
 TEXTS, ORIGINAL, REPORT = "texts", "original", "report.jsonl"
 _LISTED = 1000
@@ -56,6 +59,7 @@ def clean_documents(
     tags: Tags = "full",
     spelling: Spelling | None = None,
     report: Path | str | None = None,
+    works: Works = "one",
     progress: OnProgress | None = None,
 ) -> CleaningReport:
     """Write each document cleaned into a new folder; each must fit in memory.
@@ -66,6 +70,7 @@ def clean_documents(
         kind, tags: see `language.drama.cleaning.clean_text`.
         spelling: how words are spelled; the texts as they were stand beside, line by line.
         report: a file for the account, `report.jsonl` in the folder by default.
+        works: whether a document may hold `several`, each of which then becomes a text.
         progress: called with the stage, characters done, and None.
 
     Raises:
@@ -79,8 +84,8 @@ def clean_documents(
             (folder / name).mkdir()
         texts, originals = TextFolder(folder / TEXTS), TextFolder(folder / ORIGINAL)
         with (apart or folder / REPORT).open("w", encoding="utf-8") as account:
-            for document in whole_documents(sources):
-                found = clean_text(document.text, kind, tags)
+            for document, work in _works(sources, works):
+                found = clean_text(work.text, kind, tags)
                 if not found.text.strip():
                     _leave_out(document, sources)
                     continue
@@ -90,8 +95,8 @@ def clean_documents(
                 texts.add(document.name, found.text)
                 told.kinds[found.kind] += 1
                 read, written = told.characters
-                told.characters = (read + len(document.text), written + len(found.text))
-                for row in _rows(found, document.name, told):
+                told.characters = (read + len(work.text), written + len(found.text))
+                for row in _rows(found, document.name, told, work):
                     account.write(json.dumps(row) + "\n")
                 if progress:
                     progress("cleaning", told.characters[0], None)
@@ -101,9 +106,22 @@ def clean_documents(
     return told
 
 
-def _rows(found: Cleaned, name: str, told: CleaningReport) -> Iterator[dict[str, Any]]:
+def _works(sources: Sources, works: Works) -> Iterator[tuple[Document, Work]]:
+    """Yield the works in documents, each with a document of its name; of one: the document's."""
+    for document in whole_documents(sources):
+        found = divided(document.text) if works == "several" else [Work("", 1, document.text)]
+        for number, work in enumerate(found, start=1):
+            name = f"{document.name}#{number:02d}-{work.title}" if len(found) > 1 else document.name
+            yield replace(document, name=name), work
+
+
+def _rows(found: Cleaned, name: str, told: CleaningReport, work: Work) -> Iterator[dict[str, Any]]:
     """Yield the account of a text as rows of the report, and count them."""
-    for what, piece in found.account():
+    beside = [("removed", piece) for piece in work.told]
+    beside += [("unrecognised", piece) for piece in work.missed]
+    within = [(what, replace(piece, line=piece.line + work.line - 1))
+              for what, piece in found.account()]  # fmt: skip
+    for what, piece in (*beside, *within):
         told.counts[what] += 1
         if what == "unrecognised" and len(told.unrecognised) < _LISTED:
             where = f"{printable(name, keep='')}:{piece.line}"

@@ -113,3 +113,19 @@ def test_a_folder_that_cannot_get_its_name_leaves_no_report(tmp_path: Path, monk
     with pytest.raises(UserError):
         coterie.clean(tmp_path / "book.txt", tmp_path / "out", report=tmp_path / "told.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["book.txt"]
+
+
+def test_works_of_one_file_become_texts_whose_lines_are_those_of_the_file(tmp_path: Path) -> None:
+    text = "Before\n\n# ONE\n\nWords of one.\n\n# OTHER\n\nWords {of} another.\n"
+    (tmp_path / "all.txt").write_text(text)
+    found = coterie.clean(tmp_path / "all.txt", tmp_path / "out", kind="gutenberg", works="several")
+    names = sorted(each.name for each in (tmp_path / "out/texts").iterdir())
+    assert names == ["all-01-ONE.txt", "all-02-OTHER.txt"]
+    assert found.kinds == {"book": 2}
+    rows = [json.loads(row) for row in (tmp_path / "out/report.jsonl").read_text().splitlines()]
+    told = [(row["what"], row["line"], row["reason"]) for row in rows]
+    assert ("removed", 1, "what precedes the first work") in told
+    assert ("unrecognised", 9, "marks left over in words") in told
+    assert f"{tmp_path}/all.txt#02-OTHER:9" in "".join(found.unrecognised)
+    one = coterie.clean(tmp_path / "all.txt", tmp_path / "one", kind="gutenberg")
+    assert one.kinds == {"book": 1}
