@@ -53,13 +53,12 @@ HOW_TO_SKIP = "Mend it, or leave such rows and files out: --on-error skip (data.
 
 
 class RowSource(Protocol):
-    """What gives documents without being a file.
+    """What gives documents without being a file."""
 
-    Attributes:
-        identity: equal ones give equal documents.
-    """
-
-    identity: str
+    @property
+    def identity(self) -> str:
+        """Equal ones give equal documents."""
+        ...
 
     def rows(self, reading: Reading, tell: Tell) -> Rows:
         """Yield documents, and rows that cannot be used."""
