@@ -11,7 +11,6 @@ Data sets come through Hugging Face's `datasets`, row by row as they arrive: `hf
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import os
 import re
@@ -87,18 +86,21 @@ class HubSource:
         if os.path.isdir(name):
             self._words = [name]
         self._name = given
+        self._version: str | None = None  # asked for once
 
-    @functools.cached_property
+    @property
     def identity(self) -> str:
         """Its name, and the version that it has now: a commit of the hub, or that of files here.
 
         Raises:
             DataError: the library is missing, or does not reach the data set.
         """
-        datasets = library("datasets", "datasets")
-        with reaching(f"hf:{self._name}"):
-            builder = datasets.load_dataset_builder(*self._words)
-            return "\0".join(("hf", self._name, builder.config_id, str(builder.hash)))
+        if self._version is None:
+            datasets = library("datasets", "datasets")
+            with reaching(f"hf:{self._name}"):
+                builder = datasets.load_dataset_builder(*self._words)
+                self._version = f"{builder.config_id}\0{builder.hash}"
+        return f"hf\0{self._name}\0{self._version}"
 
     def rows(self, reading: Reading, tell: Tell) -> Rows:
         """Yield the rows.
