@@ -60,7 +60,11 @@ def _table(path: Path, cut: int = 0, flip: int = 0, **columns: list[object]) -> 
 
 def _write(content: bytes | str) -> Callable[[Path], None]:
     whole = content.encode() if isinstance(content, str) else content
-    return lambda path: path.write_bytes(whole) and None
+
+    def write(path: Path) -> None:
+        path.write_bytes(whole)
+
+    return write
 
 
 BINARY = random.Random(1).randbytes(5000)
