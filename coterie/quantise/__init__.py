@@ -4,11 +4,16 @@
 `from_stored` are how they lie in files. The model knows nothing of it.
 """
 
-from coterie.quantise.formats import Weights, chosen_weights
-from coterie.quantise.int4 import Int4Tensor, Int4Weights
-from coterie.quantise.int8 import Int8Tensor, Int8Weights
+from coterie.quantise.formats import (
+    Int4Tensor,
+    Int4Weights,
+    Int8Tensor,
+    Int8Weights,
+    Weights,
+    WeightSettings,
+    chosen_weights,
+)
 from coterie.quantise.model import dequantise, install, quantise, weights_of
-from coterie.quantise.settings import WeightSettings
 from coterie.quantise.sizes import bytes_by_format
 from coterie.quantise.stored import from_stored, stored_kinds, to_stored
 from coterie.quantise.tensor import QuantisedTensor, stored_bytes

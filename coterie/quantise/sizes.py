@@ -4,9 +4,8 @@ import torch
 
 from coterie.foundation.settings import kind_of, members
 from coterie.model import Decoder, DecoderSettings
-from coterie.quantise.formats import Weights
+from coterie.quantise.formats import Weights, WeightSettings
 from coterie.quantise.model import quantise
-from coterie.quantise.settings import WeightSettings
 from coterie.quantise.tensor import stored_bytes
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from coterie.foundation.errors import CheckpointError
-from coterie.quantise.int4 import Int4Tensor
-from coterie.quantise.int8 import Int8Tensor
+from coterie.quantise.formats import Int4Tensor, Int8Tensor
 from coterie.quantise.tensor import QuantisedTensor
 
 _CLASSES: tuple[type[QuantisedTensor], ...] = (Int8Tensor, Int4Tensor)

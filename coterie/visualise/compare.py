@@ -15,11 +15,11 @@ from coterie.foundation.records import to_yaml
 from coterie.visualise.charts import PALETTE, Chart, Line
 from coterie.visualise.figures import count, duration, loss, percent, times
 from coterie.visualise.page import document, emblem, table
+from coterie.visualise.reducers.course import Samples
 from coterie.visualise.reducers.curves import smooth
-from coterie.visualise.reducers.quality import Samples
 from coterie.visualise.reducers.steps import Steps
 from coterie.visualise.sections.header import STATUS_WORDS
-from coterie.visualise.sections.samples import sample_text
+from coterie.visualise.sections.record import sample_text
 from coterie.visualise.series import Series
 
 _MISSING = "–"

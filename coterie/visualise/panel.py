@@ -14,8 +14,8 @@ from coterie.foundation.events import Notice
 from coterie.foundation.printable import printable
 from coterie.train.events import LayerLoad, RunStarted, Sampled
 from coterie.visualise.figures import clock, count, loss, percent, significant, split_name
+from coterie.visualise.reducers.course import Evaluations, Samples
 from coterie.visualise.reducers.loads import Loads
-from coterie.visualise.reducers.quality import Evaluations, Samples
 from coterie.visualise.reducers.steps import Pace, Steps
 from coterie.visualise.sections.section import added_lines
 from coterie.visualise.series import Series

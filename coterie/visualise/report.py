@@ -8,16 +8,11 @@ from coterie.foundation.files import write_text_atomic
 from coterie.foundation.runs import RunDirectory
 from coterie.visualise.compare import comparison
 from coterie.visualise.page import document
-from coterie.visualise.sections.configuration import CONFIGURATION
-from coterie.visualise.sections.data import DATA
 from coterie.visualise.sections.experts import EXPERTS
 from coterie.visualise.sections.header import header
-from coterie.visualise.sections.loss import LOSS
-from coterie.visualise.sections.memory import MEMORY
-from coterie.visualise.sections.optimizer import OPTIMIZER
-from coterie.visualise.sections.record import RECORD
-from coterie.visualise.sections.samples import SAMPLES
+from coterie.visualise.sections.record import CONFIGURATION, DATA, RECORD, SAMPLES
 from coterie.visualise.sections.section import added_html, added_reducers
+from coterie.visualise.sections.training import LOSS, MEMORY, OPTIMIZER
 from coterie.visualise.series import Series, read_series
 
 _FIRST = (LOSS, SAMPLES, EXPERTS, OPTIMIZER, MEMORY)

@@ -24,12 +24,17 @@ from coterie.train.events import (
     Sampled,
 )
 from coterie.visualise.reducers.base import Reducer
-from coterie.visualise.reducers.course import Checkpoints, Course, Data, Notices, Unread
+from coterie.visualise.reducers.course import (
+    Checkpoints,
+    Course,
+    Data,
+    Evaluations,
+    Notices,
+    Samples,
+    Unread,
+)
 from coterie.visualise.reducers.loads import LayerHistory, Loads
-from coterie.visualise.reducers.memory import MemoryByPart
-from coterie.visualise.reducers.parts import Parts
-from coterie.visualise.reducers.quality import Evaluations, Samples
-from coterie.visualise.reducers.steps import Pace, Steps
+from coterie.visualise.reducers.steps import MemoryByPart, Pace, Parts, Steps
 
 R = TypeVar("R", bound=Reducer)
 REDUCERS: tuple[type[Reducer], ...] = (

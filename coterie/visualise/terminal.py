@@ -22,8 +22,7 @@ from coterie.visualise.notebook import NotebookCell, in_notebook
 from coterie.visualise.panel import panel
 from coterie.visualise.profile import profile_tables
 from coterie.visualise.reducers.loads import Loads
-from coterie.visualise.reducers.memory import MemoryByPart
-from coterie.visualise.reducers.steps import Pace
+from coterie.visualise.reducers.steps import MemoryByPart, Pace
 from coterie.visualise.sections.section import added_lines, added_reducers
 from coterie.visualise.series import Series
 

@@ -8,8 +8,8 @@ import pytest
 
 from coterie.train.events import MemoryPart, MemoryProfiled, RunEnded
 from coterie.visualise.console import SafeConsole
-from coterie.visualise.reducers.memory import MemoryByPart
-from coterie.visualise.sections.memory import memory_section
+from coterie.visualise.reducers.steps import MemoryByPart
+from coterie.visualise.sections.training import memory_section
 from coterie.visualise.series import Series
 from coterie.visualise.terminal import Display
 

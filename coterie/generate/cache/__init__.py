@@ -10,8 +10,7 @@ Layers that replace finished positions by summaries get a cache of summaries fro
 from typing import Annotated
 
 from coterie.foundation.settings import union
-from coterie.generate.cache.full import FullCacheSettings
-from coterie.generate.cache.none import NoCacheSettings
+from coterie.generate.cache.full import FullCacheSettings, NoCacheSettings
 from coterie.generate.cache.paged import PagedCacheSettings, PagedStack, PrefixStore
 from coterie.generate.cache.prefix import PrefixStats
 from coterie.generate.cache.pruned import PrunedCacheSettings

@@ -1,4 +1,7 @@
-"""The full cache: every position kept, in room that doubles whenever it is used up."""
+"""No cache, the yardstick of the others; and the full one, which keeps every position.
+
+Its room doubles whenever it is used up.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,6 +18,15 @@ from coterie.generate.cache.summaries import SummaryLayerCache
 from coterie.model import CacheSpec
 from coterie.model.cache import NewKeys, NewValues, Seen
 from coterie.model.geometry import KeyLayout, UnevenRows
+
+
+class NoCacheSettings(Settings):
+    """Keep nothing; each token costs as much as reading the whole text so far."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, specs: Sequence[CacheSpec], rollback: int = 0) -> None:
+        """Make nothing: the engine reads the text from its start at every step."""
 
 
 class FullCacheSettings(Settings):

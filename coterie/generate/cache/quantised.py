@@ -18,8 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from coterie.foundation.settings import Settings
-from coterie.generate.cache.codes import SCALE_BYTES
-from coterie.generate.cache.mixed import MixedBuffer, room_for
+from coterie.generate.cache.mixed import SCALE_BYTES, MixedBuffer, room_for
 from coterie.generate.cache.ragged import numbered
 from coterie.generate.cache.stack import CacheStack, LayerCache
 from coterie.generate.cache.window import kept_of, smaller

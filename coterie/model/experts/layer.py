@@ -21,9 +21,8 @@ from coterie.foundation.settings import Settings
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.costs import Count, linear
 from coterie.model.experts.balance import Balance, NoBalance
-from coterie.model.experts.capacity import overflow_mask
+from coterie.model.experts.capacity import draw_excluded, overflow_mask
 from coterie.model.experts.dispatch import Dispatcher, LocalDispatcher
-from coterie.model.experts.dropout import draw_excluded
 from coterie.model.experts.kernel import AutoKernel, ExpertKernel, Kernel
 from coterie.model.experts.pack import ExpertPack
 from coterie.model.experts.router import RouterSettings, Routing

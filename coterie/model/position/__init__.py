@@ -1,4 +1,4 @@
-"""How a token knows where it stands: a closed union, one file per idea.
+"""How a token knows where it stands: a closed union.
 
 A position module says two things of the positions of a `Span`: what is added to the tokens'
 vectors (it is an additive embedding) and how queries and keys are rotated (`rotation`); either may
@@ -9,9 +9,13 @@ be nothing. Its
 from typing import Annotated
 
 from coterie.foundation.settings import union
-from coterie.model.position.interface import PositionPart, Rotation, Span
-from coterie.model.position.learned import LearnedPosition
-from coterie.model.position.none import NoPosition
+from coterie.model.position.interface import (
+    LearnedPosition,
+    NoPosition,
+    PositionPart,
+    Rotation,
+    Span,
+)
 from coterie.model.position.rotary import RotaryPosition
 
 Position = Annotated[

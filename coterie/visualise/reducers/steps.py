@@ -1,11 +1,11 @@
-"""The optimizer steps of a run as curves, and its pace."""
+"""The optimizer steps of a run as curves, its pace, its parts and the memory they take."""
 
 from collections import deque
 
 import numpy as np
 
 from coterie.foundation.events import Event
-from coterie.train.events import RunEnded, RunStarted, StepDone
+from coterie.train.events import MemoryProfiled, PartsMeasured, RunEnded, RunStarted, StepDone
 from coterie.visualise.reducers.base import Reducer
 from coterie.visualise.reducers.curves import Curves, smooth
 
@@ -92,3 +92,68 @@ class Pace(Reducer):
         if last <= first or self._planned <= last:
             return None
         return (now - began) / (last - first) * (self._planned - last)
+
+
+_GRADIENT, _UPDATE = "gradient/", "update/"
+
+
+class Parts(Reducer):
+    """Norms of gradients, and updates over weights, by the part's name."""
+
+    kinds = (PartsMeasured,)
+
+    def __init__(self) -> None:
+        self.curves = Curves()
+
+    def update(self, event: PartsMeasured) -> None:
+        gradients = {_GRADIENT + each.part: each.gradient_norm for each in event.parts}
+        updates = {_UPDATE + each.part: each.update_ratio for each in event.parts}
+        self.curves.add(event.step, gradients | updates)
+
+    def rewind(self, step: int) -> None:
+        self.curves.rewind(step)
+
+    @property
+    def gradients(self) -> dict[str, np.ndarray]:
+        """[N] the norm of each part's gradient, before clipping."""
+        return self.curves.under(_GRADIENT)
+
+    @property
+    def updates(self) -> dict[str, np.ndarray]:
+        """[N] how far each part's weights were moved, over how large they were."""
+        return self.curves.under(_UPDATE)
+
+
+_PART = "part/"
+
+
+class MemoryByPart(Reducer):
+    """What each part held in each watched step; `last` is the latest of all.
+
+    A part's figure is the largest of those of the three passes, so that it does not jump where
+    another pass becomes the fullest.
+    """
+
+    kinds = (MemoryProfiled,)
+
+    def __init__(self) -> None:
+        self.curves = Curves()
+        self.last: MemoryProfiled | None = None
+
+    def update(self, event: MemoryProfiled) -> None:
+        self.last = event
+        parts = {_PART + each.name: float(max(each.forward, each.backward, each.update))
+                 for each in event.parts}  # fmt: skip
+        self.curves.add(event.step, {"peak": float(sum(event.at_peak().values())), **parts,
+                                     "process": event.process_bytes})  # fmt: skip
+
+    def rewind(self, step: int) -> None:
+        self.curves.rewind(step)
+        if self.last and self.last.step > step:
+            self.last = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """[N] bytes of each part, the one that ever held most first."""
+        found = self.curves.under(_PART)
+        return dict(sorted(found.items(), key=lambda each: -float(np.nanmax(each[1]))))

@@ -1,1 +1,1 @@
-"""The sections of a run's page, each in a file with what it reads; `section` is their form."""
+"""The sections of a run's page, each with what it reads; `section` is their form."""

@@ -9,8 +9,8 @@ from coterie.visualise.heat import bias_strips, latest_table, load_strips
 from coterie.visualise.page import folded
 from coterie.visualise.reducers.course import Course
 from coterie.visualise.reducers.loads import LayerHistory, Loads
-from coterie.visualise.sections.loss import resume_marks
 from coterie.visualise.sections.section import Section
+from coterie.visualise.sections.training import resume_marks
 from coterie.visualise.series import Series
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coterie.model.experts import MixtureOfExperts
-from coterie.model.experts.dropout import draw_excluded
+from coterie.model.experts.capacity import draw_excluded
 
 WIDTH, EXPERTS = 8, 6
 

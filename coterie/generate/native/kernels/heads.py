@@ -5,7 +5,7 @@ from collections import namedtuple
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.kernels.norm import normalise_vector
+from coterie.generate.native.kernels.vectors import normalise_vector
 from coterie.generate.native.machine import (
     fields_at,
     floats_at,

@@ -25,7 +25,7 @@ from coterie.generate.native.kernels.heads import (
     slot_of,
 )
 from coterie.generate.native.kernels.mask import run_at, runs_of
-from coterie.generate.native.kernels.norm import normalise_vector
+from coterie.generate.native.kernels.vectors import normalise_vector
 from coterie.generate.native.machine import (
     fields_at,
     floats_at,

@@ -11,8 +11,8 @@ import numpy as np
 from numba.np.numpy_support import carray
 
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.kernels.product import add
 from coterie.generate.native.kernels.route import SLOT
+from coterie.generate.native.kernels.vectors import add
 from coterie.generate.native.machine import (
     fields_at,
     floats_at,

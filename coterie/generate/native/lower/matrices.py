@@ -8,8 +8,8 @@ from torch import Tensor
 
 from coterie.generate.native.builder import Buffer, Builder, LoweringError, Matrix, Operation
 from coterie.generate.native.compile import Kernel
-from coterie.generate.native.kernels.product import PRODUCT, Product
 from coterie.generate.native.kernels.rows import FLOAT32_ROWS, INT4_ROWS, INT8_ROWS
+from coterie.generate.native.kernels.vectors import PRODUCT, Product
 from coterie.model.attention.grouped import GroupedAttentionPart
 from coterie.model.attention.latent_vectors import LatentVectorAttentionPart
 from coterie.quantise import Int4Tensor, Int8Tensor, QuantisedTensor

@@ -11,9 +11,8 @@ from coterie.model.experts.kernel.auto import AutoKernel
 from coterie.model.experts.kernel.gather import GatherKernel
 from coterie.model.experts.kernel.grouped import GroupedKernel
 from coterie.model.experts.kernel.interface import ExpertKernel
-from coterie.model.experts.kernel.loop import LoopKernel
+from coterie.model.experts.kernel.loop import LoopKernel, PaddedKernel
 from coterie.model.experts.kernel.measured import MeasuredKernel, measurements
-from coterie.model.experts.kernel.padded import PaddedKernel
 from coterie.model.experts.kernel.triton import TritonKernel
 
 Kernel = Annotated[

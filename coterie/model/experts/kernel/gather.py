@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from coterie.foundation.settings import Settings
 from coterie.model.experts.dispatch import Dispatcher
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs, owners
-from coterie.model.experts.kernel.padded import batched_linear
+from coterie.model.experts.kernel.loop import batched_linear
 from coterie.model.mlp import MLPPart, Weights
 
 

@@ -20,8 +20,7 @@ from coterie.model.experts.dispatch import Dispatcher
 from coterie.model.experts.kernel.gather import Gather
 from coterie.model.experts.kernel.grouped import Grouped
 from coterie.model.experts.kernel.interface import ExpertKernel, Packs
-from coterie.model.experts.kernel.loop import Loop
-from coterie.model.experts.kernel.padded import Padded
+from coterie.model.experts.kernel.loop import Loop, Padded
 from coterie.model.mlp import MLPPart
 
 _REPEATS = 3

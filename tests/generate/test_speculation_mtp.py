@@ -7,8 +7,7 @@ import torch
 
 from coterie.foundation.errors import UserError
 from coterie.generate import Engine, SamplingSettings
-from coterie.generate.speculation import Controller
-from coterie.generate.speculation.mtp import Modules, MTPSpeculation
+from coterie.generate.speculation import Controller, Modules, MTPSpeculation
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import Characters
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coterie.visualise.sections.loss import loss_section
+from coterie.visualise.sections.training import loss_section
 from coterie.visualise.series import Series
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coterie.model.experts.dropout import draw_excluded
+from coterie.model.experts.capacity import draw_excluded
 
 
 def test_expert_dropout_leaves_out_whole_experts_but_never_too_many():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coterie.generate.sampling.candidates import Candidates
-from coterie.generate.sampling.penalties import penalise_counts, penalise_repeats
+from coterie.generate.sampling.steps import penalise_counts, penalise_repeats
 
 
 def row(*logits: float, tokens=None) -> Candidates:

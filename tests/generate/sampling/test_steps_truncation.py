@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from coterie.generate.sampling.candidates import Candidates, probabilities
 from coterie.generate.sampling.drawing import draw
-from coterie.generate.sampling.truncation import (
+from coterie.generate.sampling.steps import (
     apply_temperature,
     keep_min_p,
     keep_top_k,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coterie.generate.cache.codes import STEP_ROUNDING, decode_into, encode
+from coterie.generate.cache.mixed import STEP_ROUNDING, decode_into, encode
 
 
 def back(x, dim, bits):

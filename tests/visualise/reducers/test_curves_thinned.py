@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from coterie.visualise.reducers.thinned import Thinned
+from coterie.visualise.reducers.curves import Thinned
 
 
 @pytest.mark.parametrize("limit", [2, 4, 10])

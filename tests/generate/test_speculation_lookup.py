@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from coterie.generate.speculation.lookup import Lookup, LookupSpeculation
+from coterie.generate.speculation import Lookup, LookupSpeculation
 
 
 def nothing():

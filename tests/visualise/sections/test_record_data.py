@@ -1,7 +1,7 @@
 """The picture of what a run reads: lengths of documents, and sources over its steps."""
 
 from coterie.train.events import DataDescribed
-from coterie.visualise.sections.data import data_section
+from coterie.visualise.sections.record import data_section
 from coterie.visualise.series import Series
 
 TWO = DataDescribed(
