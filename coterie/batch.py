@@ -4,8 +4,6 @@ Rows may hold texts of unequal length, aligned left: what follows a row's last t
 whose targets are `IGNORE`. A row may also hold several documents, each in one piece.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypeVar

@@ -5,8 +5,6 @@ complete is. The first line of `OUT.part` says of which job it is; a job that wa
 on after the last whole line.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Token stores from Python: texts in, a folder out."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

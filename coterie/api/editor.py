@@ -4,8 +4,6 @@ A file names only what it changes, so nothing is required; a preset may add `sca
 `departures`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from coterie.train.settings import RunSettings

@@ -3,8 +3,6 @@
 Everything is read from the settings classes and the presets, so it cannot differ from what runs.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

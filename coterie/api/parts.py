@@ -1,7 +1,5 @@
 """Preparations in parts from Python: each where its machine is, all joined at the end."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Unpack

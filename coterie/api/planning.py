@@ -1,7 +1,5 @@
 """Planning from Python: what a run would be, and with which settings it fits into memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bars for what takes a while: on a terminal, in a notebook, and nowhere else."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A run in figures, read from its record; what of it could not be read is told, not raised."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Tuning from Python: what makes a preset fastest on this machine."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -5,8 +5,6 @@ for number, line, scan in scan_text(poem):
     print(scan.pattern, scan.cost, line)
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,7 @@
 """Measurements of this machine, of us and of others, in turns and in one run.
 
-Reading order: `ceilings` (what the machine can do at most), `turns` (how sides are timed), `peers`
-, `decode`; `tune` (the search) and `duel` (how it measures).
+Reading order: `ceilings` (what the machine can do at most), `turns` (how sides are timed),
+`peers`, `decode`; `tune` (the search) and `duel` (how it measures).
 """
 
 from coterie.benchmark.ceilings import Ceilings, measure_ceilings

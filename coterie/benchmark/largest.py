@@ -5,8 +5,6 @@ process than say so, if the process never held more than a limit. Nothing is tri
 through what was measured puts well beyond the limit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Verbs are registered by import path, so that `coterie --help` imports none of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import faulthandler

@@ -1,7 +1,5 @@
 """The words `cache=…` of `coterie evaluate`: what a cache costs, beside the model without it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

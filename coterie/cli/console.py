@@ -1,7 +1,5 @@
 """Where the tool speaks: results on standard output, everything else on standard error."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

@@ -1,7 +1,5 @@
 """`coterie data`: texts to token stores, and a look at what is in them."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`coterie demo`: the main job from end to end, in about three minutes on two CPU cores."""
 
-from __future__ import annotations
-
 from rich.panel import Panel
 from rich.text import Text
 

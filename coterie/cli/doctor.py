@@ -1,7 +1,5 @@
 """`coterie doctor`: what this machine has, whether the installation works, and what it can do."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -1,7 +1,5 @@
 """`coterie evaluate`: how well a run predicts its own validation split, or any text."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """A flag that a verb does not have: which one was meant, or which setting."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches

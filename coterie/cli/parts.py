@@ -1,7 +1,5 @@
 """`coterie data prepare --part` and `coterie data join`: a store made in parts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from coterie.api.parts import join as join_store

@@ -1,7 +1,5 @@
 """`coterie presets`: the ready-made configurations, looked at and copied."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rich.table import Table

@@ -1,7 +1,5 @@
 """The flags that say how texts are read, the same for every verb that reads some."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 

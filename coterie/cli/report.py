@@ -1,7 +1,5 @@
 """`coterie report`: one page about one run, or one page that compares several."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from coterie.cli.console import console, emit_json, next_step

@@ -1,7 +1,5 @@
 """`coterie runs`: what has been trained here, and how it went."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """`coterie settings`: what a key means, what it may be, and which presets set it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a token store looks like, as a tree for people and as JSON."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`coterie tokenizer`: train byte-level BPE, and see how a tokenizer splits a text."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -3,8 +3,6 @@
 A table of texts, so that `coterie --help` imports no verb.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

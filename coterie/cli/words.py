@@ -1,7 +1,5 @@
 """The grammar of the command line's words: targets, `key=value`, `@overlay.yaml`, in any order."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ class Words:
             layers.append(overrides_layer(self.overrides))
         return layers
 
-    def take(self, key: str) -> tuple[Words, str | None]:
+    def take(self, key: str) -> "tuple[Words, str | None]":
         """Take one override out, such as `scale`, that is not a setting.
 
         Returns:
@@ -42,7 +40,7 @@ class Words:
         value = found[-1].partition("=")[2] if found else None
         return Words(self.targets, rest, self.overlays), value
 
-    def take_settings(self, key: str) -> tuple[Words, list[Layer]]:
+    def take_settings(self, key: str) -> "tuple[Words, list[Layer]]":
         """Take out what is said of one setting, `key=…` and `key.part=…`, as layers."""
         found = tuple(word for word in self.overrides if re.match(rf"{key}[.=]", word))
         rest = tuple(word for word in self.overrides if word not in found)

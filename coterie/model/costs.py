@@ -9,8 +9,6 @@ multiplication, of one forward pass and one token, averaged over the positions o
 the context; attention counts exactly the pairs that the mask lets through.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -35,10 +33,10 @@ class Count:
     active: int = 0
     flops: float = 0.0
     cache: int | float = 0  # a fraction where several tokens share what is kept
-    parts: tuple[Count, ...] = field(default=())
+    parts: "tuple[Count, ...]" = field(default=())
 
     @classmethod
-    def of(cls, name: str, detail: str, parts: Iterable[Count]) -> Count:
+    def of(cls, name: str, detail: str, parts: "Iterable[Count]") -> "Count":
         """Return the whole that parts make up."""
         parts = tuple(parts)
         return cls(
@@ -51,7 +49,7 @@ class Count:
             parts=parts,
         )
 
-    def times(self, number: int) -> Count:
+    def times(self, number: int) -> "Count":
         """Return the same part `number` times over."""
         return replace(
             self,
@@ -62,7 +60,7 @@ class Count:
             parts=tuple(part.times(number) for part in self.parts),
         )
 
-    def walk(self, depth: int = 0) -> Iterator[tuple[int, Count]]:
+    def walk(self, depth: int = 0) -> "Iterator[tuple[int, Count]]":
         """Yield this part and all parts inside it with their depth, in reading order."""
         yield depth, self
         for part in self.parts:

@@ -8,8 +8,6 @@ need the positions of all queries and keys; so do documents that continue from c
 A position counts from the start of its row; positions of a document are those less its start.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -201,7 +199,9 @@ class Geometry:
     key_starts: Int[Tensor, "B S"] | None = None
 
     @staticmethod
-    def of(num_queries: int, num_keys: int, layout: KeyLayout, rows: UnevenRows | None) -> Geometry:
+    def of(
+        num_queries: int, num_keys: int, layout: KeyLayout, rows: UnevenRows | None
+    ) -> "Geometry":
         """Return the geometry of new queries and the keys that a cache returned."""
         if rows is None:
             return Geometry(num_queries, num_keys, layout.num_sinks, layout.start_position)

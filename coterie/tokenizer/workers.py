@@ -5,8 +5,6 @@ its standard output. So it needs neither a fork, which threads forbid, nor the c
 which may lack a guard; and it ends with its caller, however that ends.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

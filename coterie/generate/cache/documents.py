@@ -1,7 +1,5 @@
 """Which document each position read so far is of, for rows that hold several."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +27,7 @@ class DocumentRecord:
     last_start: Int[Tensor, " B"]
 
     @staticmethod
-    def begun(past: tuple[int, ...], device: torch.device) -> DocumentRecord:
+    def begun(past: tuple[int, ...], device: torch.device) -> "DocumentRecord":
         """Return the record of rows each of which is one document so far."""
         nothing = torch.zeros(len(past), dtype=torch.long, device=device)
         read = torch.tensor(past, device=device)
@@ -60,11 +58,11 @@ class DocumentRecord:
         self.last, self.last_start = ends[:, 0], starts[:, -1]
         return replace(rows, starts=starts, key_starts=self.starts)
 
-    def selected(self, rows: Int[Tensor, " R"]) -> DocumentRecord:
+    def selected(self, rows: Int[Tensor, " R"]) -> "DocumentRecord":
         """Return the record of some rows, in this order."""
         return DocumentRecord(*(tensor.index_select(0, rows) for tensor in self._each()))
 
-    def joined(self, other: DocumentRecord) -> DocumentRecord:
+    def joined(self, other: "DocumentRecord") -> "DocumentRecord":
         """Return the record of these rows and, after them, those of another."""
         width = max(self.starts.shape[1], other.starts.shape[1])
         pairs = zip(self._each(), other._each(), strict=True)
@@ -74,7 +72,7 @@ class DocumentRecord:
             for pair in pairs
         ))  # fmt: skip
 
-    def truncated(self, lengths: tuple[int, ...]) -> DocumentRecord:
+    def truncated(self, lengths: tuple[int, ...]) -> "DocumentRecord":
         """Return the record of the first tokens of each row, at least one."""
         ends = torch.tensor(lengths, device=self.starts.device)[:, None]
         kept = torch.arange(max(lengths), device=ends.device) < ends

@@ -5,8 +5,6 @@ the layer after. The system keeps what it has room for, so that nothing is read 
 on a machine with memory to spare, and nothing grows on one without.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -56,7 +54,9 @@ class SpilledLayerCache(FullLayerCache):
         ring: the spilled layers of the model, in the order in which they are asked; this is added.
     """
 
-    def __init__(self, room: int, folder: Path, recent: int, ring: list[SpilledLayerCache]) -> None:
+    def __init__(
+        self, room: int, folder: Path, recent: int, ring: "list[SpilledLayerCache]"
+    ) -> None:
         super().__init__(room)
         self._mapped = MappedBuffer(room, folder), MappedBuffer(room, folder)
         self._keys, self._values = self._mapped
