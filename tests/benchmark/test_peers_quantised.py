@@ -15,5 +15,7 @@ def test_it_decodes_with_a_copy_in_the_format(tmp_path):
     for name in ("int8", "int4"):
         (said,) = (ways := PEERS[name].ways(decoder, tokenizer, tmp_path, 1))
         assert said.endswith(f", {name}")
-        assert ways[said](prompts, 6)().steps == 5
+        way = ways[said](prompts, 6)
+        assert way is not None
+        assert way().steps == 5
     assert weights_of(decoder) is None

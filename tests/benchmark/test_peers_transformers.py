@@ -14,7 +14,7 @@ from coterie.tokenizer.settings import parse_tokenizer
 
 @pytest.mark.parametrize("feedforward", ["dense", "moe"])
 def test_it_writes_the_same_tokens(feedforward, tmp_path):
-    settings = {"layers": 1, "width": 32, "context": 32, "vocab_size": 272}
+    settings: dict[str, object] = {"layers": 1, "width": 32, "context": 32, "vocab_size": 272}
     if feedforward == "moe":
         settings["feedforward"] = {"kind": "moe", "experts": [{"count": 4}], "experts_per_token": 2}
     decoder = (
@@ -25,10 +25,14 @@ def test_it_writes_the_same_tokens(feedforward, tmp_path):
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     tokenizer = parse_tokenizer("bytes").build()
     prompts = torch.randint(0, 250, (2, 5), generator=torch.Generator().manual_seed(3))
-    ours = our_side(decoder, tokenizer, SamplingSettings()).way(prompts, 6)()
+    ours = our_side(decoder, tokenizer, SamplingSettings()).way(prompts, 6)
+    assert ours is not None
+    written = ours()
     ways = PEERS["transformers"].ways(decoder, tokenizer, tmp_path, 1)
     assert len(ways) == (3 if feedforward == "moe" else 1)
     for way in ways.values():
-        theirs = way(prompts, 6)()
-        assert theirs.tokens == ours.tokens
+        decode = way(prompts, 6)
+        assert decode is not None
+        theirs = decode()
+        assert theirs.tokens == written.tokens
         assert theirs.steps == 5

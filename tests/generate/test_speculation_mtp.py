@@ -73,6 +73,7 @@ def test_a_module_that_is_right_saves_calls(monkeypatch):
     monkeypatch.setattr(Controller, "note", lambda *given, **named: None)
     tokenizer = Characters().build(["abcdefgh"])
     decoder = make_decoder({"depth": 1}, vocab_size=tokenizer.vocab_size, head={"bias": True})
+    assert decoder.head.bias is not None
     with torch.no_grad():
         decoder.head.bias.zero_()[tokenizer.encode("c")[0]] = 1e3
     calls = []

@@ -18,7 +18,7 @@ from coterie.generate.sampling.steps import (
 INF = np.inf
 
 
-def row(*logits: float, dtype=np.float64) -> Candidates:
+def row(*logits: float, dtype: type[np.floating] = np.float64) -> Candidates:
     return Candidates(np.array(logits, dtype=dtype))
 
 
