@@ -14,7 +14,7 @@ import argparse
 import math
 from pathlib import Path
 
-import nltk
+import nltk  # pyright: ignore[reportMissingImports] - comes with prosodic
 from constrained import held_out
 
 import coterie
@@ -32,7 +32,7 @@ def one_sentence(text: str) -> list[str]:
 
 nltk.sent_tokenize = one_sentence  # before prosodic looks for it
 
-import prosodic  # noqa: E402
+import prosodic  # noqa: E402 # pyright: ignore[reportMissingImports] - of tests alone
 
 
 def accepts(line: str) -> bool:
@@ -83,7 +83,7 @@ def written(run: str, words: list[str], prompts: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("target", help="a run, or a file of verse")
     parser.add_argument("words", nargs="*", help="settings of generate, as key=value")
     parser.add_argument("--prompts", type=int, default=50)
