@@ -18,11 +18,12 @@ from coterie.cli.caching import MOST_TOKENS, asked_cache, cache_figures
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.flags import refuse_flags
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
+from coterie.cli.routing import tell_routing, texts_of
 from coterie.cli.words import read_words, standard_input
 from coterie.data import Document, evaluation_batches, store_for
 from coterie.data.clean import Clean, cleaned
 from coterie.data.documents import whole_documents
-from coterie.data.merged import held_out
+from coterie.data.merged import AnyStore, held_out
 from coterie.data.report import ReadingReport
 from coterie.data.settings import DataSettings
 from coterie.evaluate import (
@@ -66,6 +67,16 @@ class _Texts:
     reading: ReadingFlags
     scoring: Scoring
     raw: bool
+    routing: bool = False  # what the experts are used for is asked, not the loss
+
+    @classmethod
+    def of(
+        cls, words: Sequence[str], given: tuple[str, ...], reading: ReadingFlags, scoring: Scoring,
+        raw: bool,
+    ) -> _Texts:  # fmt: skip
+        """Return what the words after the run ask for."""
+        routing = bool(words) and words[0] == "routing"
+        return cls(tuple(words[routing:]), given, reading, scoring, raw, routing)
 
     @property
     def some(self) -> bool:
@@ -91,6 +102,8 @@ def evaluate(
     RUN is a run's name, `latest`, or the path of a run or checkpoint. Without a FILE the loss over
     the run's own validation split is measured; with files, folders, `-` (standard input) or
     --text, how well the model predicts them. Both show where each layer's router sent the tokens.
+    `coterie evaluate RUN routing [FILE ...]` tells what each expert is used for: each file is a
+    domain (without any, each source of the validation split).
 
     Parameters
     ----------
@@ -123,19 +136,28 @@ def evaluate(
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
     target = said.targets[0]
-    asked = _Texts(said.targets[1:], text, reading, Scoring(window, stride), raw)
-    _refuse_contradictions(asked, tokens)
+    asked = _Texts.of(said.targets[1:], text, reading, Scoring(window, stride), raw)
+    _refuse_contradictions(asked, tokens, cached=cache is not None)
     loaded = load_model(target, step, tell_damaged, chosen_weights(*weights))
     loaded.decoder.to(resolve_device(device))
-    if asked.some:
-        _tell_texts(loaded, asked, through, json=json, tokens=tokens)
-    else:
-        _tell_own(loaded, through, json=json)
+    _measure(loaded, asked, through, json=json, tokens=tokens)
     if not json:
         next_step(f'coterie generate {target} "Once"  # write text with it')
 
 
-def _refuse_contradictions(asked: _Texts, tokens: bool) -> None:
+def _measure(
+    loaded: LoadedModel, asked: _Texts, cache: CacheSettings | None, *, json: bool, tokens: bool
+) -> None:
+    if asked.routing:
+        texts = texts_of(loaded, _read(loaded, asked)[0]) if asked.some else _own_texts(loaded)
+        tell_routing(loaded, texts, json=json)
+    elif asked.some:
+        _tell_texts(loaded, asked, cache, json=json, tokens=tokens)
+    else:
+        _tell_own(loaded, cache, json=json)
+
+
+def _refuse_contradictions(asked: _Texts, tokens: bool, *, cached: bool) -> None:
     """Refuse flags that look at texts where there are none, and those that exclude each other."""
     flags = tokens or asked.raw or asked.scoring != Scoring() or asked.reading != _AS_IT_IS
     if flags and not asked.some:
@@ -144,21 +166,19 @@ def _refuse_contradictions(asked: _Texts, tokens: bool) -> None:
             "FILE or --text to look at.",
             hint=_USAGE,
         )
+    if asked.routing and (tokens or cached or asked.scoring != Scoring()):
+        raise UserError(
+            "The analysis of routing takes no --tokens, --cache, --window or --stride.",
+            hint="For example: coterie evaluate latest routing my_text.txt",
+        )
     if asked.raw and asked.reading.clean:
         raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
 
 
 def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -> None:
     """Measure a run on the validation part of its own store and print what was found."""
-    where = str(loaded.path / CONFIG)
-    settings = validated(RunSettings, loaded.settings, where, CheckpointError)
-    store = store_for(settings.data, settings.tokenizer, cache_root())
-    if _trained_on(loaded) not in (None, store.fingerprint):
-        raise UserError(
-            "The run's data are not what it was trained on: the text was changed since, so its "
-            "validation part may hold what the model has seen.",
-            hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
-        )
+    store = _own_store(loaded)
+    packing = _run_settings(loaded).data.packing
     parts = held_out(store) or store.sources  # without any, it is told why
     loads, found, done = LoadCounter(), {}, 0
     total = sum(max(len(each.tokens("valid")) - 1, 0) for each in parts.values())
@@ -168,7 +188,7 @@ def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -
                 each.tokens("valid"),
                 loaded.decoder.settings.context,
                 windows_at_once(loaded.decoder),
-                settings.data.packing,
+                packing,
             )
             before = done
             found[name] = validate(
@@ -193,6 +213,35 @@ def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -
         plain = sequence_logprobs(loaded.decoder, part)
         figures |= cache_figures(loaded.decoder, part, cache, Scoring(), plain)
     _tell(figures, loads.health(), json=json)
+
+
+def _run_settings(loaded: LoadedModel) -> RunSettings:
+    where = str(loaded.path / CONFIG)
+    return validated(RunSettings, loaded.settings, where, CheckpointError)
+
+
+def _own_store(loaded: LoadedModel) -> AnyStore:
+    """Return the store of a run's data, as long as they are what it was trained on.
+
+    Raises:
+        UserError: they are not.
+    """
+    settings = _run_settings(loaded)
+    store = store_for(settings.data, settings.tokenizer, cache_root())
+    if _trained_on(loaded) not in (None, store.fingerprint):
+        raise UserError(
+            "The run's data are not what it was trained on: the text was changed since, so its "
+            "validation part may hold what the model has seen.",
+            hint="Restore the text, or measure the model on a file: coterie evaluate RUN FILE",
+        )
+    return store
+
+
+def _own_texts(loaded: LoadedModel) -> dict[str, list[list[int]]]:
+    """Return the validation split as tokens, by the sources of its store."""
+    store = _own_store(loaded)
+    parts = held_out(store) or store.sources
+    return {name: [each.tokens("valid")[:MOST_TOKENS].tolist()] for name, each in parts.items()}
 
 
 def _trained_on(loaded: LoadedModel) -> str | None:
