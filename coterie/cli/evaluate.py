@@ -73,7 +73,7 @@ class _Texts:
     def of(
         cls, words: Sequence[str], given: tuple[str, ...], reading: ReadingFlags, scoring: Scoring,
         raw: bool,
-    ) -> _Texts:  # fmt: skip
+    ) -> "_Texts":  # fmt: skip
         """Return what the words after the run ask for."""
         routing = bool(words) and words[0] == "routing"
         return cls(tuple(words[routing:]), given, reading, scoring, raw, routing)
