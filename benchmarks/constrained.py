@@ -1,6 +1,6 @@
 """What constraints on verse cost and reach: lines that scan and rhyme, nats a token, time a token.
 
-Run: python benchmarks/constrained.py RUN --out FOLDER     (texts for benchmarks/independent.py)
+Run: python benchmarks/constrained.py RUN --out FOLDER     (texts for benchmarks/judge.py)
      python benchmarks/constrained.py --step bpe:8192      (milliseconds a step of the mask alone)
 
 Prompts are lines of the run's own held-out part, each continued freely and by constraint to a
