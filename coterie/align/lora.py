@@ -21,6 +21,7 @@ from coterie.foundation.errors import SettingsError, nearest
 from coterie.model import Decoder, parameter_roles
 from coterie.train.method import Trainable
 from coterie.train.optimizer import RoleParameter
+from coterie.train.roles import role_parameters
 
 
 class Adapters(Trainable):
@@ -37,6 +38,7 @@ class Adapters(Trainable):
     recordable = False
 
     def __init__(self, decoder: Decoder, lora: Lora) -> None:
+        known = {each.name: each for each in role_parameters(decoder)}
         roles = parameter_roles(decoder)
         matrices = {n: p for n, p in decoder.named_parameters() if roles[n] in _ADAPTED}
         words = sorted({word for name in matrices for word in name.split(".")})
@@ -49,15 +51,15 @@ class Adapters(Trainable):
         usual = {n for n in matrices if roles[n] == "matrix"}
         wanted = {n for n in matrices if set(lora.parts) & set(n.split("."))} or usual
         self._adapters = []
-        self.parameters = []
+        self.parameters: list[RoleParameter] = []
         for name, parameter in decoder.named_parameters():
             parameter.requires_grad_(name in wanted)
             if name in wanted:
                 adapter = _Adapter(parameter, lora)
                 self._adapters.append(adapter)
                 self.parameters += [
-                    RoleParameter(f"{name}.lora_a", roles[name], adapter.a),
-                    RoleParameter(f"{name}.lora_b", roles[name], adapter.b),
+                    known[name]._replace(name=f"{name}.lora_a", tensor=adapter.a),
+                    known[name]._replace(name=f"{name}.lora_b", tensor=adapter.b),
                 ]
 
     def moved(self) -> None:
@@ -67,7 +69,7 @@ class Adapters(Trainable):
 
     def kept(self) -> dict[str, Tensor]:
         """Return A and B of each matrix."""
-        return {f"lora.{name}.trained": tensor.detach() for name, _, tensor in self.parameters}
+        return {f"lora.{each.name}.trained": each.tensor.detach() for each in self.parameters}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> set[str]:
         """Take A and B back; the decoder has its weights from elsewhere."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from coterie.align.method import weights_digest
+from coterie.align.method import DEFAULT_TEMPLATE, weights_digest
 from coterie.align.preferences import Dpo, Kto
 from coterie.align.settings import Alignment
 from coterie.align.sft import Sft
@@ -82,10 +82,15 @@ def aligned_settings(
             "sample": kept.sample.model_dump(mode="json"),
         },
     )
-    said = {"base": str(path), "base_sha256": weights_digest(path), **align}
+    own_template = base.tokenizer.chat_template or DEFAULT_TEMPLATE  # stays with the run
+    said = {"base": str(path), "base_sha256": weights_digest(path), "template": own_template}
     method = Layer(
         f"coterie align {align['kind']}",
-        {"description": f"{align['kind']} of {name}", "train": dict(train), "align": said},
+        {
+            "description": f"{align['kind']} of {name}",
+            "train": dict(train),
+            "align": {**said, **align},
+        },
     )
     checked = load_settings(AlignedRun, [own, method, *layers]).settings
     if checked.align.data:

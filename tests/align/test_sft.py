@@ -15,6 +15,7 @@ from coterie.foundation.errors import DataError, SettingsError, TokenizerError
 from coterie.foundation.events import Notice
 from coterie.foundation.layers import Layer
 from coterie.foundation.runs import RunDirectory
+from coterie.tokenizer.chat import template_of
 from coterie.train import train
 from coterie.train.events import Evaluated, StepDone
 from coterie.train.proof import prove_resume
@@ -61,6 +62,10 @@ def test_tuning_learns_moves_what_it_should_and_resumes(base, rows_of, tmp_path,
     assert any("experts" in name for name in moved)
     assert any("attention" in name for name in moved)
     assert any("embedding" in name for name in moved) is (lora is None)
+    asked = template_of(one.settings, one.tokenizer).render(
+        [{"role": "user", "content": "a"}], ask=True
+    )
+    assert asked == "USER:\na\n\nASSISTANT:\n"
     proof = prove_resume(whole, 2, methods=method_of)
     assert proof.equal, proof
 
