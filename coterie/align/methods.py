@@ -10,6 +10,7 @@ from pydantic import Field
 
 from coterie.align.method import DEFAULT_TEMPLATE, weights_digest
 from coterie.align.preferences import Dpo, Kto
+from coterie.align.reinforce.settings import Grpo, Ppo, Reinforce
 from coterie.align.settings import Alignment
 from coterie.align.sft import Sft
 from coterie.checkpoint import LoadedModel
@@ -23,7 +24,9 @@ from coterie.tokenizer.saving import FILE_NAME
 from coterie.train.method import Method
 from coterie.train.settings import RunSettings
 
-AlignmentSettings = Annotated[Sft | Dpo | Kto, union(Sft, Dpo, Kto)]
+AlignmentSettings = Annotated[
+    Sft | Dpo | Kto | Grpo | Reinforce | Ppo, union(Sft, Dpo, Kto, Grpo, Reinforce, Ppo)
+]
 
 
 class AlignedRun(RunSettings):

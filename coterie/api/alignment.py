@@ -26,11 +26,22 @@ if TYPE_CHECKING:
     from coterie.api.runs import Run
 
 ORIGIN = "origin.json"
+_POLICY = {
+    "steps": 300,
+    "evaluate_every": 50,
+    "checkpoint_every": 50,
+    "optimizer": {"kind": "adamw", "learning_rate": 3e-4, "beta2": 0.95, "weight_decay": 0.0},
+    "schedule": {"kind": "linear", "warmup": 0.03},
+    "clip": {"kind": "norm", "max_norm": 1.0},
+}
 _SHORT = {"epochs": 3, "batch_size": 8, "schedule": {"kind": "cosine", "warmup": 0.1}}
 USUAL: dict[str, dict[str, Any]] = {
     "sft": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-4}},
     "dpo": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0}},
     "kto": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0}},
+    "grpo": _POLICY,
+    "reinforce": _POLICY,
+    "ppo": _POLICY,
 }
 """How each method trains unless told otherwise."""
 
@@ -69,7 +80,8 @@ def aligned(
     kind: str, base: LoadedModel, said: Mapping[str, Any], layers: Sequence[Layer]
 ) -> RunSettings:
     """Return the settings of a run that aligns a model; see `aligned_settings`."""
-    return aligned_settings(base, {"kind": kind, **said}, USUAL[kind], layers)
+    model = {"value": {}} if kind == "ppo" else None
+    return aligned_settings(base, {"kind": kind, **said}, USUAL[kind], layers, model)
 
 
 def run_alignment(

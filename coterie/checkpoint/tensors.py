@@ -166,6 +166,10 @@ def check_model(path: Path, hollow: Decoder, *, trained: bool, finite: bool) -> 
     return number
 
 
+OF_METHOD = "method."
+"""Begins the names of what a training method keeps beside weights and moments."""
+
+
 def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> int:
     """Check a file of moments against their parameters; return how many tensors it holds.
 
@@ -182,7 +186,8 @@ def check_optimizer(path: Path, hollow: Decoder, step: int, *, known: bool) -> i
     for name, tensor in iterate_tensors(path):
         number += 1
         if known:
-            _check_moment(path, name, tensor, parameters, step)
+            if not name.startswith(OF_METHOD):
+                _check_moment(path, name, tensor, parameters, step)
             _check_finite(path, name, tensor)
     return number
 

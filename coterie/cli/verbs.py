@@ -261,6 +261,30 @@ GROUPS = {
                     "coterie align kto answers marked.jsonl align.undesirable=0.5 --lora 8",
                 ),
             ),
+            "grpo": Verb(
+                "coterie.cli.reinforce:grpo",
+                "Reinforce what rewards judge better than the rest (GRPO).",
+                (
+                    "coterie align grpo latest --reward metre --reward long_words:weight=0.1",
+                    "coterie align grpo mine --reward function:function=my_lab:polite",
+                ),
+            ),
+            "reinforce": Verb(
+                "coterie.cli.reinforce:reinforce",
+                "Reinforce what rewards judge better (REINFORCE, leave one out).",
+                (
+                    "coterie align reinforce latest --reward metre",
+                    "coterie align reinforce latest --reward metre --reward length",
+                ),
+            ),
+            "ppo": Verb(
+                "coterie.cli.reinforce:ppo",
+                "Reinforce with a value head (PPO).",
+                (
+                    "coterie align ppo latest --reward metre",
+                    "coterie align ppo latest --reward metre --reward repetition --lora 8",
+                ),
+            ),
         },
     ),
     "benchmark": (

@@ -15,7 +15,7 @@ from coterie.batch import TokenBatch
 from coterie.model.cache import AttentionCache, DecoderCache
 from coterie.model.geometry import UnevenRows
 from coterie.model.position import Rotation
-from coterie.model.replay import RoutingReplay
+from coterie.model.replay import Routes, RoutingReplay
 
 
 @runtime_checkable
@@ -54,6 +54,8 @@ class ForwardContext:
         router_stats: whether routers account for their choices; decoding has no use for it.
         run_block: computes each block in place of calling it, without router statistics; None:
             blocks are called.
+        routes: the routers' choices, layer by layer: those that hold none are filled in, the others
+            repeated; None: routers choose and nobody asks what.
         document_starts: where each token's document begins, in packed rows that are read at once;
             the decoder fills it in.
         rows: where tokens of rows stand that have read unequally much; the decoder fills it in.
@@ -72,6 +74,7 @@ class ForwardContext:
     observers: tuple[Observer, ...] = ()
     router_stats: bool = True
     run_block: RunBlock | None = None
+    routes: Routes | None = None
     document_starts: Int[Tensor, "B T"] | None = None
     rows: UnevenRows | None = None
     rotation: Rotation | None = None

@@ -382,6 +382,8 @@ class Decoder(nn.Module):
         for layer, block in enumerate(self.blocks):
             if cache is not None:
                 context = context.but(kv_cache=cache.layers[layer])
+            if context.routes is not None:
+                context = context.but(replay=context.routes[layer])
             if context.run_block is None:
                 hidden, of_layer = _through(block, again, hidden, context=context)
             else:
@@ -456,7 +458,7 @@ def _through(
 ) -> tuple[Tensor, RouterStats | None]:
     """Send a stream through a block, which is computed again in the backward pass if so asked."""
     if again and torch.is_grad_enabled():
-        context = context.but(replay=RoutingReplay())
+        context = context.but(replay=context.replay or RoutingReplay())
         kept = _SELECTIVE if again == "selective" else noop_context_fn
         return checkpoint(module, *inputs, context, use_reentrant=False, context_fn=kept)
     return module(*inputs, context)

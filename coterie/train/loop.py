@@ -284,7 +284,7 @@ class _Training:
         with session.loader() as loader:
             session.method.describe(session, loader, self._publish.notice)
             batches = self._look.read(loader.iterate(progress.step, settings.prefetch))
-            while progress.step < settings.steps and not self._stop and not self._is_stale():
+            while progress.step < settings.steps and not self._stop and not self._is_over():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 shared_cores().look()
@@ -309,10 +309,17 @@ class _Training:
                 best = settings.patience and judged and progress.stale == 0
                 if best or self._is_due(settings.spacing(settings.checkpoint_every)):
                     self._save()
-        if self._is_stale():
+        if self._session.method.halted is not None:
+            self._save_last()
+            self._publish.notice(f"Stopped early: {self._session.method.halted}.", warning=True)
+        elif self._is_stale():
             self._stop_early()
         elif progress.step < settings.steps:
             self._leave()
+
+    def _is_over(self) -> bool:
+        """Whether the run ends before its last step."""
+        return self._is_stale() or self._session.method.halted is not None
 
     def _is_stale(self) -> bool:
         """Whether the validation loss has stood still for longer than the run waits."""

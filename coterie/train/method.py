@@ -105,6 +105,9 @@ class Trainable:
 class Method:
     """How a run differs from others. Holds no state of a training but what `begin` read."""
 
+    halted: str | None = None
+    """Why the run is to end after the step that is being taken, if it is."""
+
     def prepare(self, settings: RunSettings, tell: Tell) -> tuple[RunSettings, RunData]:
         """Return the settings with what the data decide, and the data.
 

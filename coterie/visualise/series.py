@@ -34,12 +34,13 @@ from coterie.visualise.reducers.course import (
     Unread,
 )
 from coterie.visualise.reducers.loads import LayerHistory, Loads
+from coterie.visualise.reducers.reinforcement import Reinforcement
 from coterie.visualise.reducers.steps import MemoryByPart, Pace, Parts, Steps
 
 R = TypeVar("R", bound=Reducer)
 REDUCERS: tuple[type[Reducer], ...] = (
     Course, Steps, Pace, Loads, Parts, MemoryByPart, Evaluations, Samples, Checkpoints, Data,
-    Notices, Unread,
+    Notices, Unread, Reinforcement,
 )  # fmt: skip
 
 

@@ -7,6 +7,9 @@ import math
 import pytest
 import torch
 
+from coterie.model.context import ForwardContext
+from coterie.model.replay import RoutingReplay
+
 RECOMPUTED = {
     "noise": {"router": {"noise": "learned"}},
     "jitter": {"router": {"noise": {"kind": "jitter", "epsilon": 0.5}}},
@@ -49,3 +52,29 @@ def test_recomputing_repeats_chance_and_gives_the_same_gradients(name, make_deco
     for parameter, gradient in gradients.items():
         torch.testing.assert_close(again_gradients[parameter], gradient, rtol=0, atol=1e-11)
     assert math.isfinite(sum(float(g.abs().sum()) for g in gradients.values()))
+
+
+def test_choices_given_from_outside_are_repeated_and_recorded_ones_give_the_same(
+    make_decoder, draw_tokens
+):
+    moe = {"kind": "moe", "experts": [{"mlp": {"kind": "mlp", "width": 4}, "count": 4}],
+           "experts_per_token": 2}  # fmt: skip
+    decoder, tokens = make_decoder(feedforward=moe).eval(), draw_tokens(3, 12)
+
+    def read(routes, **said):
+        return decoder(tokens, context=ForwardContext(routes=routes, **said))
+
+    def held(routes, name):
+        return torch.stack([getattr(each, name) for each in routes])
+
+    recorded = [RoutingReplay() for _ in decoder.blocks]
+    free = read(recorded, router_stats=False)
+    first = held(recorded, "indices")
+    again = [RoutingReplay(each, compares=True) for each in first]
+    assert torch.equal(read(again).logits, free.logits)
+    assert torch.equal(held(again, "own"), first)
+    turned = [RoutingReplay((each + 1) % 4, compares=True) for each in first]
+    other = read(turned)
+    assert not torch.equal(other.logits, free.logits)
+    assert torch.equal(torch.stack([each.indices for each in other.router_stats]), (first + 1) % 4)
+    assert torch.equal(held(turned, "own")[0], first[0])

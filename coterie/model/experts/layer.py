@@ -164,6 +164,11 @@ class MixtureOfExpertsPart(Part):
         mixed = self._mix(flat, indices, gates, partial)
         if self.shared:
             mixed = mixed + self._shared(flat)
+        if replay is not None:
+            if replay.compares:
+                bias = self.balance.selection_bias
+                replay.own = self.router.select(routing.scores.detach(), bias)
+            replay.indices = routing.indices
         if not context.router_stats:
             return mixed.view(x.shape), None
         stats, balance_load = measure_routing(
@@ -171,7 +176,7 @@ class MixtureOfExpertsPart(Part):
             None if replay is None else replay.balance_load, dropped,
         )  # fmt: skip
         if replay is not None:
-            replay.indices, replay.balance_load = routing.indices, balance_load
+            replay.balance_load = balance_load
         return mixed.view(x.shape), stats
 
     def _mix(self, x: Tensor, indices: Tensor, gates: Tensor, partial: bool) -> Tensor:

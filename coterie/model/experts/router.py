@@ -126,16 +126,20 @@ class Router(Part):
             logits = self.noise.logits(logits, x)
             scores = self.scorer.scores(logits)
             if indices is None:
-                indices = self._select(scores.detach(), selection_bias, excluded_experts)
+                indices = self.select(scores.detach(), selection_bias, excluded_experts)
             partial = excluded_experts is not None or not self.selector.fixed
             gates = _gather(scores, indices) if partial else scores.gather(-1, indices)
             if self.renormalise:
                 gates = gates / (gates.sum(-1, keepdim=True) + _EPSILON)
             return Routing(logits, scores, indices, gates * self.scale, partial)
 
-    def _select(
-        self, scores: Tensor, selection_bias: Tensor | None, excluded: Tensor | None
-    ) -> Tensor:
+    def select(
+        self,
+        scores: Float[Tensor, "N E"],
+        selection_bias: Float[Tensor, " E"] | None,
+        excluded: Bool[Tensor, " E"] | None = None,
+    ) -> Int[Tensor, "N k"]:
+        """Return the experts that tokens of these scores go to."""
         if excluded is None:
             return self.selector(scores, selection_bias, self.scorer.probabilities)
         bias = scores.new_zeros(excluded.shape).masked_fill(excluded, -torch.inf)

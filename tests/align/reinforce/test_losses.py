@@ -1,5 +1,8 @@
 """The losses against closed forms, in float64."""
 
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 import math
 
 import pytest

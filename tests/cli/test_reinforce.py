@@ -1,0 +1,39 @@
+"""`coterie align grpo` and its like: words become rewards and settings."""
+
+import json
+
+import pytest
+
+from coterie.cli.app import run
+from coterie.cli.reinforce import _reward
+
+
+def test_a_reward_is_told_with_its_settings_in_one_word():
+    assert _reward("metre") == {"kind": "metre"}
+    assert _reward("fluency:weight=0.2,clip=[-4,0],normalise=true") == {
+        "kind": "fluency", "weight": 0.2, "clip": [-4, 0], "normalise": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["grpo", "reinforce", "ppo"])
+def test_a_dry_run_shows_what_would_be_run(kind, tiny_run, places, capsys):
+    prompts = places / "prompts.txt"
+    prompts.write_text("It\nwas\nbright\n")
+    words = [
+        "align", kind, "tiny", "--reward", "pattern:regex=e", "--reward", "repetition:weight=0.5",
+        f"align.prompts={prompts}", "align.rollout.max_tokens=4", "--dry-run", "--json",
+    ]  # fmt: skip
+    assert run(words) == 0
+    found = json.loads(capsys.readouterr().out)["settings"]
+    assert [each["kind"] for each in found["align"]["rewards"]] == ["pattern", "repetition"]
+    assert found["align"]["rewards"][1]["weight"] == 0.5
+    assert (found["model"]["value"] is not None) == (kind == "ppo")
+    assert found["train"]["batch_size"] == 64
+    assert found["train"]["prompts"] == ["bright\n"]
+
+
+def test_a_reward_that_is_none_is_refused_with_the_nearest(tiny_run, capsys):
+    assert run(["align", "grpo", "tiny", "--reward", "meter", "--dry-run"]) == 2
+    assert "“metre”" in capsys.readouterr().err
+    assert run(["align", "grpo", "tiny", "--dry-run"]) == 2
+    assert "rewards" in capsys.readouterr().err
