@@ -110,7 +110,7 @@ def _show(trace: Trace, asked: dict[str, Any], at: int | None, *, plain: bool, j
     if json:
         emit_json(figures_of(trace))
         return
-    out = SafeConsole(no_color=True, force_terminal=False) if plain else console
+    out = SafeConsole(no_color=True, force_terminal=False, width=140) if plain else console
     out.print(view(trace, at=place, **asked), soft_wrap=not console.is_terminal)
 
 
