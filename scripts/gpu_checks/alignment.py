@@ -48,12 +48,13 @@ def methods(bench: Bench) -> dict[str, Any]:
     shell("train", file, "--name", "base")
     steps = f"train.steps={3 if bench.tiny else 30}"
     rows = rows_file(shell.folder, "sft")
+    written = ("base", "--reward", "length", f"align.prompts={rows}", "align.rollout.max_tokens=24")
     words = {
         "sft": ("sft", "base", rows, "align.template=plain"),
         "lora": ("sft", "base", rows, "align.template=plain", "--lora", "4"),
         "dpo": ("dpo", "base", rows_file(shell.folder, "dpo"), "align.template=plain"),
-        "grpo": ("grpo", "base", "--reward", "length"),
-        "ppo": ("ppo", "base", "--reward", "length"),
+        "grpo": ("grpo", *written),
+        "ppo": ("ppo", *written),
     }  # fmt: skip
     started = {}
     for name, said in bench.some(words.items(), 4):
