@@ -148,7 +148,7 @@ def _lines(text: str, metre: str, form: str | None, top: float) -> list[_Line]:
     letters = letters_of(flat)
     if form is not None:
         row = form_of(form).letters
-        letters = "".join(row[at % len(row)] for at in range(len(flat)))
+        letters = [row[at % len(row)] for at in range(len(flat))]
         rounds = [at // len(row) for at in range(len(flat))]
     else:
         rounds = [0] * len(flat)

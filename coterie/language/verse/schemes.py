@@ -51,7 +51,7 @@ def form_of(scheme: str) -> Form:
     )
 
 
-def pairs_of(letters: str) -> list[tuple[int, int]]:
+def pairs_of(letters: Sequence[str]) -> list[tuple[int, int]]:
     """Return the pairs of lines that a scheme wants to rhyme."""
     return [
         (first, second)
@@ -99,7 +99,7 @@ def likeliest(lines: Sequence[str], candidates: Iterable[Form]) -> tuple[Form, f
     return form, best
 
 
-def letters_of(lines: Sequence[str], within: int = 4) -> str:
+def letters_of(lines: Sequence[str], within: int = 4) -> list[str]:
     """Return the letters of lines without a form in mind: each joins the lines it suits best.
 
     Args:
@@ -116,7 +116,7 @@ def letters_of(lines: Sequence[str], within: int = 4) -> str:
         best = max(suits, key=lambda letter: suits[letter], default=None)
         new = max(given, default=-1) + 1
         given.append(new if best is None or suits[best] <= 0 else best)
-    return "".join(letter(each) for each in given)
+    return [letter(each) for each in given]
 
 
 def letter(index: int) -> str:

@@ -115,7 +115,7 @@ def _rhyme(groups: Sequence[Sequence[str]], form: Form | None) -> dict[str, obje
         for start in range(0, len(lines), size):
             part = lines[start : start + size]
             letters = form.letters[: len(part)] if form else letters_of(part)
-            schemes.append(letters)
+            schemes.append("".join(letters))
             ends = [last_word(line) for line in part]
             pairs += [(ends[first], ends[second]) for first, second in pairs_of(letters)]
     kinds = Counter(rhyme(*pair).kind for pair in pairs)

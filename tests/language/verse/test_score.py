@@ -59,3 +59,10 @@ def test_nothing_scores_as_nothing():
     assert found["metre"]["lines"] == 0
     assert found["metre"]["metrical"] is None
     assert found["rhyme"]["rhyming"] is None
+
+
+def test_more_rhymes_than_letters_of_the_alphabet_are_told_apart():
+    ends = ["cat", "sea", "dog", "sun", "ship", "red", "moon", "fire", "gold", "stone", "hand"] * 4
+    lines = [f"the {end} {number}" for number, end in enumerate(ends)]
+    found = score("\n".join(lines))
+    assert found["rhyme"]["rhyming"] == 1.0, "each pair of equal letters does rhyme"
