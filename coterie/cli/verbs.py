@@ -324,8 +324,7 @@ GROUPS = {
                 "Draw a poem with its stresses and rhymes.",
                 (
                     "coterie verse picture sonnet.txt --out sonnet.svg --form sonnet",
-                    "coterie verse picture tyger.txt --out tyger.png --metre trochaic-tetrameter "
-                    "--dark",
+                    "coterie verse picture sonnet.txt --out sonnet.png --dark",
                 ),
             ),
         },
