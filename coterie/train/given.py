@@ -37,7 +37,8 @@ def run_settings(layers: Sequence[Layer]) -> Resolved[RunSettings]:
 def require_roles(found: Resolved[RunSettings]) -> None:
     """Make sure that the decoder has the roles that somebody named for its optimizer.
 
-    Those that a preset names may be absent, for its decoder may be exchanged by words.
+    Those that a preset names, or that are named by default and so in every run's own file, may be
+    absent, for the decoder may be exchanged by words.
 
     Raises:
         SettingsError: it has not.
@@ -45,13 +46,15 @@ def require_roles(found: Resolved[RunSettings]) -> None:
     named: dict[str, str] = {}
     for key, origin in found.provenance.items():
         if key[:2] == ("train", "optimizer") and not origin.startswith("preset "):
-            if key[-2] == "learning_rates":
-                named[key[-1]] = origin
-            elif key[-1] == "decayed":
-                whole: Any = found.settings
-                for part in key:
-                    whole = getattr(whole, part)
-                named |= dict.fromkeys(whole, origin)
+            place = key[:-1] if key[-2] == "learning_rates" else key
+            if place[-1] not in ("learning_rates", "decayed"):
+                continue
+            owner: Any = found.settings
+            for part in place[:-1]:
+                owner = getattr(owner, part)
+            usual = type(owner).model_fields[place[-1]].get_default(call_default_factory=True)
+            said = getattr(owner, place[-1]) if place == key else key[-1:]
+            named |= dict.fromkeys(sorted(set(said) - set(usual)), origin)
     if not named:
         return
     model = found.settings.model
