@@ -100,11 +100,14 @@ def try_one(engine, name: str, sampler: dict, cache: dict, way: str) -> None:
     alone = engine.generate("", settings(limits, sampler, cache))
     assert keeps(name, alone), alone.text
     if way == "guesses":
-        assert engine.generate("", settings(limits, sampler, cache, LOOKUP)).text == alone.text
+        guessed = engine.generate("", settings(limits, sampler, cache, LOOKUP))
+        assert keeps(name, guessed)
+        # What a cache drops or rounds depends on how many tokens it takes at once.
+        assert guessed.text == alone.text or cache not in CACHES[:EXACT], (sampler, cache)
     elif way == "batch" or sampler.get("temperature") == 0 or "logprobs_mode" in sampler:
         made = engine.generate_samples("", 3, settings(limits, sampler, cache))
         assert all(keeps(name, each) for each in made)
-        assert made[0].text == alone.text
+        assert made[0].text == alone.text, (sampler, cache)
     else:
         both = engine.generate_samples("", 2, settings(limits, sampler, cache))
         best = engine.generate("", settings(limits, sampler, cache, {"best_of": 2}))
