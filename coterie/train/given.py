@@ -54,7 +54,7 @@ def require_roles(found: Resolved[RunSettings]) -> None:
                 owner = getattr(owner, part)
             usual = type(owner).model_fields[place[-1]].get_default(call_default_factory=True)
             said = getattr(owner, place[-1]) if place == key else key[-1:]
-            named |= dict.fromkeys(sorted(set(said) - set(usual)), origin)
+            named |= dict.fromkeys((each for each in said if each not in usual), origin)
     if not named:
         return
     model = found.settings.model
