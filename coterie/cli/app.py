@@ -124,6 +124,10 @@ def run(arguments: list[str]) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             hint = "Free some space (df -h shows where), then run the same command again."
             return _tell(f"The disk is full: {error}", hint, 2, debug)
+        if isinstance(error, MemoryError):
+            hint = "Divide it into smaller files or shorter lines, or give the process more memory."
+            said = "Memory does not suffice for what this command reads or makes at once."
+            return _tell(said, hint, 2, debug)
         if isinstance(error, CoterieError):
             return _tell(error.message, error.hint, error.exit_code, debug)
         # A note names what of the user's own code was called.

@@ -119,6 +119,17 @@ def test_a_full_disk_under_the_output_is_the_users_to_mend(monkeypatch, capsys):
     assert "disk is full" in capsys.readouterr().err
 
 
+def test_too_little_memory_is_told_in_words(monkeypatch, capsys):
+    def fail(_words):
+        raise MemoryError
+
+    monkeypatch.setattr(app, "_check_verb", fail)
+    assert app.run(["runs", "list"]) == 2
+    said = capsys.readouterr().err
+    assert "Memory does not suffice" in said
+    assert "smaller files" in said
+
+
 def test_debug_shows_the_traceback(monkeypatch, capsys):
     def fail(_words):
         raise RuntimeError("boom")
