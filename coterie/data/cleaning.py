@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from coterie.data.documents import Document, whole_documents
+from coterie.data.documents import Document, too_large, whole_documents
 from coterie.data.report import ReadingReport
 from coterie.data.sources import HOW_TO_SKIP, Sources
 from coterie.data.split import OnProgress
@@ -85,7 +85,10 @@ def clean_documents(
         texts, originals = TextFolder(folder / TEXTS), TextFolder(folder / ORIGINAL)
         with (apart or folder / REPORT).open("w", encoding="utf-8") as account:
             for document, work in _works(sources, works):
-                found = clean_text(work.text, kind, tags)
+                try:
+                    found = clean_text(work.text, kind, tags)
+                except MemoryError as error:
+                    raise too_large(document.name) from error
                 if not found.text.strip():
                     _leave_out(document, sources)
                     continue

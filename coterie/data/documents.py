@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+from coterie.foundation.errors import DataError
+
 BATCH = 1 << 20  # characters that are worth one call of what works on arrays
 
 Edit = tuple[int, int, str]
@@ -116,15 +118,30 @@ def joined(pieces: Sequence[Document]) -> Document:
 
 
 def whole_documents(documents: Iterable[Document]) -> Iterator[Document]:
-    """Join the pieces of continued documents; each must fit in memory."""
+    """Join the pieces of continued documents; each must fit in memory.
+
+    Raises:
+        DataError: one does not.
+    """
     pieces: list[Document] = []
-    for document in documents:
-        if not document.continued and pieces:
+    try:
+        for document in documents:
+            if not document.continued and pieces:
+                yield joined(pieces)
+                pieces = []
+            pieces.append(document)
+        if pieces:
             yield joined(pieces)
-            pieces = []
-        pieces.append(document)
-    if pieces:
-        yield joined(pieces)
+    except MemoryError as error:
+        raise too_large(pieces[-1].name if pieces else "the first text") from error
+
+
+def too_large(name: str) -> DataError:
+    """Return the error of a document for which memory does not suffice."""
+    return DataError(
+        f"{name} is worked on as a whole, and memory does not suffice for it.",
+        hint="Divide it into smaller files, or give the process more memory.",
+    )
 
 
 class _HasText(Protocol):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.data.documents import Document, Span, joined, whole_documents
+from coterie.foundation.errors import DataError
 
 
 def labelled(document):
@@ -63,3 +65,12 @@ def test_a_replaced_word_keeps_its_label_and_a_deleted_one_loses_it():
     document = Document("d", "one two three", spans=(Span("a", 4, 7), Span("b", 8, 13)))
     assert labelled(document.edited([(4, 7, "zwei")])) == [("a", "zwei"), ("b", "three")]
     assert labelled(document.edited([(3, 7, "")])) == [("b", "three")]
+
+
+def test_a_text_too_large_for_memory_is_named():
+    def pieces():
+        yield Document("vast.txt", "And ")
+        raise MemoryError
+
+    with pytest.raises(DataError, match=r"vast\.txt is worked on as a whole"):
+        list(whole_documents(pieces()))
