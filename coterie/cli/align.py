@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
-from coterie.cli.words import read_words
+from coterie.cli.words import Words, read_words
 from coterie.foundation.errors import UserError
+
+if TYPE_CHECKING:
+    from coterie.foundation.runs import RunDirectory
 
 _WANTED = {"sft": "conversations", "dpo": "preferences", "kto": "marked answers"}
 
 
-def sft(
-    *words: str, name: str | None = None, lora: int | None = None, dry_run: bool = False,
-    json: bool = False,
-) -> None:  # fmt: skip
+@Parameter(name="*")
+@dataclass(frozen=True)
+class AlignFlags:
+    """How a run is aligned, whatever the method."""
+
+    name: Annotated[
+        str | None,
+        Parameter(help="The new run's name; by default the old one's with the method's behind it."),
+    ] = None
+    lora: Annotated[
+        int | None, Parameter(help="Tune adapters of this rank in place of all weights.")
+    ] = None
+    dry_run: Annotated[
+        bool, Parameter(help="Print what would be run, memory included, and stop.")
+    ] = False
+    json: Annotated[bool, Parameter(help="Print the result, or the plan, as JSON.")] = False
+
+
+_PLAIN = AlignFlags()
+
+
+def sft(*words: str, flags: AlignFlags = _PLAIN) -> None:
     """Fine-tune a model on conversations: `coterie align sft RUN ROWS [key=value ...]`.
 
     ROWS is a JSONL or Parquet file with `messages`, ShareGPT's `conversations`, `prompt` and
@@ -26,22 +51,11 @@ def sft(
     words
         The run to begin with, the file, and changes: `train.epochs=2`, `align.template=plain`,
         `align.lora.parts=[attention]` and others.
-    name
-        The new run's name; by default the old one's with `-sft`.
-    lora
-        Tune adapters of this rank in place of all weights.
-    dry_run
-        Print what would be run, memory included, and stop.
-    json
-        Print the result, or the plan, as JSON.
     """
-    _align("sft", words, name, lora, dry_run=dry_run, json=json)
+    _align("sft", words, flags)
 
 
-def dpo(
-    *words: str, name: str | None = None, lora: int | None = None, dry_run: bool = False,
-    json: bool = False,
-) -> None:  # fmt: skip
+def dpo(*words: str, flags: AlignFlags = _PLAIN) -> None:
     """Learn preferences (DPO): `coterie align dpo RUN PAIRS [key=value ...]`.
 
     PAIRS is a JSONL or Parquet file with `prompt`, `chosen` and `rejected`: texts, or messages. The
@@ -52,22 +66,11 @@ def dpo(
     ----------
     words
         The run to begin with, the file, and changes: `align.beta=0.05` and others.
-    name
-        The new run's name; by default the old one's with `-dpo`.
-    lora
-        Tune adapters of this rank in place of all weights.
-    dry_run
-        Print what would be run, memory included, and stop.
-    json
-        Print the result, or the plan, as JSON.
     """
-    _align("dpo", words, name, lora, dry_run=dry_run, json=json)
+    _align("dpo", words, flags)
 
 
-def kto(
-    *words: str, name: str | None = None, lora: int | None = None, dry_run: bool = False,
-    json: bool = False,
-) -> None:  # fmt: skip
+def kto(*words: str, flags: AlignFlags = _PLAIN) -> None:
     """Learn from answers that are marked good or bad (KTO): `coterie align kto RUN ROWS`.
 
     ROWS is a JSONL or Parquet file of conversations, each with a true or false `label`.
@@ -76,22 +79,11 @@ def kto(
     ----------
     words
         The run to begin with, the file, and changes: `align.beta=0.05` and others.
-    name
-        The new run's name; by default the old one's with `-kto`.
-    lora
-        Tune adapters of this rank in place of all weights.
-    dry_run
-        Print what would be run, memory included, and stop.
-    json
-        Print the result, or the plan, as JSON.
     """
-    _align("kto", words, name, lora, dry_run=dry_run, json=json)
+    _align("kto", words, flags)
 
 
-def _align(
-    kind: str, words: tuple[str, ...], name: str | None, lora: int | None, *, dry_run: bool,
-    json: bool,
-) -> None:  # fmt: skip
+def _align(kind: str, words: tuple[str, ...], flags: AlignFlags) -> None:
     """Do what the words ask for, with one of the methods that read rows."""
     parsed = read_words(words)
     if len(parsed.targets) != 2:
@@ -99,29 +91,37 @@ def _align(
             f"A run and a file of {_WANTED[kind]} are wanted, not {len(parsed.targets)} words.",
             hint=f"For example: coterie align {kind} latest rows.jsonl",
         )
+    target, data = parsed.targets
+    run = run_aligned(kind, target, {"data": str(Path(data))}, parsed, flags)
+    if run is not None:
+        next_step(
+            f'coterie generate {run.name} --chat "A question"  # ask it',
+            f"coterie train --resume {run.name} train.epochs=...  # train it for longer",
+        )
+
+
+def run_aligned(
+    kind: str, target: str, said: dict[str, Any], words: Words, flags: AlignFlags
+) -> RunDirectory | None:
+    """Align a run and return the new one, or only show what would be run."""
     from coterie.api.alignment import aligned, plan_alignment, run_alignment
     from coterie.api.model import tell_damaged
     from coterie.checkpoint import load_model
     from coterie.cli.plan import plan_rows
 
-    target, data = parsed.targets
-    said: dict[str, object] = {"data": str(Path(data))}
-    if lora is not None:
-        said["lora"] = {"rank": lora}
+    if flags.lora is not None:
+        said = {**said, "lora": {"rank": flags.lora}}
     base = load_model(target, on_damaged=tell_damaged)
-    settings = aligned(kind, base, said, parsed.layers())
-    if dry_run:
+    settings = aligned(kind, base, said, words.layers())
+    if flags.dry_run:
         settings, plan = plan_alignment(settings)
-        if json:
+        if flags.json:
             emit_json({"plan": plan.summary(), "settings": settings.model_dump(mode="json")})
         else:
             console.print(facts(plan_rows(plan)))
-        return
-    run, result = run_alignment(kind, base, settings, name)
-    if json:
+        return None
+    run, result = run_alignment(kind, base, settings, flags.name)
+    if flags.json:
         emit_json({"run": run.name, "path": str(run.path), **result.summary()})
     stderr.print(f"Report: {run.report}", soft_wrap=True)
-    next_step(
-        f'coterie generate {run.name} --chat "A question"  # ask it',
-        f"coterie train --resume {run.name} train.epochs=...  # train it for longer",
-    )
+    return run

@@ -37,3 +37,13 @@ def test_a_reward_that_is_none_is_refused_with_the_nearest(tiny_run, capsys):
     assert "“metre”" in capsys.readouterr().err
     assert run(["align", "grpo", "tiny", "--dry-run"]) == 2
     assert "rewards" in capsys.readouterr().err
+
+
+def test_texts_that_the_context_cannot_hold_are_refused_before_a_run_is_made(
+    tiny_run, places, capsys
+):
+    prompts = places / "prompts.txt"
+    prompts.write_text("It\nwas\nbright\n")
+    words = ["--reward", "length", f"align.prompts={prompts}", "align.rollout.max_tokens=64"]
+    assert run(["align", "grpo", "tiny", *words, "--dry-run"]) == 2
+    assert "longer than the model's context of 16" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from coterie.align.reinforce.experience import Collector, Course
 from coterie.align.reinforce.losses import AdaptiveKL
 from coterie.align.reinforce.objective import PolicyModels, ReinforceObjective, Weights
 from coterie.align.reinforce.prompts import drawn, prompts_of_text, read_prompts, spread
-from coterie.align.reinforce.rollout import Writer
+from coterie.align.reinforce.rollout import Writer, require_room
 from coterie.align.reinforce.watch import alarms, figures_of
 from coterie.align.rewards import Corpus, Judge, Sample
 from coterie.batch import TokenBatch
@@ -158,6 +158,8 @@ class ReinforceMethod(AlignMethod):
                 "The run's text has no lines to write on.",
                 hint="Give a file of prompts: align.prompts=prompts.jsonl",
             )
+        asked = max(len(self.tokenizer.encode(each)) for each in (*prompts, *held))
+        require_room(asked, own.rollout.max_tokens, self.base.decoder.settings.context)
         return PromptData(self.tokenizer, prompts, held, corpus, human)
 
     def _texts(self, tell: Tell) -> tuple[str, str]:

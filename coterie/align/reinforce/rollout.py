@@ -45,6 +45,20 @@ class Written:
     routes: Int[Tensor, "T L k"] | None
 
 
+def require_room(prompt: int, most: int, context: int) -> None:
+    """Make sure that a prompt of so many tokens and the longest text fit into the context.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    if prompt + most > context:
+        raise SettingsError(
+            f"A prompt of {prompt} tokens and a text of {most} are longer than the model's context "
+            f"of {context}.",
+            hint="Lower align.prompt_lines or align.rollout.max_tokens, or shorten the prompts.",
+        )
+
+
 class Writer:
     """Writes texts with a decoder.
 
@@ -86,12 +100,7 @@ class Writer:
         each = max(self._at_once // number, 1)
         for start in range(0, len(prompts), each):
             some = [self._engine.encode_prompt(text) for text in prompts[start : start + each]]
-            if max(map(len, some)) + most > self._context:
-                raise SettingsError(
-                    f"A prompt of {max(map(len, some))} tokens and a text of {most} are longer "
-                    f"than the model's context of {self._context}.",
-                    hint="Lower align.prompt_lines or align.rollout.max_tokens.",
-                )
+            require_room(max(map(len, some)), most, self._context)
             first = seed * _NOT_FIRST + start * number
             found += self._together(some, number, first, sampling, lines)
         return found
