@@ -140,9 +140,10 @@ class ReinforceObjective:
         if batch.reference is not None:
             kl = kl_estimate(read.logprobs, batch.reference, weights.estimator)
             summed = torch.where(valid, kl, 0.0).sum()
+            difference = (read.logprobs - batch.reference).detach()
             terms += [
                 Term("kl_penalty", summed, "tokens", weights.kl()),
-                Term("kl/k1", (read.logprobs - batch.reference).detach().sum(), "tokens"),
+                Term("kl/k1", torch.where(valid, difference, 0.0).sum(), "tokens"),
             ]
         terms += self._values(batch, output)
         terms += router_terms(output.router_stats, lambda layer: "tokens")

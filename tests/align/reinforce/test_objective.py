@@ -66,9 +66,11 @@ def test_on_policy_it_is_the_policy_gradient_of_written_tokens_alone(base, batch
 def test_what_stands_where_nothing_was_written_changes_nothing(base, batch):
     _, expected = stepped(base.decoder, batch, kl=lambda: 0.1)
     reference = torch.where(batch.valid, 0.0, 99.0)
-    _, plain = stepped(base.decoder, batch.but(reference=torch.zeros_like(reference)),
-                       kl=lambda: 0.1)  # fmt: skip
-    _, found = stepped(base.decoder, batch.but(reference=reference), kl=lambda: 0.1)
+    told, plain = stepped(base.decoder, batch.but(reference=torch.zeros_like(reference)),
+                          kl=lambda: 0.1)  # fmt: skip
+    same, found = stepped(base.decoder, batch.but(reference=reference), kl=lambda: 0.1)
+    for name in ("kl_penalty", "kl/k1"):
+        torch.testing.assert_close(same.auxiliary[name], told.auxiliary[name])
     assert expected.keys() == found.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, plain[name])
