@@ -241,6 +241,8 @@ def _own_texts(loaded: LoadedModel) -> dict[str, list[list[int]]]:
     """Return the validation split as tokens, by the sources of its store."""
     store = _own_store(loaded)
     parts = held_out(store) or store.sources
+    if len(parts) == 1:  # whose name is a folder's of the cache
+        parts = {"held out": next(iter(parts.values()))}
     return {name: [each.tokens("valid")[:MOST_TOKENS].tolist()] for name, each in parts.items()}
 
 
