@@ -54,7 +54,9 @@ def _at_once(
         lengths = context.lengths
         real = None if lengths is None else real_tokens(lengths, number, device)
         sizes = text_lengths(at, real)
-    span = Span(0, number, device, at, context.positions, sizes)
+    # Where lengths matter the longest document decides, not the row.
+    stop = None if lengths_matter else number
+    span = Span(0, number, device, at, context.positions, sizes, None, stop)
     return context.but(document_starts=starts), span
 
 

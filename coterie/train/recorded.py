@@ -89,7 +89,8 @@ class RecordedGradients:
                 raise  # in smaller pieces it may be
             except RuntimeError as error:
                 self.refused = True
-                reason = str(error).splitlines()[0]
+                # Leaving the recording fails as well, which says less than what broke it off.
+                reason = str(error.__context__ or error).partition("\n")[0]
                 self._tell(f"Steps run kernel by kernel, for they cannot be recorded: {reason}")
                 return None
         held = _tensors(found.batch)
@@ -106,7 +107,7 @@ class RecordedGradients:
         self._recording = None
 
     def _recorded(self, batch: TokenBatch) -> _Recording:
-        static = TokenBatch(**{name: each.clone() for name, each in _tensors(batch).items()})
+        static = type(batch)(**{name: each.clone() for name, each in _tensors(batch).items()})
         results = _Results([], StepMetrics(), torch.empty(0))
 
         def step() -> None:

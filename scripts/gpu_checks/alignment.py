@@ -26,17 +26,26 @@ def rows_file(folder: Path, kind: str, count: int = 200) -> str:
 
 
 def told(run: Path) -> dict[str, Any]:
-    """Return what the steps of a run's record say: the losses' ends, and rates."""
-    events = map(json.loads, (run / "events.jsonl").read_text(encoding="utf-8").splitlines())
-    steps = [event for event in events if event.get("kind") == "step"]
+    """Return what a run's record says: ends of losses and rewards, rates, metrics of the end."""
+    read = [json.loads(line) for line in (run / "events.jsonl").open(encoding="utf-8")]
+    steps = [event for event in read if event.get("kind") == "step"]
     losses = [step["loss"] for step in steps]
     assert all(map(math.isfinite, losses)), losses
     rates = sorted(step.get("tokens_per_second") or 0.0 for step in steps[3:])
-    return {"steps": len(steps), "first": losses[0], "last": losses[-1],
-            "tokens/s": round(rates[len(rates) // 2]) if rates else None,
-            "others": {key: value for key, value in steps[-1].items()
-                       if isinstance(value, float) and "/" in key},
-            "terms": steps[-1].get("terms")}  # fmt: skip
+    found = {
+        "steps": len(steps),
+        "first": losses[0],
+        "last": losses[-1],
+        "tokens/s": round(rates[len(rates) // 2]) if rates else None,
+        "others": {key: value for key, value in steps[-1]["auxiliary"].items() if "/" in key},
+    }
+    written = [event for event in read if event.get("kind") == "rollout"]
+    if written:
+        rewards = [event["figures"]["reward"] for event in written]
+        speeds = sorted(event["tokens"] / event["seconds"] for event in written)
+        found["reward"] = [sum(part) / len(part) for part in (rewards[:5], rewards[-5:])]
+        found["written tokens/s"] = round(speeds[len(speeds) // 2])
+    return found
 
 
 @check("align.methods", "train", limit=150)
@@ -48,7 +57,8 @@ def methods(bench: Bench) -> dict[str, Any]:
     shell("train", file, "--name", "base")
     steps = f"train.steps={3 if bench.tiny else 30}"
     rows = rows_file(shell.folder, "sft")
-    written = ("base", "--reward", "length", f"align.prompts={rows}", "align.rollout.max_tokens=24")
+    written = ("base", "--reward", "pattern:regex=e.*e.*e", f"align.prompts={rows}",
+               "align.rollout.max_tokens=24")  # fmt: skip
     words = {
         "sft": ("sft", "base", rows, "align.template=plain"),
         "lora": ("sft", "base", rows, "align.template=plain", "--lora", "4"),

@@ -39,7 +39,9 @@ SAVINGS: dict[str, dict[str, Any]] = {
     "offload both": {"offload": {"activations": True, "optimizer": True}},
 }
 SAME = {"selective", "recomputed", "offload activations", "offload optimizer", "offload both"}
-"""Savings that change no number."""
+"""Savings that change no number: bit for bit on a CPU, which tests hold. On a GPU atomic sums
+differ from run to run in bfloat16 (model.repeats); only another computation is caught here."""
+_APART = 0.02
 _MICRO = {"s15era": 8, "mymoe": 32, "yinggem": 16, "yinghub": 8, "blues": 8, "gpt2": 8}
 
 
@@ -85,7 +87,7 @@ def estimate(bench: Bench) -> dict[str, Any]:
         raise SkipError("the CPU's is measured by benchmarks/memory.py")
     cases, first = Cases(bench), {}
     rows = [(name, saving) for name in ("s15era", "mymoe") for saving in SAVINGS]
-    for name, saving in rows + [(each, "as it is") for each in ("yinggem", "yinghub", "blues")]:
+    for name, saving in rows + [(each, "as it is") for each in ("yinggem", "blues", "gpt2")]:
         with cases(f"{name} {saving}"), fresh():
             base = torch.cuda.memory_allocated()
             session = full_session(bench, name, _MICRO[name], **SAVINGS[saving])
@@ -104,7 +106,7 @@ def estimate(bench: Bench) -> dict[str, Any]:
                 "losses apart": apart,
                 "parts GiB": {part: round(size / _GIB, 3) for part, size in parts.items()},
             }  # fmt: skip
-            assert saving not in SAME or apart < 1e-3, f"losses differ by {apart:.1e}"
+            assert saving not in SAME or apart < _APART, f"losses differ by {apart:.1e}"
             del session
     return cases.result()
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from coterie.batch import TokenBatch
 from coterie.foundation.runs import RunDirectory
+from coterie.train.metrics import StepMetrics
+from coterie.train.recorded import RecordedGradients
 from coterie.train.session import open_session
 
 BALANCES = {
@@ -73,6 +78,40 @@ def test_another_shape_is_recorded_anew(tiny, tmp_path):
     session.stepper._forget()
     assert float(session.stepper(4, short).metrics.loss) == float(plain.loss)
     assert len(recorded) == 2
+
+
+@dataclass(frozen=True, eq=False)
+class Marked(TokenBatch):
+    """What a method of alignment reads: tokens, and something of its own."""
+
+    marks: torch.Tensor | None = None
+
+
+def test_what_a_batch_holds_besides_tokens_is_read_at_every_step():
+    seen = []
+
+    def compute(batch):
+        seen.append(int(batch.marks.sum()))
+        weight.grad = batch.marks.float()
+        return StepMetrics()
+
+    weight, tokens = torch.nn.Parameter(torch.zeros(2)), torch.zeros(2, 3, dtype=torch.long)
+    recorded = RecordedGradients([weight], compute, lambda: None, pytest.fail, again)
+    for marks in (torch.tensor([1, 2]), torch.tensor([3, 4])):
+        recorded(Marked(tokens, tokens, marks=marks))
+    assert seen[-2:] == [3, 7]
+
+
+def test_the_reason_told_is_what_broke_a_recording_off(tiny, tmp_path):
+    def refuse(step):
+        try:
+            raise RuntimeError("nothing may wait for the device")
+        finally:
+            raise RuntimeError("failed due to a previous error")
+
+    told = []
+    steps_of(tiny(), tmp_path, "refused", refuse, range(1), told)
+    assert "nothing may wait for the device" in told[0]
 
 
 def test_steps_that_cannot_be_recorded_run_as_they_are_which_is_said_once(tiny, tmp_path):

@@ -167,8 +167,9 @@ class LearnedPositionPart(PositionPart):
         if at is None:
             stop = span.start + span.length
         else:
-            known = span.stop if span.given is None else None
-            stop = int(at.max()) + 1 if known is None else known  # asking waits for the device
+            stop = span.stop if span.given is None else None
+            if stop is None or stop > self.weight.shape[0]:
+                stop = int(at.max()) + 1  # asking waits for the device
         if stop > self.weight.shape[0]:
             raise UserError(
                 f"The text has {stop} tokens, but this model has learned positions for "
