@@ -50,13 +50,16 @@ def parts_of(template: ChatTemplate, messages: Sequence[Message]) -> list[Part]:
     return parts
 
 
-def encode(tokenizer: Tokenizer, parts: Sequence[Part], *, everything: bool = False) -> Text:
+def encode(
+    tokenizer: Tokenizer, parts: Sequence[Part], *, everything: bool = False, ends: bool = True
+) -> Text:
     """Return a conversation's tokens, of which those that the assistant says are targets.
 
     The last turn ends with a token that ends texts, put there if the template did not.
 
     Args:
         everything: whether all turns are targets.
+        ends: whether the last turn ends; else it may go on.
     """
     tokens: list[int] = []
     said: list[bool] = []
@@ -68,7 +71,7 @@ def encode(tokenizer: Tokenizer, parts: Sequence[Part], *, everything: bool = Fa
             found = [tokenizer.start_of_text, *found]
         tokens += found
         said += [part.said or everything] * len(found)
-    if not tokenizer.ends & set(found):
+    if ends and not tokenizer.ends & set(found):
         tokens.append(tokenizer.named_end)
         said.append(True)
     read = np.array(tokens, dtype=np.int64)

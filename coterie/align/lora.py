@@ -53,8 +53,11 @@ class Adapters(Trainable):
         self._adapters = []
         self.parameters: list[RoleParameter] = []
         for name, parameter in decoder.named_parameters():
-            parameter.requires_grad_(name in wanted)
-            if name in wanted:
+            fresh = name.startswith(FRESH)  # a value head has nothing to begin with
+            parameter.requires_grad_(fresh or name in wanted)
+            if fresh:
+                self.parameters.append(known[name])
+            elif name in wanted:
                 adapter = _Adapter(parameter, lora)
                 self._adapters.append(adapter)
                 self.parameters += [
@@ -68,7 +71,7 @@ class Adapters(Trainable):
             adapter.write()
 
     def kept(self) -> dict[str, Tensor]:
-        """Return A and B of each matrix."""
+        """Return A and B of each matrix, and a head that is new."""
         return {f"lora.{each.name}.trained": each.tensor.detach() for each in self.parameters}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> set[str]:
@@ -80,6 +83,8 @@ class Adapters(Trainable):
         return set(found)
 
 
+FRESH = "value."
+"""Parameters that the base may lack: a value head begins anew."""
 _ADAPTED = frozenset({"matrix", "router"})
 
 

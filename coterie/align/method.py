@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from coterie.align.lora import Adapters
+from coterie.align.lora import FRESH, Adapters
 from coterie.align.packing import PackedRows, Unit
 from coterie.align.settings import Alignment
 from coterie.batch import TokenBatch
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from coterie.train.session import Session
 
 T = TypeVar("T")
-_FRESH = "value."
-"""Parameters that the base may lack: a value head begins anew."""
 DEFAULT_TEMPLATE = "play"
 
 
@@ -207,7 +205,7 @@ class AlignMethod(Method):
         """Put the base's weights into the decoder."""
         path = self.base.path
         own, given = model_tensors(decoder), read_tensors(path / MODEL)
-        fresh = {n: t for n, t in own.items() if n.startswith(_FRESH) and n not in given}
+        fresh = {n: t for n, t in own.items() if n.startswith(FRESH) and n not in given}
         load_tensors(decoder, {**given, **fresh}, path)
 
     def trainable(self, decoder: Decoder) -> Trainable:

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from coterie.align.method import DEFAULT_TEMPLATE, weights_digest
 from coterie.align.preferences import Dpo, Kto
-from coterie.align.reinforce.settings import Grpo, Ppo, Reinforce
+from coterie.align.reinforce.settings import Grpo, Ppo, Reinforce, Rejection
+from coterie.align.reward_model import RewardModel
 from coterie.align.settings import Alignment
 from coterie.align.sft import Sft
 from coterie.checkpoint import LoadedModel
@@ -25,7 +26,8 @@ from coterie.train.method import Method
 from coterie.train.settings import RunSettings
 
 AlignmentSettings = Annotated[
-    Sft | Dpo | Kto | Grpo | Reinforce | Ppo, union(Sft, Dpo, Kto, Grpo, Reinforce, Ppo)
+    Sft | Dpo | Kto | RewardModel | Grpo | Reinforce | Ppo | Rejection,
+    union(Sft, Dpo, Kto, RewardModel, Grpo, Reinforce, Ppo, Rejection),
 ]
 
 

@@ -218,38 +218,10 @@ class MarkObjective(_Objective):
         return Terms((*terms, *router_terms(stats, lambda layer: "tokens")), stats)
 
 
-class _Referred(AlignMethod):
-    """A method beside a reference, of which only log-probabilities are held."""
+class PairedMethod(AlignMethod):
+    """A method whose texts come in twos."""
 
     width = 2
-
-    def packed(self, units: Sequence[Unit], settings: RunSettings) -> PackedRows:
-        """Return texts packed in twos."""
-        rows = PackedRows(units, 2 * settings.model.context, settings.seed, ReferredBatch)
-        rows.fill("reference", np.zeros((rows.count, rows.length), dtype=np.float32))
-        return rows
-
-    def begin(self, decoder: Decoder, data: RunData, tell: Tell) -> None:
-        """Take the base's weights, and what the base says of all rows, computed once."""
-        super().begin(decoder, data, tell)
-        assert isinstance(data, AlignData)
-        parts = {"train": data.train} | ({} if data.valid is None else {"valid": data.valid})
-        kept = None if self.run is None else self.run.path / REFERENCE
-        found: dict[str, Tensor] = {}
-        if kept is not None and kept.is_file():
-            found = read_tensors(kept)
-        for name, rows in parts.items():
-            key = f"{name}.{data.fingerprint}"
-            if key not in found:
-                tell(f"Computing what the reference says of {rows.texts:,} texts, once.")
-                found[key] = reference_logprobs(decoder, rows)
-            if found[key].shape != (rows.count, rows.length):
-                raise CheckpointError(
-                    f"{kept} does not fit the rows.", hint=f"Remove it; it is made anew: {kept}"
-                )
-            rows.fill("reference", found[key].numpy())
-        if kept is not None and not kept.is_file():
-            save_tensors(found, kept)
 
     def evaluate(self, session: Session) -> list[Evaluated]:
         """Return the loss over what is held out: of a pair or marked text, not of a token."""
@@ -279,6 +251,38 @@ class _Referred(AlignMethod):
         ]
 
 
+class _Referred(PairedMethod):
+    """A method beside a reference, of which only log-probabilities are held."""
+
+    def packed(self, units: Sequence[Unit], settings: RunSettings) -> PackedRows:
+        """Return texts packed in twos."""
+        rows = PackedRows(units, 2 * settings.model.context, settings.seed, ReferredBatch)
+        rows.fill("reference", np.zeros((rows.count, rows.length), dtype=np.float32))
+        return rows
+
+    def begin(self, decoder: Decoder, data: RunData, tell: Tell) -> None:
+        """Take the base's weights, and what the base says of all rows, computed once."""
+        super().begin(decoder, data, tell)
+        assert isinstance(data, AlignData)
+        parts = {"train": data.train} | ({} if data.valid is None else {"valid": data.valid})
+        kept = None if self.run is None else self.run.path / REFERENCE
+        found: dict[str, Tensor] = {}
+        if kept is not None and kept.is_file():
+            found = read_tensors(kept)
+        for name, rows in parts.items():
+            key = f"{name}.{data.fingerprint}"
+            if key not in found:
+                tell(f"Computing what the reference says of {rows.texts:,} texts, once.")
+                found[key] = reference_logprobs(decoder, rows)
+            if found[key].shape != (rows.count, rows.length):
+                raise CheckpointError(
+                    f"{kept} does not fit the rows.", hint=f"Remove it; it is made anew: {kept}"
+                )
+            rows.fill("reference", found[key].numpy())
+        if kept is not None and not kept.is_file():
+            save_tensors(found, kept)
+
+
 class PreferenceMethod(_Referred):
     """DPO."""
 
@@ -298,7 +302,8 @@ class PreferenceMethod(_Referred):
         return each_row(Path(self.alignment.data), read)
 
     def _last_learnt(self, messages: Messages) -> Text:
-        return encode(self.tokenizer, _only_last(parts_of(self.template, messages)))
+        parts = only_last(parts_of(self.template, messages))
+        return encode(self.tokenizer, parts, ends=self.template.ends)
 
 
 class MarkMethod(_Referred):
@@ -321,7 +326,10 @@ class MarkMethod(_Referred):
         units: list[Unit] = []
         for (parts, mark), (other, _) in zip(rows, [*rows[1:], rows[0]], strict=True):
             mixed = [*parts[:-1], other[-1]]
-            own, drawn = (encode(self.tokenizer, _only_last(each)) for each in (parts, mixed))
+            own, drawn = (
+                encode(self.tokenizer, only_last(each), ends=self.template.ends)
+                for each in (parts, mixed)
+            )
             units.append((own._replace(value=float(mark)), drawn))
         return units
 
@@ -332,7 +340,7 @@ class MarkMethod(_Referred):
         return rows
 
 
-def _only_last(parts: Sequence[Part]) -> list[Part]:
+def only_last(parts: Sequence[Part]) -> list[Part]:
     """Return a conversation of which only the last answer is learnt."""
     return [*(part._replace(said=False) for part in parts[:-1]), parts[-1]]
 

@@ -45,7 +45,8 @@ class SftMethod(AlignMethod):
             parts = parts_of(self.template, messages_of(values))
             if len(self._asked) < _SAMPLES:
                 self._asked.append(parts[0].text)
-            return (encode(self.tokenizer, parts, everything=self.alignment.loss == "all"),)
+            everything = self.alignment.loss == "all"
+            return (encode(self.tokenizer, parts, everything=everything, ends=self.template.ends),)
 
         return each_row(Path(self.alignment.data), read)
 

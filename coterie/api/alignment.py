@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import coterie
 from coterie.align.methods import aligned_settings, method_of
+from coterie.align.reinforce.method import PromptData, ReinforceMethod
+from coterie.align.reinforce.pairs import preference_pairs
 from coterie.api.given import layer_of
 from coterie.api.model import tell_damaged
 from coterie.api.training import make_run, run_training
@@ -39,11 +41,14 @@ USUAL: dict[str, dict[str, Any]] = {
     "sft": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-4}},
     "dpo": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0}},
     "kto": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-5, "weight_decay": 0.0}},
+    "reward-model": {**_SHORT, "optimizer": {"kind": "adamw", "learning_rate": 2e-4}},
     "grpo": _POLICY,
     "reinforce": _POLICY,
     "ppo": _POLICY,
+    "rejection": _POLICY,
 }
 """How each method trains unless told otherwise."""
+_VALUED = ("ppo", "reward-model")  # have a value head
 
 
 def align(
@@ -80,7 +85,7 @@ def aligned(
     kind: str, base: LoadedModel, said: Mapping[str, Any], layers: Sequence[Layer]
 ) -> RunSettings:
     """Return the settings of a run that aligns a model; see `aligned_settings`."""
-    model = {"value": {}} if kind == "ppo" else None
+    model = {"value": {}} if kind in _VALUED else None
     return aligned_settings(base, {"kind": kind, **said}, USUAL[kind], layers, model)
 
 
@@ -109,6 +114,19 @@ def plan_alignment(settings: RunSettings) -> tuple[RunSettings, Plan]:
     assert method is not None
     settings, data = method.prepare(settings, note)
     return settings, plan_of(settings, vocab_size=data.tokenizer.vocab_size, method=method)
+
+
+def made_pairs(settings: RunSettings, count: int) -> Iterator[dict[str, Any]]:
+    """Yield pairs for `coterie align dpo`, by the rewards of settings for rejection tuning.
+
+    Raises:
+        UserError: settings or prompts cannot be used.
+    """
+    method = method_of(settings, None)
+    assert isinstance(method, ReinforceMethod)
+    _, data = method.prepare(settings, note)
+    assert isinstance(data, PromptData)
+    yield from preference_pairs(method, data, count, settings.seed)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,12 @@ from coterie.foundation.errors import UserError
 if TYPE_CHECKING:
     from coterie.foundation.runs import RunDirectory
 
-_WANTED = {"sft": "conversations", "dpo": "preferences", "kto": "marked answers"}
+_WANTED = {
+    "sft": "conversations",
+    "dpo": "preferences",
+    "kto": "marked answers",
+    "reward-model": "preferences",
+}
 
 
 @Parameter(name="*")
@@ -83,6 +88,20 @@ def kto(*words: str, flags: AlignFlags = _PLAIN) -> None:
     _align("kto", words, flags)
 
 
+def reward_model(*words: str, flags: AlignFlags = _PLAIN) -> None:
+    """Learn to judge from preferences: `coterie align reward-model RUN PAIRS [key=value ...]`.
+
+    PAIRS is a file as for `coterie align dpo`. The value head learns one number for a text
+    (Bradley and Terry), which is a reward then: --reward model:run=NAME.
+
+    Parameters
+    ----------
+    words
+        The run to begin with, the file, and changes: `train.epochs=2` and others.
+    """
+    _align("reward-model", words, flags)
+
+
 def _align(kind: str, words: tuple[str, ...], flags: AlignFlags) -> None:
     """Do what the words ask for, with one of the methods that read rows."""
     parsed = read_words(words)
@@ -93,7 +112,9 @@ def _align(kind: str, words: tuple[str, ...], flags: AlignFlags) -> None:
         )
     target, data = parsed.targets
     run = run_aligned(kind, target, {"data": str(Path(data))}, parsed, flags)
-    if run is not None:
+    if run is not None and kind == "reward-model":
+        next_step(f"coterie align grpo {target} --reward model:run={run.name}  # judge with it")
+    elif run is not None:
         next_step(
             f'coterie generate {run.name} --chat "A question"  # ask it',
             f"coterie train --resume {run.name} train.epochs=...  # train it for longer",

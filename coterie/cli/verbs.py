@@ -261,6 +261,22 @@ GROUPS = {
                     "coterie align kto answers marked.jsonl align.undesirable=0.5 --lora 8",
                 ),
             ),
+            "reward-model": Verb(
+                "coterie.cli.align:reward_model",
+                "Learn to judge from pairs.",
+                (
+                    "coterie align reward-model latest pairs.jsonl",
+                    "coterie align reward-model mine pairs.jsonl --name judge",
+                ),
+            ),
+            "pairs": Verb(
+                "coterie.cli.reinforce:pairs",
+                "Make pairs by a reward, for dpo.",
+                (
+                    "coterie align pairs latest --reward metre --out pairs.jsonl",
+                    "coterie align pairs mine --reward metre --out pairs.jsonl --count 500",
+                ),
+            ),
             "grpo": Verb(
                 "coterie.cli.reinforce:grpo",
                 "Reinforce what rewards judge better than the rest (GRPO).",
@@ -283,6 +299,14 @@ GROUPS = {
                 (
                     "coterie align ppo latest --reward metre",
                     "coterie align ppo latest --reward metre --reward repetition --lora 8",
+                ),
+            ),
+            "rejection": Verb(
+                "coterie.cli.reinforce:rejection",
+                "Learn the best of several texts (rejection tuning).",
+                (
+                    "coterie align rejection latest --reward metre",
+                    "coterie align rejection latest --reward metre align.texts_per_prompt=16",
                 ),
             ),
         },

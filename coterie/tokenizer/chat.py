@@ -22,8 +22,10 @@ NAMED = {
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:\n{% endif %}",
     "plain": "{% for message in messages %}{{ message.content }}"
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+    "continuation": "{% for message in messages %}{{ message.content }}{% endfor %}",
 }
-"""Templates by name; `plain` puts a completion right behind its prompt."""
+"""Templates by name; `plain` puts a completion right behind its prompt, `continuation` one that is
+cut out of a text which goes on, so that nothing ends it."""
 
 _LAST = 4  # messages of a conversation that are shown in an error
 Message = Mapping[str, str]
@@ -36,6 +38,9 @@ class ChatTemplate:
         source: in Jinja, or a name of `NAMED`.
         tokenizer: whose special tokens it may write.
 
+    Attributes:
+        ends: whether what the assistant says last comes to an end.
+
     Raises:
         TokenizerError: it is no Jinja; the message says in which line.
     """
@@ -44,6 +49,7 @@ class ChatTemplate:
         self.source = NAMED.get(source, source)
         self._tokenizer = tokenizer
         begin = tokenizer.begin_of_text
+        self.ends = self.source != NAMED["continuation"]
         self._names = {
             "eos_token": tokenizer.name_of(tokenizer.named_end),
             "bos_token": "" if begin is None else tokenizer.name_of(begin),

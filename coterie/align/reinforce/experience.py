@@ -102,11 +102,10 @@ class Collector:
         began, settings = time.perf_counter(), self._settings
         number = settings.texts_per_prompt
         written, batch, samples, scores = self.judged(prompts, number, seed, course)
-        if settings.updates > 1 or settings.critic:
+        if settings.critic or (settings.updates > 1 and not settings.imitates):
             old, values = self._read(self._decoder, batch, own=True)
             batch = batch.but(old=old, values=values)
         rewards = torch.tensor(scores.total, dtype=torch.float64).view(-1, number)
-        batch = batch.but(**settings.advantages(batch, rewards, kl))
         tokens = sum(len(each.tokens) for each in written)
         seconds = time.perf_counter() - began
         figures = told(written, rewards, scores)
@@ -116,7 +115,7 @@ class Collector:
         if not settings.kl and not settings.kl_target:
             batch = batch.but(reference=None)  # it would be read for nothing
         return Experience(
-            batch,
+            settings.learnt(batch, rewards, kl),
             RolloutDone(
                 step=step, texts=len(written), tokens=tokens, seconds=seconds, figures=figures
             ),

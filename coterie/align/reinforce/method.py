@@ -125,7 +125,7 @@ class ReinforceMethod(AlignMethod):
     def prepare(self, settings: RunSettings, tell: Tell) -> tuple[RunSettings, RunData]:
         """Read the prompts; fill in the batch size and what is sampled on."""
         data = self._prompts(tell)
-        train: dict[str, Any] = {"batch_size": self.alignment.rows}
+        train: dict[str, Any] = {"batch_size": self.alignment.learnt_rows}
         if settings.train.prompts == TrainSettings().prompts:
             train["prompts"] = tuple(data.valid[:_SHOWN])
         filled = settings.train.model_copy(update=train)
@@ -202,6 +202,7 @@ class ReinforceMethod(AlignMethod):
                 temperature=own.rollout.temperature,
                 replay=own.replay,
                 sequence=own.sequence_ratio,
+                imitates=own.imitates,
             )
         )
 
@@ -218,12 +219,12 @@ class ReinforceMethod(AlignMethod):
     def example(self, settings: RunSettings, data: RunData, device: torch.device) -> TokenBatch:
         """Return a batch of the usual shape, which says nothing."""
         own = self.alignment
-        shape = (own.rows, min(settings.model.context, 2 * own.rollout.max_tokens))
+        shape = (own.learnt_rows, min(settings.model.context, 2 * own.rollout.max_tokens))
         zeros, ones = torch.zeros(shape), torch.ones(shape)
         tokens = torch.zeros(shape, dtype=torch.long)
         values = {"values": zeros, "returns": zeros} if own.critic else {}
         return RolloutBatch(
-            tokens, tokens, ones, share=torch.ones(own.rows), advantages=zeros, old=zeros,
+            tokens, tokens, ones, share=torch.ones(own.learnt_rows), advantages=zeros, old=zeros,
             reference=zeros, written=zeros, **values,
         ).to(device)  # fmt: skip
 

@@ -55,6 +55,7 @@ class Weights:
         temperature: that tokens were drawn with.
         replay: whether the routers' choices are repeated.
         sequence: whether a text has one ratio, the geometric mean of its tokens'.
+        imitates: whether the texts are learnt by cross-entropy, as data are.
     """
 
     kl: Callable[[], float]
@@ -67,6 +68,7 @@ class Weights:
     temperature: float
     replay: bool
     sequence: bool = False
+    imitates: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ class ReinforceObjective:
             mean = ((new - old).sum(1, keepdim=True) / counts).expand_as(new)
             new, old = torch.where(valid, mean, 0.0), torch.zeros_like(mean)
         found = clipped_objective(new, old, batch.advantages, weights.low, weights.high)
+        losses = -read.logprobs if weights.imitates else found.loss
         terms = [
-            Term("loss", (found.loss * batch.weights).sum(), "share"),
+            Term("loss", (losses * batch.weights).sum(), "share"),
             Term("entropy_bonus", read.entropies.sum(), "tokens", -weights.entropy),
         ]
         if batch.reference is not None:

@@ -105,12 +105,18 @@ class Reinforcement(Alignment):
         """Texts of a rollout."""
         return self.prompts_per_rollout * self.texts_per_prompt
 
+    @property
+    def learnt_rows(self) -> int:
+        """Texts that a step learns from."""
+        return self.rows
+
     def build(self, run: RunDirectory | None) -> ReinforceMethod:
         """Return the method."""
         return ReinforceMethod(self, run)
 
     compares: ClassVar[bool] = True
     critic: ClassVar[bool] = False
+    imitates: ClassVar[bool] = False  # what is learnt is learnt by cross-entropy
 
     def value_terms(self) -> tuple[float, float | None]:
         """Return the coefficient of the value loss, 0 without one, and what its clip is."""
@@ -119,6 +125,10 @@ class Reinforcement(Alignment):
     def advantages(self, batch: RolloutBatch, rewards: Tensor, kl: float) -> dict[str, Tensor]:
         """Return `advantages`, and what else of the batch follows from rewards [P, K]."""
         raise NotImplementedError
+
+    def learnt(self, batch: RolloutBatch, rewards: Tensor, kl: float) -> RolloutBatch:
+        """Return what the steps learn from, with advantages."""
+        return batch.but(**self.advantages(batch, rewards, kl))
 
     def _spread(self, batch: RolloutBatch, of_texts: Tensor) -> dict[str, Tensor]:
         """Return every token's advantage where that of its text is known, [P, K]."""
@@ -147,6 +157,42 @@ class Reinforce(Reinforcement):
 
     def advantages(self, batch: RolloutBatch, rewards: Tensor, kl: float) -> dict[str, Tensor]:
         return self._spread(batch, leave_one_out(rewards))
+
+
+class Rejection(Reinforcement):
+    """Rejection tuning: the best texts on each prompt are learnt as if they were data.
+
+    Each rollout is a round; the loss is that of fine-tuning, the mean cross-entropy of the tokens
+    of the best (best-of-n; Touvron et al. 2023, arXiv:2307.09288, section 3.2.3).
+    """
+
+    kind: Literal["rejection"] = "rejection"
+    prompts_per_rollout: int = Field(default=16, ge=1, description="prompts of a round")
+    keep: int = Field(default=1, ge=1, description="best texts on each prompt that are learnt")
+    updates: int = Field(default=2, ge=1, description="optimizer steps on each round")
+    kl: float = Field(default=0.0, ge=0, description="coefficient of the KL to the start")
+    aggregation: Aggregation = Field(default="token", description="what weighs the same")
+
+    imitates = True
+
+    @model_validator(mode="after")
+    def _rejects(self) -> Self:
+        if self.keep >= self.texts_per_prompt:
+            raise ValueError(f"keep={self.keep} of {self.texts_per_prompt} texts rejects none")
+        return self
+
+    @property
+    def learnt_rows(self) -> int:
+        return self.prompts_per_rollout * self.keep
+
+    def learnt(self, batch: RolloutBatch, rewards: Tensor, kl: float) -> RolloutBatch:
+        """Return the best texts on each prompt."""
+        prompts, number = rewards.shape
+        first = torch.arange(prompts)[:, None] * number
+        rows = (first + rewards.topk(self.keep, 1).indices).flatten().sort().values
+        best = batch.take(rows.to(batch.tokens.device))
+        assert isinstance(best, RolloutBatch)
+        return best.but(advantages=best.valid.float())
 
 
 class Ppo(Reinforcement):

@@ -19,13 +19,14 @@ from coterie.align.rewards.repetition import Repetition
 from coterie.align.rewards.rhyme import Rhyme
 from coterie.align.rewards.structure import Structure
 from coterie.align.rewards.syntax import Syntax
+from coterie.align.rewards.trained import Trained
 from coterie.foundation.settings import union
 
 Reward = Annotated[
     Metre | Rhyme | Structure | Archaic | LongWords | Fluency | Repetition | Length | Copying
-    | Syntax | Pattern | Function,
+    | Syntax | Pattern | Trained | Function,
     union(Metre, Rhyme, Structure, Archaic, LongWords, Fluency, Repetition, Length, Copying,
-          Syntax, Pattern, Function),
+          Syntax, Pattern, Trained, Function),
 ]  # fmt: skip
 
 __all__ = ["Corpus", "Judge", "Reward", "RewardError", "RewardSettings", "Sample", "Scores"]

@@ -3,6 +3,7 @@
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
+import contextlib
 import json
 import shutil
 import sys
@@ -12,7 +13,9 @@ import pytest
 import torch
 
 from coterie.align.methods import aligned_settings, method_of
-from coterie.align.rewards import RewardError
+from coterie.align.reinforce.experience import Collector, Course
+from coterie.align.reinforce.rollout import Writer
+from coterie.align.rewards import Corpus, Judge, RewardError
 from coterie.checkpoint import find_checkpoint, load_checkpoint
 from coterie.foundation.layers import Layer
 from coterie.foundation.runs import RunDirectory, runs_root
@@ -57,6 +60,7 @@ def events(run, kind):
         ("grpo", {"updates": 2, "kl_target": 0.01, "lines": [1, 2], "advance": 0.0}),
         ("ppo", {"updates": 2}),
         ("reinforce", {}),
+        ("rejection", {"updates": 2, "keep": 2}),
     ],
 )
 def test_a_resumed_run_is_bit_equal_even_within_a_rollout(kind, align, base):
@@ -134,3 +138,39 @@ def test_settings_that_cannot_be_are_refused(base):
         settings_of(base, texts_per_prompt=1)
     with pytest.raises(ValueError, match="lines are to grow"):
         settings_of(base, lines=[4, 2])
+
+
+def test_rejection_learns_the_best_of_each_prompt_by_the_loss_of_fine_tuning(base):
+    method = method_of(settings_of(base, "rejection", keep=2), None)
+    decoder = method.reference()
+    writer = Writer(decoder, method.tokenizer, method.alignment.rollout, 12)
+    judge = Judge(method.alignment.rewards, Corpus())
+    collector = Collector(method.alignment, decoder, None, writer, judge, contextlib.nullcontext)
+    prompts = ["Shall I compare thee to a summer's day?\n", "And summer's lease\n"]
+    found = collector.collect(prompts, 1, 0, Course(8, 1), 0.0)
+    totals, texts = found.scores.total, [each.text for each in found.samples]
+    kept = [
+        method.tokenizer.decode(row[valid].numpy())
+        for row, valid in zip(found.batch.targets, found.batch.valid, strict=True)
+    ]
+    for prompt in range(2):
+        here = range(4 * prompt, 4 * prompt + 4)
+        cut = sorted((totals[at] for at in here), reverse=True)[1]
+        allowed = {texts[at] for at in here if totals[at] >= cut}
+        assert {each.rstrip("\n") for each in kept[2 * prompt : 2 * prompt + 2]} <= {
+            each.rstrip("\n") for each in allowed
+        }
+    assert set(totals) == {0.0, 1.0}, "the rewards differ, so that there is something to choose"
+    objective = method.objective(settings_of(base, "rejection"))
+    batch = found.batch
+    term = objective(method.models(decoder), batch).terms[0]
+    with torch.no_grad():
+        losses = decoder(batch.tokens, batch.targets).losses
+    share = float(term.total) / float(objective.counts(batch)[term.count])
+    assert share == pytest.approx(float(losses.sum() / batch.valid.sum()), rel=1e-5)
+
+
+def test_a_value_head_moves_beside_adapters(base):
+    settings = settings_of(base, "ppo", steps=2, lora={"rank": 2}, updates=1)
+    found = load_checkpoint(find_checkpoint(trained(settings, "critic"))).model
+    assert found["value.weight"].abs().sum() > 0, "it begins at zero"
