@@ -110,7 +110,9 @@ def _router_hook(
 
 
 class Watcher:
-    """Looks into the passes of one text; a context manager that holds the hooks.
+    """Looks into passes; a context manager that holds the hooks.
+
+    Attention and the lens are of one text; without them rows may be several, one after the other.
 
     Args:
         attention: whether to take down what attention looks at, which costs its weights anew.
@@ -146,15 +148,15 @@ class Watcher:
         def norm_of(name: str) -> Callable[..., None]:
             def seen(module: nn.Module, args: Any, output: Any) -> None:
                 made = output[0] if isinstance(output, tuple) else output
-                assert made.shape[0] == 1, "one text is watched at a time"
-                self._keep(layer, name, made[0].float().norm(dim=-1))
+                self._keep(layer, name, made.float().norm(dim=-1).flatten())
                 if name == "residual" and self._lens:
-                    self._keep(layer, "lens", logit_lens(self._decoder, made[0]))
+                    self._keep(layer, "lens", logit_lens(self._decoder, made.flatten(0, 1)))
 
             return seen
 
         def asks(module: nn.Module, args: Any) -> Any:
             def look(weights: Float[Tensor, "B T S"]) -> None:
+                assert weights.shape[0] == 1, "attention is watched of one text"
                 count = weights.shape[1]
                 for t, row in enumerate(weights[0]):  # each up to its own token, later ones are 0
                     self._keep(layer, "attended", row[: row.shape[0] - (count - 1 - t)])

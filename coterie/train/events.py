@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from coterie.foundation.events import Count, Event, Number
 
+LEAST_SEEN = 3
+"""Tokens of a kind that must have been read before it is called an expert's favourite."""
+
 
 class RunStarted(Event):
     """A run began or, with `resumed_from`, went on from a checkpoint."""
@@ -117,6 +120,70 @@ class LoadMeasured(Event):
             )
             if value is not None
         }  # fmt: skip
+
+
+class ExpertWatched(BaseModel):
+    """What one expert drew of the tokens of one look.
+
+    `weight` is the sum of its weights over an even share, `position` the mean place of its tokens
+    in their window (0 the first, 1 the last). `favourites` are tokens that it draws more of than
+    of others: number, times seen, lift (its share of the token's weight over its share of all);
+    `partners` other experts: number, lift (how often both were selected over how often they would
+    be if each were independent of the other).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    weight: Number
+    position: Number
+    favourites: tuple[tuple[Count, Count, Number], ...] = ()
+    partners: tuple[tuple[Count, Number], ...] = ()
+
+
+class LayerWatched(BaseModel):
+    """What one layer did to the tokens of one look; a dense layer has norms alone.
+
+    `residual` is the mean norm of the stream after the layer, `attention` and `feedforward` those
+    of what the branches returned. `load` counts tokens by expert. `entropy` is that of the router's
+    shares, in nats; `margin` the median of how far a selection was from another one, `margin_low`
+    what a tenth of them fall short of. `token` and `position` are the mutual information, in nats,
+    of a token's expert with what it is and with which eighth of the window it stands in; beside
+    them what the same labels dealt at random give.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+    layer: Count
+    residual: Number
+    attention: Number
+    feedforward: Number
+    load: tuple[Count, ...] = ()
+    entropy: Number | None = None
+    margin: Number | None = None
+    margin_low: Number | None = None
+    token: Number | None = None
+    token_null: Number | None = None
+    position: Number | None = None
+    position_null: Number | None = None
+    experts: tuple[ExpertWatched, ...] = ()
+
+
+class RoutingWatched(Event):
+    """A look into routers and stream on `tokens` of a step's own; `words` names tokens once."""
+
+    kind: Literal["routing"] = "routing"
+    step: Count
+    tokens: Count
+    layers: tuple[LayerWatched, ...]
+    words: dict[Count, str] = {}
+
+    def numbers(self) -> dict[str, float]:
+        return {
+            f"routing/layer_{each.layer}/{name}": value
+            for each in self.layers
+            for name in ("residual", "margin", "token", "token_null", "position", "position_null")
+            if (value := getattr(each, name)) is not None
+        }
 
 
 class PartMeasured(BaseModel):

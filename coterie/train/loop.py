@@ -40,6 +40,7 @@ from coterie.train.machine import computing_threads, describe_machine, peak_flop
 from coterie.train.method import Method
 from coterie.train.monitor.publish import Observer, Publisher
 from coterie.train.monitor.report import StepReporter
+from coterie.train.monitor.routing import RoutingWatch
 from coterie.train.randomness import set_aside
 from coterie.train.resume import (
     checkpoint_settings,
@@ -236,6 +237,10 @@ class _Training:
             begun=session.progress,
             sources=tuple(session.store.sources),
         )
+        self._watch = RoutingWatch(
+            self._settings.watch_every, session.decoder, session.precision, session.tokenizer,
+            publish,
+        )  # fmt: skip
 
     def run(self, preset: str, resumed_from: int | None) -> TrainResult:
         """Train to the end, whatever the end may be, and record how it came."""
@@ -289,7 +294,7 @@ class _Training:
                 begin = time.perf_counter()
                 shared_cores().look()
                 with self._look.step():
-                    result = session.stepper(progress.step, next(batches))
+                    result = session.stepper(progress.step, batch := next(batches))
                 progress.advance(
                     tokens=session.stages.of(progress.step).tokens,
                     seconds=time.perf_counter() - begin,
@@ -297,6 +302,7 @@ class _Training:
                 )
                 # Report: what the step did, for whoever listens.
                 self._reporter.step_done(progress, result, last=progress.step == settings.steps)
+                self._watch.step_done(progress.step, batch)
                 self._guard.look()
                 self._saver.look()
                 # Evaluate and sample: how good the model is now. Training does not notice.

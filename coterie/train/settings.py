@@ -162,6 +162,12 @@ class TrainSettings(Settings):
         description="steps between measurements of the routers' entropy and of gradients and "
         "updates part by part; 0: none",
     )
+    watch_every: int = Field(
+        default=0,
+        ge=0,
+        description="steps between looks into routers and stream for `coterie watch`, on up to "
+        "1,024 tokens of the step's batch; 0: none",
+    )
     trackers: tuple[Tracker, ...] = Field(default=(), description="where else events are sent")
 
     @model_validator(mode="after")

@@ -12,11 +12,12 @@ from coterie.visualise.sections.experts import EXPERTS
 from coterie.visualise.sections.header import header
 from coterie.visualise.sections.record import CONFIGURATION, DATA, RECORD, SAMPLES
 from coterie.visualise.sections.reinforcement import REINFORCEMENT
+from coterie.visualise.sections.routing import ROUTING
 from coterie.visualise.sections.section import added_html, added_reducers
 from coterie.visualise.sections.training import LOSS, MEMORY, OPTIMIZER
 from coterie.visualise.series import Series, read_series
 
-_FIRST = (LOSS, REINFORCEMENT, SAMPLES, EXPERTS, OPTIMIZER, MEMORY)
+_FIRST = (LOSS, REINFORCEMENT, SAMPLES, EXPERTS, ROUTING, OPTIMIZER, MEMORY)
 _LAST = (DATA, RECORD, CONFIGURATION)
 
 

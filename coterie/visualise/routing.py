@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from coterie.foundation.traces import NO_EXPERT, Trace
+from coterie.train.events import LEAST_SEEN
 
 DEAD, HOT = 0.01, 2.0
 """Loads, relative to an even one, below and from which an expert is flagged."""
-LEAST_SEEN = 3
-"""Tokens of a kind that an expert must have drawn before it is called a favourite."""
 PHASES = {"prompt": False, "generated": True}
 
 
