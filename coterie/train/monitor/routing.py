@@ -129,10 +129,11 @@ def _reduced(seen: LayerSeen, labels: _Labels) -> LayerWatched:
     ):  # fmt: skip
         numbers[name] = information(label, weights, count)
         numbers[f"{name}_null"] = information(label[labels.order], weights, count)
+    told: dict[str, Any] = {name: _short(value) for name, value in numbers.items()}
     return LayerWatched(
         layer=seen.layer, **norms, load=tuple(members.sum(0).long().tolist()),
         experts=_experts(weights, members, labels),
-        **{name: _short(value) for name, value in numbers.items()},
+        **told,
     )  # fmt: skip
 
 
