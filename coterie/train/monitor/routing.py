@@ -108,7 +108,7 @@ class _Labels:
 
 
 def _reduced(seen: LayerSeen, labels: _Labels) -> LayerWatched:
-    norms = {
+    norms: dict[str, Any] = {
         name: _short(getattr(seen, name)[labels.valid].mean())
         for name in ("residual", "attention", "feedforward")
     }
