@@ -348,7 +348,7 @@ class Model:
 
     def watch_with(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         sampling: SamplingSettings,
         masked: Mapping[int, tuple[int, ...]] | None = None,
         forced: Mapping[int, tuple[int, ...]] | None = None,
@@ -356,6 +356,7 @@ class Model:
         """Return a text to be written while its records are read; iterate over it once.
 
         Args:
+            prompt: what it goes on from, a text or its tokens.
             sampling: resolved settings, as `sampling` returns them.
             masked, forced: experts of each layer that no token, or every token, goes to.
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,20 +15,89 @@ from cyclopts import Parameter
 
 from coterie.cli.console import console, emit_json, next_step, note
 from coterie.cli.flags import refuse_flags
+from coterie.cli.web import NO_PAGE, PageFlags, export, show_traces, show_writing
 from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
 from coterie.foundation.traces import Trace, TraceWriter, is_trace, read_trace
 
 if TYPE_CHECKING:
+    from coterie.api.model import Model
+    from coterie.foundation.layers import Layer
     from coterie.generate.watched import WatchedText
 
 _USAGE = 'For example: coterie visualise latest "To be"   or, a record: coterie visualise FILE'
 _FLAGS = ("--record", "--plain", "--json", "--colour", "--layer", "--expert", "--at", "--mask",
-          "--force", "--step", "--device")  # fmt: skip
+          "--force", "--step", "--device", "--web", "--export", "--host", "--port")  # fmt: skip
 _AS_IT_IS = "A record is shown as it is: it takes no prompt, settings, --record, --mask or --force."
+_EXPORTED_THERE = (
+    "In the browser, texts are exported by a button: leave --record and --export out, or --web."
+)
 _DRAWINGS_PER_SECOND = 8
 _TOKENS_LIVE = 400  # of the text, in the moving picture
 _EXPERT = re.compile(r"(\d{1,9}):(\d{1,9})")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Look:
+    """What is looked at."""
+
+    colour: Annotated[
+        Literal["expert", "surprise", "entropy"],
+        Parameter(
+            help="What colours the text: expert (of most weight in --layer), surprise or entropy."
+        ),
+    ] = "expert"
+    layer: Annotated[
+        int | None,
+        Parameter(
+            help="The layer whose experts colour the text; by default the first that has experts."
+        ),
+    ] = None
+    expert: Annotated[
+        tuple[str, ...],
+        Parameter(help="Show this expert's card, as LAYER:EXPERT; may be given several times."),
+    ] = ()
+    at: Annotated[
+        int | None,
+        Parameter(help="The token to look at, counted from 1; by default the last that was read."),
+    ] = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return what the panels take, but for the place."""
+        experts = _experts(self.expert, "--expert")
+        return {"colouring": self.colour, "layer": self.layer, "experts": experts}
+
+
+_LOOK = Look()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Hand:
+    """A hand in the routing."""
+
+    mask: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Let no token go to this expert, as LAYER:EXPERT; may be given several times."
+        ),
+    ] = ()
+    force: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Send every token to this expert, as LAYER:EXPERT; may be given several times."
+        ),
+    ] = ()
+
+    def by_layer(self) -> tuple[dict[int, tuple[int, ...]], ...]:
+        """Return the masked experts of each layer, and the forced ones."""
+        return (
+            _by_layer(_experts(self.mask, "--mask")), _by_layer(_experts(self.force, "--force"))
+        )  # fmt: skip
+
+
+_NO_HAND = Hand()
 
 
 def visualise(
@@ -35,42 +105,27 @@ def visualise(
     record: Path | None = None,
     plain: bool = False,
     json: bool = False,
-    colour: Literal["expert", "surprise", "entropy"] = "expert",
-    layer: int | None = None,
-    expert: tuple[str, ...] = (),
-    at: int | None = None,
-    mask: tuple[str, ...] = (),
-    force: tuple[str, ...] = (),
+    look: Look = _LOOK,
+    hand: Hand = _NO_HAND,
+    page: PageFlags = NO_PAGE,
     step: int | None = None,
     device: str = "auto",
 ) -> None:
     """Watch a model write: `coterie visualise RUN PROMPT [key=value ...]`, or a record: `… FILE`.
 
     On a terminal the panels move while the text is written; then, and elsewhere, they are printed
-    once. Keys are those of `coterie generate`.
+    once. Keys are those of `coterie generate`. In the browser several records stand side by side.
 
     Parameters
     ----------
     words
-        The run, the prompt (`-`: standard input) and settings; or a recorded file alone.
+        The run, the prompt (`-`: standard input) and settings; or recorded files.
     record
         Also write all of it to this file, which opens again without the model.
     plain
         Print once, at the end, without colour: for pipes and logs.
     json
         Print the figures of all panels as JSON.
-    colour
-        What colours the text: expert (of most weight in --layer), surprise or entropy.
-    layer
-        The layer whose experts colour the text; by default the first that has experts.
-    expert
-        Show this expert's card, as LAYER:EXPERT; may be given several times.
-    at
-        The token that the panels look at, counted from 1; by default the last that was read.
-    mask
-        Let no token go to this expert, as LAYER:EXPERT; may be given several times.
-    force
-        Send every token to this expert, as LAYER:EXPERT; may be given several times.
     step
         Use the checkpoint of this step instead of the newest.
     device
@@ -78,25 +133,43 @@ def visualise(
     """
     said = read_words(words)
     refuse_flags(said.targets, "visualise", _FLAGS)
-    asked = {"colouring": colour, "layer": layer, "experts": _experts(expert, "--expert")}
-    target, *further = said.targets or ("",)
-    if is_trace(target):
-        if further or said.overrides or record or mask or force:
+    asked = look.asked()
+    if is_trace(said.targets[0] if said.targets else ""):
+        if record or hand != _NO_HAND:
             raise UserError(_AS_IT_IS, hint=_USAGE)
-        trace = _replayed(target)
+        traces = _replayed(said, several=page.asked)
+    elif page.web:
+        if record or page.export:
+            raise UserError(_EXPORTED_THERE)
+        model, prompt, layers = _loaded(said, step, device)
+        show_writing(model, layers, prompt, (hand.mask, hand.force), page)
+        return
     else:
-        text = _watched(said, mask, force, step, device)
-        trace = _write(text, record, asked, moving=not (plain or json))
-    _show(trace, asked, at, plain=plain, json=json)
+        model, prompt, layers = _loaded(said, step, device)
+        text = model.watch_with(prompt, model.sampling(*layers), *hand.by_layer())
+        moving = not (plain or json or page.export)
+        traces = {prompt or model.name: _write(text, record, asked, moving=moving)}
+    if page.export:
+        export(page.export, traces)
+    if page.web:
+        show_traces(traces, page)
+    if not page.asked:
+        _show(next(iter(traces.values())), asked, look.at, plain=plain, json=json)
     if record is not None:
         next_step(f"coterie visualise {record}  # look at it again, without the model")
 
 
-def _replayed(path: str) -> Trace:
-    trace = read_trace(path)
-    if trace.ending is None:
-        note(f"the record ends early, after {len(trace.records):,} tokens; they are whole.")
-    return trace
+def _replayed(said: Words, *, several: bool) -> dict[str, Trace]:
+    """Read the records that words name, by their names."""
+    others = said.targets[1:]
+    if said.overrides or (others and not (several and all(map(is_trace, others)))):
+        raise UserError(_AS_IT_IS, hint=_USAGE)
+    traces = {}
+    for path in said.targets:
+        trace = traces[Path(path).name] = read_trace(path)
+        if trace.ending is None:
+            note(f"the record ends early, after {len(trace.records):,} tokens; they are whole.")
+    return traces
 
 
 def _show(trace: Trace, asked: dict[str, Any], at: int | None, *, plain: bool, json: bool) -> None:
@@ -114,10 +187,8 @@ def _show(trace: Trace, asked: dict[str, Any], at: int | None, *, plain: bool, j
     out.print(view(trace, at=place, **asked), soft_wrap=not console.is_terminal)
 
 
-def _watched(
-    said: Words, mask: Sequence[str], force: Sequence[str], step: int | None, device: str
-) -> WatchedText:
-    """Load the run and return the text to be written."""
+def _loaded(said: Words, step: int | None, device: str) -> tuple[Model, str, Sequence[Layer]]:
+    """Load the run; return it with the prompt and what was said of drawing."""
     from coterie.api.model import load
     from coterie.quantise import chosen_weights
 
@@ -128,8 +199,7 @@ def _watched(
     if prompt == "-":
         prompt = standard_input().removesuffix("\n")
     model = load(said.targets[0], step=step, device=device, weights=chosen_weights(*weights))
-    masked, forced = (_by_layer(_experts(*each)) for each in ((mask, "--mask"), (force, "--force")))
-    return model.watch_with(prompt, model.sampling(*said.layers()), masked, forced)
+    return model, prompt, said.layers()
 
 
 def _write(text: WatchedText, record: Path | None, asked: dict[str, Any], *, moving: bool) -> Trace:

@@ -48,7 +48,7 @@ class WatchedText:
     """A text to be written and watched; iterate over it once.
 
     Args:
-        prompt: what it goes on from.
+        prompt: what it goes on from, a text or its tokens.
         sampling: how it is drawn.
         steering: experts that are masked or forced in all passes.
         candidates, lens: how many next tokens are kept, of the whole model and after each layer.
@@ -64,7 +64,7 @@ class WatchedText:
     def __init__(
         self,
         engine: Engine,
-        prompt: str,
+        prompt: str | Sequence[int],
         sampling: SamplingSettings,
         *,
         name: str = "",
@@ -79,7 +79,7 @@ class WatchedText:
         self.finish_reason: FinishReason | None = None
         self._engine, self._steering = engine, steering
         self._sampling = sampling.model_copy(update={"compute": "torch"})
-        prompt_tokens = engine.encode_prompt(prompt)
+        prompt_tokens = engine.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(prompt_tokens, self._sampling)
         self._text = Text(request, prompt_tokens, engine.tokenizer)
         self._text.look_at_choices(self._chosen_from)

@@ -1,0 +1,75 @@
+"""A model as the browser's author: it writes what the page asks for, and scores what stands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coterie.api.given import layer_of
+from coterie.api.model import Model, load
+from coterie.checkpoint.layout import list_checkpoints, step_of
+from coterie.foundation.errors import UserError
+from coterie.foundation.layers import Layer
+from coterie.generate.watched import WatchedText
+from coterie.visualise.web.studio import Ask, Experts
+
+_KEPT = 3  # models of other steps in memory
+
+
+class ModelAuthor:
+    """A model, and its run's other checkpoints when they are asked for.
+
+    Args:
+        layers: of sampling settings, which what the page says is laid over.
+    """
+
+    def __init__(self, model: Model, layers: Sequence[Layer] = ()) -> None:
+        self._model, self._layers = model, tuple(layers)
+        self._others: dict[int, Model] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the page shows of the model, and how it writes unless asked otherwise."""
+        sampling = self._model.sampling(*self._layers)
+        return {
+            "name": self._model.name, "step": self._model.step, "steps": self._steps(),
+            "drawing": {name: getattr(sampling, name) for name in
+                        ("temperature", "top_k", "top_p", "max_tokens", "seed")},
+        }  # fmt: skip
+
+    def write(
+        self, prompt: str | Sequence[int], ask: Ask, masked: Experts, forced: Experts
+    ) -> WatchedText:
+        """Return a text to be written."""
+        model = self._at(ask.step)
+        said = layer_of(ask.drawing.model_dump(exclude_none=True))
+        sampling = model.sampling(*self._layers, said)
+        return model.watch_with(prompt, sampling, masked, forced)
+
+    def surprises(
+        self, tokens: Sequence[int], step: int, masked: Experts, forced: Experts
+    ) -> np.ndarray:
+        """Return −log p of each token but the first, in nats, as the model reads them in one go."""
+        model = self._at(step)
+        sampling = model.sampling(layer_of({"max_tokens": 1}))
+        seen = [each.records for each in model.watch_with(tokens, sampling, masked, forced)]
+        return np.concatenate(seen)["surprise"][1 : len(tokens)].astype(np.float64)
+
+    def _steps(self) -> list[int]:
+        inside = self._model.path.absolute().parent
+        if inside.name != "checkpoints":
+            return [self._model.step]
+        return sorted(step_of(path) for path in list_checkpoints(inside))
+
+    def _at(self, step: int | None) -> Model:
+        if step is None or step == self._model.step:
+            return self._model
+        if step not in self._steps():
+            known = ", ".join(f"{each:,}" for each in self._steps())
+            raise UserError(f"There is no checkpoint of step {step:,}; there are: {known}.")
+        if step not in self._others:
+            while len(self._others) >= _KEPT:
+                del self._others[next(iter(self._others))]
+            device = str(next(self._model.decoder.parameters()).device)
+            folder = self._model.path.absolute().parents[1]
+            self._others[step] = load(folder, step=step, device=device)
+        return self._others[step]

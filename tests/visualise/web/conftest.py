@@ -1,0 +1,107 @@
+"""A small model whose routing is planted, watched once for all tests of the page."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from coterie.foundation.traces import Trace
+from coterie.generate import Engine, SamplingSettings
+from coterie.generate.watched import WatchedText
+from coterie.model import DecoderSettings, routed_layers
+from coterie.model.observe import Steering
+from coterie.tokenizer.raw_bytes import Bytes
+
+VOWELS, CONSONANTS = b"aeiou", b"bcdfghjklmnpqrstvwxyz"
+PROMPT = "a rose is a rose, and it is not a nose:\n"
+
+
+def planted() -> Engine:
+    """Return an engine whose first layer sends vowels to expert 1, consonants to 2, others to 3."""
+    values = {
+        "layers": 2, "width": 16, "context": 96, "vocab_size": 257,
+        "attention": {"kind": "grouped", "heads": 2},
+        "feedforward": {"kind": "moe", "experts": [{"count": 4}], "experts_per_token": 2},
+        "initial": {"std": 0.3, "outputs": "plain"},
+    }  # fmt: skip
+    decoder = DecoderSettings.model_validate(values).build(torch.Generator().manual_seed(1))
+    layer = routed_layers(decoder)[0]
+
+    def plant(module, given, routing):
+        kinds = decoder.latest.flatten()[-len(routing.indices) :]
+        own = torch.tensor([1 if b in VOWELS else 2 if b in CONSONANTS else 3
+                            for b in kinds.tolist()])  # fmt: skip
+        routing.indices[:, 0], routing.indices[:, 1] = own, 0
+        routing.gates[:, 0], routing.gates[:, 1] = 0.75, 0.25
+
+    decoder.register_forward_pre_hook(
+        lambda module, given, named=None: setattr(decoder, "latest", given[0])
+    )
+    layer.router.register_forward_hook(plant)
+    return Engine(decoder, Bytes().build([]))
+
+
+def watch(engine: Engine, prompt: str, steering: Steering | None = None, **sampling) -> Trace:
+    settings = SamplingSettings(**{"max_tokens": 24, "seed": 3, **sampling})
+    text = WatchedText(engine, prompt, settings, name="planted", step=7,
+                       steering=steering or Steering())  # fmt: skip
+    seen = list(text)
+    words = {token: word for each in seen for token, word in each.words.items()}
+    texts = [piece for each in seen for piece in each.texts]
+    return Trace(
+        text.header, np.concatenate([each.records for each in seen]), texts, words, "length"
+    )
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return planted()
+
+
+@pytest.fixture(scope="session")
+def trace(engine) -> Trace:
+    return watch(engine, PROMPT)
+
+
+class Author:
+    """The engine as the page's author, without a run."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def facts(self):
+        return {"name": "planted", "step": 7, "steps": [7],
+                "drawing": {"temperature": 1.0, "top_k": None, "top_p": 1.0, "max_tokens": 24,
+                            "seed": 3}}  # fmt: skip
+
+    def write(self, prompt, ask, masked, forced):
+        said = {"max_tokens": 24, "seed": 3, **ask.drawing.model_dump(exclude_none=True)}
+        return WatchedText(self.engine, prompt, SamplingSettings(**said), name="planted", step=7,
+                           steering=Steering(masked, forced))  # fmt: skip
+
+    def surprises(self, tokens, step, masked, forced):
+        text = WatchedText(self.engine, tokens, SamplingSettings(max_tokens=1),
+                           steering=Steering(masked, forced))  # fmt: skip
+        records = np.concatenate([each.records for each in text])
+        return records["surprise"][1 : len(tokens)].astype(np.float64)
+
+
+@pytest.fixture
+def author(engine) -> Author:
+    return Author(engine)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's chromium, driven; tests that ask for it are skipped where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason='pip install "coterie[browser]"')
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("there is no chromium on this machine")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
