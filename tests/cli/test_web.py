@@ -48,9 +48,9 @@ def test_a_model_is_served_with_its_run(tiny_run, monkeypatch, capsys):
     written = studio.find(1).trace()
     assert (written.header.masked, len(written.texts)) == (("1:2",), 9)
     facts = studio.author.facts()
-    assert (facts["name"], facts["steps"], facts["drawing"]["max_tokens"]) == ("tiny", [0], 3)
+    assert (facts["name"], facts["steps"], facts["drawing"]["max_tokens"]) == ("tiny", [1, 2], 3)
     tokens = written.records["token"].tolist()
-    assert len(studio.author.surprises(tokens, 0, {}, {})) == len(tokens) - 1
+    assert len(studio.author.surprises(tokens, 1, {}, {})) == len(tokens) - 1
     assert [each["name"] for each in served["board"].listing()] == ["tiny"]
 
 
