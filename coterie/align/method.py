@@ -18,8 +18,8 @@ from coterie.align.packing import PackedRows, Unit
 from coterie.align.settings import Alignment
 from coterie.batch import TokenBatch
 from coterie.checkpoint import LoadedModel, load_model, load_tensors
-from coterie.checkpoint.layout import MODEL
-from coterie.checkpoint.manifest import read_manifest
+from coterie.checkpoint.layout import MODEL, stored
+from coterie.checkpoint.manifest import tensors_digest
 from coterie.checkpoint.tensor_file import read_tensors
 from coterie.checkpoint.tensors import model_tensors
 from coterie.evaluate import validate
@@ -44,7 +44,7 @@ DEFAULT_TEMPLATE = "play"
 
 def weights_digest(checkpoint: Path) -> str:
     """Return the SHA-256 of a checkpoint's weights, as its manifest has it."""
-    return read_manifest(checkpoint).files[MODEL].sha256
+    return tensors_digest(checkpoint, MODEL)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class AlignMethod(Method):
     def begin(self, decoder: Decoder, data: RunData, tell: Tell) -> None:
         """Put the base's weights into the decoder."""
         path = self.base.path
-        own, given = model_tensors(decoder), read_tensors(path / MODEL)
+        own, given = model_tensors(decoder), read_tensors(stored(path, MODEL))
         fresh = {n: t for n, t in own.items() if n.startswith(FRESH) and n not in given}
         load_tensors(decoder, {**given, **fresh}, path)
 

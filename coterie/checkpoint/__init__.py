@@ -11,6 +11,7 @@ from coterie.foundation.lazy import lazy_names
 
 if TYPE_CHECKING:
     from coterie.checkpoint.check import find_problem, read_settings
+    from coterie.checkpoint.distributed import read_into, write_parts
     from coterie.checkpoint.layout import is_checkpoint, list_checkpoints, step_of
     from coterie.checkpoint.model import LoadedModel, load_model, locate_checkpoint
     from coterie.checkpoint.read import Checkpoint, find_checkpoint, load_checkpoint
@@ -35,8 +36,10 @@ __getattr__ = lazy_names(
         "load_tensors": "tensors",
         "locate_checkpoint": "model",
         "read_settings": "check",
+        "read_into": "distributed",
         "read_state": "state",
         "save_checkpoint": "write",
         "step_of": "layout",
+        "write_parts": "distributed",
     },
 )

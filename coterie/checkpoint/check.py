@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from coterie.checkpoint.hashing import begin, digest_of
-from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, STATE, TOKENIZER, named_step
+from coterie.checkpoint.layout import (
+    CONFIG,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    TOKENIZER,
+    named_step,
+    part_of,
+    stored,
+)
 from coterie.checkpoint.manifest import Manifest, read_manifest
 from coterie.checkpoint.state import read_state
 from coterie.checkpoint.tensor_file import tensor_names
@@ -39,7 +48,7 @@ def find_problem(path: Path | str, *, finite: bool = True, moments: bool = True)
     path = Path(path)
     try:
         manifest = read_manifest(path)
-        read = [name for name in manifest.files if moments or name != OPTIMIZER]
+        read = [name for name in manifest.files if moments or part_of(name) != OPTIMIZER]
         _check_sizes(path, manifest)
         with _hashed(path, manifest, read):
             _check_sense(path, manifest, finite, moments)
@@ -136,14 +145,14 @@ def _check_sense(path: Path, manifest: Manifest, finite: bool, moments: bool) ->
             f"{step:,} and format {manifest.format}"
         )
     values = read_settings(path)
-    _check_layers(values, len(tensor_names(path / MODEL)))
+    _check_layers(values, len(tensor_names(stored(path, MODEL))))
     settings = model_settings(values)
     _check_tokenizer(path, manifest, settings)
     hollow = hollow_model(settings)
     known = ":" not in str(_optimizer_kind(values))
-    weights = check_model(path / MODEL, hollow, trained=step > 0, finite=finite)
+    weights = check_model(stored(path, MODEL), hollow, trained=step > 0, finite=finite)
     _check_count(manifest, MODEL, weights)
-    file = path / OPTIMIZER
+    file = stored(path, OPTIMIZER)
     held = check_optimizer(file, hollow, step, known=known) if moments else len(tensor_names(file))
     _check_count(manifest, OPTIMIZER, held)
 
@@ -157,6 +166,8 @@ def _check_layers(values: Mapping[str, Any], tensors: int) -> None:
 
 
 def _check_count(manifest: Manifest, name: str, found: int) -> None:
+    if name not in manifest.files:
+        return  # in parts, each of whose headers says what belongs to it
     expected = manifest.files[name].tensors
     if manifest.format > 1 and found != expected:
         raise CheckpointError(f"{name} holds {found} tensors, its manifest says {expected}")

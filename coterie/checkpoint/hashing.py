@@ -9,7 +9,14 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from coterie.checkpoint.layout import MANIFEST, OPTIMIZER, is_checkpoint, list_checkpoints, step_of
+from coterie.checkpoint.layout import (
+    MANIFEST,
+    OPTIMIZER,
+    is_checkpoint,
+    list_checkpoints,
+    part_of,
+    step_of,
+)
 from coterie.foundation.errors import CheckpointError
 from coterie.foundation.runs import find_run
 
@@ -89,8 +96,8 @@ def begin_ahead(target: str | Path, step: int | None = None) -> None:
         if not is_checkpoint(path):
             found = list_checkpoints(find_run(target).checkpoints)
             path = next(each for each in reversed(found) if step in (None, step_of(each)))
-        for file in path.iterdir():
-            if file.name not in (MANIFEST, OPTIMIZER):
+        for file in path.rglob("*"):
+            if file.is_file() and part_of(str(file.relative_to(path))) not in (MANIFEST, OPTIMIZER):
                 begin(file)
 
 

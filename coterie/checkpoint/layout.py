@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 FORMAT = 2
+PARTED = 3
+"""The format of checkpoints whose tensors lie in parts, which earlier versions cannot read."""
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -14,6 +16,24 @@ FILES = (MODEL, OPTIMIZER, STATE, CONFIG)
 """What every checkpoint holds; an imported model may have come without a tokenizer."""
 
 _NAME = re.compile(r"step-([0-9]{8,16})")
+_PART = re.compile(r"(model|optimizer)/part-[0-9]{5}\.safetensors")
+
+
+def stored(folder: Path, name: str) -> Path:
+    """Return where a checkpoint keeps `MODEL` or `OPTIMIZER`: one file, or a folder of parts."""
+    parts = folder / Path(name).stem
+    return parts if parts.is_dir() else folder / name
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part, counted from 0, in the folder of its kind."""
+    return f"part-{number + 1:05d}.safetensors"
+
+
+def part_of(name: str) -> str:
+    """Return which of the files a manifest's entry is, or is a part of."""
+    match = _PART.fullmatch(name)
+    return f"{match.group(1)}.safetensors" if match else name
 
 
 def directory_name(step: int) -> str:

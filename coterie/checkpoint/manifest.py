@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from coterie.checkpoint.layout import FILES, FORMAT, MANIFEST, TOKENIZER
+from coterie.checkpoint.layout import FILES, FORMAT, MANIFEST, PARTED, TOKENIZER, part_of
 from coterie.foundation.errors import CheckpointError
 from coterie.foundation.files import write_json_atomic
 from coterie.foundation.printable import printable
@@ -30,7 +30,7 @@ class StrictRecord(BaseModel):
 
 
 class FileRecord(StrictRecord):
-    """One file: its size, its SHA-256, and how many tensors it holds if it holds any."""
+    """One file: its size, its SHA-256, and how many tensors, or parts of them, it holds if any."""
 
     bytes: int = Field(ge=0)
     sha256: Digest
@@ -47,7 +47,7 @@ class Manifest(StrictRecord):
         files: everything but the manifest.
     """
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     step: Step
     run: str | None = None
     tokenizer: Digest | None = None
@@ -83,8 +83,8 @@ def read_manifest(folder: Path) -> Manifest:
     version = content.get("format") if isinstance(content, dict) else None
     if type(version) is not int:
         raise CheckpointError(f"{MANIFEST} cannot be read (it says no format)")
-    if version > FORMAT:
-        raise CheckpointError(f"it has format {version}, newer than this version reads ({FORMAT})")
+    if version > PARTED:
+        raise CheckpointError(f"it has format {version}, newer than this version reads ({PARTED})")
     if version == 1:
         first = validated(_First, content, MANIFEST, CheckpointError)
         return _complete(Manifest(format=1, step=first.step, files=first.files))
@@ -97,11 +97,23 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def tensors_digest(folder: Path, name: str) -> str:
+    """Return the SHA-256 of the file `MODEL` or `OPTIMIZER`, or of those of its parts.
+
+    Raises:
+        CheckpointError: the manifest cannot be read.
+    """
+    files = read_manifest(folder).files
+    found = {each: record.sha256 for each, record in files.items() if part_of(each) == name}
+    return found[name] if name in found else _digest(found)
+
+
 def _complete(manifest: Manifest) -> Manifest:
     """Return a manifest that lists what every checkpoint holds, and nothing else."""
-    if missing := [name for name in FILES if name not in manifest.files]:
+    held = {name if manifest.format < PARTED else part_of(name): name for name in manifest.files}
+    if missing := [name for name in FILES if name not in held]:
         raise CheckpointError(f"its manifest does not list {missing[0]}")
-    if foreign := sorted(set(manifest.files) - {*FILES, TOKENIZER}):
+    if foreign := sorted(held[name] for name in held.keys() - {*FILES, TOKENIZER}):
         raise CheckpointError(
             f"its manifest lists {printable(foreign[0], keep='')}, which is no part of a checkpoint"
         )

@@ -6,10 +6,10 @@ from typing import Any
 
 from coterie.checkpoint.check import model_settings, read_settings, read_tokenizer, require_sound
 from coterie.checkpoint.hashing import require_unchanged
-from coterie.checkpoint.layout import MODEL, is_checkpoint
+from coterie.checkpoint.layout import MODEL, is_checkpoint, stored
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.read import OnDamaged, find_checkpoint
-from coterie.checkpoint.tensor_file import read_tensors
+from coterie.checkpoint.tensor_file import files_at, read_tensors
 from coterie.checkpoint.tensors import adopt_tensors
 from coterie.foundation.errors import TokenizerError
 from coterie.foundation.runs import RunDirectory, find_run
@@ -105,8 +105,9 @@ def load_model(
     path = locate_checkpoint(target, step, on_damaged)
     settings = read_settings(path)
     decoder = Decoder(model_settings(settings))  # nothing is drawn: all comes from the file
-    adopt_tensors(decoder, read_tensors(path / MODEL), path)
-    require_unchanged(path / MODEL)
+    adopt_tensors(decoder, read_tensors(stored(path, MODEL)), path)
+    for file in files_at(stored(path, MODEL)):
+        require_unchanged(file)
     if weights is not None and weights_of(decoder) != getattr(weights, "kind", None):
         quantise(decoder, weights)
     return LoadedModel(

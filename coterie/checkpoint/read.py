@@ -13,7 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from coterie.checkpoint.check import find_problem, read_settings, read_tokenizer, require_sound
-from coterie.checkpoint.layout import MODEL, OPTIMIZER, directory_name, list_checkpoints, step_of
+from coterie.checkpoint.layout import (
+    MODEL,
+    OPTIMIZER,
+    directory_name,
+    list_checkpoints,
+    step_of,
+    stored,
+)
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.retain import remember
 from coterie.checkpoint.state import read_state
@@ -112,8 +119,8 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
         path=path,
         step=manifest.step,
         run=manifest.run,
-        model=read_tensors(path / MODEL),
-        optimizer=read_tensors(path / OPTIMIZER),
+        model=read_tensors(stored(path, MODEL)),
+        optimizer=read_tensors(stored(path, OPTIMIZER)),
         state=read_state(path).model_dump(mode="json"),
         settings=read_settings(path),
         tokenizer=read_tokenizer(path),

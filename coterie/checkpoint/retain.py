@@ -42,7 +42,7 @@ def is_sound(path: Path) -> bool:
 def _signature(path: Path) -> _Signature | None:
     """Return what changes whenever a file of a directory is written to."""
     try:
-        found = [(file.name, file.stat()) for file in sorted(path.iterdir())]
+        found = [(str(file), file.stat()) for file in sorted(path.rglob("*"))]
     except OSError:
         return None
     return tuple((n, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for n, s in found)

@@ -101,14 +101,14 @@ class State(StrictRecord):
         best_loss, stale, plateaus: the validation loss that the next ones must better, the
             evaluations since, and how often the learning rate was lowered for them.
         data: fingerprint of the store that was trained on; None: none was.
-        random: of every generator.
+        random: of every generator; several processes draw alike.
         clip: gradient norms that an adaptive clipper remembers.
         loss_scale: where the precision has one.
         choices: what was measured and chosen; None in checkpoints of earlier versions.
         stream: where it is read, if the text is a stream.
     """
 
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2, 3] = 1
     step: Step
     tokens: int = Field(ge=0, le=2**62)
     train_seconds: float = Field(ge=0)
@@ -125,7 +125,7 @@ class State(StrictRecord):
     stream: StreamState | None = None
 
 
-def complete_state(state: Mapping[str, Any], step: int) -> State:
+def complete_state(state: Mapping[str, Any], step: int, version: int = FORMAT) -> State:
     """Return the state to write: what is not given is as before the first step.
 
     A loss that is not finite says no more than none, and JSON cannot hold it.
@@ -137,7 +137,7 @@ def complete_state(state: Mapping[str, Any], step: int) -> State:
         "tokens": 0, "train_seconds": 0.0, "loss": None, "validation_loss": None, "data": None,
         "clip": [], "loss_scale": None,
     }  # fmt: skip
-    value = {**blank, **state, "step": step, "format": FORMAT}
+    value = {**blank, **state, "step": step, "format": version}
     for name in ("loss", "validation_loss", "best_loss"):
         if value.get(name) is not None and not math.isfinite(value[name]):
             value[name] = None

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from coterie.model import DecoderSettings
 
 _SHOW = "For example: coterie model show latest   or: coterie model show quickstart scale=tiny"
-_TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "I8": "int8", "U8": "uint8",
-}  # fmt: skip
 _EXTEND = "For example: coterie model extend latest context=1024 method=yarn"
 
 
@@ -216,26 +212,26 @@ def _preset(name: str, words: Words) -> _Target:
 
 def _weights(target: _Target) -> dict[str, Any]:
     """Return what the weights take in memory, by format, and on disk, where they lie in a file."""
-    from coterie.checkpoint.layout import MODEL
+    from coterie.checkpoint import checkpoint_bytes
+    from coterie.checkpoint.layout import MODEL, stored
     from coterie.checkpoint.tensor_file import tensor_names
     from coterie.quantise import bytes_by_format, stored_kinds
 
     found: dict[str, Any] = {"bytes_in_memory": bytes_by_format(target.model)}
     if target.checkpoint is not None:
-        file = target.checkpoint / MODEL
+        file = stored(target.checkpoint, MODEL)
         kinds = stored_kinds(tensor_names(file))
         found["stored"] = min(kinds.values(), default="float")
-        found["bytes_on_disk"] = file.stat().st_size
+        found["bytes_on_disk"] = checkpoint_bytes(file)
     return found
 
 
 def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
     """Return name, role, shape and type of every tensor; from the file where there is one."""
     import torch
-    from safetensors import safe_open
 
-    from coterie.checkpoint.layout import MODEL
-    from coterie.foundation.migration import tensor_name
+    from coterie.checkpoint.layout import MODEL, stored
+    from coterie.checkpoint.tensor_file import find_wholes, open_tensors
     from coterie.model import Decoder, parameter_roles
     from coterie.quantise import stored_kinds
 
@@ -248,11 +244,10 @@ def _tensor_rows(target: _Target) -> list[dict[str, Any]]:
             for name, tensor in decoder.state_dict().items()
         }
     else:
-        with safe_open(target.checkpoint / MODEL, "pt") as file:
-            slices = {tensor_name(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        with open_tensors(stored(target.checkpoint, MODEL)) as opened:
             shapes = {
-                name: (part.get_shape(), _TYPES.get(part.get_dtype(), part.get_dtype()))
-                for name, part in slices.items()
+                name: (list(whole.shape), str(whole.dtype).removeprefix("torch."))
+                for name, whole in find_wholes(opened).items()
             }
         kinds = stored_kinds(shapes)
         of_part = {name: name.rpartition(".")[0] for name in shapes}

@@ -46,8 +46,8 @@ def quantise(
         Print JSON.
     """
     from coterie.api.model import tell_damaged
-    from coterie.checkpoint import load_model
-    from coterie.checkpoint.layout import MODEL
+    from coterie.checkpoint import checkpoint_bytes, load_model
+    from coterie.checkpoint.layout import MODEL, stored
     from coterie.exchange.runs import write_derived_run
     from coterie.quantise import quantise as quantise_model
     from coterie.quantise import stored_bytes
@@ -64,7 +64,7 @@ def quantise(
     made = run.checkpoints / "step-00000000" / MODEL
     sizes = {
         "memory": (before, stored_bytes(loaded.decoder.parameters())),
-        "disk": ((loaded.path / MODEL).stat().st_size, made.stat().st_size),
+        "disk": (checkpoint_bytes(stored(loaded.path, MODEL)), made.stat().st_size),
     }
     if json:
         bytes_ = {where: {"before": old, "after": new} for where, (old, new) in sizes.items()}

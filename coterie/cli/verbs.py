@@ -193,7 +193,7 @@ GROUPS = {
         },
     ),
     "model": (
-        "Look into models; extend their context; quantise them; exchange them.",
+        "Look into models; extend their context; quantise, convert and exchange them.",
         {
             "show": Verb(
                 "coterie.cli.model:show",
@@ -214,6 +214,14 @@ GROUPS = {
                 (
                     "coterie model quantise latest --weights int8",
                     "coterie model quantise mine --weights int4 --name small",
+                ),
+            ),
+            "convert": Verb(
+                "coterie.cli.convert:convert",
+                "Put a run's checkpoints into one file each, or into several.",
+                (
+                    "coterie model convert latest",
+                    "coterie model convert mine --files 8 --step 1000",
                 ),
             ),
             "import": Verb(

@@ -20,10 +20,11 @@ from typing import Any
 import coterie
 from coterie.checkpoint import LoadedModel, checkpoint_bytes, save_checkpoint
 from coterie.checkpoint.layout import CONFIG, MODEL
+from coterie.checkpoint.manifest import tensors_digest
 from coterie.foundation.errors import CheckpointError, RunError
 from coterie.foundation.event_log import EventLog
 from coterie.foundation.events import Event
-from coterie.foundation.files import atomic_directory, sha256_file, write_json_atomic
+from coterie.foundation.files import atomic_directory, write_json_atomic
 from coterie.foundation.layers import dump_yaml
 from coterie.foundation.locks import own_unless_held
 from coterie.foundation.records import validated
@@ -165,7 +166,7 @@ def write_derived_run(
             origin={
                 "source": str(loaded.path),
                 "architecture": f"{source}, {suffix}",
-                "sha256": sha256_file(loaded.path / MODEL),
+                "sha256": tensors_digest(loaded.path, MODEL),
                 **origin,
             },
             base=settings,

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_state, save_checkpoint
-from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, list_checkpoints
+from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, list_checkpoints, stored
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.tensor_file import read_tensors, tensor_names
 from coterie.checkpoint.tensors import model_tensors
@@ -120,7 +120,7 @@ def find_misfit(path: Path, training: str | None = None, method: Method = _USUAL
         hollow = shadow_decoder(settings.model)
         trainable = method.trainable(hollow)
         optimizer = settings.train.optimizer.build(trainable.parameters)
-        moments = read_tensors(path / OPTIMIZER)
+        moments = read_tensors(stored(path, OPTIMIZER))
         used = optimizer.load_state(moments) | set(trainable.kept())
         if settings.train.ema is not None:
             used |= {trained_name(each.name) for each in role_parameters(hollow)}
@@ -182,7 +182,7 @@ def require_trainable(run: RunDirectory) -> None:
     for path in list_checkpoints(run.checkpoints)[-1:]:
         names: list[str] = []
         with contextlib.suppress(CheckpointError):
-            names = tensor_names(path / MODEL)
+            names = tensor_names(stored(path, MODEL))
         _refuse_quantised(names, path)
 
 
