@@ -352,6 +352,9 @@ class Model:
         sampling: SamplingSettings,
         masked: Mapping[int, tuple[int, ...]] | None = None,
         forced: Mapping[int, tuple[int, ...]] | None = None,
+        *,
+        written: Sequence[int] = (),
+        steered_from: int = 0,
     ) -> WatchedText:
         """Return a text to be written while its records are read; iterate over it once.
 
@@ -359,14 +362,16 @@ class Model:
             prompt: what it goes on from, a text or its tokens.
             sampling: resolved settings, as `sampling` returns them.
             masked, forced: experts of each layer that no token, or every token, goes to.
+            written: tokens after the prompt that were drawn before, by the same settings.
+            steered_from: the first token that is read with experts masked or forced.
 
         Raises:
             UserError: there is no such layer or expert.
         """
         self._loaded.require_unchanged()
         return WatchedText(
-            self._engine, prompt, sampling, name=self.name, step=self.step,
-            steering=Steering(masked or {}, forced or {}),
+            self._engine, prompt, sampling, name=self.name, step=self.step, written=written,
+            steering=Steering(masked or {}, forced or {}), steered_from=steered_from,
         )  # fmt: skip
 
     def resumable(self, path: Path, prompt: str, *layers: Layer) -> ResumableText:

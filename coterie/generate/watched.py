@@ -8,6 +8,7 @@ of `compute=torch`, up to rounding where two tokens are nearly as likely.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from coterie.generate.engine import Engine
 from coterie.generate.request import FinishReason, Request
 from coterie.generate.sampling import SamplingSettings
 from coterie.generate.sampling.candidates import Candidates, probabilities
+from coterie.generate.session import DecodeSession
 from coterie.generate.text import Text
 from coterie.model import routed_layers
 from coterie.model.observe import LayerSeen, Steering, Watcher, steered
@@ -50,7 +52,11 @@ class WatchedText:
     Args:
         prompt: what it goes on from, a text or its tokens.
         sampling: how it is drawn.
-        steering: experts that are masked or forced in all passes.
+        written: tokens after the prompt that were drawn before, by the same settings; what follows
+            is drawn by the random numbers that would have followed.
+        steering: experts that are masked or forced.
+        steered_from: the first token whose reading they are masked or forced in; what is read anew
+            in a new stretch, or for want of a cache, is read so as a whole.
         candidates, lens: how many next tokens are kept, of the whole model and after each layer.
 
     Attributes:
@@ -69,7 +75,9 @@ class WatchedText:
         *,
         name: str = "",
         step: int = 0,
+        written: Sequence[int] = (),
         steering: Steering = UNTOUCHED,
+        steered_from: int = 0,
         candidates: int = 5,
         lens: int = 3,
     ) -> None:
@@ -77,11 +85,13 @@ class WatchedText:
             raise UserError("A search with beams writes no text token by token: leave beams out.")
         steering.check(engine.decoder)
         self.finish_reason: FinishReason | None = None
-        self._engine, self._steering = engine, steering
-        self._sampling = sampling.model_copy(update={"compute": "torch"})
+        self._engine, self._steering, self._steered_from = engine, steering, steered_from
+        left = max(sampling.max_tokens - len(written), 1)
+        self._sampling = sampling.model_copy(update={"compute": "torch", "max_tokens": left})
         prompt_tokens = engine.encode_prompt(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(prompt_tokens, self._sampling)
         self._text = Text(request, prompt_tokens, engine.tokenizer)
+        self._text.replay(list(written))
         self._text.look_at_choices(self._chosen_from)
         self._places: list[dict[str, Any]] = [{}]  # what was known before each unread token
         self._known: set[int] = set()
@@ -100,15 +110,17 @@ class WatchedText:
     def __iter__(self) -> Iterator[Seen]:
         engine, text = self._engine, self._text
         session = engine.new_session(self._sampling)
-        texts, at = pieces_of(engine.tokenizer, text.prompt), 0
-        unread = text.prompt
+        texts, at = pieces_of(engine.tokenizer, text.past), 0
+        unread = list(text.past)
         watcher = Watcher(engine.decoder, lens=self.header.lens > 0)
         with ExitStack() as looking:
-            looking.enter_context(steered(engine.decoder, self._steering))
             looking.enter_context(watcher)
+            hand = looking.enter_context(ExitStack())
             while not text.finished:
                 logits = torch.empty(0)
-                for piece in session.pieces(unread):
+                for piece in self._pieces(session, unread, at):
+                    if at == self._steered_from:
+                        hand.enter_context(steered(engine.decoder, self._steering))
                     logits = session.read_last([piece], len(piece))[0]
                     self._expect(logits, text.past[at + 1 : at + 1 + len(piece)])
                     places, self._places = self._places[: len(piece)], self._places[len(piece) :]
@@ -120,6 +132,19 @@ class WatchedText:
                 unread, texts = [found.token], [found.text]
                 self.finish_reason = found.finish_reason
         yield self._seen(unread, at, self._places, None, texts)
+
+    def _pieces(self, session: DecodeSession, unread: list[int], at: int) -> Iterator[list[int]]:
+        """Yield what is read at once, cut where the hand reaches in."""
+        prompt = len(self._text.prompt)
+        cuts = {min(max(place - at, 0), len(unread)) for place in (self._steered_from, prompt)}
+        for start, stop in pairwise(sorted({0, *cuts, len(unread)})):
+            part = unread[start:stop]
+            while part and at + start >= prompt and session.room is not None:
+                size = max(session.room, 1)  # stretches end where they did token by token
+                yield from session.pieces(part[:size])
+                part = part[size:]
+            if part:
+                yield from session.pieces(part)
 
     def _expect(self, logits: Float[Tensor, "T V"], following: Sequence[int]) -> None:
         """Take down what the model expected in the places of tokens that are known already."""

@@ -123,3 +123,32 @@ def test_a_token_of_the_quickstart_takes_less_than_a_kilobyte():
 
     header = TraceHeader(experts=(8, 8, 8), experts_per_token=2)
     assert header.record_type().itemsize < 900
+
+
+@pytest.mark.parametrize("attention", [GROUPED, GROUPED | {"window": 6}])
+@pytest.mark.parametrize("kept", [3, 30])
+def test_a_text_goes_on_from_any_of_its_tokens(attention, kept):
+    """Untouched it is the same text, beyond the context (24) too; a hand changes what follows."""
+    engine, sampling = make(attention), SamplingSettings(max_tokens=40, frequency_penalty=0.2)
+    whole, text, _, first = watch(engine, "Hello", sampling)
+    tokens = whole["token"].tolist()
+    start = 5 + kept
+    options = {"written": tokens[5:start]}
+    again, same, _, text_again = watch(engine, tokens[:5], sampling, **options)
+    assert (again["token"].tolist(), same) == (tokens, text)
+    assert again["generated"].tolist() == whole["generated"].tolist()
+    assert text_again.finish_reason == first.finish_reason == "length"
+    for name in ("experts", "shares", "residual", "surprise"):
+        np.testing.assert_allclose(again[name], whole[name], rtol=1e-4, atol=1e-6)
+    most = int(whole["experts"][start - 1, 1, 0])
+    steering = Steering({1: (most,)})
+    other, *_ = watch(
+        engine, "Hello", sampling, steering=steering, steered_from=start - 1, **options
+    )
+    assert other["token"].tolist()[:start] == tokens[:start]
+    experts = other[other["read"]]["experts"][:, 1]
+    assert not (experts[start - 1 :] == most).any(), "the token looked at is read with the hand"
+    if kept == 3:  # in a later stretch all is read anew
+        assert (experts[: start - 1] == whole["experts"][: start - 1, 1]).all()
+    else:
+        assert (experts[: start - 1] == most).any()
