@@ -26,7 +26,7 @@ from coterie.align.reinforce.rollout import Writer, require_room
 from coterie.align.reinforce.watch import alarms, figures_of
 from coterie.align.rewards import Corpus, Judge, Sample
 from coterie.batch import TokenBatch
-from coterie.checkpoint import step_of
+from coterie.checkpoint import load_model, step_of
 from coterie.checkpoint.layout import CONFIG, list_checkpoints
 from coterie.checkpoint.tensors import OF_METHOD
 from coterie.data.cache import store_for
@@ -163,13 +163,16 @@ class ReinforceMethod(AlignMethod):
         return PromptData(self.tokenizer, prompts, held, corpus, human)
 
     def _texts(self, tell: Tell) -> tuple[str, str]:
-        """Return the training text of the run that this one begins from, and the held-out one."""
-        kept = validated(RunSettings, self.base.settings, CONFIG, CheckpointError)
+        """Return the training text of the run that all began from, and the held-out one."""
+        settings = self.base.settings
+        while earlier := settings.get("align"):  # a tuned run has rows or prompts, and no text
+            settings = load_model(earlier["base"]).settings
+        kept = validated(RunSettings, settings, CONFIG, CheckpointError)
         store = store_for(kept.data, kept.tokenizer, cache_root(), notify=tell)
         parts = {"train": "", "valid": ""}
         for source in store.sources.values():
             for split in parts:
-                parts[split] += source.tokenizer.decode(np.asarray(source.tokens(split)))
+                parts[split] += source.tokenizer.decode(np.asarray(source.tokens(split)[:]))
         return parts["train"], parts["valid"]
 
     def begin(self, decoder: Decoder, data: RunData, tell: Tell) -> None:

@@ -16,7 +16,7 @@ from coterie.align.methods import aligned_settings, method_of
 from coterie.align.reinforce.experience import Collector, Course
 from coterie.align.reinforce.rollout import Writer
 from coterie.align.rewards import Corpus, Judge, RewardError
-from coterie.checkpoint import find_checkpoint, load_checkpoint
+from coterie.checkpoint import find_checkpoint, load_checkpoint, load_model
 from coterie.foundation.layers import Layer
 from coterie.foundation.runs import RunDirectory, runs_root
 from coterie.train import train
@@ -174,3 +174,11 @@ def test_a_value_head_moves_beside_adapters(base):
     settings = settings_of(base, "ppo", steps=2, lora={"rank": 2}, updates=1)
     found = load_checkpoint(find_checkpoint(trained(settings, "critic"))).model
     assert found["value.weight"].abs().sum() > 0, "it begins at zero"
+
+
+def test_a_tuned_run_writes_on_the_text_that_the_first_one_learnt(base):
+    tuned = trained(settings_of(base, steps=1), "tuned")
+    settings = settings_of(load_model(tuned.path), rewards=[{"kind": "long_words"}])
+    _, data = method_of(settings, None).prepare(settings, lambda sentence: None)
+    assert "Thou art more lovely and more temperate:\n" in data.train
+    assert data.corpus.text.startswith("Shall I compare thee")
