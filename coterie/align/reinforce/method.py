@@ -172,7 +172,7 @@ class ReinforceMethod(AlignMethod):
         parts = {"train": "", "valid": ""}
         for source in store.sources.values():
             for split in parts:
-                parts[split] += source.tokenizer.decode(np.asarray(source.tokens(split)[:]))
+                parts[split] += text_of(source.tokenizer, source.tokens(split)[:])
         return parts["train"], parts["valid"]
 
     def begin(self, decoder: Decoder, data: RunData, tell: Tell) -> None:
@@ -396,6 +396,14 @@ class Rollouts(contextlib.AbstractContextManager["Rollouts"]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def text_of(tokenizer: Tokenizer, tokens: np.ndarray) -> str:
+    """Return the text of documents, a blank line in place of what ends each."""
+    ends = np.isin(tokens, sorted(tokenizer.ends))
+    parts = np.split(tokens, np.flatnonzero(ends))
+    return "\n\n".join(tokenizer.decode(part[~np.isin(part, sorted(tokenizer.ends))])
+                       for part in parts)  # fmt: skip
 
 
 def following(text: str, prompt: str) -> str:

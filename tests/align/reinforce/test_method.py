@@ -9,11 +9,13 @@ import shutil
 import sys
 import types
 
+import numpy as np
 import pytest
 import torch
 
 from coterie.align.methods import aligned_settings, method_of
 from coterie.align.reinforce.experience import Collector, Course
+from coterie.align.reinforce.method import text_of
 from coterie.align.reinforce.rollout import Writer
 from coterie.align.rewards import Corpus, Judge, RewardError
 from coterie.checkpoint import find_checkpoint, load_checkpoint, load_model
@@ -182,3 +184,10 @@ def test_a_tuned_run_writes_on_the_text_that_the_first_one_learnt(base):
     _, data = method_of(settings, None).prepare(settings, lambda sentence: None)
     assert "Thou art more lovely and more temperate:\n" in data.train
     assert data.corpus.text.startswith("Shall I compare thee")
+
+
+def test_what_ends_documents_is_no_part_of_a_prompt(base):
+    tokenizer = base.tokenizer
+    end = tokenizer.named_end
+    tokens = np.array([*tokenizer.encode("May\n"), end, *tokenizer.encode("date\n"), end])
+    assert text_of(tokenizer, tokens) == "May\n\n\ndate\n\n\n"
