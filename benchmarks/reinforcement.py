@@ -86,17 +86,16 @@ def other(samples: list[Sample]) -> float:
 class Bench:
     """Judges checkpoints on the held-out prompts of a run."""
 
-    def __init__(self, base: LoadedModel, texts: int, another: str | None) -> None:
+    def __init__(self, base: LoadedModel, texts: int) -> None:
         settings = aligned("grpo", base, {"rewards": REWARDS}, [])
         method = method_of(settings, None)
         assert isinstance(method, ReinforceMethod)
         _, data = method.prepare(settings, lambda sentence: None)
         assert isinstance(data, PromptData)
         self.method, self.data, self.texts = method, data, texts
-        self.another = load_model(another) if another else None
 
-    def __call__(self, checkpoint: str | Path) -> dict[str, float]:
-        """Return the figures of a checkpoint's texts."""
+    def __call__(self, checkpoint: str | Path) -> dict:
+        """Return the figures of a checkpoint's texts, and the texts, each behind its prompt."""
         own, policy = self.method.alignment, load_model(checkpoint).decoder
         writer = Writer(policy, self.data.tokenizer, own.rollout, 256)
         judge = Judge(own.rewards, self.data.corpus)
@@ -105,23 +104,28 @@ class Bench:
         course = Course(own.rollout.max_tokens, 1)
         prompts = self.data.valid[: self.texts]
         _, _, samples, scores = collector.judged(prompts, 1, _HELD_OUT_SEED, course)
-        return figures_of(samples, self.data.corpus, scores) | self._further(samples)
+        return figures_of(samples, self.data.corpus, scores) | _further(samples)
 
-    def human(self) -> dict[str, float]:
+    def human(self) -> dict:
         """Return the figures of how the text itself goes on."""
         samples = self.data.human[: self.texts]
-        return figures_of(samples, self.data.corpus, None) | self._further(samples)
+        return figures_of(samples, self.data.corpus, None) | _further(samples)
 
-    def _further(self, samples: list[Sample]) -> dict[str, float]:
-        found = {"other checker": other(samples)}
-        if self.another is not None:
-            encode = self.another.tokenizer.encode
-            asked = [encode(each.prompt) for each in samples]
-            rows = [[*a, *encode(each.text)] for a, each in zip(asked, samples, strict=True)]
-            read = sequence_logprobs(self.another.decoder, rows)
-            tails = [-row[len(a) - 1 :] for row, a in zip(read, asked, strict=True)]
-            found["other_nats"] = float(torch.cat(tails).mean())
-        return found
+
+def _further(samples: list[Sample]) -> dict:
+    return {"other checker": other(samples), "texts": [[s.prompt, s.text] for s in samples]}
+
+
+def with_fluency(figures: dict, another: LoadedModel) -> dict:
+    """Return figures with what another model makes of the texts, nats per token."""
+    rows, starts = [], []
+    for prompt, text in figures["texts"]:
+        asked = another.tokenizer.encode(prompt)
+        rows.append([*asked, *another.tokenizer.encode(text)])
+        starts.append(len(asked) - 1)
+    read = sequence_logprobs(another.decoder, rows)
+    tails = [-row[start:] for row, start in zip(read, starts, strict=True)]
+    return {**figures, "other_nats": float(torch.cat(tails).mean())}
 
 
 def seconds_of(run: RunDirectory) -> dict[int, float]:
@@ -179,7 +183,7 @@ def one(kind: str, seed: int, given: argparse.Namespace) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     points = preferences(seed, given) if kind == "dpo" else policy(kind, seed, given)
     took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-    bench = Bench(load_model(given.run), given.texts, given.other)
+    bench = Bench(load_model(given.run), given.texts)
     curve = [{"at": at, **bench(path)} for at, path in points]
     found = {"method": kind, "seed": seed, "steps": given.steps, **took, "curve": curve}
     (Path(given.out) / f"{kind}-{seed}.json").write_text(json.dumps(found, indent=1))
@@ -202,15 +206,16 @@ def apart(tasks: list[tuple[str, int]], given: argparse.Namespace) -> None:
             print(f"{name}: {'done' if code == 0 else f'exit {code}, see {name}.log'}", flush=True)
 
 
-def table(folder: Path) -> None:
+def table(folder: Path, another: LoadedModel | None) -> None:
     """Print a row of each method, means over seeds with their range, from the files of a folder."""
     ends = json.loads((folder / "ends.json").read_text())
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*-[0-9]*.json"))]
     print("| method | seeds | seconds | " + " | ".join(SHOWN) + " |")
     print("|---|---:|---:|" + "---:|" * len(SHOWN))
 
-    def row(name: str, of: list[dict[str, float]], seconds: str = "–") -> None:
+    def row(name: str, of: list[dict], seconds: str = "–") -> None:
         cells = []
+        of = of if another is None else [with_fluency(each, another) for each in of]
         for figure in SHOWN:
             values = [each[figure] for each in of if figure in each]
             if not values:
@@ -286,10 +291,10 @@ def main() -> None:
         return
     apart(tasks, given)
     if not (folder / "ends.json").exists():
-        bench = Bench(load_model(given.run), given.texts, given.other)
+        bench = Bench(load_model(given.run), given.texts)
         ends = {"start": bench(given.run), "human": bench.human()}
         (folder / "ends.json").write_text(json.dumps(ends, indent=1))
-    table(folder)
+    table(folder, load_model(given.other) if given.other else None)
 
 
 if __name__ == "__main__":
