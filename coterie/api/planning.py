@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from coterie.api.given import layer_of, resolve
 from coterie.data.augment import augmentations
 from coterie.data.cache import all_texts, cached_store, ready_store
@@ -11,11 +13,14 @@ from coterie.foundation.layers import Layer, overrides_layer
 from coterie.foundation.runs import cache_root
 from coterie.tokenizer.interface import Tokenizer
 from coterie.tokenizer.settings import BPE
+from coterie.train.choices import choose_precision
+from coterie.train.cluster import DEVICES, ClusterPlan, DeviceFigures, here, plan_cluster
 from coterie.train.fitting import Fitting, Words, fit, usable
+from coterie.train.machine import peak_flops
 from coterie.train.memory import memory_of
 from coterie.train.plan import Plan
 from coterie.train.plan import plan as plan_of
-from coterie.train.precision import resolve_device
+from coterie.train.precision import Precision, resolve_device
 from coterie.train.pretraining import fill_epochs, fill_tag_ids, fill_vocabulary_size
 from coterie.train.settings import RunSettings
 
@@ -57,6 +62,50 @@ def fit_run(
         return ready.model_copy(update={"train": train})
 
     return fit(change, limit)
+
+
+def plan_devices(
+    preset: str, layers: Sequence[Layer], scale: str | None, mode: str | None,
+    gpus: int, nodes: int | None, device: str, memory: float | None,
+) -> ClusterPlan:  # fmt: skip
+    """Find the fastest layout of a run on many devices that fits; nothing is run.
+
+    Args:
+        preset, layers, scale, mode: of the run, as for `fit_run`.
+        gpus: devices; nodes: over how many they are divided; None: 8 to a node.
+        device: one of `DEVICES`, or `here`.
+        memory: of a device, in GiB; None: all that it has.
+
+    Raises:
+        UserError: no such device, no layout divides the run, or the run itself would be refused.
+    """
+    settings, vocab_size = _filled(resolve(preset, layers, scale, mode).settings)
+    settings = fill_vocabulary_size(settings, vocab_size)
+    nodes = -(-gpus // 8) if nodes is None else nodes
+    figures, precision = _figures(device, settings, max(1, gpus // max(1, nodes)))
+    limit = _limit(figures.memory if memory is None else memory, settings)
+    return plan_cluster(settings, figures, gpus, nodes, precision, limit)
+
+
+def _figures(device: str, settings: RunSettings, per_node: int) -> tuple[DeviceFigures, Precision]:
+    """Return what a device does, and the type of its products; kernels are this machine's.
+
+    Here the processes of a node share the CPU, its cores and its memory.
+    """
+    if device != "here":
+        if device not in DEVICES:
+            raise UserError(
+                f"There are no figures of a device “{device}”.",
+                hint=f"Choose one of {', '.join(DEVICES)}, or here.",
+            )
+        asked = settings.train.precision
+        name = "bfloat16" if asked == "auto" else asked
+        return DEVICES[device], Precision(torch.device("cpu"), name, "the device's units")
+    precision = choose_precision(settings, resolve_device(settings.train.device))
+    rate = peak_flops(precision, measure=False) or peak_flops(precision)
+    assert rate is not None
+    sharing = per_node if precision.device.type == "cpu" else 1
+    return here(rate / sharing, (memory_of(precision.device) or 0) / 2**30 / sharing), precision
 
 
 def _limit(memory: float | None, settings: RunSettings) -> int:

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from coterie.cli.cluster import show_cluster
 from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.plan import shown_bytes
 from coterie.cli.words import Words, one_target, read_words
+from coterie.foundation.errors import UserError
 
 if TYPE_CHECKING:
     from coterie.train.fitting import Candidate, Fitting
@@ -18,14 +20,22 @@ _USAGE = "For example: coterie plan s15era --memory 12"
 _GROUPS = ("weights", "gradients", "optimizer", "average", "saving", "activations")
 
 
-def plan(*words: str, memory: float | None = None, json: bool = False) -> int:
+def plan(
+    *words: str,
+    memory: float | None = None,
+    gpus: int | None = None,
+    nodes: int | None = None,
+    device: str = "h100",
+    json: bool = False,
+) -> int:
     """Fit a run into memory: `coterie plan PRESET [key=value ...] [@overlay.yaml ...] --memory 12`.
 
     Counts what a step would hold and, where that is more than the device has, looks for settings
     that hold less, the cheapest first: more micro-batches, selective and full activation
     checkpointing, bfloat16 where the device has units for it, moments of 8 bits, on a GPU also
     activations and moments in host memory, and at last another optimizer, which changes the
-    training itself. Nothing is run. Exit code 1: nothing fits.
+    training itself. With --gpus, looks for the fastest layout of the run on many devices that fits:
+    memory of each, what is sent, time. Nothing is run. Exit code 1: nothing fits.
 
     Parameters
     ----------
@@ -34,6 +44,13 @@ def plan(*words: str, memory: float | None = None, json: bool = False) -> int:
     memory
         GiB of the device; by default all that this one has. 0.3 and a twentieth of the rest are
         kept in reserve for what the estimate does not see.
+    gpus
+        Devices to divide the run among.
+    nodes
+        Over how many nodes these are divided evenly; by default 8 to a node.
+    device
+        Which: a100, h100, h200, b200 or l40s, by published figures; `here` for this one, with the
+        rate measured on it.
     json
         Print JSON: every candidate with its memory by part, the proposal, the command.
     """
@@ -41,6 +58,13 @@ def plan(*words: str, memory: float | None = None, json: bool = False) -> int:
 
     parsed = read_words(words)
     target = one_target(parsed, "preset", _USAGE)
+    if gpus is not None:
+        return show_cluster(target, parsed, gpus, nodes, device, memory, json=json)
+    if nodes is not None or device != "h100":
+        raise UserError(
+            "--nodes and --device say more of many devices, and --gpus how many.",
+            hint=f"coterie plan {target} --gpus 64 --nodes 8",
+        )
     rest, scale = parsed.take("scale")
     rest, mode = rest.take("mode")
     stderr.print("Counting steps without memory, seconds for each setting.", style="dim")

@@ -38,14 +38,19 @@ def step_memory(settings: RunSettings, precision: Precision) -> Bytes:
         settings: the run, its vocabulary's size known.
         precision: the type of its products.
     """
+    return largest(step_phases(settings, precision))
+
+
+def step_phases(settings: RunSettings, precision: Precision) -> dict[str, Bytes]:
+    """Return the bytes that are alive at the peak of each phase of a step, by part."""
     model = settings.model
     period, opening = len(model.pattern) or 1, len(model.opening)
     small = opening + (model.layers - opening) % period + _COUNTED * period
     if model.layers <= small + period:
-        return _largest(_phases(settings, precision, model.layers))
+        return _phases(settings, precision, model.layers)
     less, more = (_phases(settings, precision, layers) for layers in (small, small + period))
     times = (model.layers - small) / period
-    grown = {
+    return {
         phase: {
             part: round(less[phase].get(part, 0) * (1 - times) + more[phase].get(part, 0) * times)
             for part in {**less[phase], **more[phase]}
@@ -53,10 +58,10 @@ def step_memory(settings: RunSettings, precision: Precision) -> Bytes:
         for phase in more
         if phase != _BETWEEN
     }
-    return _largest(grown)
 
 
-def _largest(phases: Mapping[str, Bytes]) -> Bytes:
+def largest(phases: Mapping[str, Bytes]) -> Bytes:
+    """Return the phase in which most is alive."""
     found = max(phases.values(), key=lambda each: sum(each.values()))
     return {part: size for part, size in found.items() if size > 0}
 
