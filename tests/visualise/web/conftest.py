@@ -73,9 +73,10 @@ class Author:
         self.engine = engine
 
     def facts(self):
+        settings = SamplingSettings(max_tokens=24, seed=3).model_dump()
+        names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
         return {"name": "planted", "step": 7, "steps": [7],
-                "drawing": {"temperature": 1.0, "top_k": None, "top_p": 1.0, "max_tokens": 24,
-                            "seed": 3}}  # fmt: skip
+                "drawing": {name: settings[name] for name in names}}  # fmt: skip
 
     def write(self, prompt, ask, masked, forced):
         said = {"max_tokens": 24, "seed": 3, **ask.drawing.model_dump(exclude_none=True)}

@@ -37,9 +37,11 @@ class App {
       this.tabs.training.hidden = true;
     } else {
       const state = await this.fetch("/api/state");
-      if (state.model) this.offerWriting(state.model);
+      if (state.model) this.offerWriting(state.model, state.texts);
+      this.awaited = state.texts[0]?.id;
       for (const text of state.texts) this.listen(text.id);
-      if (asked.get("view") in VIEWS || !state.texts.length) this.show(asked.get("view") ?? "training");
+      if (asked.get("view") in VIEWS) this.show(asked.get("view"));
+      else if (!state.model && !state.texts.length) this.show("training");
     }
     this.run = asked.get("run");
     document.documentElement.dataset.ready = "yes";
@@ -105,7 +107,7 @@ class App {
     while (prompt < base.length && !base.generated(prompt)) prompt += 1;
     const drawing = Object.fromEntries(Object.entries({ temperature, top_k, top_p, max_tokens, seed }).filter(([, value]) => value !== null && value !== undefined));
     const ask = { after: base.id, upto: prompt, drawing, step: base.header.step };
-    const id = await this.write({ ...ask, [kind]: [...base.header[kind], `${layer}:${expert}`] }, false);
+    const id = await this.write({ ...ask, [kind]: [...new Set([...base.header[kind], `${layer}:${expert}`])] }, false);
     if (id === null) return;
     const others = Array.from({ length: base.header.experts[layer] }, (_, each) => each).filter((each) => each !== expert);
     const drawn = others[Math.floor(Math.random() * others.length)];
@@ -229,9 +231,9 @@ class App {
     return this.help;
   }
 
-  offerWriting(model) {
+  offerWriting(model, texts) {
     this.form = new WriteForm(model, (ask) => this.write(ask));
-    replace(this.writing, el("details", { class: "writing" }, el("summary", {}, "Write a text"), this.form.node));
+    replace(this.writing, el("details", { class: "writing", open: !texts.length }, el("summary", {}, "Write a text"), this.form.node));
   }
 
   export() {

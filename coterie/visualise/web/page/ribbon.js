@@ -58,6 +58,7 @@ export class Ribbon {
     const shown = shortened(printable(text.replaceAll("\n", "\uE000").replaceAll("\t", "\uE001")))
       .replaceAll("\uE000", "⏎\n").replaceAll("\uE001", "\t");
     const span = el("span", { role: "option", id: this.prefix + token, "data-token": token }, shown || "·");
+    if (!shown.trim()) span.setAttribute("aria-label", quoted(text));
     if (/\p{Script=Hebrew}|\p{Script=Arabic}/u.test(text)) span.setAttribute("dir", "auto");
     const full = this.strip && (this.strip.childElementCount >= LONGEST_STRIP
       || (this.strip.childElementCount >= STRIP && this.spans.at(-1).textContent.endsWith("\n")));
