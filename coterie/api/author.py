@@ -11,7 +11,7 @@ from coterie.checkpoint.layout import list_checkpoints, step_of
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 from coterie.generate.watched import WatchedText
-from coterie.visualise.web.studio import Ask, Experts
+from coterie.visualise.web.studio import Ask, Experts, Start
 
 _KEPT = 3  # models of other steps in memory
 
@@ -36,14 +36,15 @@ class ModelAuthor:
                         ("temperature", "top_k", "top_p", "max_tokens", "seed")},
         }  # fmt: skip
 
-    def write(
-        self, prompt: str | Sequence[int], ask: Ask, masked: Experts, forced: Experts
-    ) -> WatchedText:
+    def write(self, start: Start, ask: Ask, masked: Experts, forced: Experts) -> WatchedText:
         """Return a text to be written."""
         model = self._at(ask.step)
         said = layer_of(ask.drawing.model_dump(exclude_none=True))
         sampling = model.sampling(*self._layers, said)
-        return model.watch_with(prompt, sampling, masked, forced)
+        return model.watch_with(
+            start.prompt, sampling, masked, forced, written=start.written,
+            steered_from=start.steered_from,
+        )  # fmt: skip
 
     def surprises(
         self, tokens: Sequence[int], step: int, masked: Experts, forced: Experts

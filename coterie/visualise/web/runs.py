@@ -11,6 +11,7 @@ from coterie.foundation.event_log import LogReader
 from coterie.foundation.runs import RunDirectory, list_runs
 from coterie.visualise.reducers.curves import thin
 from coterie.visualise.reducers.steps import Steps
+from coterie.visualise.reducers.watched import Watched
 from coterie.visualise.series import Series
 
 MOST_RUNS = 100  # the latest
@@ -64,6 +65,7 @@ class Board:
                  "share": np.round(each.share, 4).tolist()}
                 for each in (layer.binned(_FRAMES) for layer in series.layers)
             ],
+            "told": _told(series[Watched]),
             "samples": [{"step": each.step, "prompt": each.prompt, "text": each.text[:2000]}
                         for each in series.samples[-12:]],
             "notices": [each.message for each in series.warnings[-5:]],
@@ -77,6 +79,24 @@ class Board:
             for event in reader.read():
                 series.update(event)
         return series
+
+
+def _told(watched: Watched) -> list[dict[str, Any]]:
+    """Return what the experts of each routed layer told of tokens at each look, in nats."""
+    return [
+        {
+            "layer": each.layer,
+            **{name: _curve(watched.curves.steps, watched.curve(each.layer, name))
+               for name in ("token", "token_null", "position", "position_null")},
+            "experts": [
+                {"weight": _round(expert.weight), "favourites": [
+                    [watched.word(token), seen, _round(lift)]
+                    for token, seen, lift in expert.favourites]}
+                for expert in each.experts
+            ],
+        }
+        for each in watched.routed
+    ]  # fmt: skip
 
 
 def _curve(x: np.ndarray, y: np.ndarray) -> list[list[float]]:

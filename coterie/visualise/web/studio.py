@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -34,7 +35,9 @@ class Ask(BaseModel):
 
     Attributes:
         prompt: what it goes on from; with `after`, left out.
-        after: a text on show whose first `upto` tokens it goes on from.
+        after: a text on show that it is another way of: it has its prompt and its seed.
+        upto: tokens of that text which stay as they are; the hand reaches in from the reading of
+            the last of them. None: of the whole text there is but the prompt.
         masked, forced: experts as “layer:expert”.
         step: of the checkpoint that writes; None: the one that the command named.
     """
@@ -75,13 +78,26 @@ class Writing(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a text goes on from.
+
+    Attributes:
+        prompt: a text, or its tokens.
+        written: tokens after it that were drawn before.
+        steered_from: the first token that is read with a hand in the routing.
+    """
+
+    prompt: str | Sequence[int]
+    written: Sequence[int] = ()
+    steered_from: int = 0
+
+
 class Author(Protocol):
     """A model that writes, and scores what was written."""
 
     def facts(self) -> dict[str, Any]: ...
-    def write(
-        self, prompt: str | Sequence[int], ask: Ask, masked: Experts, forced: Experts
-    ) -> Writing: ...
+    def write(self, start: "Start", ask: Ask, masked: Experts, forced: Experts) -> Writing: ...
     def surprises(
         self, tokens: Sequence[int], step: int, masked: Experts, forced: Experts
     ) -> np.ndarray: ...
@@ -180,12 +196,12 @@ class Studio:
             UserError: nothing can be written here, or not so.
         """
         author = self._author()
-        prompt: str | Sequence[int] = ask.prompt
+        start = Start(ask.prompt)
         if ask.after is not None:
-            prompt = self.find(ask.after).trace().records["token"][: ask.upto].tolist()
+            start = _begun(self.find(ask.after).trace(), ask.upto)
         masked, forced = experts(ask.masked), experts(ask.forced)
         with self._model:
-            writing = author.write(prompt, ask, masked, forced)
+            writing = author.write(start, ask, masked, forced)
         shown = self._place(ask.title or _title(ask), writing.header, ask)
         self._waiting.put((shown, writing))
         return shown
@@ -255,9 +271,18 @@ class Studio:
                 self._damaged(shown.problem)
 
 
+def _begun(trace: Trace, upto: int | None) -> Start:
+    tokens, prompt = trace.records["token"].tolist(), int((~trace.records["generated"]).sum())
+    if upto is None:
+        return Start(tokens[:prompt])
+    return Start(tokens[:prompt], tokens[prompt:upto], min(upto, len(tokens)) - 1)
+
+
 def _title(ask: Ask) -> str:
     hands = [f"{verb} {' '.join(some)}" for verb, some in (("without", ask.masked),
              ("always", ask.forced)) if some]  # fmt: skip
+    if ask.upto is not None:
+        hands.append(f"from token {ask.upto:,} on")
     return "; ".join(hands) or ("a text" if ask.step is None else f"step {ask.step:,}")
 
 

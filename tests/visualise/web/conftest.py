@@ -78,10 +78,13 @@ class Author:
         return {"name": "planted", "step": 7, "steps": [7],
                 "drawing": {name: settings[name] for name in names}}  # fmt: skip
 
-    def write(self, prompt, ask, masked, forced):
+    def write(self, start, ask, masked, forced):
         said = {"max_tokens": 24, "seed": 3, **ask.drawing.model_dump(exclude_none=True)}
-        return WatchedText(self.engine, prompt, SamplingSettings(**said), name="planted", step=7,
-                           steering=Steering(masked, forced))  # fmt: skip
+        return WatchedText(
+            self.engine, start.prompt, SamplingSettings(**said), name="planted", step=7,
+            steering=Steering(masked, forced), written=start.written,
+            steered_from=start.steered_from,
+        )  # fmt: skip
 
     def surprises(self, tokens, step, masked, forced):
         text = WatchedText(self.engine, tokens, SamplingSettings(max_tokens=1),

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from coterie.foundation.errors import UserError
 from coterie.visualise.web.runs import Board
 from coterie.visualise.web.server import make_app, serve
-from coterie.visualise.web.studio import Studio
+from coterie.visualise.web.studio import Ask, Start, Studio
 
 HOST = "127.0.0.1:8765"
 TOKEN = "a-secret"
@@ -140,13 +140,21 @@ def test_a_text_is_written_and_goes_on_with_a_hand(author, trace):
     assert [kind for kind, _ in events(server.get(f"/api/texts/{first}/events"))][-1] == "ending"
     own = studio.find(first).trace()
     np.testing.assert_array_equal(own.records["token"], trace.records["token"])
-    body = {"after": first, "upto": 40, "masked": ["1:2"], "drawing": {"max_tokens": 5}}
-    second = server.post("/api/texts", json=body).json()
-    server.get(f"/api/texts/{second['id']}/events")
-    masked = studio.find(second["id"]).trace()
-    assert (second["masked"], len(masked.records)) == (["1:2"], 45)
-    assert not (masked.records[:-1]["experts"][:, 1] == 2).any()
-    np.testing.assert_array_equal(masked.records["token"][:40], trace.records["token"][:40])
+
+    def again(**body):
+        made = server.post("/api/texts", json={"after": first, **body}).json()["id"]
+        server.get(f"/api/texts/{made}/events")
+        return studio.find(made).trace().records
+
+    masked = again(masked=["1:2"])
+    assert len(masked) == len(own.records)
+    assert not (masked[:-1]["experts"][:, 1] == 2).any()
+    np.testing.assert_array_equal(masked["token"][:40], own.records["token"][:40])
+    later = again(masked=["1:2"], upto=50)  # from the reading of the 50th token on
+    np.testing.assert_array_equal(later["token"][:50], own.records["token"][:50])
+    np.testing.assert_array_equal(later["experts"][:49], own.records["experts"][:49])
+    assert not (later[49:-1]["experts"][:, 1] == 2).any()
+    np.testing.assert_array_equal(again(upto=50)["token"], own.records["token"])  # no hand
 
 
 def test_nothing_is_written_where_no_model_is(shown):
@@ -161,7 +169,7 @@ def test_a_text_that_fails_says_so_and_the_next_is_written(author):
     server = client(studio)
 
     class Broken:
-        header, finish_reason = author.write("a", _ask(), {}, {}).header, None
+        header, finish_reason = author.write(Start("a"), Ask(), {}, {}).header, None
 
         def __iter__(self):
             raise ZeroDivisionError("by design")
@@ -189,9 +197,3 @@ def test_a_text_is_stopped(author):
 def test_an_address_that_is_all_addresses_is_refused(shown):
     with pytest.raises(UserError, match="every address"):
         serve(shown, Board(), host="0.0.0.0", port=0, tell=print)
-
-
-def _ask():
-    from coterie.visualise.web.studio import Ask
-
-    return Ask()

@@ -16,7 +16,7 @@ const SLOW = 250; // milliseconds between two drawings of what is costly, while 
 const VIEWS = { text: "Text", experts: "Experts", compare: "Compare", training: "Training" };
 const KEYS = [
   ["Space", "replay, pause"], ["← →", "one token back, forth"], ["Home End", "first, last token"],
-  ["↑ ↓", "layer"], ["[ ]", "expert"], ["m", "write again without the expert"], ["f", "write again with it always"],
+  ["↑ ↓", "layer"], ["[ ]", "expert"], ["m", "write again without the expert"], ["f", "write again with it always"], ["M F", "the same, from this token on"],
   ["c", "colour by expert, surprise, entropy"], ["1–4", "views"], ["?", "this help"],
 ];
 
@@ -100,13 +100,12 @@ class App {
   }
 
   // Write the text on show again, with a hand in the routing; beside it a control, and what it costs.
-  async steer(kind, layer, expert) {
+  // `here`: from the token that is looked at on alone.
+  async steer(kind, layer, expert, here = false) {
     const base = this.trace;
     const { temperature, top_k, top_p, max_tokens, seed } = base.drawing;
-    let prompt = 0;
-    while (prompt < base.length && !base.generated(prompt)) prompt += 1;
     const drawing = Object.fromEntries(Object.entries({ temperature, top_k, top_p, max_tokens, seed }).filter(([, value]) => value !== null && value !== undefined));
-    const ask = { after: base.id, upto: prompt, drawing, step: base.header.step };
+    const ask = { after: base.id, upto: here ? this.state.at + 1 : null, drawing, step: base.header.step };
     const id = await this.write({ ...ask, [kind]: [...new Set([...base.header[kind], `${layer}:${expert}`])] }, false);
     if (id === null) return;
     const others = Array.from({ length: base.header.experts[layer] }, (_, each) => each).filter((each) => each !== expert);
@@ -177,7 +176,7 @@ class App {
       setAt: (at) => this.go(at), setBrush: (brush) => this.set({ brush }),
     };
     this.ribbon = new Ribbon("The text, token by token", (at) => this.go(at));
-    const steer = this.packs ? null : (kind, layer, expert) => this.steer(kind, layer, expert);
+    const steer = this.packs ? null : (...given) => this.steer(...given);
     this.flow = new Flow(hands);
     this.token = [this.flow, new Candidates(), new Lens(), new Now(hands), new Stream(), new Attention()];
     this.heat = new Heat(hands);
@@ -279,6 +278,8 @@ class App {
       "[": () => experts.length && this.set({ expert: turn(experts, expert, -1) }),
       m: () => this.form && expert >= 0 && this.steer("masked", layer, expert),
       f: () => this.form && expert >= 0 && this.steer("forced", layer, expert),
+      M: () => this.form && expert >= 0 && this.steer("masked", layer, expert, true),
+      F: () => this.form && expert >= 0 && this.steer("forced", layer, expert, true),
       c: () => this.set({ colouring: turn(Object.keys(COLOURINGS), colouring, 1) }),
     };
     const numbered = Object.keys(VIEWS)[Number(event.key) - 1];

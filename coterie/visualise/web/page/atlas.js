@@ -73,7 +73,8 @@ export class Card {
         ...line("together with", card.partners.slice(0, 6).map((each) => `${layer}:${each.other} ×${each.lift.toFixed(2)}`).join("  ") || "–")),
       this.steer && el("p", { class: "controls" },
         el("button", { type: "button", onclick: () => this.steer("masked", layer, expert) }, "Write again without it"),
-        el("button", { type: "button", onclick: () => this.steer("forced", layer, expert) }, "Write again with it always")));
+        el("button", { type: "button", onclick: () => this.steer("forced", layer, expert) }, "Write again with it always"),
+        el("button", { type: "button", onclick: () => this.steer("masked", layer, expert, true) }, "Go on from this token without it")));
   }
 }
 

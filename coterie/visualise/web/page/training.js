@@ -1,6 +1,6 @@
 // All runs, their curves beside each other, and how the load of each expert came to be.
 
-import { el, Canvas, Panel, table, theme, PALETTE, replace, number, plain, ramp } from "./dom.js";
+import { el, Canvas, Panel, table, theme, PALETTE, replace, number, plain, quoted, ramp } from "./dom.js";
 
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4]];
 const MOST_CURVES = 6;
@@ -23,9 +23,13 @@ export class Training {
     this.which = el("select", { "aria-label": "run", onchange: () => this.redrawLapse() });
     this.film = new Canvas("Load of each expert at a step, and over all steps", 200, (...given) => this.drawLapse(...given));
     this.lapse.body.append(el("p", { class: "controls" }, "Run ", this.which, " ", this.play, " ", this.slider, " ", this.step), this.film.node);
+    this.told = new Panel("told", "What experts came to tell", "Mutual information of a token's expert with the token, nats, in the tokens of one look (solid), and with labels dealt at random (dotted): experts specialise as the lines part. Favourites: lift, the share of the token's weight over the share of all.", { open: true });
+    this.told.details.querySelector("summary").textContent = "Favourites at the latest look";
+    this.story = new Canvas("Information of experts about tokens over the steps, beside chance", 220, (...given) => this.drawStory(...given));
+    this.told.body.append(this.story.node);
     this.samples = new Panel("samples", "What it wrote", "Samples of the run, the latest first, as its configuration asks for them.");
     this.samples.details.hidden = true;
-    this.panels = [this.runs, this.curves, this.lapse, this.samples];
+    this.panels = [this.runs, this.curves, this.lapse, this.told, this.samples];
     this.at = null;
   }
 
@@ -97,8 +101,56 @@ export class Training {
     if (this.at === null || this.at >= frames) this.at = Math.max(0, frames - 1);
     this.film.resize(loads.reduce((sum, each) => sum + Math.max(each.share[0].length * CELL, 60) + 26, 0) || 40);
     this.frame(this.at);
+    this.tellStory(run);
     replace(this.samples.body, ...(run?.samples ?? []).toReversed().map((sample) => el("article", {}, el("h3", {}, `step ${plain(sample.step)}`), el("pre", {}, el("i", {}, sample.prompt), sample.text))));
     this.samples.say(run ? `${plain(run.samples.length)} samples of ${run.name}; the prompt in italics.` : "");
+  }
+
+  tellStory(run) {
+    const told = run?.told ?? [];
+    this.story.redraw();
+    this.told.say(told.length ? told.map((each) => {
+      const [step, nats] = each.token.at(-1) ?? [0, NaN];
+      return `layer ${each.layer}: ${number(nats, 2)} nats at step ${plain(step)} (chance ${number(each.token_null.at(-1)?.[1], 2)})`;
+    }).join("; ") : "This run has recorded no looks into its routers (train.watch_every).");
+    this.told.tell(() => table("Favourite tokens of each expert at the latest look", ["expert", "weight", "favourites by lift"], told.flatMap((each) =>
+      each.experts.map((expert, i) => [`${each.layer}:${i}`, number(expert.weight, 2), expert.favourites.map(([word, , lift]) => `${quoted(word, 12)} ×${lift.toFixed(1)}`).join("  ") || "–"]))));
+  }
+
+  drawStory(context, width, height) {
+    const told = this.shownRun?.told ?? [];
+    const points = told.flatMap((each) => [...each.token, ...each.token_null]);
+    if (!points.length) return;
+    const look = theme();
+    const right = points.reduce((most, [step]) => Math.max(most, step), 1);
+    const high = points.reduce((most, [, nats]) => Math.max(most, nats), 1e-9) * 1.08;
+    const x = (step) => 46 + (step / right) * (width - 60);
+    const y = (nats) => height - 46 - (nats / high) * (height - 60);
+    context.font = "11px system-ui, sans-serif";
+    context.textBaseline = "middle";
+    for (let line = 0; line <= 2; line++) {
+      context.fillStyle = look.hair;
+      context.fillRect(46, y((high * line) / 2), width - 60, 1);
+      context.fillStyle = look.soft;
+      context.fillText(number((high * line) / 2, 2), 4, y((high * line) / 2));
+    }
+    context.textAlign = "right";
+    context.fillText(`${plain(right)} steps`, width - 12, height - 32);
+    context.textAlign = "left";
+    told.forEach((each, i) => {
+      context.strokeStyle = context.fillStyle = PALETTE[(i + 4) % PALETTE.length];
+      context.lineWidth = 2;
+      for (const [curve, dash] of [[each.token, []], [each.token_null, [2, 4]]]) {
+        context.setLineDash(dash);
+        context.beginPath();
+        curve.forEach(([step, nats]) => context.lineTo(x(step), y(nats)));
+        context.stroke();
+      }
+      context.setLineDash([]);
+      context.fillRect(46 + 84 * i, height - 14, 20, 3);
+      context.fillStyle = look.ink;
+      context.fillText(`layer ${each.layer}`, 70 + 84 * i, height - 12);
+    });
   }
 
   frame(at) {
