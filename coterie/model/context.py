@@ -39,6 +39,22 @@ class RunBlock(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Section:
+    """The part of a decoder that a pass goes through, where others compute the rest.
+
+    Attributes:
+        layers: the blocks that it computes.
+        stream: what the block before them left; None: it begins with the tokens.
+        ends: whether the last norm, the heads and the losses are part of it; otherwise the stream
+            is returned as hidden states.
+    """
+
+    layers: range
+    stream: Float[Tensor, "B T D"] | None
+    ends: bool
+
+
+@dataclass(frozen=True, eq=False)
 class ForwardContext:
     """What a caller says about the tokens of one pass, and what the decoder adds for its parts.
 
@@ -56,6 +72,7 @@ class ForwardContext:
             blocks are called.
         routes: the routers' choices, layer by layer: those that hold none are filled in, the others
             repeated; None: routers choose and nobody asks what.
+        section: the part of the decoder to compute; None: the whole of it.
         document_starts: where each token's document begins, in packed rows that are read at once;
             the decoder fills it in.
         rows: where tokens of rows stand that have read unequally much; the decoder fills it in.
@@ -75,6 +92,7 @@ class ForwardContext:
     router_stats: bool = True
     run_block: RunBlock | None = None
     routes: Routes | None = None
+    section: Section | None = None
     document_starts: Int[Tensor, "B T"] | None = None
     rows: UnevenRows | None = None
     rotation: Rotation | None = None

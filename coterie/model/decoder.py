@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -43,7 +42,7 @@ from coterie.model.heads import (
     mtp_targets,
 )
 from coterie.model.initialise import InitialSettings, initialise
-from coterie.model.loss import cross_entropy, of_logits
+from coterie.model.loss import of_logits
 from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.placing import latest, placed, with_valid
@@ -263,9 +262,16 @@ class Decoder(nn.Module):
         cache = context.cache
         given = context
         context, span = placed(with_valid(given, tokens, targets), tokens, self.position)
-        embedded = self._embed(tokens, context, span)
+        stream = None if context.section is None else context.section.stream
+        # Modules of multi-token prediction read embedded tokens, wherever the stream comes from.
+        needed = stream is None or (self.training and len(self.mtp))
+        embedded = self._embed(tokens, context, span) if needed else None
         grams = self._grams(tokens, context, span)
-        hidden, routing = self._through_blocks(embedded, context)
+        begin = embedded if stream is None else stream
+        assert begin is not None
+        hidden, routing = self._through_blocks(begin, context)
+        if context.section is not None and not context.section.ends:
+            return Output(None, None, routing, hidden_states=hidden)
         if cache is not None:
             cache.extend(tokens, context.rows)
         final = self.norm(hidden)
@@ -283,6 +289,7 @@ class Decoder(nn.Module):
         losses = self._losses(final, targets, grams)
         mtp, further = (), ()
         if self.training and len(self.mtp):
+            assert embedded is not None
             mtp, further = self._mtp_losses(embedded, hidden, targets, context)
         return Output(None, losses, routing + further, mtp, values, pooled, states)
 
@@ -380,6 +387,8 @@ class Decoder(nn.Module):
         again = self.activation_checkpointing if cache is None else False
         stats = []
         for layer, block in enumerate(self.blocks):
+            if context.section is not None and layer not in context.section.layers:
+                continue
             if cache is not None:
                 context = context.but(kv_cache=cache.layers[layer])
             if context.routes is not None:
@@ -438,7 +447,7 @@ class Decoder(nn.Module):
 
     def _logits(self, final: Tensor, grams: Tensor | None = None) -> Tensor:
         final, weight = self.head.operands(final, self.embedding)
-        logits = F.linear(final, weight, self.head.bias)
+        logits = self.head.linear(final, weight, self.head.bias)
         if grams is None or self.ngram is None:
             return logits
         return self.ngram.mixed(logits, grams)
@@ -449,7 +458,8 @@ class Decoder(nn.Module):
             rows = zip(final, targets, grams, strict=True)
             return torch.stack([of_logits(self._logits(a, c), b) for a, b, c in rows])
         final, weight = self.head.operands(final, self.embedding)
-        losses = cross_entropy(final.flatten(0, 1), weight, self.head.bias, targets.flatten())
+        goals = targets.flatten()
+        losses = self.head.cross_entropy(final.flatten(0, 1), weight, self.head.bias, goals)
         return losses.view(targets.shape)
 
 

@@ -1,13 +1,17 @@
 """The head: from the last hidden states to one logit per token of the vocabulary."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coterie.foundation.settings import Settings
 from coterie.model.costs import Count, linear
 from coterie.model.embedding import Embedding, EmbeddingPart
+from coterie.model.loss import cross_entropy
 from coterie.model.part import Part
 
 
@@ -30,7 +34,13 @@ class HeadSettings(Settings):
 
 
 class Head(Part):
-    """The matrix of the head, unless it is tied, and its bias."""
+    """The matrix of the head, unless it is tied, and its bias.
+
+    Attributes:
+        linear: multiplies hidden states with the matrix over the vocabulary and adds the bias; may
+            be replaced from outside where that matrix is cut.
+        cross_entropy: the losses of targets, likewise.
+    """
 
     roles = {"weight": "head", "bias": "bias"}
 
@@ -39,6 +49,8 @@ class Head(Part):
         weight = None if settings.tied else nn.Parameter(torch.empty(vocab_size, width))
         self.weight = weight
         self.bias = nn.Parameter(torch.empty(vocab_size)) if settings.bias else None
+        self.linear: Callable[..., Tensor] = F.linear
+        self.cross_entropy: Callable[..., Tensor] = cross_entropy
 
     def operands(
         self, hidden: Float[Tensor, "*N D"], embedding: EmbeddingPart

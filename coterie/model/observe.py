@@ -80,7 +80,7 @@ def logit_lens(decoder: Decoder, hidden: Float[Tensor, "... D"]) -> Float[Tensor
     Counted n-grams have no part in it: they are mixed in behind the network.
     """
     final, weight = decoder.head.operands(decoder.norm(hidden), decoder.embedding)
-    return F.linear(final, weight, decoder.head.bias)
+    return decoder.head.linear(final, weight, decoder.head.bias)
 
 
 @contextmanager

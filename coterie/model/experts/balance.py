@@ -38,14 +38,20 @@ class BalanceInputs(NamedTuple):
 
 
 class BalancePart(Part):
-    """A balance that does nothing; each kind overrides what it needs."""
+    """A balance that does nothing; each kind overrides what it needs.
+
+    Attributes:
+        total: sums a micro-batch's load over the processes that share it; by itself, none.
+    """
 
     selection_bias: Tensor | None
     uses_loss: bool = False
+    total: Callable[[Tensor], Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("selection_bias", None)
+        self.total = _alone
 
     def observe(self, load: Int[Tensor, " E"]) -> Int[Tensor, " E"]:
         """Take note of a micro-batch's load and return the load that the loss goes by.
@@ -63,6 +69,10 @@ class BalancePart(Part):
 
     def forget(self) -> None:
         """Drop what was observed: the optimizer step was not made."""
+
+
+def _alone(load: Tensor) -> Tensor:
+    return load
 
 
 class NoBalance(Settings):
@@ -150,6 +160,7 @@ class AuxiliaryBalancePart(BalancePart):
         self.coefficient = settings.coefficient
         self.product = PRODUCTS[settings.scope]
         self.adds_up = settings.scope == "global"
+        self.by_row = settings.scope == "sequence"
         # Empty between optimizer steps, when checkpoints are written: nothing to be saved.
         observed = torch.zeros(experts, dtype=torch.int64)
         self.register_buffer("observed", observed, persistent=False)
@@ -157,6 +168,9 @@ class AuxiliaryBalancePart(BalancePart):
     @torch.no_grad()
     def observe(self, load: Int[Tensor, " E"]) -> Int[Tensor, " E"]:
         """Return the load of the step's micro-batches so far, this one included."""
+        if self.by_row:
+            return load
+        load = self.total(load)
         if not self.adds_up:
             return load
         self.observed += load

@@ -130,6 +130,7 @@ class MixtureOfExpertsPart(Part):
 
     Attributes:
         dispatcher: brings tokens to their experts; may be replaced from outside.
+        overflow: says which pairs find no room; may be replaced where several processes share it.
     """
 
     def __init__(self, settings: MixtureOfExperts, width: int) -> None:
@@ -147,6 +148,7 @@ class MixtureOfExpertsPart(Part):
         self.shared_gate = SharedGate(width) if settings.shared_gate else None
         self.dispatcher: Dispatcher = LocalDispatcher(self.num_experts)
         self.kernel: ExpertKernel = settings.kernel.build()
+        self.overflow = overflow_mask
 
     def forward(
         self, x: Float[Tensor, "B T D"], context: ForwardContext = EMPTY
@@ -201,7 +203,7 @@ class MixtureOfExpertsPart(Part):
         if not self.training or self.capacity_factor is None:
             return routing.indices, routing.gates, None
         rows = routing.indices.unflatten(0, (shape[0], shape[1]))
-        overflow = overflow_mask(rows, valid, self.num_experts, self.capacity_factor).flatten(0, 1)
+        overflow = self.overflow(rows, valid, self.num_experts, self.capacity_factor).flatten(0, 1)
         return (
             routing.indices.masked_fill(overflow, self.num_experts),
             routing.gates.masked_fill(overflow, 0.0),

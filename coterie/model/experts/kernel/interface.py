@@ -72,7 +72,7 @@ class ExpertKernel(ABC):
         number, turned = rows.shape[0], rows.shape[0] > 0 and not knows_counts(rows)
         if turned:
             there, back = _turns(sizes, number)
-            slices = _Picked.apply(rows, there, back).split(number)  # pyright: ignore
+            slices = Picked.apply(rows, there, back).split(number)  # pyright: ignore
         else:
             slices = rows.split(sizes.tolist())
         outputs = [
@@ -83,7 +83,7 @@ class ExpertKernel(ABC):
         if not turned:
             return torch.cat(outputs)
         filled = [F.pad(each, (0, 0, 0, number - each.shape[0])) for each in outputs]
-        return _Picked.apply(torch.cat(filled), back, there)  # pyright: ignore
+        return Picked.apply(torch.cat(filled), back, there)  # pyright: ignore
 
     @abstractmethod
     def rows(
@@ -110,7 +110,7 @@ def _turns(sizes: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return there, pack * rows + places - begins[pack]
 
 
-class _Picked(torch.autograd.Function):
+class Picked(torch.autograd.Function):
     """Rows by number, whose gradients are picked as well: what is not read back gets any."""
 
     @staticmethod
