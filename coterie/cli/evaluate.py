@@ -16,6 +16,7 @@ from coterie.checkpoint import LoadedModel, load_model, read_state
 from coterie.checkpoint.layout import CONFIG
 from coterie.cli.caching import MOST_TOKENS, asked_cache, cache_figures
 from coterie.cli.console import console, emit_json, facts, next_step, stderr
+from coterie.cli.contest import ContestFlags, tell_contest
 from coterie.cli.flags import refuse_flags
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
 from coterie.cli.routing import tell_routing, texts_of
@@ -50,10 +51,12 @@ from coterie.train.precision import resolve_device
 from coterie.train.settings import RunSettings
 
 _AS_IT_IS = ReadingFlags()
+_ALONE = ContestFlags()
 _USAGE = "For example: coterie evaluate latest   or: coterie evaluate latest my_text.txt"
 _FLAGS = (
     "--text", "--json", "--tokens", "--stride", "--window", "--raw", "--column", "--on-error",
     "--delimiter", "--no-header", "--max-expansion", "--clean", "--cache", "--step", "--device",
+    "--against", "--reward", "--sheet",
 )  # fmt: skip
 _SHOWN_INPUTS = 20  # in the table; --json has all
 
@@ -94,6 +97,7 @@ def evaluate(
     raw: bool = False,
     cache: str | None = None,
     reading: ReadingFlags = _AS_IT_IS,
+    contest: ContestFlags = _ALONE,
     step: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -104,6 +108,8 @@ def evaluate(
     --text, how well the model predicts them. Both show where each layer's router sent the tokens.
     `coterie evaluate RUN routing [FILE ...]` tells what each expert is used for: each file is a
     domain (without any, each source of the validation split).
+    `coterie evaluate RUN --against RUN --reward metre` lets two models write on the same held-out
+    prompts: who is judged better how often, and how their texts differ.
 
     Parameters
     ----------
@@ -132,6 +138,7 @@ def evaluate(
     """
     refuse_flags(words, "evaluate", _FLAGS)
     said, weights = read_words(words).take_settings("weights")
+    said, align = said.take_settings("align")
     through = asked_cache(cache, said)
     if not said.targets:
         raise UserError("Which run? None was named.", hint=_USAGE)
@@ -140,6 +147,10 @@ def evaluate(
     _refuse_contradictions(asked, tokens, cached=cache is not None)
     loaded = load_model(target, step, tell_damaged, chosen_weights(*weights))
     loaded.decoder.to(resolve_device(device))
+    if contest != _ALONE or align:
+        _refuse_texts_in_a_contest(asked, contest)
+        tell_contest(loaded, contest, align, json=json)
+        return
     _measure(loaded, asked, through, json=json, tokens=tokens)
     if not json:
         next_step(f'coterie generate {target} "Once"  # write text with it')
@@ -173,6 +184,14 @@ def _refuse_contradictions(asked: _Texts, tokens: bool, *, cached: bool) -> None
         )
     if asked.raw and asked.reading.clean:
         raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
+
+
+def _refuse_texts_in_a_contest(asked: _Texts, contest: ContestFlags) -> None:
+    if contest.against is None or asked.some or asked.routing:
+        raise UserError(
+            "--reward, --sheet and align.… belong to --against, which measures on held-out prompts.",
+            hint="For example: coterie evaluate mine --against other --reward metre",
+        )
 
 
 def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -> None:

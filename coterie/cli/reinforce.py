@@ -119,7 +119,7 @@ def pairs(
     target = one_target(parsed, "run", _USAGE.format(kind="pairs"), "latest")
     if out.exists():
         raise UserError(f"{out} exists already.", hint="Name another file with --out.")
-    said = {"rewards": [_reward(each) for each in reward]} if reward else {}
+    said = {"rewards": [read_reward(each) for each in reward]} if reward else {}
     base = load_model(target, on_damaged=tell_damaged)
     rows = []
     with count_bar("Writing", count) as tell:
@@ -144,7 +144,7 @@ def _reinforce(
     """Do what the words ask for."""
     parsed = read_words(words)
     target = one_target(parsed, "run", _USAGE.format(kind=kind), "latest")
-    said = {"rewards": [_reward(each) for each in rewards]} if rewards else {}
+    said = {"rewards": [read_reward(each) for each in rewards]} if rewards else {}
     run = run_aligned(kind, target, said, parsed, flags)
     if run is not None:
         next_step(
@@ -153,7 +153,7 @@ def _reinforce(
         )
 
 
-def _reward(word: str) -> dict[str, Any]:
+def read_reward(word: str) -> dict[str, Any]:
     """Return the settings of a reward told as `kind` or `kind:key=value,key=value`."""
     import yaml
 

@@ -63,7 +63,10 @@ VERBS = {
     "evaluate": Verb(
         "coterie.cli.evaluate:evaluate",
         "Measure a run on its own data or any file.",
-        ("coterie evaluate latest", "coterie evaluate mine other_book.txt --stride 64"),
+        (
+            "coterie evaluate mine other_book.txt --stride 64",
+            "coterie evaluate mine --against latest --reward metre",
+        ),
     ),
     "verify-resume": Verb(
         "coterie.cli.runs:verify_resume",

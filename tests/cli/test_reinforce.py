@@ -5,12 +5,12 @@ import json
 import pytest
 
 from coterie.cli.app import run
-from coterie.cli.reinforce import _reward
+from coterie.cli.reinforce import read_reward
 
 
 def test_a_reward_is_told_with_its_settings_in_one_word():
-    assert _reward("metre") == {"kind": "metre"}
-    assert _reward("fluency:weight=0.2,clip=[-4,0],normalise=true") == {
+    assert read_reward("metre") == {"kind": "metre"}
+    assert read_reward("fluency:weight=0.2,clip=[-4,0],normalise=true") == {
         "kind": "fluency", "weight": 0.2, "clip": [-4, 0], "normalise": True,
     }  # fmt: skip
 
