@@ -56,7 +56,7 @@ SETTINGS = {
     "reinforce": {**_POLICY, "align.kl": 0.02},
     "ppo": {**_POLICY, "align.kl": 0.02, "align.updates": 1},
     "rejection": _POLICY,
-    "dpo": {"train.optimizer.learning_rate": 2e-4, "align.template": "continuation",
+    "dpo": {"train.optimizer.learning_rate": 6e-4, "align.template": "continuation",
             "train.epochs": 2, "align.valid_fraction": 0.0},
 }  # fmt: skip
 """What suits each: the rates were tried on seed 0 of shorter runs."""

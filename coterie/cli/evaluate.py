@@ -41,6 +41,7 @@ from coterie.evaluate import (
     windows_at_once,
 )
 from coterie.foundation.errors import CheckpointError, UserError
+from coterie.foundation.layers import Layer
 from coterie.foundation.printable import printable
 from coterie.foundation.records import validated
 from coterie.foundation.runs import cache_root
@@ -70,16 +71,22 @@ class _Texts:
     reading: ReadingFlags
     scoring: Scoring
     raw: bool
-    routing: bool = False  # what the experts are used for is asked, not the loss
+    run: str
+    routing: bool  # what the experts are used for is asked, not the loss
+    contest: tuple[ContestFlags, list[Layer]]  # another run, and how both are to write
 
     @classmethod
     def of(
         cls, words: Sequence[str], given: tuple[str, ...], reading: ReadingFlags, scoring: Scoring,
-        raw: bool,
+        raw: bool, contest: tuple[ContestFlags, list[Layer]],
     ) -> "_Texts":  # fmt: skip
-        """Return what the words after the run ask for."""
-        routing = bool(words) and words[0] == "routing"
-        return cls(tuple(words[routing:]), given, reading, scoring, raw, routing)
+        """Return what the run and the words after it ask for."""
+        if not words:
+            raise UserError("Which run? None was named.", hint=_USAGE)
+        run, *files = words
+        routing = files[:1] == ["routing"]
+        files = tuple(files[routing:])
+        return cls(files, given, reading, scoring, raw, run, routing, contest)
 
     @property
     def some(self) -> bool:
@@ -137,35 +144,31 @@ def evaluate(
         Where to compute: auto, cpu, cuda, mps.
     """
     refuse_flags(words, "evaluate", _FLAGS)
-    said, weights = read_words(words).take_settings("weights")
-    said, align = said.take_settings("align")
+    said, align = read_words(words).take_settings("align")
+    said, weights = said.take_settings("weights")
     through = asked_cache(cache, said)
-    if not said.targets:
-        raise UserError("Which run? None was named.", hint=_USAGE)
-    target = said.targets[0]
-    asked = _Texts.of(said.targets[1:], text, reading, Scoring(window, stride), raw)
+    how, beside = Scoring(window, stride), (contest, align)
+    asked = _Texts.of(said.targets, text, reading, how, raw, beside)
     _refuse_contradictions(asked, tokens, cached=cache is not None)
-    loaded = load_model(target, step, tell_damaged, chosen_weights(*weights))
+    loaded = load_model(asked.run, step, tell_damaged, chosen_weights(*weights))
     loaded.decoder.to(resolve_device(device))
-    if contest != _ALONE or align:
-        _refuse_texts_in_a_contest(asked, contest)
-        tell_contest(loaded, contest, align, json=json)
-        return
     _measure(loaded, asked, through, json=json, tokens=tokens)
-    if not json:
-        next_step(f'coterie generate {target} "Once"  # write text with it')
 
 
 def _measure(
     loaded: LoadedModel, asked: _Texts, cache: CacheSettings | None, *, json: bool, tokens: bool
 ) -> None:
-    if asked.routing:
+    if asked.contest != (_ALONE, []):
+        tell_contest(loaded, *asked.contest, json=json)
+    elif asked.routing:
         texts = texts_of(loaded, _read(loaded, asked)[0]) if asked.some else _own_texts(loaded)
         tell_routing(loaded, texts, json=json)
     elif asked.some:
         _tell_texts(loaded, asked, cache, json=json, tokens=tokens)
     else:
         _tell_own(loaded, cache, json=json)
+    if not json:
+        next_step(f'coterie generate {asked.run} "Once"  # write text with it')
 
 
 def _refuse_contradictions(asked: _Texts, tokens: bool, *, cached: bool) -> None:
@@ -182,16 +185,13 @@ def _refuse_contradictions(asked: _Texts, tokens: bool, *, cached: bool) -> None
             "The analysis of routing takes no --tokens, --cache, --window or --stride.",
             hint="For example: coterie evaluate latest routing my_text.txt",
         )
-    if asked.raw and asked.reading.clean:
-        raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
-
-
-def _refuse_texts_in_a_contest(asked: _Texts, contest: ContestFlags) -> None:
-    if contest.against is None or asked.some or asked.routing:
+    if asked.contest != (_ALONE, []) and (asked.contest[0].against is None or asked.some):
         raise UserError(
-            "--reward, --sheet and align.… belong to --against, which measures on held-out prompts.",
+            "--reward, --sheet and align.… belong to --against, which takes held-out prompts.",
             hint="For example: coterie evaluate mine --against other --reward metre",
         )
+    if asked.raw and asked.reading.clean:
+        raise UserError("--raw and --clean contradict each other.", hint="Leave one of them out.")
 
 
 def _tell_own(loaded: LoadedModel, cache: CacheSettings | None, *, json: bool) -> None:
