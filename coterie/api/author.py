@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from coterie.api.given import layer_of
 from coterie.api.model import Model, load
 from coterie.checkpoint.layout import list_checkpoints, step_of
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
+from coterie.generate.modes import evaluation
 from coterie.generate.watched import WatchedText
+from coterie.model import Decoder
+from coterie.model.observe import Steering, steered
 from coterie.visualise.web.studio import Ask, Experts, Start
 
 _KEPT = 3  # models of other steps in memory
@@ -49,11 +53,8 @@ class ModelAuthor:
     def surprises(
         self, tokens: Sequence[int], step: int, masked: Experts, forced: Experts
     ) -> np.ndarray:
-        """Return −log p of each token but the first, in nats, as the model reads them in one go."""
-        model = self._at(step)
-        sampling = model.sampling(layer_of({"max_tokens": 1}))
-        seen = [each.records for each in model.watch_with(tokens, sampling, masked, forced)]
-        return np.concatenate(seen)["surprise"][1 : len(tokens)].astype(np.float64)
+        """Return what `surprises_of` does, by the checkpoint of a step."""
+        return surprises_of(self._at(step).decoder, tokens, masked, forced)
 
     def _steps(self) -> list[int]:
         inside = self._model.path.absolute().parent
@@ -74,3 +75,22 @@ class ModelAuthor:
             folder = self._model.path.absolute().parents[1]
             self._others[step] = load(folder, step=step, device=device)
         return self._others[step]
+
+
+def surprises_of(
+    decoder: Decoder, tokens: Sequence[int], masked: Experts, forced: Experts
+) -> np.ndarray:
+    """Return −log p of each token but the first, in nats, read in windows of the model's context.
+
+    Args:
+        masked, forced: experts of each layer that no token, or every token, goes to.
+    """
+    device, context = next(decoder.parameters()).device, decoder.settings.context
+    found = []
+    with steered(decoder, Steering(masked, forced)), evaluation(decoder):
+        for start in range(0, len(tokens) - 1, context):
+            piece = torch.tensor([tokens[start : start + context + 1]], device=device)
+            losses = decoder(piece[:, :-1], piece[:, 1:]).losses
+            assert losses is not None
+            found.append(losses[0].double().cpu().numpy())
+    return np.concatenate([np.empty(0), *found])

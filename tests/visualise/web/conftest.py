@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from coterie.api.author import surprises_of
 from coterie.foundation.traces import Trace
 from coterie.generate import Engine, SamplingSettings
 from coterie.generate.watched import WatchedText
@@ -87,10 +88,7 @@ class Author:
         )  # fmt: skip
 
     def surprises(self, tokens, step, masked, forced):
-        text = WatchedText(self.engine, tokens, SamplingSettings(max_tokens=1),
-                           steering=Steering(masked, forced))  # fmt: skip
-        records = np.concatenate([each.records for each in text])
-        return records["surprise"][1 : len(tokens)].astype(np.float64)
+        return surprises_of(self.engine.decoder, tokens, masked, forced)
 
 
 @pytest.fixture

@@ -35,6 +35,15 @@ def test_the_cost_of_a_hand_is_the_models(author, engine, trace):
         assert control["gain"] == pytest.approx((other - plain).mean(), abs=1e-5)
 
 
+def test_a_text_longer_than_the_context_is_read_in_windows(author, engine, trace):
+    tokens, context = trace.records["token"].tolist() * 2, engine.decoder.settings.context
+    assert len(tokens) > context
+    found = author.surprises(tokens, 7, {1: (2,)}, {})
+    first = loss_of(engine, tokens[: context + 1], {1: (2,)})
+    second = loss_of(engine, tokens[context:], {1: (2,)})
+    np.testing.assert_allclose(found, [*first, *second], atol=1e-5)
+
+
 def test_too_few_others_make_no_control_and_no_hand_no_effect(author, trace):
     studio = Studio(author)
     studio.show(trace, "a text")

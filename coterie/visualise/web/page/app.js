@@ -339,6 +339,8 @@ class App {
       this.ribbon.update(trace, state);
       this.lookAt.textContent = headingOf(trace, state.at);
       for (const panel of this.token) panel.update(trace, state);
+      if (!this.marked && trace.done) performance.mark("text shown");
+      this.marked = trace.done;
     } else if (state.view === "experts") {
       const late = what.size === 1 && what.has("grown") && !trace.done && performance.now() - (this.drawn ?? 0) < SLOW;
       if (late) {
