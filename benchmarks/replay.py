@@ -5,8 +5,8 @@ Shakespeare's verse for a minute, and then reinforced by GRPO with several steps
 the weights of the update are no longer those that wrote. Each pair of runs differs in
 `align.replay` alone, on the same seeds. Told are, over the steps that are not the first of their
 rollout: the share of the rollout's experts that the routers would choose now; the deviation of the
-importance ratios from 1; the share of tokens whose ratio was clipped; the largest KL of a step; and
-the reward at first and at last. --bits 4 keeps the rollout's keys and values in 4 bits, so that the
+importance ratios from 1; the share of tokens whose ratio was clipped; the largest KL of a rollout
+to the start; and the reward at first and at last. --bits 4 keeps the rollout's keys and values in 4 bits, so that the
 function that writes is another one from the start.
 
 Run: python benchmarks/replay.py --seeds 3
@@ -39,7 +39,8 @@ def figures(name: str, updates: int) -> dict[str, float]:
     """Return what a run told."""
     lines = (runs_root() / name / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
-    rewards = [e["figures"]["reward"] for e in events if e["kind"] == "rollout"]
+    rollouts = [e["figures"] for e in events if e["kind"] == "rollout"]
+    rewards = [each["reward"] for each in rollouts]
     steps = [e["auxiliary"] for e in events if e["kind"] == "step"]
     later = [each for number, each in enumerate(steps) if number % updates]
     few = max(len(rewards) // 8, 1)
@@ -51,7 +52,7 @@ def figures(name: str, updates: int) -> dict[str, float]:
         "agreement": mean("routing/agreement"),
         "ratio deviation": mean("importance_ratio/squares") ** 0.5,
         "clipped": mean("clip_ratio/low", "clip_ratio/high"),
-        "largest KL": max(each["kl/k1"] for each in steps),
+        "largest KL": max(each["kl"] for each in rollouts),
         "first reward": statistics.fmean(rewards[:few]),
         "last reward": statistics.fmean(rewards[-few:]),
     }
