@@ -6,8 +6,8 @@ the weights of the update are no longer those that wrote. Each pair of runs diff
 `align.replay` alone, on the same seeds. Told are, over the steps that are not the first of their
 rollout: the share of the rollout's experts that the routers would choose now; the deviation of the
 importance ratios from 1; the share of tokens whose ratio was clipped; the largest KL of a rollout
-to the start; and the reward at first and at last. --bits 4 keeps the rollout's keys and values in 4 bits, so that the
-function that writes is another one from the start.
+to the start; and the reward at first and at last. --bits 4 keeps the rollout's keys and values in
+4 bits, so that the function that writes is another one from the start.
 
 Run: python benchmarks/replay.py --seeds 3
 """
