@@ -63,7 +63,9 @@ def flows(anatomy: Anatomy, layout: Layout, size: int) -> Iterator[Flow]:
     ends = groups["embedding"].parameters + groups["head"].parameters
     dense = groups["dense"].parameters / cut + ends / layout.tensor
     experts = groups["experts"].parameters / cut / layout.expert
-    passes = 6 if layout.recompute is True else 4  # forward, backward twice, perhaps forward again
+    passes = (
+        6 if layout.recompute is True else 4
+    )  # dispatch and combine, both ways, perhaps forward again
     yield from _of_weights(layout, dense, experts, round(layers))
     if layout.expert > 1:
         chosen = sum(each.experts_per_token for each in anatomy.mixtures) / layout.pipeline
@@ -105,29 +107,34 @@ def _of_weights(layout: Layout, dense: float, experts: float, units: int) -> Ite
 
     Both travel in float32, as `parallel.gather` has it unless said otherwise.
     """
-    shard, pieces = layout.sharers, layout.pieces
-    gathered = (dense + (experts if layout.expert == 1 else 0.0)) * _FLOAT
-    if shard > 1:
+    together = dense + (experts if layout.expert == 1 else 0.0)
+    yield from _shared(layout, "", together, units, layout.sharers, layout.data)
+    if layout.expert > 1:
+        sharers = layout.expert_sharers
+        copies = layout.replicas * layout.context // layout.expert // sharers
+        yield from _shared(layout, "expert ", experts, units, sharers, copies)
+
+
+def _shared(
+    layout: Layout, whose: str, weights: float, units: int, sharers: int, copies: int
+) -> Iterator[Flow]:
+    """Yield what devices send that share weights, of which there are so many copies."""
+    pieces, size = layout.pieces, weights * _FLOAT
+    if sharers > 1:
         yield Flow(
-            "weights gathered", "shard", 2 * pieces * gathered * _rest(shard),
+            f"{whose}weights gathered", "shard", 2 * pieces * size * _rest(sharers),
             2 * pieces * units, True,
             "2 · micro-batches · weights · (n−1)/n: Rajbhandari et al. 2020, arXiv:1910.02054, "
             "section 7",
         )  # fmt: skip
         yield Flow(
-            "gradients scattered", "shard", pieces * gathered * _rest(shard),
+            f"{whose}gradients scattered", "shard", pieces * size * _rest(sharers),
             pieces * units, True,
             "micro-batches · gradients · (n−1)/n: Rajbhandari et al. 2020, section 7",
         )  # fmt: skip
-    if layout.data > 1:
-        yield Flow(
-            "gradients reduced", "data", 2 * gathered / shard * _rest(layout.data), units, True,
-            "2 · gradients held · (n−1)/n: Patarasu & Yuan 2009",
-        )  # fmt: skip
-    copies = layout.replicas * layout.context // layout.expert
-    if layout.expert > 1 and copies > 1:
+    if copies > 1:
         axis = "data" if layout.data > 1 else "shard"
         yield Flow(
-            "expert gradients reduced", axis, 2 * experts * _FLOAT * _rest(copies), units, True,
-            "2 · gradients of a device's experts · (n−1)/n: Patarasu & Yuan 2009",
+            f"{whose}gradients reduced", axis, 2 * size / sharers * _rest(copies), units, True,
+            "2 · gradients held · (n−1)/n: Patarasu & Yuan 2009",
         )  # fmt: skip

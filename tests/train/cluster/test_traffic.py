@@ -56,6 +56,11 @@ def test_experts_are_sent_tokens_and_keep_their_weights(sent):
     assert again["expert dispatch and combine"] == 6 * LAYERS * CHOSEN * (STREAM / 4) / 2
     copies = 2  # of each expert, on devices that hold half of them
     assert again["expert gradients reduced"] == 2 * (ALL - OTHERS) / 2 * 4 / copies
+    # Four that share weights, two of them each half of the experts: gathered where they are.
+    shared = sent(shard=4, expert=2)
+    assert shared["expert weights gathered"] == 2 * (ALL - OTHERS) / 2 * 4 / 2
+    assert shared["weights gathered"] == 2 * OTHERS * 4 * 3 / 4
+    assert "expert gradients reduced" not in shared
 
 
 def test_tensor_pipeline_and_context_send_streams(sent):
