@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from coterie.batch import TokenBatch
+from coterie.batch import IGNORE, TokenBatch
 from coterie.data.augment import Augmentation
 from coterie.data.curriculum import Stages
 from coterie.data.mix import Mix, Proportional, Share, Source
@@ -101,7 +101,8 @@ class BatchLoader:
             packing: how documents become rows.
             mix: which source each row comes from; None: by their sizes.
             augment: what rows go through, in this order.
-            stages: how long and how many rows are step by step; None: as above, always.
+            stages: how long and how many rows are step by step, in how many micro-batches, of each
+                of which every rank gets its share; None: as above, always.
 
         Raises:
             DataError: there are no tokens, or the batch cannot be shared by the ranks.
@@ -122,11 +123,12 @@ class BatchLoader:
             length: _Mixed(named, length, seed, packing, mix or _BY_SIZE) for length in lengths
         }
         self._ranks = (rank, world)
+        self._pieces = self._stages.unit if world > 1 else 1
         self._augment = tuple(augment)
         self._device = torch.device(device)
         self._running: set[_Ahead] = set()
         for stage in self._stages.stages:  # refuses what cannot be shared, now
-            self._mixed[stage.context].mixer.shares(0, stage.rows, *self._ranks)
+            self._mixed[stage.context].mixer.shares(0, stage.rows // self._pieces, *self._ranks)
 
     def batch(self, index: int) -> TokenBatch:
         """Return batch number `index`: a pure function of the number and the loader's settings."""
@@ -134,9 +136,14 @@ class BatchLoader:
         mixed, (rank, world) = self._mixed[stage.context], self._ranks
         # Rows of one length go on where they were left.
         step = stage.before + index - stage.first
-        batch = mixed.read(mixed.mixer.shares(step, stage.rows, rank, world))
-        for augment in self._augment:
-            batch = augment(batch, index, rank * (stage.rows // world))
+        rows, read = stage.rows // self._pieces, []
+        for piece in range(self._pieces):
+            shares = mixed.mixer.shares(step * self._pieces + piece, rows, rank, world)
+            part = mixed.read(shares)
+            for augment in self._augment:
+                part = augment(part, index, piece * rows + rank * (rows // world))
+            read.append(part)
+        batch = read[0] if len(read) == 1 else TokenBatch.concatenate(read)
         if self._device.type == "cpu":
             return batch
         if self._device.type == "cuda":
@@ -329,8 +336,9 @@ class _Ahead:
 
 
 def evaluation_batches(
-    tokens: TokenArray, context: int, batch_size: int, packing: Packing = _STREAM
-) -> Iterator[TokenBatch]:
+    tokens: TokenArray, context: int, batch_size: int, packing: Packing = _STREAM,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[TokenBatch]:  # fmt: skip
     """Yield a whole split; each token that the packing can predict is a target once.
 
     With `stream` these are all tokens after the first, in consecutive windows; otherwise all that
@@ -342,9 +350,16 @@ def evaluation_batches(
         context: inputs per row, T.
         batch_size: rows per batch, B.
         packing: how documents become rows.
+        share: (rank, world): every world-th batch from number rank on. Each rank gets as many; of
+            one that there is not, it gets the first without its targets.
     """
     assert context > 0
     assert batch_size > 0
-    rows = packing.build_evaluation(tokens, context)
-    for first in range(0, rows.count, batch_size):
-        yield rows.rows(first, min(batch_size, rows.count - first))
+    rows, (rank, world) = packing.build_evaluation(tokens, context), share
+    for turn in range(0, rows.count, batch_size * world):
+        first = turn + rank * batch_size
+        if first < rows.count:
+            yield rows.rows(first, min(batch_size, rows.count - first))
+        else:
+            spare = rows.rows(0, 1)
+            yield replace(spare, targets=torch.full_like(spare.targets, IGNORE))

@@ -84,7 +84,7 @@ class Stages:
             SettingsError: a length does not fit.
         """
         lengths = [(0, context)] if curriculum is None else curriculum.lengths(context)
-        self.budget = context * batch_size
+        self.budget, self.unit = context * batch_size, unit
         stages: list[Stage] = []
         steps: Counter[int] = Counter()
         for first, length in lengths:

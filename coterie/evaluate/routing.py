@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -87,6 +88,17 @@ class LoadCounter:
             self._loads[each.layer] = each.load if before is None else before + each.load
             self._dropped[each.layer] = self._dropped.get(each.layer, 0) + each.dropped
             self._tokens[each.layer] = self._tokens.get(each.layer, 0) + each.tokens
+
+    def sums(self) -> list[Tensor]:
+        """Return what was counted, layer by layer, for whoever adds up those of processes."""
+        held = (self._loads, self._dropped, self._tokens)
+        return [torch.as_tensor(each[layer]) for each in held for layer in sorted(each)]
+
+    def set_sums(self, sums: Sequence[Tensor]) -> None:
+        """Take what `sums` returned back, added up."""
+        read = iter(sums)
+        for each in (self._loads, self._dropped, self._tokens):
+            each.update({layer: next(read) for layer in sorted(each)})
 
     def health(self) -> tuple[RoutingHealth, ...]:
         """Return the layers' health, from the bottom up."""

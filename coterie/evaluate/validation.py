@@ -17,6 +17,7 @@ from coterie.foundation.errors import DataError
 from coterie.generate.modes import evaluation
 from coterie.model import Decoder
 from coterie.model.context import ForwardContext
+from coterie.parallel.together import Together
 
 Autocast = Callable[[], contextlib.AbstractContextManager[object]]
 
@@ -38,6 +39,7 @@ def validate(
     autocast: Autocast = contextlib.nullcontext,
     loads: LoadCounter | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    together: Together | None = None,
 ) -> Validation:
     """Measure a decoder on batches, usually those of `coterie.data.evaluation_batches`.
 
@@ -47,6 +49,8 @@ def validate(
         autocast: makes the context that each forward pass runs in.
         loads: what counts the routing, of batches before as well; None: of these alone.
         progress: told the number of targets measured so far, after each batch.
+        together: processes that measure other batches at the same time, as many each; what all of
+            them found is added up.
 
     Raises:
         DataError: there is no token to predict.
@@ -58,13 +62,18 @@ def validate(
     loads, count = LoadCounter() if loads is None else loads, 0
     for batch in batches:
         on_device = batch.to(device)
-        with evaluation(decoder), autocast():
+        with evaluation(decoder, divided=together is not None), autocast():
             output = decoder(on_device.tokens, on_device.targets, ForwardContext.of(on_device))
             assert output.losses is not None
             nats = nats + output.losses.sum().to(summing, torch.float64)
         loads.add(output.router_stats)
         count += int(batch.valid.sum())  # of the batch as it came: no waiting for the device
         progress(count)
+    if together is not None:
+        together.fresh()
+        found, _ = together.total([nats, torch.tensor(count), *loads.sums()], ())
+        nats, count = found[0], int(found[1])
+        loads.set_sums(found[2:])
     if count == 0:
         raise DataError(
             "There is no token to predict: the text is too short.",

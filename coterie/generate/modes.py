@@ -13,12 +13,15 @@ _MODE = attrgetter("training")
 
 
 @contextmanager
-def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+def evaluation(
+    decoder: nn.Module, modules: Sequence[nn.Module] = (), *, divided: bool = False
+) -> Iterator[None]:
     """Switch dropout and gradients off inside the block; afterwards every part is as it was.
 
     Args:
         modules: all its parts, where somebody has them at hand: finding them takes longer than
             asking each of them.
+        divided: whether processes gather weights in it, which training shall use afterwards.
     """
     shared_cores().look()
     modules = modules or tuple(decoder.modules())
@@ -26,7 +29,7 @@ def evaluation(decoder: nn.Module, modules: Sequence[nn.Module] = ()) -> Iterato
     for module in training:
         module.training = False
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if divided else torch.inference_mode():
             yield
     finally:
         for module in training:

@@ -50,6 +50,8 @@ class Guard:
             TrainingError: the text that is trained on was changed.
         """
         self._looked = time.monotonic()
+        if not self._session.ranks.is_first:
+            return
         path = self._run.path
         if self._identity is None or _identity(path) != self._identity:
             raise LostRunError(f"The run's directory {path} was removed or replaced.")

@@ -30,6 +30,7 @@ from coterie.foundation.layers import dump_yaml
 from coterie.foundation.runs import RunDirectory
 from coterie.generate.threads import shared_cores
 from coterie.model import count
+from coterie.parallel.ranks import ALONE, Ranks
 from coterie.train.choices import kept_choices
 from coterie.train.events import CheckpointDamaged, Evaluated, RunEnded, RunStarted
 from coterie.train.flops import step_flops
@@ -38,7 +39,7 @@ from coterie.train.interrupt import InterruptRequest
 from coterie.train.look import Look, StepLook
 from coterie.train.machine import computing_threads, describe_machine, peak_flops
 from coterie.train.method import Method
-from coterie.train.monitor.publish import Observer, Publisher
+from coterie.train.monitor.publish import Observer, Publisher, Silent
 from coterie.train.monitor.report import StepReporter
 from coterie.train.monitor.routing import RoutingWatch
 from coterie.train.randomness import set_aside
@@ -89,6 +90,7 @@ def train(
     changed: Collection[str] | None = None,
     look: Look = StepLook,
     method: Method | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train a model, or go on with a run from its newest sound checkpoint.
 
@@ -103,6 +105,8 @@ def train(
             and may change how long it is.
         look: looks into steps: `StepProfile` at their time, `memory_profile(…)` at their memory.
         method: what is trained on and from; None: text, from drawn weights.
+        ranks: the processes that train it at once, each of which calls this; the first one alone
+            writes and tells.
 
     Raises:
         OwnedError: another process or thread trains this run.
@@ -111,11 +115,11 @@ def train(
         TrainingError: a gradient was not finite.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
-    with (
-        run.owned("training", new=not resume),
-        computing_threads(settings.train.threads),
-    ):
-        return _train(settings, run, preset, observers, resume, changed, look, method)
+    with contextlib.ExitStack() as held:
+        own = run.owned("training", new=not resume)
+        ranks.from_first(lambda: held.enter_context(own))
+        held.enter_context(computing_threads(settings.train.threads))
+        return _train(settings, run, preset, observers, resume, changed, look, method, ranks)
 
 
 def _train(
@@ -127,15 +131,17 @@ def _train(
     changed: Collection[str] | None,
     look: Look,
     method: Method | None,
+    ranks: Ranks,
 ) -> TrainResult:
     if resume:
         require_trainable(run)
     with _forgetting(run):
-        trackers = [tracker.build(run) for tracker in settings.train.trackers]
-    with Publisher(run, [*observers, *trackers]) as publish:
+        trackers = [tracker.build(run) for tracker in settings.train.trackers if ranks.is_first]
+    told = Publisher(run, [*observers, *trackers]) if ranks.is_first else Silent(run)
+    with told as publish:
         with _forgetting(run):
             kept = kept_choices(run) if resume else None
-            session = open_session(settings, run, publish.notice, kept, method)
+            session = open_session(settings, run, publish.notice, kept, method, ranks)
             session.publish = publish
         if resume:
             for complaint in read_record(run.events).complaints():
@@ -151,7 +157,7 @@ def _train(
             )
         with _forgetting(run):
             looking = look(session, publish)
-        run.write_config(dump_yaml(session.settings))
+        ranks.from_first(lambda: run.write_config(dump_yaml(session.settings)))
         with InterruptRequest() as stop:
             training = _Training(session, publish, stop, checkpoint, looking)
             return training.run(preset, resumed_from=session.progress.step if resume else None)
@@ -225,7 +231,9 @@ class _Training:
         self._look = look
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
-        self._peak_flops = peak_flops(session.precision)
+        self._ranks = session.ranks
+        first = self._ranks.is_first
+        self._peak_flops = peak_flops(session.precision) if first else None
         flops = functools.cache(functools.partial(step_flops, session.settings))
         self._reporter = StepReporter(
             publish,
@@ -289,7 +297,7 @@ class _Training:
         with session.loader() as loader:
             session.method.describe(session, loader, self._publish.notice)
             batches = self._look.read(loader.iterate(progress.step, settings.prefetch))
-            while progress.step < settings.steps and not self._stop and not self._is_over():
+            while progress.step < settings.steps and not self._asked() and not self._is_over():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
                 shared_cores().look()
@@ -322,6 +330,10 @@ class _Training:
             self._stop_early()
         elif progress.step < settings.steps:
             self._leave()
+
+    def _asked(self) -> bool:
+        """Whether somebody asked any process to end."""
+        return self._ranks.any(bool(self._stop))
 
     def _is_over(self) -> bool:
         """Whether the run ends before its last step."""
@@ -385,8 +397,11 @@ class _Training:
         self._guard.check()
         session = self._session
         with session.stepper.averaged():
+            engine = self._engine if session.together is None else session.replica_engine()
+            if engine is None:  # another process writes
+                return
             samples = draw_samples(
-                self._engine, self._settings.prompts, session.settings.sample, session.progress.step
+                engine, self._settings.prompts, session.settings.sample, session.progress.step
             )
         write_samples(session.run, samples)
         for sample in samples:

@@ -90,6 +90,16 @@ class Trainable:
     def __init__(self, decoder: Decoder) -> None:
         self.parameters = role_parameters(decoder)
 
+    def take_gradients(self) -> None:
+        """Give the parameters the gradients of the decoder's, where they are not the same."""
+
+    def norms(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the norm of what this process holds of each gradient, and its parameter."""
+        return []
+
+    def forget(self) -> None:
+        """Drop gradients that were not taken."""
+
     def moved(self) -> None:
         """Let the decoder follow, after the optimizer's step."""
 

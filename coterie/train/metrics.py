@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from coterie.parallel.together import Together
 from coterie.train.objective import Terms
 
 
-def total_counts(counts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def total_counts(
+    counts: Iterable[Mapping[str, Tensor]], together: Together | None = None
+) -> dict[str, Tensor]:
     """Return the counts of all micro-batches together; 1 instead of 0, for nothing is divided then.
 
-    On several devices these are what must be summed over them before anything is divided.
+    Args:
+        counts: of each micro-batch.
+        together: sums them over the processes that share the batch; None: there is one.
     """
     totals: dict[str, Tensor] = {}
     for each in counts:
         for name, count in each.items():
             totals[name] = totals[name] + count if name in totals else count
+    if together is not None:
+        totals = together.counts(totals)
     return {name: total.where(total > 0, 1) for name, total in totals.items()}
 
 
@@ -75,6 +82,27 @@ class StepMetrics:
             before = self.rows
             self.rows = found.rows if before is None else torch.cat([before, found.rows], 1)
         return torch.as_tensor(loss)
+
+    def summed(self, together: Together, norms: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Add up what all processes found, in place, and return the norm of all gradients.
+
+        Args:
+            together: the processes.
+            norms: of this process's part of each gradient, and the parameter it is of.
+        """
+        held = [torch.as_tensor(self.loss), *self.auxiliary.values()]
+        layers = [self.loads, self.dropped, self.entropies]
+        for each in layers:
+            held += [torch.as_tensor(each[layer]) for layer in sorted(each)]
+        found, square = together.total(held, norms)
+        read = iter(found)
+        self.loss = next(read)
+        self.auxiliary = {name: next(read) for name in self.auxiliary}
+        for each in layers:
+            each.update({layer: next(read) for layer in sorted(each)})
+        if self.rows is not None:
+            self.rows = together.rows(self.rows)
+        return square.sqrt()
 
     def _report(self, name: str, value: Tensor) -> None:
         if name == "loss":

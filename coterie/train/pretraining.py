@@ -53,8 +53,9 @@ class Pretraining(Method):
 
     def loader(self, session: Session) -> Batches:
         """Return the batches of the run; batch i is what step i trains on."""
-        device = session.precision.device
-        return loader_of(session.settings, _store(session.store), device, session.stream)
+        device, stream = session.precision.device, session.stream
+        share = (0, 1) if session.together is None else session.together.share
+        return loader_of(session.settings, _store(session.store), device, stream, share)
 
     def describe(self, session: Session, loader: Batches, tell: Tell) -> None:
         """Say what the run reads."""
@@ -79,6 +80,7 @@ class Pretraining(Method):
             session.decoder,
             session.precision,
             session.progress.step,
+            session.together,
         )
 
 
@@ -121,16 +123,20 @@ def loader_of(
     store: AnyStore,
     device: torch.device,
     stream: StreamedRows | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> BatchLoader:
     """Return the batches of a run; batch i is what step i trains on.
 
-    Where that is a stream, those without it are batches of its head, which have the same shapes.
+    Where that is a stream, those without it are batches of its head, which have the same shapes. A
+    share (rank, world) has those rows of each micro-batch that are a process's own.
     """
     return BatchLoader(
         stream or {name: source.tokens("train") for name, source in store.sources.items()},
         context=settings.model.context,
         batch_size=settings.train.batch_size,
         seed=settings.seed,
+        rank=share[0],
+        world=share[1],
         device=device,
         packing=settings.data.packing,
         mix=settings.data.mix or store.mix,

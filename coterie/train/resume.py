@@ -83,7 +83,9 @@ def checkpoint_writer(
     trained = {} if stepper.average is None else stepper.average.trained()
     kept = {**stepper.optimizer.state(), **trained, **stepper.trainable.kept()}
     weights, moments = model_tensors(session.decoder), kept
-    return functools.partial(
+    if session.together is not None:
+        weights, moments = session.together.gathered(weights), session.together.gathered(moments)
+    write = functools.partial(
         save_checkpoint,
         root or session.run.checkpoints,
         session.progress.step,
@@ -96,6 +98,7 @@ def checkpoint_writer(
         keep=train.keep,
         keep_every=train.keep_every,
     )
+    return functools.partial(session.ranks.from_first, write)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,7 +154,10 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
     if session.stream is not None and checkpoint.state.get("stream"):
         session.stream.go_on(checkpoint.state["stream"])
     _check_belongs(session, checkpoint)
-    load_tensors(session.decoder, checkpoint.model, checkpoint.path)
+    if session.together is None:
+        load_tensors(session.decoder, checkpoint.model, checkpoint.path)
+    else:
+        session.together.load(checkpoint.model)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
     used |= session.stepper.trainable.restore(checkpoint.optimizer)
     if session.stepper.average is not None:

@@ -19,6 +19,8 @@ from coterie.foundation.runs import RunDirectory
 from coterie.generate import Engine
 from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
+from coterie.parallel.ranks import ALONE, Ranks
+from coterie.parallel.together import Together
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.average import WeightAverage
 from coterie.train.choices import choose_precision, short_batch
@@ -30,6 +32,7 @@ from coterie.train.compiling import (
     require_compiler,
     require_one_recording,
 )
+from coterie.train.divided import DividedTrainable, divide, prepared
 from coterie.train.memory import require_memory
 from coterie.train.method import Batches, Method, RunData, Trainable
 from coterie.train.offload import build_optimizer, require_elsewhere
@@ -63,6 +66,8 @@ class Session:
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
     stream: StreamedRows | None = None
     publish: Callable[[Event], None] = lambda event: None
+    ranks: Ranks = ALONE
+    together: Together | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -88,6 +93,17 @@ class Session:
         """The first row of the next step, through all steps so far, of a run without stages."""
         return self.progress.step * self.settings.train.batch_size
 
+    def replica_engine(self) -> Engine | None:
+        """Return an engine of a divided model's whole copy on the first process; all call it."""
+        assert self.together is not None
+        tensors = self.together.gathered(self.decoder.state_dict())
+        if not self.ranks.is_first:
+            return None
+        with set_aside():
+            copy = self.settings.model.build().to(self.precision.device)
+        copy.load_state_dict(tensors, strict=False)
+        return Engine(copy, self.tokenizer)
+
     def engine(self) -> Engine:
         """Return an engine that writes with the model as it is at the time."""
         return Engine(self.decoder, self.tokenizer)
@@ -99,6 +115,7 @@ def open_session(
     tell: Callable[[str], None] = lambda message: None,
     kept: ChoicesState | None = None,
     method: Method | None = None,
+    ranks: Ranks = ALONE,
 ) -> Session:
     """Prepare the data if need be and build model and optimizer with the weights of step 0.
 
@@ -108,13 +125,14 @@ def open_session(
         tell: told in a sentence what takes long.
         kept: what the run chose by measuring when it began, if it is resumed.
         method: what it trains on and from; None: text, from drawn weights.
+        ranks: the processes that train it at once.
 
     Raises:
         UserError: settings, data or device cannot be used.
     """
     device = _device_of(settings.train)
     method = Pretraining() if method is None else method
-    settings, store = method.prepare(settings, tell)
+    settings, store = prepared(settings, method, tell, ranks)
     require_memory(settings, choose_precision(settings, device, kept))
     method.require(settings, store, device)
     if device.type == "cpu":
@@ -124,11 +142,12 @@ def open_session(
     decoder = settings.model.build().to(device).train()
     decoder.activation_checkpointing = settings.train.activation_checkpointing
     method.begin(decoder, store, tell)
-    trainable = method.trainable(decoder)
-    optimizer = build_optimizer(settings.train, trainable.parameters)
+    together = divide(settings, decoder, ranks, device)
+    trainable, optimizer = _moves(settings, decoder, method, ranks)
     made = functools.partial(
-        make_stepper, settings, decoder, optimizer, method=method, trainable=trainable
-    )
+        make_stepper, settings, decoder, optimizer, method=method, trainable=trainable,
+        together=together,
+    )  # fmt: skip
     example = functools.partial(method.example, settings, store, device)
     read = functools.cache(lambda: short_batch(settings, example()))
 
@@ -141,18 +160,46 @@ def open_session(
     if settings.train.compile:
         shared_cores().hold()  # what is compiled is compiled again for each number of threads
         stepper, compiled = _compiled(settings, example, stepper, kept, tell, made)
-    stepper.tell = tell
-    if kept is not None and kept.device == device.type and kept.pieces is not None:
-        stepper.pieces = kept.pieces
-    if settings.train.dynamic_batch:
-        stepper.pressure = MemoryPressure(reader(device), stepper.pieces, settings.train.batch_size)
-    if settings.train.ema is not None:
-        stepper.average = WeightAverage(role_parameters(decoder), settings.train.ema)
+    _equip(stepper, settings, kept, tell, ranks)
     if device.type == "cuda" and settings.train.cuda_graph and trainable.recordable:
         stepper.record()
     stream = method.stream(settings, store, tell)
     found = settings, run, store, decoder, stepper, precision, method, compiled
-    return Session(*found, stream=stream)
+    return Session(*found, stream=stream, ranks=ranks, together=together)
+
+
+def _moves(
+    settings: RunSettings, decoder: Decoder, method: Method, ranks: Ranks
+) -> tuple[Trainable, Optimizer]:
+    """Return what moves of a decoder, which may be divided, and what moves it."""
+    if ranks.world == 1:
+        trainable = method.trainable(decoder)
+        return trainable, build_optimizer(settings.train, trainable.parameters)
+    divided = DividedTrainable(decoder)
+    return divided, divided.optimizer(settings.train.optimizer, ranks)
+
+
+def _equip(
+    stepper: Stepper,
+    settings: RunSettings,
+    kept: ChoicesState | None,
+    tell: Callable[[str], None],
+    ranks: Ranks,
+) -> None:
+    """Give a stepper what it keeps beside the decoder, as far as the run asks for it."""
+    device = stepper.precision.device
+    stepper.tell = tell
+    if kept is not None and kept.device == device.type and kept.pieces is not None:
+        stepper.pieces = kept.pieces
+    if settings.train.dynamic_batch:
+        used = reader(device)
+        stepper.pressure = MemoryPressure(
+            lambda: ranks.most(used()), stepper.pieces, settings.train.batch_size
+        )
+    if settings.train.ema is not None:
+        divided = stepper.trainable.parameters
+        averaged = role_parameters(stepper.decoder) if stepper.together is None else divided
+        stepper.average = WeightAverage(averaged, settings.train.ema)
 
 
 def _device_of(train: TrainSettings) -> torch.device:
@@ -174,6 +221,7 @@ def make_stepper(
     compiled: bool = False,
     method: Method | None = None,
     trainable: Trainable | None = None,
+    together: Together | None = None,
 ) -> Stepper:
     """Return what takes the steps of a run with a decoder, compiled at its first call if asked.
 
@@ -187,8 +235,9 @@ def make_stepper(
     method = Pretraining() if method is None else method
     models, objective = method.models(forward), method.objective(settings)
     stepper = Stepper(
-        decoder, models, objective, optimizer, train.clip.build(), precision, train, trainable
-    )
+        decoder, models, objective, optimizer, train.clip.build(), precision, train, trainable,
+        together,
+    )  # fmt: skip
     if compiled and not whole:
         stepper.compiled_blocks = CompiledBlocks(decoder, train.compile_mode)
     return stepper

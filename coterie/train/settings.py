@@ -16,6 +16,7 @@ from coterie.data.datasets import with_datasets
 from coterie.foundation.settings import Settings
 from coterie.generate import SamplingSettings
 from coterie.model import DecoderSettings
+from coterie.parallel import Parallel
 from coterie.tokenizer.settings import Characters, TokenizerSettings
 from coterie.train.clip import Clip, NormClip
 from coterie.train.length import Every, in_epochs
@@ -264,6 +265,9 @@ class RunSettings(Settings):
     train: TrainSettings = Field(default=TrainSettings(), description="how the decoder is trained")
     sample: SamplingSettings = Field(
         default=SamplingSettings(), description="how samples and `generate` draw by default"
+    )
+    parallel: Parallel | None = Field(
+        default=None, description="how several processes divide the run; None: they share the rows"
     )
     align: dict[str, Any] | None = Field(
         default=None,

@@ -22,6 +22,7 @@ from coterie.foundation.allocator import return_freed_memory
 from coterie.foundation.errors import TrainingError
 from coterie.generate.passes.recorded import Record, cuda_graph
 from coterie.model import Decoder, routed_layers, update_balance
+from coterie.parallel.together import Together
 from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
 from coterie.train.compiled_blocks import CompiledBlocks
@@ -81,6 +82,7 @@ class Stepper:
         precision: the type that products run in.
         settings: how to train.
         trainable: what the optimizer moves; None: the decoder's own parameters.
+        together: the processes that take each step at once; None: this one alone.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class Stepper:
         precision: Precision,
         settings: TrainSettings,
         trainable: Trainable | None = None,
+        together: Together | None = None,
     ) -> None:
         self.decoder = decoder
+        self.together = together
         self.optimizer = optimizer
         self.clipper = clipper
         self.loss_scale: LossScale | None = precision.loss_scale()
@@ -204,9 +208,13 @@ class Stepper:
         found = None if self.recorded is None else self.recorded(batch)
         if found is not None:
             return found
+        if self.together is not None:
+            self.together.fresh()  # weights moved since they were gathered
         metrics = self._accumulate(batch, self._cuts(batch), watched=watched)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        return metrics, torch.nn.utils.get_total_norm(gradients)
+        if self.together is None:
+            return metrics, torch.nn.utils.get_total_norm(gradients)
+        return metrics, metrics.summed(self.together, self.trainable.norms())
 
     def _cuts(self, batch: TokenBatch) -> int:
         """Return how many equal pieces a batch is computed in: as many as others, or a few more."""
@@ -262,16 +270,20 @@ class Stepper:
         """Add up the gradients of all micro-batches, and the routers' entropies where watched."""
         metrics = StepMetrics()
         pieces = list(batch.split(cuts))
-        counts = total_counts(self._objective.counts(piece) for piece in pieces)
-        blocks = self.compiled_blocks
+        blocks, together = self.compiled_blocks, self.together
+        counts = total_counts((self._objective.counts(piece) for piece in pieces), together)
+        draws = contextlib.nullcontext() if together is None else together.draws
         with contextlib.nullcontext() if blocks is None else blocks.installed():
             for piece in pieces:
-                with self.precision.autocast(), self._saving():
+                if together is not None:
+                    together.before(last=piece is pieces[-1])
+                with draws, self.precision.autocast(), self._saving():
                     found = self._objective(self._models, piece)
                     loss = metrics.add(found, counts, entropies=watched)
                 if self.loss_scale is not None:
                     loss = loss * self._loss_scale
                 loss.backward()
+        self.trainable.take_gradients()
         return metrics
 
     def _saving(self) -> contextlib.AbstractContextManager[None]:
@@ -293,6 +305,7 @@ class Stepper:
         """Drop the gradients and, where no step was made, what the balances observed."""
         for parameter in self._parameters:
             parameter.grad = None
+        self.trainable.forget()
         if balance:
             for part in routed_layers(self.decoder).values():
                 part.balance.forget()

@@ -94,5 +94,30 @@ class Publisher:
                 self._dismiss(observer, error)
 
 
+class Silent(Publisher):
+    """What processes but the first publish to: the record is the first one's."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run, self._observers = run, []
+
+    def __call__(self, event: Event) -> None:
+        """Say nothing."""
+
+    def move(self, run: RunDirectory) -> None:
+        """Have no record to move."""
+
+    def reopen(self, run: RunDirectory) -> bool:
+        """Have no record to look after."""
+        return False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close nothing."""
+
+
 def _name(observer: Observer) -> str:
     return getattr(observer, "__name__", type(observer).__name__)

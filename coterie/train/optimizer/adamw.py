@@ -49,6 +49,10 @@ class AdamW(AdamSettings):
         """Return the optimizer of these parameters."""
         return AdamWOptimizer(parameters, self)
 
+    def moves_whole(self, parameter: RoleParameter) -> bool:
+        """Each number is moved by itself."""
+        return False
+
     def state_bytes(self, parameters: Sequence[RoleParameter]) -> int:
         """Return the memory of the two moments of each parameter, in bytes."""
         return sum(2 * p.tensor.numel() * p.tensor.element_size() for p in parameters)

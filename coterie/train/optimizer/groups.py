@@ -61,6 +61,10 @@ class Layerwise(Settings):
         '{"blocks.0.*": 0.1}; 0 holds them still',
     )
 
+    def moves_whole(self, parameter: RoleParameter) -> bool:
+        """Whether an update needs all numbers of a parameter at once, not each by itself."""
+        return True
+
     def factor(self, parameter: RoleParameter) -> float:
         """Return what a parameter's peak rate is multiplied by."""
         matching = (

@@ -82,6 +82,10 @@ class Muon(Layerwise):
         super().require_matches(parameters)
         self.others.require_matches(split_matrices(parameters)[1])
 
+    def moves_whole(self, parameter: RoleParameter) -> bool:
+        """Whether a parameter is a matrix, which is orthogonalised as one."""
+        return bool(split_matrices([parameter])[0])
+
     def state_bytes(self, parameters: Sequence[RoleParameter]) -> int:
         """Return the memory of matrices' momentum and the others' moments, in bytes."""
         matrices, others = split_matrices(parameters)

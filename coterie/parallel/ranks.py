@@ -1,0 +1,163 @@
+"""The processes of a run, as its trainer asks for them.
+
+`ALONE` is the only process of a run: it sums over itself, and nothing of `torch.distributed` is
+touched. Everything a decision rests on that processes may see differently (time, memory, signals)
+goes through `agree` or `any`, so that all of them do the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed import distributed_c10d
+
+from coterie.foundation.errors import CoterieError, RunError
+
+Value = TypeVar("Value")
+_NUMBERS = itertools.count()  # of what the first process told, in its store
+_POLL = 0.05  # seconds between looks at what another process does
+
+
+class OtherRankError(CoterieError):
+    """Another process failed and tells why; this one ends without a word."""
+
+
+class Ranks:
+    """One process among none.
+
+    Attributes:
+        rank: of this process, from 0.
+        world: how many there are.
+    """
+
+    rank = 0
+    world = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes, shows and tells."""
+        return self.rank == 0
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, in its place."""
+        return numbers
+
+    def any(self, said: bool) -> bool:
+        """Return whether any process says so."""
+        return said
+
+    def most(self, share: float | None) -> float | None:
+        """Return the largest number that any process has; None: none can tell."""
+        return share
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, in order; small ones, for they are pickled."""
+        return [value]
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """Return what `make` returns on the first process, to all; others wait however long.
+
+        Raises:
+            CoterieError: what it raised there, everywhere.
+        """
+        return make()
+
+    def first_then(self, make: Callable[[], Value]) -> Value:
+        """Call `make` on the first process and then on the others, which find its files."""
+        return make()
+
+    def agree(self, facts: Mapping[str, object]) -> None:
+        """Make sure that all processes have the same facts, by name.
+
+        Raises:
+            RunError: they have not; every one that differs is told, with both values.
+        """
+
+
+ALONE = Ranks()
+
+
+class Several(Ranks):
+    """This process among those of torch's default group.
+
+    Args:
+        device: where numbers travel.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank = distributed.get_rank()
+        self.world = distributed.get_world_size()
+        self._device = device
+
+    def total(self, numbers: Tensor) -> Tensor:
+        distributed.all_reduce(numbers)
+        return numbers
+
+    def any(self, said: bool) -> bool:
+        return self.most(float(said)) == 1.0
+
+    def most(self, share: float | None) -> float | None:
+        held = torch.tensor(-1.0 if share is None else share, device=self._device)
+        distributed.all_reduce(held, distributed.ReduceOp.MAX)
+        return None if held < 0 else float(held)
+
+    def gather(self, value: Value) -> list[Value]:
+        found: list[Any] = [None] * self.world
+        distributed.all_gather_object(found, value)
+        return found
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        # Through the store, whose waiting has no time limit: preparing data may take hours.
+        key, store = (
+            f"coterie/first/{next(_NUMBERS)}",
+            distributed_c10d._get_default_store(),
+        )
+        if self.is_first:
+            try:
+                value, error = make(), None
+            except CoterieError as problem:
+                _tell(store, key, (None, (problem.message, problem.hint)))
+                raise
+            _tell(store, key, (value, error))
+            return value
+        while not store.check([key]):
+            time.sleep(_POLL)
+        value, error = pickle.loads(store.get(key))
+        if error is not None:
+            raise OtherRankError(*error)
+        return value  # type: ignore[no-any-return]
+
+    def agree(self, facts: Mapping[str, object]) -> None:
+        every = self.gather(dict(facts))
+        told = [
+            f"{name}: {every[0].get(name)!r} on rank 0, {other.get(name)!r} on rank {rank}"
+            for rank, other in enumerate(every)
+            for name in dict.fromkeys([*every[0], *other])
+            if every[0].get(name) != other.get(name)
+        ]
+        if told:
+            more = f"\n  … and {len(told) - 9} more" if len(told) > 9 else ""
+            raise RunError(
+                "The processes of this run do not agree:\n  " + "\n  ".join(told[:9]) + more,
+                hint="Give every node the same command, settings, data and packages.",
+            )
+
+    def first_then(self, make: Callable[[], Value]) -> Value:
+        made: list[Value] = []
+        self.from_first(lambda: made.append(make()))
+        return made[0] if made else make()
+
+
+def _tell(store: Any, key: str, said: object) -> None:
+    store.set(key, pickle.dumps(said))
+
+
+def first_of(said: Sequence[str | None]) -> str | None:
+    """Return the first sentence of any process, with its rank, if one said anything."""
+    return next((f"rank {rank}: {each}" for rank, each in enumerate(said) if each), None)

@@ -1,0 +1,131 @@
+"""How a run is divided among processes: the settings `parallel`, and all that is wrong with them.
+
+Nothing here changes what is learnt: the same global batch gives the same losses whatever the
+layout, so a resumed run may have another one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+from pydantic import Field
+
+from coterie.foundation.errors import SettingsError
+from coterie.foundation.settings import Settings
+from coterie.model import DecoderSettings
+
+AXES = ("pipeline", "data", "shard", "context", "tensor")
+"""The mesh's dimensions, outermost first: neighbouring ranks, which talk the fastest, share the
+last. Groups of experts are laid over `data` and `shard`, so they take no processes of their own."""
+
+
+class Parallel(Settings):
+    """Processes by what they divide; their product is how many there are.
+
+    `data` and `shard` both divide the rows of a batch: with `data` alone each process holds the
+    whole model, with `shard` a part of it that the others gather (FSDP2), with both groups of
+    `shard` processes hold it once each (HSDP). `tensor` divides matrices, `pipeline` layers,
+    `context` the tokens of a row, `expert` the experts among processes that divide rows.
+    """
+
+    data: int | None = Field(
+        default=None, ge=1, description="replicas; None: as many as the other sizes leave"
+    )
+    shard: int = Field(default=1, ge=1, description="processes that hold one replica in parts")
+    tensor: int = Field(default=1, ge=1, description="processes that divide each matrix")
+    pipeline: int = Field(default=1, ge=1, description="stages that the layers are divided into")
+    expert: int = Field(default=1, ge=1, description="processes that divide the experts")
+    context: int = Field(default=1, ge=1, description="processes that divide the tokens of a row")
+    gather: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="type that sharded weights travel in; bfloat16 halves the bytes, and all but "
+        "routers is computed from rounded weights",
+    )
+    prefetch: int = Field(
+        default=1,
+        ge=0,
+        le=8,
+        description="blocks whose weights are gathered ahead of the one at work",
+    )
+    keep_gathered: bool = Field(
+        default=False,
+        description="keep gathered weights from the forward to the backward pass: a third less to "
+        "send, for the memory of the whole model",
+    )
+    resident_experts: bool = Field(
+        default=False,
+        description="let each process hold all experts, whose gradients are summed once a step and "
+        "whose optimizer is shared out, instead of gathering them in each pass",
+    )
+    timeout: float = Field(
+        default=600.0, gt=0, description="seconds after which a process that is waited for is lost"
+    )
+
+    def sizes(self, world: int) -> dict[str, int]:
+        """Return the mesh's sizes by axis, for so many processes.
+
+        Raises:
+            SettingsError: they do not fit.
+        """
+        named = {axis: getattr(self, axis) for axis in AXES}
+        others = math.prod(size for size in named.values() if size is not None)
+        if self.data is None:
+            named["data"] = max(world // others, 1)
+        if math.prod(named.values()) != world:
+            told = " × ".join(f"{axis} {size}" for axis, size in named.items() if size > 1)
+            raise SettingsError(
+                f"parallel: {told or 'one process'} makes {math.prod(named.values())} processes; "
+                f"there are {world}.",
+                hint="Start as many (coterie train … --devices N), or leave parallel.data out: it "
+                "takes what the others leave.",
+            )
+        return named
+
+    def require(
+        self, world: int, model: DecoderSettings, rows: dict[int, int], accumulation: int
+    ) -> dict[str, int]:
+        """Return the mesh's sizes after looking at everything that must be divisible.
+
+        Args:
+            world: processes.
+            model: the decoder.
+            rows: how many rows a step has, by their length.
+            accumulation: micro-batches of a step.
+
+        Raises:
+            SettingsError: every problem, in one list.
+        """
+        sizes = self.sizes(world)
+        found = list(self._problems(sizes, model, rows, accumulation))
+        if found:
+            raise SettingsError(
+                "This run cannot be divided so:\n" + "\n".join(f"  {each}" for each in found),
+                hint="`coterie plan PRESET --gpus N` proposes a layout that fits.",
+            )
+        return sizes
+
+    def _problems(
+        self, sizes: dict[str, int], model: DecoderSettings, rows: dict[int, int], accumulation: int
+    ) -> Iterator[str]:
+        readers = sizes["data"] * sizes["shard"]
+        for axis in ("tensor", "pipeline", "expert", "context"):
+            if getattr(self, axis) > 1:
+                yield f"parallel.{axis}: training divides rows alone so far; set it to 1"
+        for length, count in rows.items():
+            if count % (readers * accumulation):
+                yield (
+                    f"parallel.data × parallel.shard: {count} rows of {length} tokens in "
+                    f"{accumulation} micro-batches cannot be shared by {readers} processes; "
+                    f"train.batch_size must be a multiple of {readers * accumulation}"
+                )
+            if length % self.context:
+                yield f"parallel.context={self.context} does not divide rows of {length} tokens"
+        if sizes["pipeline"] > model.layers:
+            yield f"parallel.pipeline={sizes['pipeline']}, but there are {model.layers} layers"
+        if readers % self.expert:
+            yield (
+                f"parallel.expert={self.expert} does not divide parallel.data × parallel.shard "
+                f"= {readers}, the processes among which it divides experts"
+            )

@@ -1,0 +1,162 @@
+"""What an optimizer step asks of the other processes: counts, gradients, norms, draws.
+
+Each number that is a sum over the batch is summed over processes before anything is divided by it
+or decided on it, so that a step is the same however many computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from coterie.model import Decoder
+from coterie.parallel.expert import share_statistics
+from coterie.parallel.mesh import Mesh
+from coterie.parallel.ranks import Ranks
+from coterie.parallel.settings import Parallel
+from coterie.parallel.shard import copies, local, part_of, shard, sharded_modules, whole
+
+
+class Together:
+    """One decoder on several processes.
+
+    Attributes:
+        ranks: the processes.
+        mesh: where each is.
+        draws: within it, what is drawn for rows is what one process would draw for them.
+    """
+
+    def __init__(self, ranks: Ranks, mesh: Mesh, settings: Parallel, decoder: Decoder) -> None:
+        """Divide a decoder, whose values are the same on every process, in place."""
+        self.ranks, self.mesh, self.settings = ranks, mesh, settings
+        self._decoder = decoder
+        self.draws = RowDraws(mesh.reader, mesh.readers)
+        apply(decoder, mesh, settings)
+        self._units = list(sharded_modules(decoder))
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which share of a batch's rows this process reads, of how many."""
+        return self.mesh.reader, self.mesh.readers
+
+    def counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return counts summed over the batch, in one message."""
+        packed = torch.stack([count.double() for count in counts.values()])
+        distributed.all_reduce(packed, group=self.mesh.batch)
+        return {n: each.to(c.dtype) for (n, c), each in zip(counts.items(), packed, strict=True)}
+
+    def before(self, *, last: bool) -> None:
+        """Prepare for a micro-batch; replicas sum their gradients after the last one alone."""
+        for unit in self._units:
+            if self.mesh.sizes["shard"] * self.mesh.sizes["context"] == 1:
+                unit.set_requires_gradient_sync(last, recurse=False)
+            else:  # parts are summed at once, for whole gradients would take their memory
+                unit.set_requires_all_reduce(last, recurse=False)
+            unit.set_is_last_backward(last)
+
+    def fresh(self) -> None:
+        """Drop gathered weights, for the parts have changed."""
+        for unit in self._units:
+            unit.reshard()
+
+    def total(
+        self, numbers: Sequence[Tensor], squares: Sequence[tuple[Tensor, Tensor]]
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return sums over the batch and the sum of squares over all parameters, in one message.
+
+        Args:
+            numbers: of this process, of any shape and type.
+            squares: the norm of what this process holds of a parameter, and the parameter.
+        """
+        own = [norm.double() ** 2 / copies(of) for norm, of in squares]
+        held = torch.stack(own).sum() if own else torch.zeros((), dtype=torch.float64)
+        packed = torch.cat([held[None], *(each.double().flatten() for each in numbers)])
+        distributed.all_reduce(packed)
+        parts = packed[1:].split([each.numel() for each in numbers])
+        summed = [
+            part.view(each.shape).to(each.dtype) for part, each in zip(parts, numbers, strict=True)
+        ]
+        return summed, packed[0]
+
+    def gathered(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors whole, those that other processes alone hold included."""
+        found = {name: whole(each) for name, each in tensors.items()}
+        for rank, names in enumerate(self.ranks.gather([*found])):
+            missing = [name for name in names if name not in found]
+            for absent in self.ranks.gather(missing):
+                if absent:  # somebody lacks what this rank has
+                    some = [{n: found[n].cpu() for n in names} if rank == self.ranks.rank else None]
+                    distributed.broadcast_object_list(some, src=rank)
+                    found = {**(some[0] or {}), **found}
+                    break
+        return found
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put whole tensors into the decoder, of which each process takes its parts."""
+        for name, own in self._decoder.state_dict(keep_vars=True).items():
+            local(own).copy_(part_of(tensors[name], own))
+
+    def rows(self, rows: Float[Tensor, "3 B"]) -> Float[Tensor, "3 N"]:
+        """Return what is told of each row, of all rows of the batch."""
+        sent = rows.T.contiguous()
+        every = sent.new_empty(self.mesh.batch.size() * sent.shape[0], sent.shape[1])
+        distributed.all_gather(
+            list(every.chunk(self.mesh.batch.size())), sent, group=self.mesh.batch
+        )
+        return every.T
+
+
+def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
+    """Divide a decoder as the settings say, before an optimizer knows its parameters.
+
+    The order matters: experts, matrices, stages, recomputation, and gathering around them all.
+    """
+    share_statistics(decoder, mesh.batch)
+    shard(decoder, mesh, settings)
+
+
+class RowDraws(TorchFunctionMode):
+    """Draws for the rows of all processes and keeps this one's, so that none depends on how many.
+
+    Every process has the same generator; each takes from it what one process would for the whole
+    micro-batch. What has no rows, a draw of one dimension, is the same for all.
+    """
+
+    def __init__(self, reader: int, readers: int) -> None:
+        super().__init__()
+        self._reader, self._readers = reader, readers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        if func is torch.randn_like:
+            return self._own(args[0], lambda drawn: drawn.normal_())
+        if func is torch.Tensor.uniform_:
+            return args[0].copy_(self._own(args[0], lambda drawn: drawn.uniform_(*args[1:])))
+        if func is torch.rand and isinstance(args[0], torch.Size):
+            like = torch.empty(args[0], **kwargs)
+            return self._own(like, lambda drawn: drawn.uniform_())
+        return func(*args, **kwargs)
+
+    def _own(self, like: Tensor, draw: Any) -> Tensor:
+        rows = like.shape[0]
+        with torch.no_grad():
+            drawn = draw(like.detach().new_empty(self._readers * rows, *like.shape[1:]))
+        return drawn[self._reader * rows : (self._reader + 1) * rows]
+
+    def _dropout(
+        self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        if not (training and p) or not x.numel():
+            return x
+        kept = self._own(x, lambda drawn: drawn.bernoulli_(1 - p))
+        return x * kept.div_(1 - p)

@@ -1,0 +1,43 @@
+"""The same global batch, the same losses: replicas, shards and both, against one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .processes import run
+from .runs import settings, trained
+
+PLAIN: dict[str, Any] = {}
+EVERYTHING: dict[str, Any] = {
+    "train": {
+        "optimizer": {"kind": "muon"}, "gradient_accumulation": 2, "sample_every": 3,
+        "ema": 0.9,
+    },
+    "model": {
+        "dropout": 0.1, "mtp": {"depth": 1},
+        "feedforward": {
+            "router": {"noise": {"kind": "gaussian"}}, "capacity_factor": 1.1,
+            "balance": {"kind": "auxiliary"},
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "layout"),
+    [(PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2})],
+    ids=["replicas", "shards of everything"],
+)
+def test_two_processes_train_as_one(source, tmp_path, changes, layout):
+    alone = trained(settings(source, changes), str(tmp_path / "one"))
+    several = settings(source, changes, {"parallel": layout})
+    together = run(2, trained, several, str(tmp_path / "two"))[0]
+    for name in ("losses", "norms", "valid"):
+        assert together[name] == pytest.approx(alone[name], rel=1e-5)
+    assert len(alone["losses"]) == 6
+    assert together["loads"] == alone["loads"]
+    assert together["samples"] == alone["samples"]
+    for here, there in zip(alone["auxiliary"], together["auxiliary"], strict=True):
+        assert there == pytest.approx(here, rel=1e-5)
