@@ -270,10 +270,10 @@ class Decoder(nn.Module):
         begin = embedded if stream is None else stream
         assert begin is not None
         hidden, routing = self._through_blocks(begin, context)
-        if context.section is not None and not context.section.ends:
-            return Output(None, None, routing, hidden_states=hidden)
         if cache is not None:
             cache.extend(tokens, context.rows)
+        if context.section is not None and not context.section.ends:
+            return Output(None, None, routing, hidden_states=hidden)
         final = self.norm(hidden)
         pooled = None
         if self.pooled is not None and cache is None and context.documents is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import warnings
+from collections import ChainMap
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,10 +19,12 @@ from coterie.api.given import resolve
 from coterie.batch import IGNORE, TokenBatch
 from coterie.model import routed_layers
 from coterie.parallel.expert import share_statistics, spread_experts
+from coterie.parallel.pipeline import Pipeline, Work
 from coterie.parallel.tensor import cut_tensors
 from coterie.train.metrics import StepMetrics, total_counts
-from coterie.train.objective import Models
+from coterie.train.objective import Models, Terms
 from coterie.train.objective.language_model import LanguageModel
+from coterie.train.objective.routers import router_terms
 
 VOCAB = 61
 BOUND = 1e-12  # relative to the largest value of each gradient
@@ -86,17 +89,19 @@ class Case:
     data: int = 1
     expert: int = 1
     tensor: int = 1
+    pipeline: int = 1
+    schedule: str = "1f1b"
     pieces: int = 1
     one_expert: bool = False
 
     @property
     def world(self):
-        return self.data * self.expert * self.tensor
+        return self.pipeline * self.data * self.expert * self.tensor
 
     def __str__(self):
-        sizes = {name: getattr(self, name) for name in ("data", "expert", "tensor", "pieces")}
-        told = [f"{name}{size}" for name, size in sizes.items() if size > 1]
-        return "-".join([self.preset, *self.changes, *told])
+        names = ("data", "expert", "tensor", "pipeline", "pieces")
+        told = [f"{name}{getattr(self, name)}" for name in names if getattr(self, name) > 1]
+        return "-".join([self.preset, *self.changes, *told, self.schedule])
 
 
 def alone(case, batch):
@@ -117,8 +122,9 @@ def _learned(decoder, objective, metrics, piece, counts):
 def together(case, batch):
     """Return the same of all processes of the case's layout."""
     decoder, objective, metrics = drawn(case)
-    sizes = (case.data, case.expert, case.tensor)
-    mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("data", "expert", "tensor"))
+    names = ("pipeline", "data", "expert", "tensor")
+    sizes = tuple(getattr(case, name) for name in names)
+    mesh = init_device_mesh("cpu", sizes, mesh_dim_names=names)
     readers = mesh["data", "expert"]._flatten("batch")
     if case.expert > 1:
         spread_experts(decoder, mesh["expert"])
@@ -128,15 +134,47 @@ def together(case, batch):
         cut_tensors(decoder, mesh["tensor"], mesh["expert", "tensor"] if case.expert > 1 else None)
     pieces = list(batch.split(case.pieces))
     counts = total_counts(objective.counts(piece) for piece in pieces)
-    loss = 0.0
-    for piece in pieces:
-        own = list(piece.split(readers.size()))[readers.get_local_rank()]
-        loss += _learned(decoder, objective, metrics, own, counts)
-    return (
+    own = [list(piece.split(readers.size()))[readers.get_local_rank()] for piece in pieces]
+    if case.pipeline > 1:
+        loss = _piped(decoder, objective, metrics, own, counts, mesh["pipeline"], case.schedule)
+    else:
+        loss = sum(_learned(decoder, objective, metrics, piece, counts) for piece in own)
+    found = (
         summed(torch.tensor(loss, dtype=torch.float64), readers).item(),
         {name: _gradient(p, mesh, readers) for name, p in decoder.named_parameters()},
         {layer: summed(load, readers) for layer, load in metrics.loads.items()},
     )
+    return found if case.pipeline == 1 else _joined(found, mesh["pipeline"].get_group())
+
+
+def _piped(decoder, objective, metrics, pieces, counts, mesh, schedule):
+    losses = []
+
+    def loss(model, piece):
+        losses.append(metrics.add(objective(Models(model), piece), counts))
+        return losses[-1]
+
+    def routers(piece, stats):
+        if not stats:
+            return None
+        losses.append(
+            metrics.add(Terms(tuple(router_terms(stats, lambda _: "tokens")), stats), counts)
+        )
+        return losses[-1]
+
+    Pipeline(decoder, mesh, schedule).run(pieces, Work(loss, routers))
+    return sum(float(each.detach()) for each in losses)
+
+
+def _joined(found, group):
+    """Return what the stages of a pipeline found, together."""
+    stages = [None] * group.size()
+    dist.all_gather_object(stages, found, group=group)
+    losses, gradients, loads = zip(*stages, strict=True)
+    for name in {name for stage in gradients for name in stage}:
+        held = [stage[name] for stage in gradients if name in stage]
+        assert all(torch.equal(each, held[0]) for each in held), name
+    return sum(losses), dict(ChainMap(*gradients)), dict(ChainMap(*loads))
 
 
 def summed(value, mesh):
