@@ -11,6 +11,7 @@ need (a tied embedding; all that embeds, for multi-token prediction) is on both,
 are added up. The losses of routers enter where their layers are: the stream carries their gradient.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -70,7 +71,7 @@ def stretches(layers: int, stages: int) -> list[range]:
     """Return the blocks of each stage: as evenly as can be, the later ones having fewer."""
     share, more = divmod(layers, stages)
     starts = [stage * share + min(stage, more) for stage in range(stages + 1)]
-    return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(starts)]
 
 
 class Work(NamedTuple):
@@ -100,7 +101,8 @@ class Pipeline:
 
     def __init__(self, decoder: Decoder, mesh: DeviceMesh, schedule: ScheduleName = "1f1b") -> None:
         """Cut a decoder, whose values are the same on every process, in place."""
-        self._decoder, self._group, self._name = decoder, mesh.get_group(), schedule
+        self._decoder, self._group = decoder, mesh.get_group()
+        self._name: ScheduleName = schedule
         self._rank, self._size = mesh.get_local_rank(), mesh.size()
         self._routed = sum(
             isinstance(plan.feedforward, MixtureOfExperts) for plan in decoder.settings.plans()
@@ -140,13 +142,8 @@ class Pipeline:
         embeds = [decoder.embedding, decoder.position, decoder.additive]
         embeds += [] if decoder.embedding_norm is None else [decoder.embedding_norm]
         ends = [decoder.norm, decoder.head, decoder.mtp, decoder.value, decoder.pooled]
-        both = (
-            embeds
-            if len(decoder.mtp)
-            else [decoder.embedding]
-            if decoder.head.weight is None
-            else []
-        )
+        tied = [decoder.embedding] if decoder.head.weight is None else []
+        both = embeds if len(decoder.mtp) else tied
         shared = {id(p) for module in both for p in module.parameters()}
         held = {layer for stage in self._own for layer in self._blocks[stage]}
         names = {n: p for n, p in decoder.named_parameters() if id(p) in shared}
@@ -170,7 +167,7 @@ class Pipeline:
         stream = torch.zeros(shape.rows, shape.length, width, dtype=kind, device=device)
         number, loss = torch.zeros(1, dtype=torch.int64, device=device), stream.new_zeros(())
         last = len(self._blocks) - 1
-        stages = [
+        stages: list[Any] = [
             PipelineStage(
                 _Stage(self, stage, ends=stage == last), stage, last + 1, device,
                 input_args=stream.clone().requires_grad_() if stage else number,
@@ -212,11 +209,8 @@ class Pipeline:
 
     def _routed_further(self, length: int) -> int:
         settings = self._decoder.settings
-        if settings.mtp is None or not isinstance(
-            settings.mtp_plan().feedforward, MixtureOfExperts
-        ):
-            return 0
-        return min(settings.mtp.depth, length - 1)
+        routed = isinstance(settings.mtp_plan().feedforward, MixtureOfExperts)
+        return min(settings.mtp.depth, length - 1) if settings.mtp and routed else 0
 
     def _add_up_shared(self) -> None:
         """Exchange the gradients of what the first and the last stage both have."""
@@ -289,9 +283,8 @@ class _Stage(nn.Module):
             others = (decoder.embedding, decoder.position, decoder.additive, decoder.norm,
                       decoder.head, decoder.mtp)  # fmt: skip
             self.held.extend(others)
-            self.held.extend(
-                m for m in (decoder.embedding_norm, decoder.value, decoder.pooled) if m
-            )
+            heads = (decoder.embedding_norm, decoder.value, decoder.pooled)
+            self.held.extend(each for each in heads if each is not None)
 
     def forward(self, received: Tensor, piece: Tensor) -> Tensor:
         stream = received if self._stage else None
