@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 MODULES = ("machine", "correct", "compiled", "training", "precision", "speed", "steps", "memory",
-           "decoding", "choices", "alignment")  # fmt: skip
+           "decoding", "choices", "alignment", "parallel")  # fmt: skip
 LEFT = {"status": "left", "seconds": 0.0, "problem": "the budget was spent", "figures": {}}
 TINY = "tiny sizes, the CPU: a rehearsal, whose figures mean nothing"
 
