@@ -84,6 +84,8 @@ class Tree:
             node, value = None, _fields(value)
         if shape.union is not None:
             value = _kind_for_short(value, shape)
+        elif shape.model is not None and shape.model.alone and isinstance(value, str):
+            value = {shape.model.alone: value}
         if isinstance(value, list | tuple):
             items = [
                 self._lay(None, (*key, str(i)), item, self._below(key, place, str(i)), mark)

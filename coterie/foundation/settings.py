@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
@@ -36,10 +37,12 @@ class Settings(BaseModel):
         renamed: keys of earlier versions and what they are called now; errors say so.
         instead: keys that stand for others. A layer that names one where no layer below did drops
             what those below named of the others.
+        alone: the key that a text stands for where all of these settings may stand.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
     instead: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    alone: ClassVar[str | None] = None
 
     model_config = ConfigDict(
         frozen=True,
@@ -53,6 +56,11 @@ class Settings(BaseModel):
     def derived(self) -> frozenset[str]:
         """Names of the fields that follow from others here, and are not written down."""
         return frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_alone(cls, value: Any) -> Any:
+        return {cls.alone: value} if cls.alone and isinstance(value, str) else value
 
     @field_validator("*", mode="after")
     @classmethod

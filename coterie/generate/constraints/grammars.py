@@ -50,14 +50,11 @@ def _read(file: str) -> str:
 class Grammar(_ByGrammar):
     """A text that a context-free grammar fits, in Lark's notation as `llguidance` reads it."""
 
+    alone = "file"
+
     kind: Literal["grammar"] = "grammar"
     file: str | None = Field(default=None, description="a file with the grammar")
     text: str | None = Field(default=None, description="the grammar itself; it begins at `start`")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _file_alone(cls, value: Any) -> Any:
-        return {"file": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "Grammar":
@@ -73,13 +70,10 @@ class Grammar(_ByGrammar):
 class Regex(_ByGrammar):
     """A text that a regular expression fits as a whole; without references and look-around."""
 
+    alone = "pattern"
+
     kind: Literal["regex"] = "regex"
     pattern: str = Field(min_length=1, description="in the notation of Rust's `regex`")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _pattern_alone(cls, value: Any) -> Any:
-        return {"pattern": value} if isinstance(value, str) else value
 
     def _grammar(self, known: Any) -> str:
         return known.grammar_from_regex(self.pattern)
@@ -88,16 +82,13 @@ class Regex(_ByGrammar):
 class JsonSchema(_ByGrammar):
     """JSON that a schema describes."""
 
+    alone = "file"
+
     kind: Literal["json_schema"] = "json_schema"
     file: str | None = Field(default=None, description="a file with the schema")
     schema_: dict[str, JsonValue] | None = Field(
         default=None, alias="schema", description="the schema itself"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _file_alone(cls, value: Any) -> Any:
-        return {"file": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "JsonSchema":

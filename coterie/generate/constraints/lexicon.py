@@ -76,13 +76,9 @@ class Lexicon:
         return found
 
     @functools.cached_property
-    def falling(self) -> np.ndarray:
-        """Which classes end on a syllable without stress, said without a licence, bool [K]."""
-        plain = [[each.signature for each in said if not each.licences] for said in self.classes]
-        return np.array([
-            bool(found) and all(len(each) > 1 and each[-1] in "03" for each in found)
-            for found in plain
-        ])  # fmt: skip
+    def plain(self) -> list[Options]:
+        """The classes' ways to say a word without a licence."""
+        return [Options(each for each in said if not each.licences) for said in self.classes]
 
     def node(self, letters: str) -> int | None:
         """Return the node of a beginning of words."""
@@ -121,9 +117,9 @@ class Lexicon:
         ]) / self.counts.sum()  # fmt: skip
 
     def chosen(self, words: Iterable[str]) -> np.ndarray:
-        """Return which words are among some, bool [W]."""
+        """Return which words are among some, bool [W]; those it lacks are passed over."""
         found = np.zeros(len(self.words), dtype=bool)
-        found[[self._index[word] for word in words]] = True
+        found[[self._index[word] for word in words if word in self._index]] = True
         return found
 
 

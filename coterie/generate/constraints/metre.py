@@ -65,10 +65,19 @@ class Aim(NamedTuple):
 
 
 class Metrical:
-    """A metre's pattern over the classes of a lexicon."""
+    """A metre's pattern over the classes of a lexicon.
 
-    def __init__(self, lexicon: Lexicon, pattern: str, feminine: bool) -> None:
+    Args:
+        lexicon: of the words.
+        pattern: of weak and strong positions, or a number of syllables.
+        feminine: whether a weak syllable follows a last strong position; else none does.
+        licensed: whether words may be elided or stretched, else they are said as they stand.
+    """
+
+    def __init__(self, lexicon: Lexicon, pattern: str, feminine: bool, licensed: bool) -> None:
         self.lexicon, self.machine = lexicon, automaton(pattern, feminine)
+        self._said = lexicon.classes if licensed else lexicon.plain
+        self._least = self.machine.end + self.machine.extra
         self._states: list[State] = []
         self._numbers: dict[State, int] = {}
         self._known: dict[tuple[int, bool], _Ways] = {}
@@ -101,7 +110,7 @@ class Metrical:
         """Return the line after a word of a class, in the states from which it can be finished."""
         reached: dict[State, float] = {}
         for state, cost in line.states:
-            for move in self.machine.moves(state, self.lexicon.classes[kind], line.pause):
+            for move in self.machine.moves(state, self._said[kind], line.pause):
                 total = round(cost + move.cost, 6)
                 rest = aim.floors[self._number(move.state)]
                 if total + rest <= aim.most + 1e-6 and total < reached.get(move.state, np.inf):
@@ -157,6 +166,9 @@ class Metrical:
                     hope[at] += self.lexicon.shares[kind] * best
         return floors, np.ascontiguousarray(np.moveaxis(hope, 2, 0))
 
+    def _ends(self, state: State) -> bool:
+        return self.machine.accepts(state) and state.position >= self._least
+
     def _number(self, state: State) -> int:
         if state not in self._numbers:
             self._numbers[state] = len(self._states)
@@ -168,8 +180,8 @@ class Metrical:
         if known is None:
             state = self._states[number]
             found = [
-                (kind, move.cost, self._number(move.state), self.machine.accepts(move.state))
-                for kind, said in enumerate(self.lexicon.classes)
+                (kind, move.cost, self._number(move.state), self._ends(move.state))
+                for kind, said in enumerate(self._said)
                 for move in self.machine.moves(state, said, pause)
                 if move.state.position > state.position  # what fills no place is not used
             ]
@@ -182,6 +194,6 @@ class Metrical:
 
 
 @functools.lru_cache(maxsize=16)
-def metrical(lexicon: Lexicon, pattern: str, feminine: bool) -> Metrical:
+def metrical(lexicon: Lexicon, pattern: str, feminine: bool, licensed: bool) -> Metrical:
     """Return a metre over a lexicon, one for all texts."""
-    return Metrical(lexicon, pattern, feminine)
+    return Metrical(lexicon, pattern, feminine, licensed)

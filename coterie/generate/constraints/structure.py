@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from coterie.foundation.errors import UserError
@@ -26,6 +26,8 @@ Bounds = tuple[int, int | None]
 class Structure(ConstraintSettings):
     """A tagged play or poem: well-formed, with as much of everything as is asked for."""
 
+    alone = "form"
+
     kind: Literal["structure"] = "structure"
     form: Literal["drama"] = Field(default="drama", description="plays and poems in tags")
     acts: int | None = Field(default=None, ge=1, le=99, description="how many acts, exactly")
@@ -38,11 +40,6 @@ class Structure(ConstraintSettings):
     cast: tuple[str, ...] | None = Field(
         default=None, description="who may speak, while on the stage; by default anybody"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _form_alone(cls, value: Any) -> Any:
-        return {"form": value} if isinstance(value, str) else value
 
     @field_validator("speeches", "lines", mode="before")
     @classmethod

@@ -29,14 +29,19 @@ from coterie.language.verse.scansion import scan
 from coterie.language.verse.schemes import form_of
 from coterie.tokenizer.interface import Tokenizer
 
-FEMININE = 0.09  # of the sonnets' lines
+FEMININE, LICENSED = 0.09, 0.18  # of the sonnets' lines
 _LEAST = 1e-6  # the chance of what is seldom, but possible
 _MOST = 512  # places that are remembered
 _POEM = 5  # forms of so many lines are a poem, shorter ones a stanza
+_NEAR = 14  # lines, after which a rhyme may come back
+_ROOM, _FAIR = 0.5, 2.0  # nats that a line may cost above the cheapest, and in all
+_DEAREST = 3.0  # nats of the sonnets' lines that budgets are drawn from: what is left is filled
 
 
 class Verse(ConstraintSettings):
     """Lines in a metre that rhyme by a scheme; the prompt's last stanza is their beginning."""
+
+    alone = "form"
 
     kind: Literal["verse"] = "verse"
     form: str | None = Field(default=None, description="a named form, such as sonnet")
@@ -46,10 +51,13 @@ class Verse(ConstraintSettings):
         default=None, ge=1, description="how many; of a form as many as it has"
     )
     budget: float | None = Field(
-        default=None, ge=0, description="nats of licences a line may cost; by default as sonnets"
+        default=None, ge=0, description="nats a line may cost; by default as the sonnets' lines"
     )
     feminine: float = Field(
         default=FEMININE, ge=0, le=1, description="share of lines with a weak syllable at the end"
+    )
+    licences: float = Field(
+        default=LICENSED, ge=0, le=1, description="share of lines that may elide or stretch words"
     )
     words: tuple[str, ...] = Field(default=(), description="words beside those of Shakespeare")
     tags: bool = Field(default=False, description="whether lines of tags may stand between")
@@ -57,11 +65,6 @@ class Verse(ConstraintSettings):
         default=1.0, ge=0, description="how gladly what leaves good endings is chosen; 0: never"
     )
     seed: int = Field(default=0, ge=0, description="of the lines' budgets and endings")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _form_alone(cls, value: Any) -> Any:
-        return {"form": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _known(self) -> "Verse":
@@ -262,24 +265,27 @@ class VerseText:
         settings, index = self._settings, len(ends)
         drawn = random.Random(f"{settings.seed} {index} {' '.join(ends[-4:])}")
         feminine = drawn.random() < settings.feminine
+        licensed = drawn.random() < settings.licences
         budget = drawn.choice(human_costs()) if settings.budget is None else settings.budget
         welcome = self._last_words(ends)
         pattern = drawn.choice(metre_of(settings.measure).of_line(index).patterns)
-        counted = pattern.isdigit()
         lexicon = self._lexicon
         finals = np.bincount(lexicon.kinds, welcome, len(lexicon.classes)) > 0
-        if not counted and (finals & (lexicon.falling == feminine)).any():
-            finals = finals & (lexicon.falling == feminine)
-        both = [metrical(lexicon, pattern, each) for each in (feminine, True)]
-        metre = next((each for each in both if np.isfinite(each.cheapest(finals))), None)
+        metre, least = None, np.inf
+        for way in ((feminine, licensed), (not feminine, licensed), (False, True), (True, True)):
+            other = metrical(lexicon, pattern, *way)
+            cost = other.cheapest(finals) + _ROOM
+            if cost < least:
+                metre, least = other, cost
+            if least <= max(budget, _FAIR):  # else rhymes want another end than was drawn
+                break
         if metre is None:
             raise UserError(
                 f"verse: no word that rhymes with “{ends[-1]}” ends a line of {pattern}."
             )
-        if counted and settings.budget is None:
+        if pattern.isdigit() and settings.budget is None:
             budget = 0.0  # of licences as such, which a number of syllables needs none of
-        budget = max(budget * metre.machine.end / 10, metre.cheapest(finals) + 0.5)
-        welcome = welcome * finals[lexicon.kinds]
+        budget = max(budget * metre.machine.end / 10, least)
         last = np.flatnonzero(welcome)
         shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))
         shares /= lexicon.counts.sum()
@@ -289,16 +295,19 @@ class VerseText:
     def _last_words(self, ends: tuple[str, ...]) -> np.ndarray:
         """Return how welcome each word is at the end of the next line, 0: not at all, [W]."""
         letters, lexicon = self._settings.letters, self._lexicon
-        any_word = np.ones(len(lexicon.words))
-        if not letters:
-            return any_word
-        at = len(ends) % len(letters)
+        at = len(ends) % len(letters) if letters else 0
         stanza = ends[len(ends) - at :]
         partners = [word for word, letter in zip(stanza, letters, strict=False)
                     if letter == letters[at]]  # fmt: skip
-        wanted = letters[at:].count(letters[at]) - 1
-        ease = lexicon.rhyming(2 * wanted + 1) if wanted else any_word
         if not partners:
+            wanted = letters[at:].count(letters[at]) - 1 if letters else 0
+            ease = np.ones(len(lexicon.words))  # tempered, lest all end on what rhymes with "me"
+            ease = np.sqrt(lexicon.rhyming(2 * wanted + 1)) if wanted else ease
+            sounds = frozenset[str]().union(*map(lexicon.rhymes, ends[-_NEAR:] if letters else ()))
+            for barred in ({*ends, *sounds}, {*ends[-_NEAR:]}):  # what rhymes with none yet, or
+                left = ease * ~lexicon.chosen(barred)  # is at least another word
+                if left.any():
+                    return left
             return ease
         for slant in (False, True):
             found = [lexicon.rhymes(word, slant) for word in partners]
@@ -448,8 +457,8 @@ def _all(tokens: Sequence[int], chance: float) -> _Next:
 
 @functools.cache
 def human_costs() -> tuple[float, ...]:
-    """Return what Shakespeare's sonnets cost line by line, in nats, those that scan."""
+    """Return what Shakespeare's sonnets cost line by line, in nats, the dearest left aside."""
     sonnets = next(each for each in shakespeare() if each.name == "sonnets")
     lines = [line for line in sonnets.text.split("\n") if line and not line.startswith("<")]
     costs = [scan(line) for line in lines]
-    return tuple(sorted(each.cost for each in costs if each.metrical))
+    return tuple(sorted(each.cost for each in costs if each.cost <= _DEAREST))

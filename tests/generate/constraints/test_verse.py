@@ -1,19 +1,21 @@
 """Random tokens make verse that scans and rhymes, as a reader finds it, without dead ends."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
 from coterie.foundation.errors import SettingsError, UserError
-from coterie.foundation.layers import Layer, load_settings
+from coterie.foundation.layers import Layer, load_settings, overrides_layer
 from coterie.generate import Engine, SamplingSettings
 from coterie.generate.constraints import Verse
 from coterie.language.drama.tags import DRAMA_TAGS, check_tagged
 from coterie.language.verse.rhyme import last_word, rhyme
 from coterie.language.verse.scansion import scan
-from coterie.language.verse.schemes import form_of, pairs_of
+from coterie.language.verse.schemes import form_of
+from coterie.language.verse.signatures import options
 from coterie.model import DecoderSettings
 from coterie.tokenizer.settings import parse_tokenizer
 
@@ -31,8 +33,10 @@ def check(lines: list[str], letters: str, metre: str = "iambic-pentameter") -> N
     for line in lines:
         assert scan(line, metre).metrical, line
     ends = [last_word(line) for line in lines]
-    for first, second in pairs_of(letters):
-        assert rhyme(ends[first], ends[second]).kind == "perfect", (ends[first], ends[second])
+    for first, second in itertools.combinations(range(len(letters)), 2):
+        alike = letters[first] == letters[second]
+        kind = rhyme(ends[first], ends[second]).kind
+        assert (kind == "perfect") == alike, (ends[first], ends[second])
 
 
 @pytest.mark.parametrize(
@@ -46,6 +50,18 @@ def test_random_tokens_make_verse(name, form, written):
     assert len(lines) == len(setting.letters)
     check(lines, setting.letters)
     assert len({last_word(line) for line in lines}) == len(lines), "no word ends two lines"
+
+
+@pytest.mark.parametrize("feminine", [0, 1])
+def test_lines_end_as_they_are_told_and_stretch_no_word_unless_they_may(feminine, written):
+    made = tokenizer("characters")
+    setting = Verse(metre="blank-verse", lines=6, feminine=feminine, licences=0)
+    lines = made.decode(written(setting.build(made, []), made, 5)).rstrip("\n").split("\n")
+    for line in lines:
+        said = [[len(each.signature) for each in options(word.key) if not each.licences]
+                for word in scan(line).words]  # fmt: skip
+        assert 10 + feminine in map(sum, itertools.product(*said)), line
+    assert len({last_word(line) for line in lines}) == len(lines)
 
 
 @pytest.mark.exhaustive
@@ -123,6 +139,11 @@ def settings(**changes):
     return load_settings(SamplingSettings, [Layer("test", {"max_tokens": 900} | changes)]).settings
 
 
+def test_a_form_alone_goes_with_its_settings():
+    made = load_settings(SamplingSettings, [overrides_layer(["verse=sonnet", "verse.budget=1"])])
+    assert made.settings.verse == Verse(form="sonnet", budget=1)
+
+
 def test_a_prompts_lines_belong_to_the_poem(engine):
     prompt = "Shall I compare thee to a summer's day?\nThou art more"
     text = prompt + engine.generate(prompt, settings(verse={"form": "alternate", "lines": 4})).text
@@ -140,7 +161,7 @@ def test_verse_stands_in_speeches(engine):
     whole = FRAME.replace("<SPEAKER>A</SPEAKER>\n", prompt) + text
     assert check_tagged(whole) == []
     lines = [line.rpartition(">")[2].strip() for line in text.split("\n")]
-    check([line for line in lines if line], "")
+    check([line for line in lines if line], "AABB")
 
 
 def test_what_cannot_be_met_is_refused(engine):
