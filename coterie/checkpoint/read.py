@@ -5,6 +5,7 @@ checkpoint that is torn, altered or senseless is reported by name with what is w
 before it is offered instead.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +35,24 @@ OnDamaged = Callable[[Path, str], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a sound checkpoint holds, read into memory on the CPU."""
+    """What a sound checkpoint holds; its tensors are read, on the CPU, when somebody asks."""
 
     path: Path
     step: int
     run: str | None
-    model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
     state: dict[str, Any]
     settings: dict[str, Any]
     tokenizer: Tokenizer | None
+
+    @functools.cached_property
+    def model(self) -> dict[str, Tensor]:
+        """Its weights."""
+        return read_tensors(stored(self.path, MODEL))
+
+    @functools.cached_property
+    def optimizer(self) -> dict[str, Tensor]:
+        """Momentum and moments."""
+        return read_tensors(stored(self.path, OPTIMIZER))
 
 
 def find_checkpoint(
@@ -119,8 +128,6 @@ def load_checkpoint(path: Path | str, *, verify: bool = True) -> Checkpoint:
         path=path,
         step=manifest.step,
         run=manifest.run,
-        model=read_tensors(stored(path, MODEL)),
-        optimizer=read_tensors(stored(path, OPTIMIZER)),
         state=read_state(path).model_dump(mode="json"),
         settings=read_settings(path),
         tokenizer=read_tokenizer(path),

@@ -98,6 +98,12 @@ def like(part: Tensor, whole: Tensor) -> Tensor:
     )  # fmt: skip
 
 
+def copied(tensor: Tensor) -> Tensor:
+    """Return a copy in host memory, of a divided tensor of this process's part of it."""
+    part = local(tensor).to("cpu", copy=True)
+    return DTensor(part, tensor._spec, requires_grad=False) if isinstance(tensor, DTensor) else part
+
+
 def part_of(value: Tensor, of: Tensor) -> Tensor:
     """Return the part of a whole value that goes with this process's part of a tensor."""
     if isinstance(value, DTensor) or not isinstance(of, DTensor):

@@ -6,6 +6,8 @@ or decided on it, so that a step is the same however many computed it.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +31,7 @@ class Together:
     Attributes:
         ranks: the processes.
         mesh: where each is.
+        saving: all processes, for what checkpoints send while the steps go on.
         draws: within it, what is drawn for rows is what one process would draw for them.
     """
 
@@ -38,6 +41,8 @@ class Together:
         self._decoder = decoder
         self.draws = RowDraws(mesh.reader, mesh.readers)
         apply(decoder, mesh, settings)
+        wait = datetime.timedelta(seconds=settings.timeout)
+        self.saving = distributed.new_group(backend="gloo", timeout=wait)
         self._units = list(sharded_modules(decoder))
 
     @property

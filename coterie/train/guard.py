@@ -6,6 +6,7 @@ folders anew; so its identity is compared. What is lost is told, and the model s
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -39,7 +40,8 @@ class Guard:
 
     def look(self) -> None:
         """Check if the last time is long enough ago; cheap enough for every step."""
-        if time.monotonic() - self._looked >= _SECONDS:
+        alone = self._session.group.world == 1  # else time says each process something else
+        if alone and time.monotonic() - self._looked >= _SECONDS:
             self.check()
 
     def check(self) -> None:
@@ -50,8 +52,9 @@ class Guard:
             TrainingError: the text that is trained on was changed.
         """
         self._looked = time.monotonic()
-        if not self._session.ranks.is_first:
-            return
+        self._session.group.first(self._check)
+
+    def _check(self) -> None:
         path = self._run.path
         if self._identity is None or _identity(path) != self._identity:
             raise LostRunError(f"The run's directory {path} was removed or replaced.")
@@ -81,16 +84,19 @@ class Guard:
         Args:
             reason: why it cannot be saved in its own.
         """
-        for place in self._places():
+        group, places = self._session.group, self._places()
+
+        def settle(place: Path) -> None:
+            run = RunDirectory(place)
+            run.write_config(dump_yaml(self._session.settings))
+            self._publish.move(run)
+
+        while (place := group.first(lambda: next(places, None))) is not None:
             try:
-                (place / "checkpoints").mkdir()
-                (place / "samples").mkdir()
                 saved = save_session(self._session, place / "checkpoints")
-                run = RunDirectory(place)
-                run.write_config(dump_yaml(self._session.settings))
-                self._publish.move(run)
+                group.first(functools.partial(settle, place))
             except (CoterieError, OSError):
-                shutil.rmtree(place, ignore_errors=True)
+                group.first(functools.partial(shutil.rmtree, place, ignore_errors=True))
                 continue
             return TrainingError(
                 f"{reason.message} The model after step {self._session.progress.step:,} was saved "
@@ -108,7 +114,8 @@ class Guard:
                 number += 1
                 place = parent / f"{name}-{number}"
             try:
-                place.mkdir(parents=True)
+                (place / "checkpoints").mkdir(parents=True)
+                (place / "samples").mkdir()
             except OSError:
                 continue
             yield place

@@ -183,12 +183,13 @@ def _restore(session: Session, publish: Publisher, changed: Collection[str] | No
     if not list_checkpoints(session.run.checkpoints):
         publish.notice("The run has no checkpoint yet, so it begins anew.")
         return None
-    path = find_checkpoint(
-        session.run,
-        on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
-        also=lambda path: find_misfit(
-            path, None if start is None else start.training, session.method
-        ),
+    identity = None if start is None else start.training
+    path = session.group.first(
+        lambda: find_checkpoint(
+            session.run,
+            on_damaged=lambda damaged, problem: _report_damage(publish, damaged, problem),
+            also=lambda path: find_misfit(path, identity, session.method),
+        )
     )
     loaded = load_checkpoint(path, verify=False)  # it was hashed just now
     restore_session(session, loaded)

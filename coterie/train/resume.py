@@ -25,8 +25,10 @@ from coterie.checkpoint.tensors import model_tensors
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory
+from coterie.parallel.shard import copied
 from coterie.quantise import stored_kinds
 from coterie.train.average import trained_name
+from coterie.train.divided_state import kept_parts, restore_parts
 from coterie.train.memory import shadow_decoder
 from coterie.train.method import Method
 from coterie.train.pretraining import Pretraining
@@ -80,12 +82,13 @@ def checkpoint_writer(
         },
         "stream": session.stream and session.stream.position(session.first_row),
     }
-    trained = {} if stepper.average is None else stepper.average.trained()
-    kept = {**stepper.optimizer.state(), **trained, **stepper.trainable.kept()}
-    weights, moments = model_tensors(session.decoder), kept
+    weights = model_tensors(session.decoder)
     if session.together is not None:
-        weights, moments = session.together.gathered(weights), session.together.gathered(moments)
-    write = functools.partial(
+        moments = kept_parts(session)
+    else:
+        trained = {} if stepper.average is None else stepper.average.trained()
+        moments = {**stepper.optimizer.state(), **trained, **stepper.trainable.kept()}
+    return functools.partial(
         save_checkpoint,
         root or session.run.checkpoints,
         session.progress.step,
@@ -97,13 +100,13 @@ def checkpoint_writer(
         run=session.identity,
         keep=train.keep,
         keep_every=train.keep_every,
+        group=session.group,
     )
-    return functools.partial(session.ranks.from_first, write)
 
 
 def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return copies in host memory."""
-    return {name: each.detach().to("cpu", copy=True) for name, each in tensors.items()}
+    return {name: copied(each) for name, each in tensors.items()}
 
 
 def find_misfit(path: Path, training: str | None = None, method: Method = _USUAL) -> str | None:
@@ -155,9 +158,22 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
         session.stream.go_on(checkpoint.state["stream"])
     _check_belongs(session, checkpoint)
     if session.together is None:
-        load_tensors(session.decoder, checkpoint.model, checkpoint.path)
+        _restore_tensors(session, checkpoint)
     else:
-        session.together.load(checkpoint.model)
+        restore_parts(session, checkpoint.path)
+    state = checkpoint.state
+    session.stepper.clipper.load_state(state["clip"])
+    if session.stepper.loss_scale is not None and state["loss_scale"] is not None:
+        session.stepper.loss_scale.load_state(state["loss_scale"])
+    session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
+    schedule = session.settings.train.schedule
+    session.stepper.lowered = schedule.lowered(session.progress.plateaus)
+    session.identity = checkpoint.run or session.identity
+    set_random_state(state["random"])
+
+
+def _restore_tensors(session: Session, checkpoint: Checkpoint) -> None:
+    load_tensors(session.decoder, checkpoint.model, checkpoint.path)
     used = session.stepper.optimizer.load_state(checkpoint.optimizer)
     used |= session.stepper.trainable.restore(checkpoint.optimizer)
     if session.stepper.average is not None:
@@ -168,15 +184,6 @@ def restore_session(session: Session, checkpoint: Checkpoint) -> None:
             "in this run's.",
             hint="Resume with the settings the run was started with.",
         )
-    state = checkpoint.state
-    session.stepper.clipper.load_state(state["clip"])
-    if session.stepper.loss_scale is not None and state["loss_scale"] is not None:
-        session.stepper.loss_scale.load_state(state["loss_scale"])
-    session.progress = Progress(**{name: state[name] for name in asdict(Progress())})
-    schedule = session.settings.train.schedule
-    session.stepper.lowered = schedule.lowered(session.progress.plateaus)
-    session.identity = checkpoint.run or session.identity
-    set_random_state(state["random"])
 
 
 def require_trainable(run: RunDirectory) -> None:

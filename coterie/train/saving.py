@@ -72,7 +72,10 @@ class Saver:
 
     def look(self) -> None:
         """Tell of a checkpoint that has become whole meanwhile, or raise what went wrong."""
-        if self._saving is not None and self._saving.written.done():
+        if self._saving is None:
+            return
+        written = self._saving.written.done()
+        if not self._session.ranks.any(not written):  # all processes tell at the same step
             self.wait()
 
     def wait(self) -> None:

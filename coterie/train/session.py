@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from coterie.batch import TokenBatch
+from coterie.checkpoint.group import Group
 from coterie.checkpoint.state import ChoicesState
 from coterie.data.curriculum import Stages
 from coterie.data.streamed import StreamedRows
@@ -68,6 +69,11 @@ class Session:
     publish: Callable[[Event], None] = lambda event: None
     ranks: Ranks = ALONE
     together: Together | None = None
+
+    @functools.cached_property
+    def group(self) -> Group:
+        """All processes that save and load this run."""
+        return Group(None if self.together is None else self.together.saving)
 
     @property
     def tokenizer(self) -> Tokenizer:

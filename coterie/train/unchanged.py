@@ -23,8 +23,9 @@ from coterie.train.settings import RunSettings
 _WATCHING = ("evaluate_every", "checkpoint_every", "checkpoint_first", "keep",
              "keep_every", "save_in_background", "sample_every",
              "prompts", "log_every", "load_every", "health_every", "watch_every", "trackers",
-             "device", "activation_checkpointing", "offload", "threads", "prefetch")  # fmt: skip
-HARMLESS = ("description", "sample", *(f"train.{name}" for name in _WATCHING))
+             "device", "activation_checkpointing", "offload", "threads", "prefetch",
+             "cuda_graph")  # fmt: skip
+HARMLESS = ("description", "sample", "parallel", *(f"train.{name}" for name in _WATCHING))
 PLACES = ("data.source", "data.sources", "data.store", "data.column", "tokenizer.path")
 """Where the text and the tokenizer lie: free, for what lies there is held against fingerprints."""
 

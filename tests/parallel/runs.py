@@ -47,12 +47,12 @@ def settings(source: str, *changes: dict[str, Any]) -> RunSettings:
     return load_settings(RunSettings, layers).settings
 
 
-def trained(asked: RunSettings, path: str) -> dict[str, Any]:
+def trained(asked: RunSettings, path: str, resume: bool = False) -> dict[str, Any]:
     """Train in the processes there are; return what the first one's events tell."""
     machine.measure_matmul = lambda precision, seconds=0.0: 1e11
     ranks = Several(torch.device("cpu")) if distributed.is_initialized() else ALONE
     run = RunDirectory(Path(path))
-    train(asked, run, preset="test", ranks=ranks)
+    train(asked, run, preset="test", ranks=ranks, resume=resume)
     if not ranks.is_first:
         return {}
     events = list(read_events(run.events))

@@ -76,7 +76,7 @@ class SharedOptimizer:
         """
         found: dict[str, Tensor] = {} if self._mine is None else dict(self._mine.state())
         for key, value in ({} if self._here is None else self._here.state()).items():
-            of = self._wholes[key.partition(".")[2].rpartition(".")[0]]
+            of = self._wholes[parameter_of(key)]
             found[key] = like(value, of) if value.shape == local(of).shape else value
         return found
 
@@ -86,7 +86,7 @@ class SharedOptimizer:
         if self._here is not None:
             parts = {}
             for key, value in state.items():
-                of = self._wholes.get(key.partition(".")[2].rpartition(".")[0])
+                of = self._wholes.get(parameter_of(key))
                 fits = of is not None and value.shape == of.shape
                 parts[key] = part_of(value, of) if fits and of is not None else value
             used |= self._here.load_state(parts)
@@ -95,10 +95,22 @@ class SharedOptimizer:
                 self._owned[n].tensor.data.copy_(values)
         if self._mine is not None:
             self._mine.load_state({key: local(value) for key, value in state.items()})
-        used |= {
-            key for key in state if key.partition(".")[2].rpartition(".")[0] in self._elsewhere
-        }
+        used |= {key for key in state if parameter_of(key) in self._elsewhere}
         return used
+
+    def moves_parts(self, parameter: str) -> bool:
+        """Whether each process moves its part of a parameter by itself."""
+        return parameter not in self._elsewhere
+
+    def is_elsewhere(self, parameter: str) -> bool:
+        """Whether another process moves a parameter, as a whole."""
+        mine = {each.name for each in self._owned.values()}
+        return parameter in self._elsewhere and parameter not in mine
+
+
+def parameter_of(key: str) -> str:
+    """Return the parameter that a name in an optimizer's state belongs to."""
+    return key.partition(".")[2].rpartition(".")[0]
 
 
 def _cost(tensor: Tensor) -> float:

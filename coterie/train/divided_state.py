@@ -1,0 +1,89 @@
+"""What a divided run keeps and reads again: each process the parts that it holds, none the whole.
+
+A checkpoint may have been written by any other number of processes, or by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coterie.checkpoint import read_into
+from coterie.checkpoint.layout import MODEL, OPTIMIZER, stored
+from coterie.checkpoint.tensor_file import Whole, find_wholes, open_tensors
+from coterie.checkpoint.tensors import differences, model_tensors
+from coterie.foundation.errors import CheckpointError
+from coterie.parallel.shard import like, local
+from coterie.train.average import trained_name
+from coterie.train.divided import DividedTrainable
+from coterie.train.optimizer.shared import SharedOptimizer, parameter_of
+from coterie.train.session import Session
+
+
+def kept_parts(session: Session) -> dict[str, Tensor]:
+    """Return moments and, beside an average, the weights in training, as parts of wholes."""
+    stepper, trainable = session.stepper, session.stepper.trainable
+    assert isinstance(trainable, DividedTrainable)
+    trained = {} if stepper.average is None else stepper.average.trained()
+    wholes = {trained_name(each.name): each.tensor for each in trainable.whole}
+    parts = {name: like(part, wholes[name]) for name, part in trained.items()}
+    return {**stepper.optimizer.state(), **parts}
+
+
+def restore_parts(session: Session, path: Path) -> None:
+    """Read the parts of weights, moments and average that this process holds; all call it.
+
+    Raises:
+        CheckpointError: it is of another model or optimizer, or cannot be read.
+    """
+    stepper, group = session.stepper, session.group
+    optimizer = stepper.optimizer
+    assert isinstance(optimizer, SharedOptimizer)
+    own, weights = model_tensors(session.decoder), stored(path, MODEL)
+    there = {
+        name: torch.empty(each.shape, device="meta") for name, each in _wholes(weights).items()
+    }
+    if found := differences(own, {name: each for name, each in there.items() if name in own}):
+        raise CheckpointError(
+            f"The checkpoint {path} belongs to another model:\n  " + "\n  ".join(found),
+            hint="Use the settings it was trained with; they lie beside it in config.yaml.",
+        )
+    read_into(own, weights, group)
+    moments = stored(path, OPTIMIZER)
+    wholes = _wholes(moments)
+    rooms = {name: _room(session, name, whole) for name, whole in wholes.items()}
+    held = {name: room for name, room in rooms.items() if room is not None}
+    read_into(held, moments, group)
+    used: set[str] = set()
+    if stepper.average is not None:
+        used |= stepper.average.load({name: local(part) for name, part in held.items()})
+    used |= optimizer.load_state(held)  # whose wholes are made of the weights in training
+    every = set[str]().union(*group.every(lambda: used))
+    if left := sorted(set(wholes) - every):
+        raise CheckpointError(
+            f"The checkpoint {path} is of another optimizer: {left[0]} has no place in this run's.",
+            hint="Resume with the settings the run was started with.",
+        )
+
+
+def _wholes(path: Path) -> Mapping[str, Whole]:
+    with open_tensors(path) as opened:
+        return find_wholes(opened)
+
+
+def _room(session: Session, key: str, whole: Whole) -> Tensor | None:
+    """Return memory for what this process needs of a stored tensor; None: another needs it."""
+    optimizer, trainable = session.stepper.optimizer, session.stepper.trainable
+    assert isinstance(optimizer, SharedOptimizer)
+    assert isinstance(trainable, DividedTrainable)
+    name = parameter_of(key)
+    averaged = key == trained_name(name)
+    if not averaged and optimizer.is_elsewhere(name):
+        return None
+    of = next((each.tensor for each in trainable.whole if each.name == name), None)
+    if of is None or of.shape != whole.shape or not (averaged or optimizer.moves_parts(name)):
+        return torch.empty(whole.shape, dtype=whole.dtype)
+    return like(torch.empty_like(local(of), dtype=whole.dtype), of)
