@@ -7,6 +7,7 @@ goes through `agree` or `any`, so that all of them do the same.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
 import time
@@ -18,6 +19,7 @@ from torch import Tensor, distributed
 from torch.distributed import distributed_c10d
 
 from coterie.foundation.errors import CoterieError, RunError
+from coterie.parallel.health import Health
 
 Value = TypeVar("Value")
 _NUMBERS = itertools.count()  # of what the first process told, in its store
@@ -68,6 +70,17 @@ class Ranks:
         """
         return make()
 
+    def at(self, place: str) -> None:
+        """Say where this process is, for others to tell if it is lost."""
+
+    def told(self) -> contextlib.AbstractContextManager[None]:
+        """Tell the others if this process fails inside the block, or find out which is lost.
+
+        Raises:
+            LostRankError: another is; see `coterie.parallel.health`.
+        """
+        return contextlib.nullcontext()
+
     def first_then(self, make: Callable[[], Value]) -> Value:
         """Call `make` on the first process and then on the others, which find its files."""
         return make()
@@ -94,6 +107,13 @@ class Several(Ranks):
         self.rank = distributed.get_rank()
         self.world = distributed.get_world_size()
         self._device = device
+        self._health = Health(distributed_c10d._get_default_store(), self.rank, self.world)
+
+    def at(self, place: str) -> None:
+        self._health.at(place)
+
+    def told(self) -> contextlib.AbstractContextManager[None]:
+        return self._health.told()
 
     def total(self, numbers: Tensor) -> Tensor:
         distributed.all_reduce(numbers)

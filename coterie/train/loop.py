@@ -116,6 +116,7 @@ def train(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written and the hint says how to go on.
     """
     with contextlib.ExitStack() as held:
+        held.enter_context(ranks.told())
         own = run.owned("training", new=not resume)
         ranks.from_first(lambda: held.enter_context(own))
         held.enter_context(computing_threads(settings.train.threads))
@@ -257,8 +258,9 @@ class _Training:
             self._announce(preset, resumed_from)
             if self._session.progress.step == 0:
                 self._begin()
-            self._take_steps()
-            self._saver.wait()
+            with self._ranks.told():
+                self._take_steps()
+                self._saver.wait()
             self._guard.check()
         except LostRunError as error:
             raise self._rescue(error) from error
@@ -301,6 +303,7 @@ class _Training:
             while progress.step < settings.steps and not self._asked() and not self._is_over():
                 # Train: waiting for the batch is part of the step's time, what follows is not.
                 begin = time.perf_counter()
+                self._ranks.at(f"step {progress.step + 1:,}")
                 shared_cores().look()
                 with self._look.step():
                     result = session.stepper(progress.step, batch := next(batches))
