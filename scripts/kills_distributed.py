@@ -51,11 +51,13 @@ def settings(changes: dict[str, Any]) -> RunSettings:
     return load_settings(RunSettings, [Layer(f"{n}", t) for n, t in enumerate(texts)]).settings
 
 
-def work(rank: int, world: int, changes: dict[str, Any], resume: bool, wait: float) -> int:
+def work(
+    rank: int, world: int, port: int, changes: dict[str, Any], resume: bool, wait: float
+) -> int:
     """Train in this process, one of some; return its exit code."""
     ranks = ALONE
     if world > 1:
-        store = distributed.FileStore(f"meeting-{world}", world)
+        store = distributed.TCPStore("127.0.0.1", port, is_master=False)
         distributed.init_process_group(
             "gloo", store=store, rank=rank, world_size=world,
             timeout=datetime.timedelta(seconds=wait),
@@ -81,8 +83,8 @@ class Processes:
         wait: float = PATIENCE,
         changed: dict[int, dict[str, Any]] | None = None,
     ) -> None:
-        (folder / f"meeting-{world}").unlink(missing_ok=True)
-        self.folder = folder
+        self._store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        self.folder, port = folder, self._store.port
         layout = {"parallel": {"timeout": wait} if world > 1 else None}
         self.children: list[Child] = []
         for rank in range(world):
@@ -99,7 +101,7 @@ class Processes:
                     os.dup2(descriptor, 2)
                     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8")
                     sys.stderr = sys.stdout
-                    code = work(rank, world, changes, resume, wait)
+                    code = work(rank, world, port, changes, resume, wait)
                     sys.stdout.flush()
                 finally:
                     os._exit(code)
@@ -166,7 +168,7 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 def losses(folder: Path) -> dict[int, float]:
     """Return the loss of each step, of those that stand in the end."""
-    return {each["step"]: each["loss"] for each in events(folder, "step_done")}
+    return {each["step"]: each["loss"] for each in events(folder, "step")}
 
 
 class Round:
@@ -192,14 +194,15 @@ class Round:
 
     def go_on(self, world: int = 2) -> None:
         """Resume it, which must work, from a checkpoint that is as new as it can be."""
-        done = max(losses(self.folder), default=0)
+        record = self.folder / "runs/new/events.jsonl"
+        done = max(losses(self.folder), default=0) if record.exists() else 0
         again = Processes(
             self.folder, world, resume=(self.folder / "runs/new/config.yaml").exists()
         )
         codes = again.wait()
         assert codes == [0] * world, f"going on: exit {codes}: {again.said()[-600:]}"
-        begun = events(self.folder, "run_started")[-1]["resumed_from"] or 0
-        self.lost = max(done - begun, 0)
+        since = events(self.folder, "run_started")[-1]["resumed_from"] or 0
+        self.lost = max(done - since, 0)
         assert not (left := leftovers(self.folder)), f"left behind: {left}"
 
 
@@ -239,10 +242,9 @@ def hang(of: Round) -> str:
 def full_disk(of: Round) -> str:
     started = of.begin()
     before = newest(of.folder)
-    victim = of.draw.randrange(2)
+    limit = of.draw.randrange(3000, 8000)  # bytes of a file: enough for words, not for a part
     try:
-        limit = of.draw.randrange(1, 3000)
-        resource.prlimit(started.children[victim].pid, resource.RLIMIT_FSIZE, (limit, limit))
+        resource.prlimit(started.children[1].pid, resource.RLIMIT_FSIZE, (limit, limit))
     except ProcessLookupError:
         return "all had ended"
     codes = started.wait()
@@ -290,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first = Processes(alone)
         assert first.wait() == [0, 0], first.said()
         expected, told = result(alone), losses(alone)
+        assert len(told) == 16, told
         times = [events(alone, kind)[0]["time"] for kind in ("run_started", "run_ended")]
         for name in options.names or [*CASES, *ODD]:
             lost: list[int] = []
