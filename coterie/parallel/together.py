@@ -6,10 +6,9 @@ or decided on it, so that a step is the same however many computed it.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ from coterie.parallel.expert import share_statistics
 from coterie.parallel.mesh import Mesh
 from coterie.parallel.ranks import Ranks
 from coterie.parallel.settings import Parallel
-from coterie.parallel.shard import copies, local, part_of, shard, sharded_modules, whole
+from coterie.parallel.shard import copies, shard, sharded_modules, whole
 
 
 class Together:
@@ -31,6 +30,7 @@ class Together:
     Attributes:
         ranks: the processes.
         mesh: where each is.
+        everyone: all processes, for words between the steps.
         saving: all processes, for what checkpoints send while the steps go on.
         draws: within it, what is drawn for rows is what one process would draw for them.
     """
@@ -38,11 +38,13 @@ class Together:
     def __init__(self, ranks: Ranks, mesh: Mesh, settings: Parallel, decoder: Decoder) -> None:
         """Divide a decoder, whose values are the same on every process, in place."""
         self.ranks, self.mesh, self.settings = ranks, mesh, settings
-        self._decoder = decoder
         self.draws = RowDraws(mesh.reader, mesh.readers)
         apply(decoder, mesh, settings)
         wait = datetime.timedelta(seconds=settings.timeout)
-        self.saving = distributed.new_group(backend="gloo", timeout=wait)
+        self.everyone, self.saving = (
+            cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=wait))
+            for _ in range(2)
+        )
         self._units = list(sharded_modules(decoder))
 
     @property
@@ -101,11 +103,6 @@ class Together:
                     found = {**(some[0] or {}), **found}
                     break
         return found
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put whole tensors into the decoder, of which each process takes its parts."""
-        for name, own in self._decoder.state_dict(keep_vars=True).items():
-            local(own).copy_(part_of(tensors[name], own))
 
     def rows(self, rows: Float[Tensor, "3 B"]) -> Float[Tensor, "3 N"]:
         """Return what is told of each row, of all rows of the batch."""

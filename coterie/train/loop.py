@@ -425,6 +425,8 @@ class _Training:
 
     def _rescue(self, lost: LostRunError) -> CoterieError:
         """Save the model elsewhere, record the end there if possible; return what to raise."""
+        with contextlib.suppress(Exception):  # what is being written goes first, well or not
+            self._saver.wait()
         with set_aside():
             rescued = self._guard.rescue(lost)
         # A full disk is the user's to mend, as it was told when the checkpoint was written.

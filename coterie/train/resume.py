@@ -100,7 +100,7 @@ def checkpoint_writer(
         run=session.identity,
         keep=train.keep,
         keep_every=train.keep_every,
-        group=session.group,
+        group=session.saving,
     )
 
 

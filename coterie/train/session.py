@@ -70,9 +70,14 @@ class Session:
     ranks: Ranks = ALONE
     together: Together | None = None
 
-    @functools.cached_property
+    @property
     def group(self) -> Group:
-        """All processes that save and load this run."""
+        """All processes of this run."""
+        return Group(None if self.together is None else self.together.everyone)
+
+    @property
+    def saving(self) -> Group:
+        """The same where checkpoints are written, perhaps while steps go on."""
         return Group(None if self.together is None else self.together.saving)
 
     @property
