@@ -85,7 +85,7 @@ def prove_resume(
     # A run that is done goes on for a little.
     last = max(settings.train.steps, step_of(checkpoint) + steps)
     train = settings.train.model_copy(update={"steps": last, "epochs": None})
-    settings = settings.model_copy(update={"train": train})
+    settings = settings.model_copy(update={"train": train, "parallel": None})  # here: one process
 
     method = methods(settings, run)
 
