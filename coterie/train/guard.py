@@ -84,7 +84,7 @@ class Guard:
         Args:
             reason: why it cannot be saved in its own.
         """
-        group, places = self._session.group, self._places()
+        group, places = self._session.group, iter(self._places())
 
         def settle(place: Path) -> None:
             run = RunDirectory(place)
