@@ -261,6 +261,10 @@ def test_keys_and_names_for_those_who_do_not_point(opened, trace):
         page,
         "document.querySelector('.ribbon').getAttribute('aria-activedescendant').endsWith('-1')",
     )
+    for colouring in ("surprise", "entropy", "expert"):  # and the token stays marked
+        page.keyboard.press("c")
+        until(page, f"coterie.state.colouring === '{colouring}' && coterie.asked === false")
+        assert page.locator(".ribbon .at").get_attribute("data-token") == "1"
     page.keyboard.press("ArrowUp")
     until(page, "coterie.state.layer === 1")
     page.keyboard.press("2")

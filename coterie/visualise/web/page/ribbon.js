@@ -72,6 +72,7 @@ export class Ribbon {
 
   style(trace, token, colouring, layer, brush, parted) {
     const classes = ["token"];
+    if (token === this.shown.at) classes.push("at");
     if (!trace.generated(token)) classes.push("prompt");
     if (brush && (token < brush[0] || token >= brush[1])) classes.push("outside");
     if (parted !== null && token >= parted) classes.push("parted");

@@ -103,7 +103,7 @@ export class Training {
     this.frame(this.at);
     this.tellStory(run);
     replace(this.samples.body, ...(run?.samples ?? []).toReversed().map((sample) => el("article", {}, el("h3", {}, `step ${plain(sample.step)}`), el("pre", {}, el("i", {}, sample.prompt), sample.text))));
-    this.samples.say(run ? `${plain(run.samples.length)} samples of ${run.name}; the prompt in italics.` : "");
+    this.samples.say(run ? `${run.samples.length === 1 ? "The sample" : `The latest ${plain(run.samples.length)} samples`} of ${run.name}; the prompt in italics.` : "");
   }
 
   tellStory(run) {
