@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from coterie.checkpoint import find_problem, load_model
 from coterie.checkpoint.convert import convert_checkpoint
@@ -86,6 +88,17 @@ def test_four_processes_reshard_twelve_times(tmp_path):
     laid(tmp_path, world=4, trials=12)
     for number in range(12):
         follow(tmp_path / f"{number}")
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_torch_reads_the_parts_too(meshes):
+    path = meshes / "0" / "one" / "step-00000001"
+    for kind, meant in torch.load(meshes / "0" / "meant.pt").items():
+        found = {name: torch.full_like(tensor, -1) for name, tensor in meant.items()}
+        reader = HuggingFaceStorageReader(str(stored(path, kind)))
+        load(found, storage_reader=reader, no_dist=True)
+        for name, tensor in found.items():
+            assert torch.equal(tensor, meant[name]), name
 
 
 def flip(path: Path) -> str:
