@@ -308,7 +308,9 @@ class _Training:
                 with self._look.step():
                     result = session.stepper(progress.step, batch := next(batches))
                 progress.advance(
-                    tokens=session.stages.of(progress.step).tokens,
+                    tokens=session.method.tokens_read(
+                        batch, session.stages.of(progress.step).tokens
+                    ),
                     seconds=time.perf_counter() - begin,
                     loss=result.loss,
                 )

@@ -4,9 +4,13 @@ import math
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from coterie.foundation.printable import printable
-from coterie.visualise.figures import count, duration, loss, percent, times
+from coterie.visualise.figures import count, duration, loss, percent, significant, times
 from coterie.visualise.page import emblem, moment, tiles
+from coterie.visualise.reducers.curves import smooth
+from coterie.visualise.reducers.reinforcement import Reinforcement
 from coterie.visualise.series import Series
 
 STATUS_WORDS = {
@@ -45,7 +49,15 @@ def _headline_tiles(series: Series) -> list[tuple[str, str, str]]:
     if isinstance(per_character, float):
         bits = per_character / math.log(2)
         entries.append(("nats per character", loss(per_character), f"{bits:.2f} bits"))
-    entries.append(("training loss", loss(figures["training_loss"]), "nats per token, smoothed"))
+    rewards = _rewards(series)
+    if rewards is None:
+        entries.append(
+            ("training loss", loss(figures["training_loss"]), "nats per token, smoothed")
+        )
+    else:  # a policy's loss is near zero by construction
+        entries.append(
+            ("reward", loss(rewards[-1]), f"of rollouts, smoothed; {loss(rewards[0])} at first")
+        )
     planned = f"{figures['steps']:,} of {start.steps:,} steps" if start else ""
     if start and (epoch := start.epoch_at(figures["steps"])):
         planned += f", {epoch}"
@@ -61,6 +73,12 @@ def _headline_tiles(series: Series) -> list[tuple[str, str, str]]:
         dead = f"busiest expert over mean; {figures['dead_experts']} dead"
         entries.append(("expert balance", times(series.imbalance), dead))
     return entries
+
+
+def _rewards(series: Series) -> np.ndarray | None:
+    """Return the running mean of the rollouts' rewards; None where nothing was reinforced."""
+    rollouts = series[Reinforcement].rollouts
+    return smooth(rollouts["reward"]) if len(rollouts) else None
 
 
 def _summary(series: Series) -> str:
@@ -81,6 +99,17 @@ def _summary(series: Series) -> str:
         dead = series.dead_experts
         idle = "none is idle" if not dead else "one is idle" if dead == 1 else f"{dead} are idle"
         sentences.append(f"{share}; {idle}.")
+    rewards = _rewards(series)
+    if rewards is not None:
+        sentences.append(
+            f"The mean reward of rollouts went from {loss(rewards[0])} to {loss(rewards[-1])}."
+        )
+        alarms = {each.figure: each for each in series[Reinforcement].alarms}
+        for each in alarms.values():
+            sentences.append(
+                f"Alarm at step {each.step:,}: {each.figure} of held-out texts is "
+                f"{significant(each.value)}, beyond {significant(each.bound)}; {each.message}."
+            )
     if series.ended and series.ended.status == "failed" and series.ended.message:
         sentences.append(f"It failed: {series.ended.message}")
     return f'<p class="lead">{escape(printable(" ".join(sentences)))}</p>'

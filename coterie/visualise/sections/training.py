@@ -12,6 +12,7 @@ from coterie.visualise.memory import HEAD, memory_rows, memory_title
 from coterie.visualise.page import table
 from coterie.visualise.reducers.course import Course, Evaluations
 from coterie.visualise.reducers.curves import Curves, smooth
+from coterie.visualise.reducers.reinforcement import Reinforcement
 from coterie.visualise.reducers.steps import MemoryByPart, Parts, Steps
 from coterie.visualise.sections.section import Section
 from coterie.visualise.series import Series
@@ -19,10 +20,12 @@ from coterie.visualise.series import Series
 
 def loss_section(series: Series) -> str:
     curves = series[Steps].curves
-    lines = [
-        Line("each step", *curves.extremes("loss"), faint=True),
-        Line("training", curves.steps, series.smoothed),
-    ]
+    lines = []
+    if not len(series[Reinforcement].rollouts):  # else it is near zero by construction
+        lines = [
+            Line("each step", *curves.extremes("loss"), faint=True),
+            Line("training", curves.steps, series.smoothed),
+        ]
     for colour, (split, found) in zip(PALETTE[1:], series.evaluations.items(), strict=False):
         x = np.array([e.step for e in found])
         lines.append(
@@ -58,7 +61,7 @@ def resume_marks(series: Series) -> list[tuple[float, str]]:
     return [(float(step), "resumed") for step in series.resumes]
 
 
-LOSS = Section("loss", "Loss", (Steps, Evaluations, Course), loss_section)
+LOSS = Section("loss", "Loss", (Steps, Evaluations, Course, Reinforcement), loss_section)
 
 
 _LINES = 6  # parts with a line of their own; with all and the others each has its colour

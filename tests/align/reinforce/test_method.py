@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from coterie.align.methods import aligned_settings, method_of
-from coterie.align.reinforce.experience import Collector, Course
+from coterie.align.reinforce.experience import Collector, Course, assembled
 from coterie.align.reinforce.method import text_of
-from coterie.align.reinforce.rollout import Writer
+from coterie.align.reinforce.rollout import Writer, Written
 from coterie.align.rewards import Corpus, Judge, RewardError
 from coterie.checkpoint import find_checkpoint, load_checkpoint, load_model
 from coterie.foundation.layers import Layer
@@ -191,3 +191,12 @@ def test_what_ends_documents_is_no_part_of_a_prompt(base):
     end = tokenizer.named_end
     tokens = np.array([*tokenizer.encode("May\n"), end, *tokenizer.encode("date\n"), end])
     assert text_of(tokenizer, tokens) == "May\n\n\ndate\n\n\n"
+
+
+def test_the_tokens_of_a_step_are_those_of_its_texts_without_padding(base):
+    method = method_of(settings_of(base), None)
+    texts = [([1, 2, 3], [4, 5]), ([1], [2]), ([1, 2], [3, 4, 5, 6])]
+    written = [Written(p, t, [0.0] * len(t), "", True, None) for p, t in texts]
+    batch = assembled(written, "token", 8)
+    assert batch.tokens.shape == (3, 5)
+    assert method.tokens_read(batch, 999) == 4 + 1 + 5

@@ -2,7 +2,9 @@
 
 from coterie.align.reinforce.events import Alarm, HeldOutJudged, RolloutDone
 from coterie.train.events import StepDone
+from coterie.visualise.sections.header import header
 from coterie.visualise.sections.reinforcement import reinforcement_section
+from coterie.visualise.sections.training import loss_section
 from coterie.visualise.series import Series
 
 EVENTS = [
@@ -18,11 +20,27 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def shown(events):
+def series_of(events):
     series = Series()
     for event in events:
         series.update(event)
-    return reinforcement_section(series)
+    return series
+
+
+def shown(events):
+    return reinforcement_section(series_of(events))
+
+
+def test_the_page_leads_with_the_reward_and_what_became_of_it_not_with_a_flat_loss():
+    series = series_of(EVENTS)
+    html = header(series)
+    assert "The mean reward of rollouts went from " in html
+    assert "Alarm at step 4: archaic&lt;b&gt; of held-out texts is 0.5" in html
+    assert "training loss" not in html
+    assert loss_section(series) == "", "there is nothing but the flat loss to draw"
+    plain = series_of([event for event in EVENTS if isinstance(event, StepDone)])
+    assert "training loss" in header(plain)
+    assert "each step" in loss_section(plain) or loss_section(plain)
 
 
 def test_it_shows_rewards_held_out_figures_and_alarms():
