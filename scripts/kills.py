@@ -230,6 +230,19 @@ CASES = {
         "trained",
     ),
 }  # fmt: skip
+ALIGNED = ["train.steps=12", "train.checkpoint_every=2", "train.evaluate_every=4",
+           "train.sample_every=0"]  # fmt: skip
+CASES |= {
+    f"align: {words[0]}": Case(
+        ["align", words[0], "mine", *words[1:], *ALIGNED, "--name", "new"],
+        _run("new"), "trained", ["train", "--resume", "new"], unfinished=True, training=True,
+    )
+    for words in (
+        ["grpo", "--reward", "pattern:regex=e", "align.prompts=lines.txt", "align.updates=2",
+         "align.rollout.max_tokens=6", "align.prompts_per_rollout=2", "align.texts_per_prompt=4"],
+        ["sft", "answers.jsonl", "--lora", "2", "align.template=plain", "train.batch_size=4"],
+    )
+}  # fmt: skip
 CASES |= {
     f"train: {name}": Case(
         ["train", "plain.yaml", *TRAIN[2:], "@routed.yaml", f"@variant-{number}.yaml"],
@@ -269,6 +282,9 @@ def bases(root: Path) -> dict[str, Path]:
     (trained / "page.html").write_text("old")
     (trained / "mine.yaml").write_text("old")
     (trained / "asked.jsonl").write_text('{"prompt": "a", "max_tokens": 40}\n' * 20)
+    (trained / "lines.txt").write_text("a\nb c\nthe\nfool\nsays\n" * 4)
+    row = '{"prompt": "so says", "completion": " he"}\n'
+    (trained / "answers.jsonl").write_text(row * 20)
     return {"base": base, "stored": stored, "trained": trained}
 
 

@@ -26,16 +26,19 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is loaded
 os.environ.update(NO_COLOR="1", TERM="dumb", TOKENIZERS_PARALLELISM="false")
 for _name in (
+    "cli.align",
     "cli.data",
     "cli.data_texts",
     "cli.parts",
     "cli.exchange",
     "cli.model",
     "cli.presets",
+    "cli.reinforce",
     "cli.report",
     "cli.runs",
     "cli.tokenizer",
     "cli.train",
+    "api.alignment",
     "exchange.gguf",
     "exchange.huggingface",
     "visualise.plots",

@@ -119,6 +119,7 @@ def export_model(
     precision = _precision(format, dtype)
     loaded = load_model(target, step)
     _make_float(loaded.decoder)
+    _take_template(loaded)
     run = loaded.path.parents[1].name if loaded.path.parent.name == "checkpoints" else target
     out = out or Path(f"{run}.gguf" if format == "gguf" else f"{run}-hf")
     if format == "gguf":
@@ -141,6 +142,15 @@ def export_model(
         return
     _show(row)
     next_step(*steps, f"coterie model import {out}  # and back")
+
+
+def _take_template(loaded: Any) -> None:
+    """Let programs that read the files write conversations as the run was tuned."""
+    from coterie.tokenizer.chat import template_of
+
+    if loaded.own_tokenizer is not None and loaded.settings.get("align"):
+        template = template_of(loaded.settings, loaded.own_tokenizer)
+        loaded.own_tokenizer.chat_template = template.source
 
 
 def _make_float(decoder: Decoder) -> None:

@@ -308,14 +308,15 @@ class _Training:
                 with self._look.step():
                     result = session.stepper(progress.step, batch := next(batches))
                 progress.advance(
-                    tokens=session.method.tokens_read(
-                        batch, session.stages.of(progress.step).tokens
-                    ),
+                    tokens=(places := session.stages.of(progress.step).tokens),
                     seconds=time.perf_counter() - begin,
                     loss=result.loss,
                 )
                 # Report: what the step did, for whoever listens.
-                self._reporter.step_done(progress, result, last=progress.step == settings.steps)
+                self._reporter.step_done(
+                    progress, result, last=progress.step == settings.steps,
+                    padding=places - session.method.tokens_read(batch, places),
+                )  # fmt: skip
                 self._watch.step_done(progress.step, batch)
                 self._guard.look()
                 self._saver.look()

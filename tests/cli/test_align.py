@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from coterie.checkpoint import load_model
 from coterie.cli.app import run
+from coterie.tokenizer.chat import ChatTemplate
 
 ROWS = {
     "sft": {"prompt": "It was", "completion": " bright"},
@@ -33,6 +35,19 @@ def test_a_tuned_run_answers_by_the_template_it_keeps(tiny_run, rows, capsys):
     assert run(["generate", "tuned", "It was", "max_tokens=4", "seed=1", "--json"]) == 0
     plainly = json.loads(capsys.readouterr().out)["samples"][0]["text"]
     assert plainly == answer, "the template adds nothing"
+
+
+def test_an_exported_run_brings_the_template_it_was_tuned_with(tiny_run, rows, places, capsys):
+    transformers = pytest.importorskip("transformers")
+    words = ["align.template=plain", "train.steps=1", "train.batch_size=4", "--lora", "2"]
+    assert run(["align", "sft", "tiny", rows("sft"), "--name", "tuned", *words]) == 0
+    assert run(["model", "export", "tuned", "--out", str(places / "hf")]) == 0
+    said = [{"role": "user", "content": "It was"}, {"role": "assistant", "content": " cold"}]
+    found = transformers.AutoTokenizer.from_pretrained(places / "hf")
+    own = ChatTemplate("plain", load_model("tuned").tokenizer)
+    assert found.apply_chat_template(said, tokenize=False) == own.render(said)
+    asked = found.apply_chat_template(said[:1], tokenize=False, add_generation_prompt=True)
+    assert asked == own.render(said[:1], ask=True)
 
 
 @pytest.mark.parametrize("kind", ["dpo", "kto"])

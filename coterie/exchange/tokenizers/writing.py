@@ -82,6 +82,8 @@ def to_huggingface_config(tokenizer: interface.Tokenizer) -> dict[str, Any]:
             tokenizer.rules_json()["pre_tokenizer"]
         )
         config |= tokenizer.conventions.config
+        if tokenizer.chat_template != tokenizer.conventions.chat_template:  # tuned with another
+            config["chat_template"] = tokenizer.chat_template
     return config
 
 

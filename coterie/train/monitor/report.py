@@ -60,13 +60,21 @@ class StepReporter:
         self._log_every = log_every
         self._load_every = load_every
         self._steps_since, self._flops_since, self._before = 0, 0.0, replace(begun)
+        self._padding_since = 0
         self._loads = _Loads()
         self._sources = sources
         self._cut: tuple[int, int] | None = None
         self._pressure: float | None = None
 
-    def step_done(self, progress: Progress, result: StepResult, *, last: bool) -> None:
-        """Take note of the step that `progress` has just come to."""
+    def step_done(
+        self, progress: Progress, result: StepResult, *, last: bool, padding: int = 0
+    ) -> None:
+        """Take note of the step that `progress` has just come to.
+
+        Args:
+            padding: places of the step that held no token.
+        """
+        self._padding_since += padding
         if self._cut not in (None, (result.pieces, result.rows)):
             self._publish(
                 MicroBatchChanged(
@@ -84,6 +92,7 @@ class StepReporter:
         if progress.step % self._log_every == 0 or last:
             self._publish(self._record(progress, result))
             self._steps_since, self._flops_since, self._before = 0, 0.0, replace(progress)
+            self._padding_since = 0
         if result.parts is not None:
             self._publish(PartsMeasured(step=progress.step, parts=result.parts))
         if self._loads.steps and (progress.step % self._load_every == 0 or last):
@@ -100,7 +109,7 @@ class StepReporter:
             gradient_norm=result.gradient_norm,
             tokens=progress.tokens,
             seconds=seconds / self._steps_since,
-            tokens_per_second=rate * (progress.tokens - self._before.tokens),
+            tokens_per_second=rate * (progress.tokens - self._before.tokens - self._padding_since),
             mfu=self._peak_flops and self._flops_since * rate / self._peak_flops,
             memory_bytes=peak_memory_bytes(self._device),
             auxiliary={name: float(term) for name, term in result.metrics.auxiliary.items()},
