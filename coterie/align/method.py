@@ -229,13 +229,13 @@ class AlignMethod(Method):
         assert isinstance(data, AlignData)
         return data.train.batch(0, self._rows(settings)).to(device)
 
-    def tokens_read(self, batch: TokenBatch, usual: int) -> int:
-        """Return the tokens of the batch's texts: rows are padded."""
+    def padding(self, batch: TokenBatch, places: int) -> int:
+        """Return the places beyond the batch's texts."""
         if batch.documents is not None:
-            return int((batch.documents >= 0).sum())
+            return places - int((batch.documents >= 0).sum())
         length = batch.tokens.shape[1]
         last = length - batch.valid.flip(1).int().argmax(1)
-        return int(torch.where(batch.valid.any(1), last, 0).sum())
+        return places - int(torch.where(batch.valid.any(1), last, 0).sum())
 
     def loader(self, session: Session) -> Batches:
         """Return the batches of the run, a pure function of seed and step."""

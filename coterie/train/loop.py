@@ -308,15 +308,13 @@ class _Training:
                 with self._look.step():
                     result = session.stepper(progress.step, batch := next(batches))
                 progress.advance(
-                    tokens=(places := session.stages.of(progress.step).tokens),
+                    tokens=(size := session.stages.of(progress.step).tokens),
                     seconds=time.perf_counter() - begin,
                     loss=result.loss,
                 )
                 # Report: what the step did, for whoever listens.
-                self._reporter.step_done(
-                    progress, result, last=progress.step == settings.steps,
-                    padding=places - session.method.tokens_read(batch, places),
-                )  # fmt: skip
+                last, padding = progress.step == settings.steps, session.method.padding(batch, size)
+                self._reporter.step_done(progress, result, last=last, padding=padding)
                 self._watch.step_done(progress.step, batch)
                 self._guard.look()
                 self._saver.look()

@@ -152,13 +152,9 @@ class Method:
         """Return a batch of a step, or one of its shape, for whoever measures."""
         raise NotImplementedError
 
-    def tokens_read(self, batch: TokenBatch, usual: int) -> int:
-        """Return the tokens that a step read, padding left out.
-
-        Args:
-            usual: places of the batch at the time, all of which pretraining fills.
-        """
-        return usual
+    def padding(self, batch: TokenBatch, places: int) -> int:
+        """Return how many of a step's places held no token; pretraining fills them all."""
+        return 0
 
     def loader(self, session: Session) -> Batches:
         """Return the batches of the run: those of a step follow from it, the seed and weights."""

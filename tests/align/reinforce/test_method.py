@@ -193,10 +193,10 @@ def test_what_ends_documents_is_no_part_of_a_prompt(base):
     assert text_of(tokenizer, tokens) == "May\n\n\ndate\n\n\n"
 
 
-def test_the_tokens_of_a_step_are_those_of_its_texts_without_padding(base):
+def test_padding_of_a_step_is_what_its_texts_leave(base):
     method = method_of(settings_of(base), None)
     texts = [([1, 2, 3], [4, 5]), ([1], [2]), ([1, 2], [3, 4, 5, 6])]
     written = [Written(p, t, [0.0] * len(t), "", True, None) for p, t in texts]
     batch = assembled(written, "token", 8)
     assert batch.tokens.shape == (3, 5)
-    assert method.tokens_read(batch, 999) == 4 + 1 + 5
+    assert method.padding(batch, 999) == 999 - (4 + 1 + 5)
