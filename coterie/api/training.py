@@ -20,6 +20,7 @@ from coterie.foundation.layers import Layer, file_layer, leaves
 from coterie.foundation.locks import OwnedError
 from coterie.foundation.records import read_json
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
+from coterie.parallel.ranks import ALONE, Ranks
 from coterie.train import RunSettings, TrainResult, run_settings
 from coterie.train import train as train_run
 from coterie.train.events import RunStarted
@@ -93,21 +94,23 @@ def run_training(
     preset: str,
     resumed_with: Collection[str] | None = None,
     look: Look = StepLook,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train under the live display and write the report, also of an interrupted run.
 
     What `look` sees in steps the display shows. A run is resumed where
-    `resumed_with` names the keys that were changed on purpose, if only none.
+    `resumed_with` names the keys that were changed on purpose, if only none. Of several processes
+    (`ranks`) the first one alone shows and writes.
     """
+    given = {"preset": preset, "resume": resumed_with is not None, "changed": resumed_with,
+             "look": look, "method": method_of(settings, run), "ranks": ranks}  # fmt: skip
+    if not ranks.is_first:
+        return train_run(settings, run, **given)
     stderr.print(Text.assemble("Run ", (run.name, "heading"), f" in {run.path}/"), soft_wrap=True)
     theirs = False
     try:
         with Display(stderr) as display:
-            return train_run(
-                settings, run, preset=preset, observers=[display],
-                resume=resumed_with is not None, changed=resumed_with,
-                look=look, method=method_of(settings, run),
-            )  # fmt: skip
+            return train_run(settings, run, observers=[display], **given)
     except OwnedError:
         theirs = True
         raise
@@ -118,7 +121,7 @@ def run_training(
 
 def resume_training(
     run: RunDirectory, layers: Sequence[Layer], keys: Sequence[str], *, files: bool = False,
-    look: Look = StepLook,
+    look: Look = StepLook, ranks: Ranks = ALONE,
 ) -> TrainResult:  # fmt: skip
     """Go on with a run; its length and where its text lies may change, more before any step.
 
@@ -128,6 +131,7 @@ def resume_training(
         keys: the dotted keys that were changed by name.
         files: whether some of the layers are files, which may change anything.
         look: looks into steps, as in `train`.
+        ranks: the processes that train it at once.
 
     Raises:
         RunError: a key is changed that the run's weights depend on.
@@ -150,7 +154,9 @@ def resume_training(
     settings = run_settings([file_layer(run.config), *layers]).settings
     if files:
         changed += ["data", "train", "seed"]  # a file names what it likes of these
-    return run_training(settings, run, preset=_preset_of(run), resumed_with=changed, look=look)
+    return run_training(
+        settings, run, preset=_preset_of(run), resumed_with=changed, look=look, ranks=ranks
+    )
 
 
 def _write_report_quietly(run: RunDirectory) -> None:

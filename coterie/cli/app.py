@@ -128,6 +128,8 @@ def run(arguments: list[str]) -> int:
             hint = "Divide it into smaller files or shorter lines, or give the process more memory."
             said = "Memory does not suffice for what this command reads or makes at once."
             return _tell(said, hint, 2, debug)
+        if getattr(error, "told", False):  # by another process of this run
+            return 1
         if isinstance(error, CoterieError):
             return _tell(error.message, error.hint, error.exit_code, debug)
         # A note names what of the user's own code was called.

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coterie.cli.console import console, emit_json, next_step, stderr
+from coterie.cli.launching import Where, launched, together, trained
 from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.runs import RunDirectory, find_run
 
 if TYPE_CHECKING:
     from coterie.foundation.layers import Resolved
+    from coterie.parallel.ranks import Ranks
     from coterie.train import RunSettings, TrainResult
     from coterie.train.look import Look
 
@@ -26,8 +28,12 @@ def train(
     profile: bool = False,
     memory_profile: bool = False,
     report_interval: int | None = None,
+    devices: int | None = None,
+    nodes: int = 1,
+    rendezvous: str | None = None,
+    max_restarts: int = 0,
     json: bool = False,
-) -> None:
+) -> int | None:
     """Train a model: `coterie train PRESET [key=value ...] [@overlay.yaml ...]`.
 
     The target is a preset (`coterie presets list`), or a settings file of yours. `scale=tiny` picks
@@ -46,35 +52,64 @@ def train(
     dry_run
         Print what would be run (settings with their origin, counts, memory, time) and stop.
     profile
-        Print where the time of a few steps goes, after the first ones, and write a trace of them
-        into the run's directory, for https://ui.perfetto.dev or chrome://tracing.
+        Print where the time of a few steps goes and write a trace of them into the run's
+        directory, for https://ui.perfetto.dev or chrome://tracing.
     memory_profile
-        Record which parts of the model the memory of a step goes to, in the second step and every
-        --report-interval steps: in the run's events and report, and at the end as a table. On a
-        GPU also a snapshot for https://pytorch.org/memory_viz.
+        Record where the memory of a step goes, in the second step and every --report-interval
+        steps. On a GPU also a snapshot for https://pytorch.org/memory_viz.
     report_interval
         Steps between two reports of --memory-profile; by default 100, or the run's length where
         that is less.
+    devices
+        Train in so many processes here, one a GPU; `parallel` says what they divide, by default
+        the rows of each batch.
+    nodes
+        How many machines run this same command; needs --name and --rendezvous.
+    rendezvous
+        HOST:PORT of one of the machines.
+    max_restarts
+        How often all processes start anew, from the newest checkpoint, where one was lost.
     json
         With --dry-run, print the plan as JSON; otherwise print the result as JSON.
     """
+    flags = {"--profile": profile, "--memory-profile": memory_profile, "--json": json}
+    told = [flag for flag, given in flags.items() if given]
+    told += [] if report_interval is None else ["--report-interval", str(report_interval)]
     look = _look(profile, memory_profile, report_interval, dry_run=dry_run)
-    parsed = read_words(words)
-    if resume:
-        result, run = _resume(parsed, look)
-    else:
-        target = one_target(parsed, "preset", _USAGE)
-        resolved = resolve_words(target, parsed)
-        if dry_run:
-            _show_plan(resolved, as_json=json)
-            return
-        from coterie.api.training import make_run, run_training
+    where = Where(devices, nodes, rendezvous, max_restarts)
+    return _train(read_words(words), look, where, name, told, resume=resume, plan=dry_run)
 
-        run = make_run(name, Path(target).stem)
-        result = run_training(resolved.settings, run, preset=target, look=look)
-    if json:
-        emit_json({"run": run.name, "path": str(run.path), **result.summary()})
-    finish(run)
+
+def _train(
+    parsed: Words,
+    look: Look,
+    where: Where,
+    name: str | None,
+    flags: list[str],
+    *,
+    resume: bool,
+    plan: bool,
+) -> int | None:
+    """Train here, or start the processes that do; `plan`: only print what would be."""
+    json = "--json" in flags
+    target = None if resume else one_target(parsed, "preset", _USAGE)
+    resolved = None if target is None else resolve_words(target, parsed)
+    if resolved is not None and plan:
+        _show_plan(resolved, as_json=json)
+        return None
+    settings = None if resolved is None else resolved.settings
+    if where.several:
+        return launched([*parsed.given, *flags], settings, name, Path(target or "run").stem, where)
+    with together(settings) as ranks:
+        if target is None or settings is None:
+            result, run = _resume(parsed, look, ranks)
+        else:
+            result, run = trained(settings, name, target, look, ranks)
+        if ranks.is_first:
+            if json:
+                emit_json({"run": run.name, "path": str(run.path), **result.summary()})
+            finish(run)
+    return None
 
 
 def _look(profile: bool, memory: bool, interval: int | None, *, dry_run: bool) -> Look:
@@ -113,14 +148,14 @@ def resolve_words(target: str, words: Words) -> Resolved[RunSettings]:
     return resolve(target, words.layers(), scale, mode)
 
 
-def _resume(words: Words, look: Look) -> tuple[TrainResult, RunDirectory]:
+def _resume(words: Words, look: Look, ranks: Ranks) -> tuple[TrainResult, RunDirectory]:
     """Go on with the run that the words name."""
     from coterie.api.training import resume_training
 
     run = find_run(one_target(words, "run", "For example: coterie train --resume latest", "latest"))
     keys = [word.partition("=")[0] for word in words.overrides]
     files = bool(words.overlays)
-    return resume_training(run, words.layers(), keys, files=files, look=look), run
+    return resume_training(run, words.layers(), keys, files=files, look=look, ranks=ranks), run
 
 
 def finish(run: RunDirectory) -> None:

@@ -22,6 +22,11 @@ class Words:
     overrides: tuple[str, ...]  # "a.b=c"
     overlays: tuple[Path, ...]  # from "@file.yaml"
 
+    @property
+    def given(self) -> list[str]:
+        """The words again, for another process."""
+        return [*self.targets, *(f"@{path}" for path in self.overlays), *self.overrides]
+
     def layers(self) -> list[Layer]:
         """Return the overlay files and then the overrides as layers; the last one wins."""
         layers = [file_layer(path) for path in self.overlays]

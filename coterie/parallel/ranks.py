@@ -23,11 +23,14 @@ from coterie.parallel.health import Health
 
 Value = TypeVar("Value")
 _NUMBERS = itertools.count()  # of what the first process told, in its store
+_FAILED, _MOMENT = "coterie/failed", 2.0
 _POLL = 0.05  # seconds between looks at what another process does
 
 
 class OtherRankError(CoterieError):
     """Another process failed and tells why; this one ends without a word."""
+
+    told = True
 
 
 class Ranks:
@@ -167,6 +170,20 @@ class Several(Ranks):
                 "The processes of this run do not agree:\n  " + "\n  ".join(told[:9]) + more,
                 hint="Give every node the same command, settings, data and packages.",
             )
+
+    def tell_failed(self) -> None:
+        """Let the others know that the first process told why the run ended."""
+        _tell(distributed_c10d._get_default_store(), _FAILED, None)
+
+    def first_failed(self) -> bool:
+        """Return whether the first process tells why the run ended, within a moment."""
+        store, end = distributed_c10d._get_default_store(), time.monotonic() + _MOMENT
+        while time.monotonic() < end:
+            with contextlib.suppress(RuntimeError):  # it has gone, and its store with it
+                if store.check([_FAILED]):
+                    return True
+            time.sleep(_POLL)
+        return False
 
     def first_then(self, make: Callable[[], Value]) -> Value:
         made: list[Value] = []

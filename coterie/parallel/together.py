@@ -104,6 +104,12 @@ class Together:
                     break
         return found
 
+    def norms(self, norms: Tensor) -> Tensor:
+        """Return norms over all processes of norms of what this one holds."""
+        squares = norms.double() ** 2
+        distributed.all_reduce(squares)
+        return squares.sqrt().to(norms.dtype)
+
     def rows(self, rows: Float[Tensor, "3 B"]) -> Float[Tensor, "3 N"]:
         """Return what is told of each row, of all rows of the batch."""
         sent = rows.T.contiguous()

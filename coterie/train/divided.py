@@ -15,9 +15,10 @@ from coterie.model import Decoder
 from coterie.parallel import Parallel
 from coterie.parallel.mesh import build_mesh
 from coterie.parallel.ranks import Ranks
-from coterie.parallel.shard import local
+from coterie.parallel.shard import copies, local
 from coterie.parallel.together import Together
 from coterie.train.method import Method, RunData, Tell, Trainable
+from coterie.train.monitor.parts import PartWatch
 from coterie.train.optimizer import OptimizerSettings, RoleParameter
 from coterie.train.optimizer.shared import SharedOptimizer
 from coterie.train.pretraining import Pretraining
@@ -131,6 +132,12 @@ class DividedTrainable(Trainable):
             gradient = whole.tensor.grad
             part.tensor.grad = None if gradient is None else local(gradient)
             whole.tensor.grad = None
+
+    def watch(self, together: Together | None) -> PartWatch:
+        """Return what measures parts of gradients and updates, over all processes."""
+        assert together is not None
+        held = {each.name: (each.tensor.numel(), copies(each.tensor)) for each in self.whole}
+        return PartWatch(self.parameters, together.norms, held)
 
     def norms(self) -> list[tuple[Tensor, Tensor]]:
         """Return the norm of each part's gradient, and the parameter that it is of."""

@@ -26,8 +26,10 @@ from coterie.batch import TokenBatch
 from coterie.data.streamed import StreamedRows
 from coterie.model import Decoder
 from coterie.model.output import Output
+from coterie.parallel.together import Together
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.events import Evaluated
+from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
 from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings
@@ -92,6 +94,10 @@ class Trainable:
 
     def take_gradients(self) -> None:
         """Give the parameters the gradients of the decoder's, where they are not the same."""
+
+    def watch(self, together: Together | None) -> PartWatch:
+        """Return what measures gradients and updates part by part."""
+        return PartWatch(self.parameters)
 
     def norms(self) -> list[tuple[Tensor, Tensor]]:
         """Return the norm of what this process holds of each gradient, and its parameter."""

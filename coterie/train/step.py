@@ -29,7 +29,6 @@ from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.events import PartMeasured
 from coterie.train.method import Trainable
 from coterie.train.metrics import StepMetrics, total_counts
-from coterie.train.monitor.parts import PartWatch
 from coterie.train.objective import Models, Objective
 from coterie.train.offload import activations_away
 from coterie.train.optimizer import Optimizer
@@ -114,7 +113,7 @@ class Stepper:
         self.recorded: RecordedGradients | None = None
         self.settings = settings
         self.trainable = Trainable(decoder) if trainable is None else trainable
-        self._watch = PartWatch(self.trainable.parameters)
+        self._watch = self.trainable.watch(together)
         self._parameters = [each.tensor for each in self.trainable.parameters]
         scale = 1.0 if self.loss_scale is None else self.loss_scale.scale
         # Where recorded steps read it.
@@ -313,19 +312,26 @@ class Stepper:
     def _failure(self, step: int, metrics: StepMetrics) -> TrainingError:
         """Return the error of gradients that are not finite, whatever the loss scale."""
         return TrainingError(
-            f"At step {step + 1} {self._first_bad_gradient()}; the loss was "
+            f"At step {step + 1} {self._bad_gradient()}; the loss was "
             f"{float(metrics.loss):.4g}. The update was not made.",
             hint="Lower train.optimizer.learning_rate or raise train.schedule.warmup; the run's "
             "checkpoints from before are sound.",
         )
 
-    def _first_bad_gradient(self) -> str:
+    def _bad_gradient(self) -> str:
+        """Say which gradient is not finite, the first that any process knows of."""
+        found = self._first_bad_gradient()
+        said = [found] if self.together is None else self.together.ranks.gather(found)
+        none = "the norm of all gradients together is too large for float32"
+        return next((each for each in said if each), none)
+
+    def _first_bad_gradient(self) -> str | None:
         for name, _, parameter, _ in self.trainable.parameters:
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 bad = int((~torch.isfinite(parameter.grad)).sum())
                 total = parameter.grad.numel()
                 return f"the gradient of {name} is not finite ({bad:,} of {total:,} values)"
-        return "the norm of all gradients together is too large for float32"
+        return None
 
     def _scale_gradients(self, norm: float) -> None:
         """Take the loss scale out and bound the norm, in one pass over the gradients if any."""

@@ -6,7 +6,7 @@ loss tells. Only read, at one step in many, so that training is the same with it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -31,10 +31,29 @@ def part_of(parameter: RoleParameter) -> str:
 class PartWatch:
     """Measures gradients and updates of a decoder's parts around the optimizer's move."""
 
-    def __init__(self, parameters: Sequence[RoleParameter]) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[RoleParameter],
+        norms: Callable[[Tensor], Tensor] = lambda norms: norms,
+        held: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """Watch some parameters, of which other processes may hold parts.
+
+        Args:
+            norms: makes norms over all processes of norms of what is here.
+            held: how many numbers each parameter has on all processes together, and how many
+                of them hold the same part of it; None: there is one.
+        """
         self._parts: dict[str, list[Tensor]] = {}
+        self._copies: dict[str, list[float]] = {}
+        self._sizes: dict[str, int] = {}
         for each in parameters:
-            self._parts.setdefault(part_of(each), []).append(each.tensor)
+            name = part_of(each)
+            self._parts.setdefault(name, []).append(each.tensor)
+            size, copies = (each.tensor.numel(), 1) if held is None else held[each.name]
+            self._copies.setdefault(name, []).append(copies**-0.5)
+            self._sizes[name] = self._sizes.get(name, 0) + size
+        self._norms, self._divided = norms, held is not None
         self._gradients: list[Tensor] = []
         self._before: list[list[Tensor]] = []
 
@@ -42,34 +61,39 @@ class PartWatch:
     def before(self, scale: float = 1.0) -> None:
         """Take note of the gradients, of which `scale` is the loss scale, and of the weights."""
         self._gradients = [
-            _norm([each.grad for each in part if each.grad is not None], part[0]) / scale
-            for part in self._parts.values()
-        ]
+            _norm(
+                [each.grad for each in part if each.grad is not None],
+                part[0],
+                [c for c, each in zip(self._copies[name], part, strict=True)
+                 if each.grad is not None] if self._divided else None,
+            ) / scale
+            for name, part in self._parts.items()
+        ]  # fmt: skip
         self._before = [[_sampled(each).clone() for each in part] for part in self._parts.values()]
 
     @torch.no_grad()
     def after(self) -> tuple[PartMeasured, ...]:
         """Return how large each part's gradient was, and how far its weights were moved."""
         numbers = []
-        for gradient, before, part in zip(
-            self._gradients, self._before, self._parts.values(), strict=True
+        for gradient, before, (name, part) in zip(
+            self._gradients, self._before, self._parts.items(), strict=True
         ):
             # What a sampled tensor's values stand for, so that the norms are those of the whole.
-            shares = [(each.numel() / of.numel()) ** 0.5
-                      for each, of in zip(part, before, strict=True)]  # fmt: skip
+            held = zip(self._copies[name], part, before, strict=True)
+            shares = [c * (each.numel() / max(of.numel(), 1)) ** 0.5 for c, each, of in held]
             moved = [_sampled(each) - of for each, of in zip(part, before, strict=True)]
             numbers += [gradient, _norm(before, part[0], shares), _norm(moved, part[0], shares)]
         self._gradients, self._before = [], []
-        read = iter(torch.stack(numbers).tolist())
+        read = iter(self._norms(torch.stack(numbers)).tolist())
         return tuple(
             PartMeasured(
                 part=name,
-                parameters=sum(each.numel() for each in part),
+                parameters=size,
                 gradient_norm=next(read),
                 weight_norm=next(read),
                 update_norm=next(read),
             )
-            for name, part in self._parts.items()
+            for name, size in self._sizes.items()
         )
 
 
