@@ -13,7 +13,7 @@ PLAIN: dict[str, Any] = {}
 EVERYTHING: dict[str, Any] = {
     "train": {
         "optimizer": {"kind": "muon"}, "gradient_accumulation": 2, "sample_every": 3,
-        "ema": 0.9,
+        "ema": 0.9, "health_every": 3,
     },
     "model": {
         "dropout": 0.1, "mtp": {"depth": 1},
@@ -41,3 +41,10 @@ def test_two_processes_train_as_one(source, tmp_path, changes, layout):
     assert together["samples"] == alone["samples"]
     for here, there in zip(alone["auxiliary"], together["auxiliary"], strict=True):
         assert there == pytest.approx(here, rel=1e-5)
+    assert len(alone["parts"]) == len(together["parts"]) > 0
+    for here, there in zip(alone["parts"], together["parts"], strict=True):
+        for one, two in zip(here, there, strict=True):
+            assert (two.part, two.parameters) == (one.part, one.parameters)
+            for name in ("gradient_norm", "weight_norm", "update_norm"):
+                found = getattr(two, name)
+                assert found == pytest.approx(getattr(one, name), rel=1e-4), (one.part, name)
