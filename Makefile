@@ -39,7 +39,7 @@ check: .venv/.installed-dev
 
 .venv/.installed: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Coterie into .venv (once; PyTorch is the large part) ..."
-	$(PIP) -e '.[fast]'
+	$(PIP) -e '.[fast,watch,web]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python

@@ -43,6 +43,7 @@ def demo(*words: str, name: str | None = None) -> None:
     loss = f" (validation loss {result.validation_loss:.3f})" if result.validation_loss else ""
     stderr.print(f"\nDone{loss}. The report with every curve: {run.report}", soft_wrap=True)
     next_step(
+        f'coterie visualise {run.name} "To be"  # watch its experts at work; --web: in the browser',
         f'coterie generate {run.name} "To be, or not" temperature=0.7  # write more',
         f"coterie report {run.name} --plots plots  # the page again, and pictures",
         "coterie train quickstart data.source=my_book.txt  # your own text",

@@ -60,6 +60,11 @@ VERBS = {
             'coterie visualise latest "To be" --mask 1:5 --record masked.trace --plain',
         ),
     ),
+    "watch": Verb(
+        "coterie.cli.watch:watch",
+        "Look at a run while it trains, from any terminal.",
+        ("coterie watch latest", "coterie watch mine --plain"),
+    ),
     "evaluate": Verb(
         "coterie.cli.evaluate:evaluate",
         "Measure a run on its own data or any file.",

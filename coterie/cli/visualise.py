@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 
 from coterie.cli.console import console, emit_json, next_step, note
 from coterie.cli.flags import refuse_flags
+from coterie.cli.watch import open_text, require_terminal
 from coterie.cli.web import NO_PAGE, PageFlags, export, show_traces, show_writing
 from coterie.cli.words import Words, read_words, standard_input
 from coterie.foundation.errors import UserError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from coterie.api.model import Model
     from coterie.foundation.layers import Layer
     from coterie.generate.watched import WatchedText
+    from coterie.visualise.live.source import LiveText
 
 _USAGE = 'For example: coterie visualise latest "To be"   or, a record: coterie visualise FILE'
 _FLAGS = ("--record", "--plain", "--json", "--colour", "--layer", "--expert", "--at", "--mask",
@@ -32,8 +33,6 @@ _AS_IT_IS = "A record is shown as it is: it takes no prompt, settings, --record,
 _EXPORTED_THERE = (
     "In the browser, texts are exported by a button: leave --record and --export out, or --web."
 )
-_DRAWINGS_PER_SECOND = 8
-_TOKENS_LIVE = 400  # of the text, in the moving picture
 _EXPERT = re.compile(r"(\d{1,9}):(\d{1,9})")
 
 
@@ -113,8 +112,9 @@ def visualise(
 ) -> None:
     """Watch a model write: `coterie visualise RUN PROMPT [key=value ...]`, or a record: `… FILE`.
 
-    On a terminal the panels move while the text is written; then, and elsewhere, they are printed
-    once. Keys are those of `coterie generate`. In the browser several records stand side by side.
+    On a terminal the panels move while the text is written, and answer to keys (`?` names them);
+    with --plain or --json they are printed once. Settings are those of `coterie generate`. In the
+    browser several records stand side by side.
 
     Parameters
     ----------
@@ -134,21 +134,23 @@ def visualise(
     said = read_words(words)
     refuse_flags(said.targets, "visualise", _FLAGS)
     asked = look.asked()
+    printed = plain or json or page.export is not None
     if is_trace(said.targets[0] if said.targets else ""):
         if record or hand != _NO_HAND:
             raise UserError(_AS_IT_IS, hint=_USAGE)
         traces = _replayed(said, several=page.asked)
-    elif page.web:
-        if record or page.export:
+        if not (page.asked or printed):
+            _replay(said.targets[0], next(iter(traces.values())), look)
+            return
+    elif page.web or not printed:
+        if page.web and (record or page.export):
             raise UserError(_EXPORTED_THERE)
-        model, prompt, layers = _loaded(said, step, device)
-        show_writing(model, layers, prompt, (hand.mask, hand.force), page)
+        _write_on(said, step, device, record, hand, look, page)
         return
     else:
         model, prompt, layers = _loaded(said, step, device)
         text = model.watch_with(prompt, model.sampling(*layers), *hand.by_layer())
-        moving = not (plain or json or page.export)
-        traces = {prompt or model.name: _write(text, record, asked, moving=moving)}
+        traces = {prompt or model.name: _write(text, record, asked)}
     if page.export:
         export(page.export, traces)
     if page.web:
@@ -157,6 +159,60 @@ def visualise(
         _show(next(iter(traces.values())), asked, look.at, plain=plain, json=json)
     if record is not None:
         next_step(f"coterie visualise {record}  # look at it again, without the model")
+
+
+def _replay(path: str, trace: Trace, look: Look) -> None:
+    """Show a record in a view."""
+    _check(trace.header.experts, look.asked())
+    at = _place(look.at, trace)
+    require_terminal(f"coterie visualise {path} --plain")
+    open_text(_live_text(trace=trace), look.asked(), at)
+
+
+def _write_on(
+    said: Words,
+    step: int | None,
+    device: str,
+    record: Path | None,
+    hand: Hand,
+    look: Look,
+    page: PageFlags,
+) -> None:
+    """Let a model write where it can be told to write on otherwise: a page, or a view."""
+    if page.web:
+        model, prompt, layers = _loaded(said, step, device)
+        show_writing(model, layers, prompt, (hand.mask, hand.force), page)
+    else:
+        _open(said, step, device, record, hand, look)
+
+
+def _open(
+    said: Words, step: int | None, device: str, record: Path | None, hand: Hand, look: Look
+) -> None:
+    """Let a model write in a view that takes a hand."""
+    require_terminal('coterie visualise RUN "PROMPT" --plain')
+    model, prompt, layers = _loaded(said, step, device)
+    sampling, asked = model.sampling(*layers), look.asked()
+    text = model.watch_with(prompt, sampling, *hand.by_layer())
+    _check(text.header.experts, asked)
+
+    def write(
+        prompt: Sequence[int], written: Sequence[int], masked: Any, forced: Any, start: int
+    ) -> WatchedText:
+        return model.watch_with(
+            prompt, sampling, masked, forced, written=written, steered_from=start
+        )
+
+    live = _live_text(text, write=write)
+    if record is not None:
+        live.record(record)
+    open_text(live, asked, None if look.at is None else max(look.at - 1, 0))
+
+
+def _live_text(*args: Any, **options: Any) -> LiveText:
+    from coterie.visualise.live.source import LiveText
+
+    return LiveText(*args, **options)
 
 
 def _replayed(said: Words, *, several: bool) -> dict[str, Trace]:
@@ -202,36 +258,20 @@ def _loaded(said: Words, step: int | None, device: str) -> tuple[Model, str, Seq
     return model, prompt, said.layers()
 
 
-def _write(text: WatchedText, record: Path | None, asked: dict[str, Any], *, moving: bool) -> Trace:
-    """Let the text be written, recorded and shown as it comes; return all of it.
-
-    Args:
-        asked: how it is shown on a terminal, if it is to be.
-    """
+def _write(text: WatchedText, record: Path | None, asked: dict[str, Any]) -> Trace:
+    """Let the text be written and recorded; return all of it."""
     import numpy as np
-    from rich.live import Live
-
-    from coterie.visualise.watching import view
 
     _check(text.header.experts, asked)
     parts, texts, words = [np.empty(0, text.header.record_type())], [], {}
-    moving = moving and console.is_terminal and not console.is_dumb_terminal
     with ExitStack() as stack:
         writer = stack.enter_context(TraceWriter(record, text.header)) if record else None
-        live = stack.enter_context(Live(console=console, auto_refresh=False, transient=True,
-                                        vertical_overflow="crop")) if moving else None  # fmt: skip
-        drawn = 0.0
         for seen in text:
             parts.append(seen.records)
             texts += seen.texts
             words |= seen.words
             if writer is not None:
                 writer.add(seen.records, seen.texts, seen.words)
-            if live and time.monotonic() - drawn > 1 / _DRAWINGS_PER_SECOND:
-                parts = [np.concatenate(parts)]
-                now = Trace(text.header, parts[0], texts, words)
-                live.update(view(now, most=_TOKENS_LIVE, **asked), refresh=True)
-                drawn = time.monotonic()
         if writer is not None:
             writer.end(text.finish_reason or "length")
     return Trace(text.header, np.concatenate(parts), texts, words, text.finish_reason)

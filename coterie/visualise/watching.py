@@ -5,7 +5,7 @@ is replayed. Colour repeats what numbers or words say as well; nothing depends o
 """
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from rich import box
@@ -31,26 +31,40 @@ Colouring = Literal["expert", "surprise", "entropy"]
 _PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 _RAMP = ("#3b4cc0", "#7b9ff9", "#c0d4f5", "#f2cbb7", "#ee8468", "#b40426")  # low, high
 _BARS = " ▁▂▃▄▅▆▇█"
+_LONGEST = 400  # characters of a token
+MARK = "bold reverse"
+"""The style of the token that is looked at."""
 _CELL = 5
+_CELLS_OF_BARS = 32
 _NORMS = ("residual", "attention", "feedforward")
 
 
-def coloured_text(trace: Trace, colouring: Colouring, layer: int, most: int | None = None) -> Text:
-    """Return the text, or its last `most` tokens, each token in its colour.
+def coloured_text(
+    trace: Trace,
+    colouring: Colouring,
+    layer: int,
+    tokens: range | None = None,
+    at: int | None = None,
+) -> Text:
+    """Return the text, or some of its tokens, each token on its colour.
 
     By expert: the one of most weight in the layer. By surprise: −log p in nats, from blue (0) to
     red (log V). By entropy: of the distribution that it was chosen from, likewise. The prompt is
-    dim.
+    in italics, the token `at` is marked, and of a token no more than `_LONGEST` characters shown.
     """
     shown = Text()
-    start = 0 if most is None else max(len(trace.texts) - most, 0)
     bound = max(np.log(max(trace.header.vocabulary, 2)), 1e-9)
-    for record, text in zip(trace.records[start:], trace.texts[start:], strict=True):
+    for place in range(len(trace.texts)) if tokens is None else tokens:
+        record, text = trace.records[place], printable(trace.texts[place][:_LONGEST])
+        if len(trace.texts[place]) > _LONGEST:
+            text += "…"
         if colouring == "expert":
             style = _expert_style(record, layer)
         else:
             style = _ramp(float(record[colouring]) / bound)
-        shown.append(printable(text), style if record["generated"] else f"dim {style}".strip())
+        if place == at:
+            text, style = text.replace("\n", "⏎\n") or "·", MARK
+        shown.append(text, style if record["generated"] else f"italic {style}".strip())
     return shown
 
 
@@ -58,7 +72,14 @@ def _expert_style(record: np.void, layer: int) -> str:
     if layer >= record["experts"].shape[0] or not record["experts"].shape[1]:
         return ""
     expert = _first_expert(record, layer)
-    return "" if expert is None else _PALETTE[expert % len(_PALETTE)]
+    return "" if expert is None else _on(_PALETTE[expert % len(_PALETTE)])
+
+
+def _on(colour: str) -> str:
+    """Return a style of that background, its letters black or white, whichever is told better."""
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+    return f"{'#000000' if luminance > 0.179 else '#ffffff'} on {colour}"
 
 
 def _first_expert(record: np.void, layer: int) -> int | None:
@@ -73,7 +94,7 @@ def _first_expert(record: np.void, layer: int) -> int | None:
 def _ramp(share: float) -> str:
     if np.isnan(share):
         return ""
-    return _RAMP[min(int(np.clip(share, 0, 1) * len(_RAMP)), len(_RAMP) - 1)]
+    return _on(_RAMP[min(int(np.clip(share, 0, 1) * len(_RAMP)), len(_RAMP) - 1)])
 
 
 def legend(trace: Trace, colouring: Colouring, layer: int) -> Text:
@@ -81,7 +102,7 @@ def legend(trace: Trace, colouring: Colouring, layer: int) -> Text:
     if colouring == "expert":
         shown.append(f"expert of most weight in layer {layer}: ")
         for expert in range(trace.header.experts[layer]):
-            shown.append(f" {expert} ", f"reverse {_PALETTE[expert % len(_PALETTE)]}")
+            shown.append(f" {expert} ", _on(_PALETTE[expert % len(_PALETTE)]))
     else:
         what = "surprise = −log p(token)" if colouring == "surprise" else "entropy = −Σ p log p"
         bound = np.log(max(trace.header.vocabulary, 2))
@@ -89,13 +110,13 @@ def legend(trace: Trace, colouring: Colouring, layer: int) -> Text:
         for colour in _RAMP:
             shown.append("  ", f"on {colour}")
         shown.append(f" {bound:.1f} = log V, a uniform guess")
-    return shown.append("   dim: prompt", "dim")
+    return shown.append("   italics: prompt", "dim")
 
 
 def candidates_panel(trace: Trace, at: int) -> Table:
     """Return what a token was chosen from, and what each layer's stream would have said before."""
     record = trace.records[at]
-    table = _Panel(
+    table = Panel(
         "Candidates for this place: p by the model | what was drawn from"
         + (f" ({int(record['allowed']):,} left)" if record["allowed"] else "")
     )
@@ -115,14 +136,19 @@ def candidates_panel(trace: Trace, at: int) -> Table:
     return table
 
 
-def lens_panel(trace: Trace, at: int) -> Table:
-    """Return the next token by the stream after each layer, with the residual stream's parts."""
+def lens_panel(trace: Trace, at: int, *, attention: bool = True) -> Table:
+    """Return the next token by the stream after each layer, with the residual stream's parts.
+
+    Args:
+        attention: whether to say where attention looked.
+    """
     record = trace.records[at]
-    table = _Panel(
+    table = Panel(
         "Stream after each layer: ‖x‖, and ‖·‖ of what each branch returned; logit lens: "
         "softmax(head(norm(x)))"
     )
-    for name in ("layer", "‖x‖", "attention", "experts/MLP", "looks back to", "would say next"):
+    looks = ("looks back to",) if attention else ()
+    for name in ("layer", "‖x‖", "attention", "experts/MLP", *looks, "would say next"):
         table.add_column(name, justify="left" if name[0] in "lw" else "right")
     for layer in range(len(trace.header.experts)):
         norms = [significant(float(record[name][layer])) for name in _NORMS]
@@ -138,15 +164,43 @@ def lens_panel(trace: Trace, at: int) -> Table:
             for token, chance in zip(record["lens"][layer], record["lens_p"][layer], strict=True)
             if chance > 0
         ]
-        table.add_row(str(layer), *norms, "  ".join(back), "  ".join(next_words))
+        shown = ("  ".join(back),) if attention else ()
+        table.add_row(str(layer), *norms, *shown, "  ".join(next_words))
     return table
 
 
-def now_panel(trace: Trace, at: int) -> Table:
-    """Return the router's shares for one token, experts × layers, the selected with weights."""
+def attention_panel(trace: Trace, at: int) -> Table:
+    """Return where each layer's attention looked from one token."""
+    record = trace.records[at]
+    table = Panel("Attention from this token: tokens of most weight, averaged over heads; entropy "
+                   "−Σ a log a in nats, at most log of the tokens it may see")  # fmt: skip
+    for name in ("layer", "entropy", "a", "", "back", "token"):
+        table.add_column(name, justify="right" if name in ("entropy", "a", "back") else "left")
+    for layer in range(len(trace.header.experts)):
+        entropy = significant(float(record["attention_entropy"][layer]))
+        rows = list(zip(record["attended"][layer].tolist(), record["attended_p"][layer].tolist(),
+                        strict=True))  # fmt: skip
+        for number, (back, weight) in enumerate(rows):
+            if weight > 0:
+                name = (str(layer), entropy) if number == 0 else ("", "")
+                bar = "█" * round(20 * weight)
+                table.add_row(*name, f"{weight:.2f}", bar, f"−{back}", _text_at(trace, at - back))
+        if not rows or not rows[0][1] > 0:
+            table.add_row(str(layer), "–", "–", "", "", "it does not tell")
+    return table
+
+
+def now_panel(trace: Trace, at: int, width: int | None = None) -> Table:
+    """Return the router's shares for one token, experts × layers, the selected with weights.
+
+    Where a column for each expert does not fit the width, each has a bar, and those selected stand
+    beside them.
+    """
     record = trace.records[at]
     most = max(trace.header.experts, default=0)
-    table = _Panel("Experts × layers for this token: the router's share of each; [weight] if "
+    if width is not None and most * (_CELL + 2) + 18 > width:
+        return _now_in_bars(trace, record)
+    table = Panel("Experts × layers for this token: the router's share of each; [weight] if "
                    f"selected; uniform {', '.join(_uniform(trace))}")  # fmt: skip
     table.add_column("layer", justify="right")
     for expert in range(most):
@@ -162,10 +216,28 @@ def now_panel(trace: Trace, at: int) -> Table:
                 cells.append(Text(""))
             elif expert in chosen:
                 colour = _PALETTE[expert % len(_PALETTE)]
-                cells.append(Text(f"[{chosen[expert]:.2f}]", f"bold {colour}"))
+                cells.append(Text(f"[{chosen[expert]:.2f}]", _on(colour)))
             else:
                 cells.append(Text(f"{share:.2f}", "dim"))
         table.add_row(str(layer), *cells, significant(float(record["margin"][layer])))
+    return table
+
+
+def _now_in_bars(trace: Trace, record: np.void) -> Table:
+    table = Panel(
+        "Experts × layers for this token: a bar for each expert’s share, highest twice a fair one; "
+        f"selected: expert=weight; uniform {', '.join(_uniform(trace))}"
+    )
+    for name in ("layer", "shares", "selected", "margin"):
+        table.add_column(name, justify="right" if name == "margin" else "left")
+    for layer in routed_layers(trace):
+        count = trace.header.experts[layer]
+        shown = bars(np.nan_to_num(record["shares"][layer, :count]) * count, _CELLS_OF_BARS)
+        chosen = zip(record["experts"][layer].tolist(), record["weights"][layer].tolist(),
+                     strict=True)  # fmt: skip
+        told = " ".join(f"{expert}={weight:.2f}" for expert, weight in chosen
+                        if expert != NO_EXPERT)  # fmt: skip
+        table.add_row(str(layer), shown, told, significant(float(record["margin"][layer])))
     return table
 
 
@@ -173,16 +245,20 @@ def _uniform(trace: Trace) -> list[str]:
     return [f"{1 / count:.3f}" for count in dict.fromkeys(trace.header.experts) if count]
 
 
-def load_panel(trace: Trace) -> Table:
+def load_panel(trace: Trace, width: int | None = None) -> Table:
     """Return the load so far, of the prompt and of what was generated."""
     most = max(trace.header.experts, default=0)
-    table = _Panel("Load so far: count · E / Σ count, 1.00 is fair; w: Σ weight · E / ΣΣ weight; "
+    if width is not None and most * (_CELL + 1) + 27 > width:
+        return _load_in_bars(trace)
+    barred = width is None or most * (_CELL + 2) + 30 <= width
+    table = Panel("Load so far: count · E / Σ count, 1.00 is fair; w: Σ weight · E / ΣΣ weight; "
                    "✗ dead (< 0.01), ▲ hot (≥ 2)")  # fmt: skip
-    for name in ("layer", "phase", "tokens"):
-        table.add_column(name, justify="right" if name == "tokens" else "left")
+    for name in ("layer", "phase", "n"):
+        table.add_column(name, justify="right" if name == "n" else "left", no_wrap=True)
     for expert in range(most):
         table.add_column(str(expert), justify="right", min_width=_CELL)
-    table.add_column("bars", no_wrap=True)
+    if barred:
+        table.add_column("bars", no_wrap=True)
     for layer in routed_layers(trace):
         for phase in PHASES:
             load = load_of(trace, layer, phase)
@@ -190,9 +266,28 @@ def load_panel(trace: Trace) -> Table:
                 continue
             cells = [_load_cell(load, expert) for expert in range(len(load.share))]
             blank = [Text("")] * (most - len(cells))
-            table.add_row(str(layer), phase, f"{load.tokens:,}", *cells, *blank, _bars(load.share))
+            table.add_row(str(layer), phase, f"{load.tokens:,}", *cells, *blank,
+                          *([bars(load.share)] if barred else []))  # fmt: skip
             weights = [Text(f"{weight:.2f}", "dim") for weight in load.weight]
-            table.add_row("", "w", "", *weights, *blank, _bars(load.weight))
+            table.add_row("", "w", "", *weights, *blank,
+                          *([bars(load.weight)] if barred else []))  # fmt: skip
+    return table
+
+
+def _load_in_bars(trace: Trace) -> Table:
+    table = Panel("Load so far: a bar for each expert’s count · E / Σ count, half high is fair; "
+                   "✗ dead (< 0.01), ▲ hot (≥ 2)")  # fmt: skip
+    for name in ("layer", "phase", "tokens", "load", "most", "dead and hot"):
+        table.add_column(name, justify="right" if name in ("tokens", "most") else "left")
+    for layer in routed_layers(trace):
+        for phase in PHASES:
+            load = load_of(trace, layer, phase)
+            if load.tokens:
+                flagged = [f"{expert}✗" for expert in load.dead] + [f"{e}▲" for e in load.hot]
+                told = " ".join(flagged[:8]) + (f" +{len(flagged) - 8}" if flagged[8:] else "")
+                table.add_row(str(layer), phase, f"{load.tokens:,}",
+                              bars(load.share, _CELLS_OF_BARS), f"{load.share.max():.2f}",
+                              told)  # fmt: skip
     return table
 
 
@@ -203,8 +298,14 @@ def _load_cell(load: Load, expert: int) -> Text:
     return Text(f"{share:.2f}{mark}", style)
 
 
-def _bars(shares: np.ndarray) -> Text:
-    """Return a bar for each share: half of the height is fair, all of it twice that or more."""
+def bars(shares: np.ndarray, most: int | None = None) -> Text:
+    """Return a bar for each share: half of the height is fair, all of it twice that or more.
+
+    Where they are more than `most`, neighbours share a bar, the highest among them.
+    """
+    if most is not None and len(shares) > most:
+        starts = np.linspace(0, len(shares), most, endpoint=False).astype(int)
+        shares = np.maximum.reduceat(shares, starts)
     levels = np.clip(np.rint(shares / HOT * (len(_BARS) - 1)), 0, len(_BARS) - 1).astype(int)
     return Text("".join(_BARS[level] for level in levels))
 
@@ -212,7 +313,7 @@ def _bars(shares: np.ndarray) -> Text:
 def routers_panel(trace: Trace) -> Table:
     """Return how sure each layer's router was, over the text."""
     read = trace.records[trace.records["read"]]
-    table = _Panel("Routers over the text: margin = least ranked score selected − best one not; "
+    table = Panel("Routers over the text: margin = least ranked score selected − best one not; "
                    "entropy = −Σ s log s / log E (1: undecided)")  # fmt: skip
     for name in ("layer", "margin, median", "10 %", "negative", "entropy, mean"):
         table.add_column(name, justify="right")
@@ -229,8 +330,9 @@ def routers_panel(trace: Trace) -> Table:
 def card_panel(trace: Trace, layer: int, expert: int) -> Table:
     """Return an expert's card."""
     card = card_of(trace, layer, expert)
-    table = _Panel(f"Expert {layer}:{expert}, a hypothesis: lift = its share of the token's weight "
+    table = Panel(f"Expert {layer}:{expert}, a hypothesis: lift = its share of the token's weight "
                    "over its share of all (none: 1.0)")  # fmt: skip
+    table.show_header = False
     table.add_column("", style="dim")
     table.add_column()
     favourites = [f"{_word(trace, f.token)} ×{f.lift:.1f} (n={f.seen})" for f in card.favourites]
@@ -249,7 +351,6 @@ def view(
     colouring: Colouring = "expert",
     layer: int | None = None,
     experts: Iterable[tuple[int, int]] = (),
-    most: int | None = None,
 ) -> RenderableType:
     """Return all panels.
 
@@ -257,7 +358,6 @@ def view(
         at: the token that is looked at; None: the last that was read.
         layer: whose experts colour the text; None: the first routed one.
         experts: (layer, expert) of the cards to show.
-        most: tokens of the text that are shown, the last ones; None: all.
     """
     if not len(trace.records):
         return Text("Nothing was recorded yet.")
@@ -267,8 +367,8 @@ def view(
     chosen = layer if layer is not None else layers[0] if layers else 0
     colouring = colouring if layers or colouring != "expert" else "surprise"
     panels: list[RenderableType] = [
-        coloured_text(trace, colouring, chosen, most), "", legend(trace, colouring, chosen), "",
-        _heading(trace, place), candidates_panel(trace, place), lens_panel(trace, place),
+        coloured_text(trace, colouring, chosen), "", legend(trace, colouring, chosen), "",
+        heading(trace, place), candidates_panel(trace, place), lens_panel(trace, place),
     ]  # fmt: skip
     if layers and len(read):
         panels += [now_panel(trace, place), load_panel(trace), routers_panel(trace)]
@@ -276,7 +376,8 @@ def view(
     return Group(*panels)
 
 
-def _heading(trace: Trace, at: int) -> Text:
+def heading(trace: Trace, at: int) -> Text:
+    """Return a line on one token, and on the experts that are masked or forced."""
     record, header = trace.records[at], trace.header
     phase = "generated" if record["generated"] else "prompt"
     shown = Text(f"token {at + 1:,} of {len(trace.records):,}: {_text_at(trace, at)} ({phase}), ")
@@ -288,26 +389,33 @@ def _heading(trace: Trace, at: int) -> Text:
     return shown
 
 
-class _Panel(Table):
-    """A table below a heading that may be wider."""
+class Panel(Table):
+    """A table below a heading that may be wider; texts are texts, brackets and all."""
 
     def __init__(self, heading: str) -> None:
-        super().__init__(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        super().__init__(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         self.heading = heading
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row in which no square bracket is markup."""
+        texts = (Text(cell) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*texts, **options)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self.heading, "dim")
         yield from super().__rich_console__(console, options)
+        yield Text()
 
 
 def _word(trace: Trace, token: int) -> str:
-    return _quoted(trace.word(token))
+    return quoted(trace.word(token))
 
 
 def _text_at(trace: Trace, at: int) -> str:
-    return _quoted(trace.word(trace.records["token"][at])) if 0 <= at < len(trace.texts) else "?"
+    return quoted(trace.word(trace.records["token"][at])) if 0 <= at < len(trace.texts) else "?"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return a token's text within a line, cut where it is long."""
     shown = printable(text.replace("\n", "⏎").replace("\t", "⇥"), keep="")
     return f"‘{shown if len(shown) <= 24 else shown[:23] + '…'}’"

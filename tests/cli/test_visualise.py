@@ -34,19 +34,36 @@ def test_a_masked_expert_gets_nothing_and_the_figures_say_so(tiny_run, capsys):
     assert 2 in second["prompt"]["dead"]
 
 
-def test_a_terminal_is_drawn_on(tiny_run, capsys, monkeypatch):
-    from coterie.cli import visualise
+def test_a_terminal_opens_the_view_and_none_is_told_of(tiny_run, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("textual")
+    from coterie.cli import watch
     from coterie.visualise.console import SafeConsole
+    from coterie.visualise.live.writing import WritingApp
 
+    assert run(["visualise", "tiny", "It was"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "needs a terminal" in told
+    assert "--plain" in told
     monkeypatch.setenv("TERM", "xterm")
-    drawn = SafeConsole(force_terminal=True, width=120, height=40)
-    monkeypatch.setattr(visualise, "console", drawn)
-    monkeypatch.setattr(visualise, "_DRAWINGS_PER_SECOND", 1e9)
-    assert run(["visualise", "tiny", "It was", "max_tokens=3"]) == 0
-    out = capsys.readouterr().out
-    assert "token 6 of 6: " in out  # the prompt was read, the text goes on
-    assert "token 8 of 9: " in out
-    assert "Load so far" in out
+    monkeypatch.setattr(watch, "console", SafeConsole(force_terminal=True))
+    opened = []
+
+    def look(app):
+        while app.live.writing:
+            pass
+        opened.append((app.live.trace, app.at, app.live.can_write))
+        app.live.close()
+
+    monkeypatch.setattr(WritingApp, "run", look)
+    file = tmp_path / "a.trace"
+    assert run(["visualise", "tiny", "It was", "max_tokens=3", "--record", str(file)]) == 0
+    assert run(["visualise", str(file), "--at", "2"]) == 0
+    (first, at, can), (second, at_again, can_again) = opened
+    assert (at, can, at_again, can_again) == (None, True, 1, False)
+    assert first.records.tobytes() == second.records.tobytes()
+    monkeypatch.setitem(__import__("sys").modules, "textual", None)
+    assert run(["visualise", str(file)]) == 2
+    assert 'pip install "coterie[watch]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -61,18 +78,18 @@ def test_a_terminal_is_drawn_on(tiny_run, capsys, monkeypatch):
     ],
 )
 def test_what_cannot_be_shown_is_refused(tiny_run, capsys, words, told):
-    assert run(["visualise", *words]) == 2
+    assert run(["visualise", *words, "--plain"]) == 2
     assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_record_takes_nothing_else_and_says_where_it_is_damaged(tiny_run, tmp_path, capsys):
     file = tmp_path / "a.trace"
-    assert run(["visualise", "tiny", "max_tokens=20", "--record", str(file)]) == 0
+    assert run(["visualise", "tiny", "max_tokens=20", "--plain", "--record", str(file)]) == 0
     assert run(["visualise", str(file), "a prompt"]) == 2
     assert "shown as it is" in capsys.readouterr().err
     content = file.read_bytes()
     file.write_bytes(content[:-400])
-    assert run(["visualise", str(file)]) == 0
+    assert run(["visualise", str(file), "--plain"]) == 0
     assert "ends early, after 16 tokens" in " ".join(capsys.readouterr().err.split())
     file.write_bytes(content[:-400] + b"\0" * 400)
     assert run(["visualise", str(file)]) == 2
@@ -84,7 +101,7 @@ def test_a_record_opens_without_torch(tiny_run, tmp_path):
     import sys
 
     file = tmp_path / "a.trace"
-    assert run(["visualise", "tiny", "max_tokens=2", "--record", str(file)]) == 0
+    assert run(["visualise", "tiny", "max_tokens=2", "--plain", "--record", str(file)]) == 0
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from coterie.cli.app import run\n"

@@ -16,10 +16,13 @@ from coterie.train.events import (
     CheckpointDamaged,
     CheckpointSaved,
     Evaluated,
+    ExpertWatched,
     LayerLoad,
+    LayerWatched,
     LoadMeasured,
     PartMeasured,
     PartsMeasured,
+    RoutingWatched,
     RunEnded,
     RunStarted,
     Sampled,
@@ -234,3 +237,22 @@ def synthetic_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         return write_run(tmp_path / "runs", make_events(**options), name)
 
     return make
+
+
+def make_look(step: int, words: dict[int, str] | None = None) -> RoutingWatched:
+    """Return a look at a dense layer and one with two experts."""
+    expert = ExpertWatched(weight=1.5, position=0.25, favourites=((7, 12, 3.25), (8, 3, 2.0)),
+                           partners=((1, 1.75),))  # fmt: skip
+    routed = LayerWatched(
+        layer=1, residual=4.0 * step, attention=2.0, feedforward=1.0, load=(10, 20), entropy=0.5,
+        margin=0.125, margin_low=0.01, token=0.75, token_null=0.05, position=0.02,
+        position_null=0.015, experts=(expert, expert.model_copy(update={"weight": 0.5})),
+    )  # fmt: skip
+    dense = LayerWatched(layer=0, residual=2.0, attention=1.0, feedforward=1.0)
+    return RoutingWatched(step=step, tokens=30, layers=(dense, routed), words=words or {})
+
+
+@pytest.fixture
+def look() -> Callable[..., RoutingWatched]:
+    """Return the maker of looks into routing."""
+    return make_look

@@ -1,6 +1,5 @@
 """What experts are used for while a run trains, as looks into its steps saw it."""
 
-from coterie.foundation.printable import printable
 from coterie.visualise.charts import Chart, Line, layer_colour
 from coterie.visualise.figures import significant
 from coterie.visualise.page import folded, table
@@ -8,6 +7,7 @@ from coterie.visualise.reducers.watched import Watched
 from coterie.visualise.sections.section import Section
 from coterie.visualise.sections.training import resume_marks
 from coterie.visualise.series import Series
+from coterie.visualise.watching import quoted
 
 _CHARTS = (
     ("Experts and tokens", "information of a token’s expert on what it is, nats", "token"),
@@ -47,7 +47,7 @@ def _cards(watched: Watched) -> str:
     rows = [
         (
             f"{layer.layer}:{number}", significant(expert.weight), significant(expert.position),
-            "  ".join(f"{_quoted(watched.word(token))} ×{lift:.1f} (n={seen:,})"
+            "  ".join(f"{quoted(watched.word(token))} ×{lift:.1f} (n={seen:,})"
                       for token, seen, lift in expert.favourites) or "–",
             "  ".join(f"{layer.layer}:{other} ×{lift:.2f}" for other, lift in expert.partners),
         )
@@ -59,11 +59,6 @@ def _cards(watched: Watched) -> str:
         "expert’s share of a token’s weight over its share of all (none: 1)"
     )
     return folded("What each expert draws", table(caption, head, rows)) if rows else ""
-
-
-def _quoted(text: str) -> str:
-    shown = printable(text.replace("\n", "⏎").replace("\t", "⇥"), keep="")
-    return f"‘{shown if len(shown) <= 24 else shown[:23] + '…'}’"
 
 
 ROUTING = Section("routing", "What experts are used for", (Watched,), routing_section)

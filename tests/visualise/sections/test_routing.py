@@ -3,25 +3,13 @@
 import numpy as np
 import pytest
 
-from coterie.train.events import ExpertWatched, LayerWatched, RoutingWatched, RunStarted
+from coterie.train.events import RunStarted
 from coterie.visualise.reducers.watched import Watched
 from coterie.visualise.report import report_page
 from coterie.visualise.series import series_of
 
 
-def look(step: int, words: dict[int, str] | None = None) -> RoutingWatched:
-    expert = ExpertWatched(weight=1.5, position=0.25, favourites=((7, 12, 3.25), (8, 3, 2.0)),
-                           partners=((1, 1.75),))  # fmt: skip
-    routed = LayerWatched(
-        layer=1, residual=4.0 * step, attention=2.0, feedforward=1.0, load=(10, 20), entropy=0.5,
-        margin=0.125, margin_low=0.01, token=0.75, token_null=0.05, position=0.02,
-        position_null=0.015, experts=(expert, expert.model_copy(update={"weight": 0.5})),
-    )  # fmt: skip
-    dense = LayerWatched(layer=0, residual=2.0, attention=1.0, feedforward=1.0)
-    return RoutingWatched(step=step, tokens=30, layers=(dense, routed), words=words or {})
-
-
-def test_the_latest_look_and_the_curves_are_shown(synthetic):
+def test_the_latest_look_and_the_curves_are_shown(synthetic, look):
     events = [*synthetic(steps=20), look(10, {7: "<b>", 8: "\n"}), look(20)]
     page = report_page(series_of(events))
     assert "What experts are used for" in page
@@ -32,7 +20,7 @@ def test_the_latest_look_and_the_curves_are_shown(synthetic):
     assert "What experts are used for" not in report_page(series_of(synthetic(steps=20)))
 
 
-def test_a_resumption_takes_looks_back_and_leaves_the_words(synthetic):
+def test_a_resumption_takes_looks_back_and_leaves_the_words(synthetic, look):
     start = next(event for event in synthetic(steps=20) if isinstance(event, RunStarted))
     events = [start, look(10), look(20, {7: "the"}), start.model_copy(update={"resumed_from": 15})]
     watched = series_of(events)[Watched]

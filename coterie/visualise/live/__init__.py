@@ -1,0 +1,1 @@
+"""Views in the terminal that move and answer to keys, with textual: a text, and a training run."""
