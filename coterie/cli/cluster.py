@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
-from coterie.cli.console import console, emit_json, stderr
+from coterie.cli.console import console, emit_json, next_step, stderr
 from coterie.cli.plan import shown_bytes
 from coterie.cli.words import Words
 
@@ -25,11 +26,29 @@ def show_cluster(
         "Counting layouts without memory, seconds for each size of micro-batch.", style="dim"
     )
     found = plan_devices(target, rest.layers(), scale, mode, gpus, nodes, device, memory)
+    call = _command(target, words, found)
     if json:
-        emit_json(found.summary())
+        emit_json({**found.summary(), "command": call})
     else:
         _show(found)
+        if call is not None:
+            next_step(call)
     return 1 if found.chosen is None else 0
+
+
+def _command(target: str, given: Words, found: ClusterPlan) -> str | None:
+    """Return the call that trains so, on each node."""
+    if found.chosen is None:
+        return None
+    keys = {word.partition("=")[0] for word in found.chosen.words}
+    kept = [word for word in given.overrides if word.partition("=")[0] not in keys]
+    overlays = [f"@{path}" for path in given.overlays]
+    call = ["coterie", "train", target, *overlays, *kept, *found.chosen.words]
+    if found.gpus > 1:
+        call += ["--devices", str(found.gpus // found.nodes)]
+    if found.nodes > 1:
+        call += ["--nodes", str(found.nodes), "--rendezvous", "HOST:29500", "--name", "RUN"]
+    return shlex.join(call)
 
 
 def _show(found: ClusterPlan) -> None:
@@ -57,7 +76,7 @@ def _show(found: ClusterPlan) -> None:
 
 
 def _told(each: Estimate) -> str:
-    return " ".join(each.words)
+    return " ".join(word.removeprefix("parallel.").removeprefix("train.") for word in each.words)
 
 
 def _show_chosen(found: ClusterPlan, chosen: Estimate) -> None:

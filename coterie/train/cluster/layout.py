@@ -53,11 +53,15 @@ class Layout:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What it says, without what is not divided."""
+        """The `key=value` words of `coterie train`."""
         sizes = zip(AXES, self.axes, strict=True)
-        found = [f"{name}={size}" for name, size in sizes if size > 1]
+        found = [f"parallel.{name}={size}" for name, size in sizes if size > 1]
         told = "selective" if self.recompute == "selective" else str(self.recompute).lower()
-        return *found, f"gradient_accumulation={self.pieces}", f"activation_checkpointing={told}"
+        return (
+            *found,
+            f"train.gradient_accumulation={self.pieces}",
+            f"train.activation_checkpointing={told}",
+        )
 
     @property
     def sharers(self) -> int:

@@ -35,7 +35,7 @@ class Estimate:
 
     Attributes:
         layout: of the devices.
-        words: what the layout says.
+        words: `key=value` words of `coterie train`.
         compute: seconds of its operations on each device.
         idle: seconds that a pipeline's stages wait for each other.
         waiting: seconds of communication that computation does not hide.
