@@ -38,7 +38,7 @@ def show_cluster(
 
 def _command(target: str, given: Words, found: ClusterPlan) -> str | None:
     """Return the call that trains so, on each node."""
-    if found.chosen is None:
+    if found.chosen is None or found.refused:
         return None
     keys = {word.partition("=")[0] for word in found.chosen.words}
     kept = [word for word in given.overrides if word.partition("=")[0] not in keys]
@@ -101,6 +101,8 @@ def _show_chosen(found: ClusterPlan, chosen: Estimate) -> None:
         f"{found.tokens / chosen.seconds:,.0f} tokens/s",
         soft_wrap=True,
     )
+    if found.refused:
+        console.print(f"  {found.refused}", style="dim", soft_wrap=True)
     console.print(
         f"  efficiency {chosen.efficiency:.0%} of steps without waiting or recomputation, MFU "
         f"{chosen.mfu:.1%}",

@@ -20,19 +20,19 @@ def april(places):
 
 
 def test_it_says_what_a_cluster_would_do(capsys):
-    assert command([*WORDS, "--gpus", "8", "--nodes", "2", "--memory", "80"]) == 0
+    assert command([*WORDS, "--gpus", "2", "--nodes", "2", "--memory", "80"]) == 0
     out, err = capsys.readouterr()
-    assert "8 × h100 of 80 GiB on 2 nodes" in out
+    assert "2 × h100 of 80 GiB on 2 nodes" in out
     assert "The fastest that fits" in out
     assert "sent by a device in a step" in out
     assert "Why no other" in out
     call = shlex.split(err.partition("Next: ")[2])
-    assert call[-8:] == ["--devices", "4", "--nodes", "2", "--rendezvous", "HOST:29500",
+    assert call[-8:] == ["--devices", "1", "--nodes", "2", "--rendezvous", "HOST:29500",
                          "--name", "RUN"]  # fmt: skip
     capsys.readouterr()
     assert command([*call[1:-8], "--dry-run"]) == 0  # its words are train's
     capsys.readouterr()
-    assert command([*WORDS, "--gpus", "8", "--nodes", "2", "--memory", "80", "--json"]) == 0
+    assert command([*WORDS, "--gpus", "2", "--nodes", "2", "--memory", "80", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert shlex.split(found["command"]) == call
     chosen = found["chosen"]

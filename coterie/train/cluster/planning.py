@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from coterie.foundation.errors import UserError
+from coterie.foundation.errors import SettingsError, UserError
+from coterie.parallel import Parallel
 from coterie.train.cluster.anatomy import Anatomy
 from coterie.train.cluster.devices import DeviceFigures
-from coterie.train.cluster.layout import Layout, layouts
+from coterie.train.cluster.layout import AXES, Layout, layouts
 from coterie.train.cluster.memory import DeviceMemory
 from coterie.train.cluster.traffic import Flow, flows
 from coterie.train.fitting import usable
@@ -76,6 +77,7 @@ class ClusterPlan:
         tried: how many layouts the sizes allow.
         chosen: the one that takes least time of those that fit; None: none does.
         others: faster ones that do not fit, and the next best.
+        refused: why training does not take the chosen one; empty: it does.
     """
 
     device: DeviceFigures
@@ -89,6 +91,7 @@ class ClusterPlan:
     tried: int
     chosen: Estimate | None
     others: tuple[Estimate, ...]
+    refused: str = ""
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
@@ -143,7 +146,19 @@ def plan_cluster(
         device, gpus, nodes, limit, settings.stages.budget, search.flops,
         sum(each.parameters for each in search.anatomy.groups.values()), search.share,
         len(found), chosen, tuple(others),
+        "" if chosen is None else _refused(settings, chosen.layout),
     )  # fmt: skip
+
+
+def _refused(settings: RunSettings, layout: Layout) -> str:
+    """Return why training would not take a layout, in its own words; empty: it does."""
+    sizes = dict(zip(AXES, layout.axes, strict=True))
+    rows = {stage.context: stage.rows for stage in settings.stages.stages}
+    try:
+        Parallel(**sizes).require(layout.world, settings.model, rows, layout.pieces)
+    except SettingsError as error:
+        return error.message
+    return ""
 
 
 class _Search:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from coterie.foundation.errors import UserError
-from coterie.train.cluster import DEVICES, Layout, plan_cluster
+from coterie.train.cluster import DEVICES, Layout, plan_cluster, planning
 from coterie.train.cluster.anatomy import Anatomy
 from coterie.train.cluster.layout import layouts
 from coterie.train.cluster.planning import _Search
@@ -83,6 +83,12 @@ def test_where_nothing_fits_the_nearest_are_told(run):
     assert "too much" in found.others[0].reason
     sizes = [each.memory_bytes for each in found.others]
     assert sizes == sorted(sizes)
+
+
+def test_what_training_does_not_take_is_told(run):
+    assert plan_cluster(run, H100, 1, 1, PRECISION, 80 << 30).refused == ""
+    assert planning._refused(run, Layout(data=2, shard=2)) == ""
+    assert "cannot be shared by 16" in planning._refused(run, Layout(data=16))
 
 
 def test_layouts_divide_what_they_must(run):
