@@ -79,8 +79,9 @@ export class Heat {
 
   update(trace, { at, brush, layer, expert }) {
     Object.assign(this, { trace, at, brush, chosen: [layer, expert] });
-    this.from.value = brush ? brush[0] + 1 : 1;
-    this.to.value = brush ? brush[1] : trace.length;
+    for (const [field, value] of [[this.from, brush ? brush[0] + 1 : 1], [this.to, brush ? brush[1] : trace.length]]) {
+      if (document.activeElement !== field) field.value = value; // nobody's typing is overwritten
+    }
     this.all.disabled = brush === null;
     const key = `${trace.version} ${this.canvas.width}`;
     if (this.key !== key || this.of !== trace) {
