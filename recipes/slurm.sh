@@ -18,7 +18,7 @@ if [ "$#" -eq 0 ]; then
   exit 2
 fi
 # The first node of the job keeps the rendezvous; a job's number makes its port its own.
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # reads to the end: head would end scontrol by SIGPIPE
 port=$((29500 + SLURM_JOB_ID % 1000))
 # Processes of a node: its GPUs, or DEVICES where there are none.
 devices=${DEVICES:-${SLURM_GPUS_ON_NODE:-1}}
