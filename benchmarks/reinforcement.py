@@ -59,7 +59,7 @@ SETTINGS = {
     "dpo": {"train.optimizer.learning_rate": 6e-4, "align.template": "continuation",
             "train.epochs": 2, "align.valid_fraction": 0.0},
 }  # fmt: skip
-"""What suits each: the rates were tried on seed 0 of shorter runs."""
+"""What suits each: those of GRPO were searched, of the others a rate or two was tried."""
 _HELD_OUT_SEED = 1 << 41
 
 

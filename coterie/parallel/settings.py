@@ -54,11 +54,6 @@ class Parallel(Settings):
         description="keep gathered weights from the forward to the backward pass: a third less to "
         "send, for the memory of the whole model",
     )
-    resident_experts: bool = Field(
-        default=False,
-        description="let each process hold all experts, whose gradients are summed once a step and "
-        "whose optimizer is shared out, instead of gathering them in each pass",
-    )
     timeout: float = Field(
         default=600.0, gt=0, description="seconds after which a process that is waited for is lost"
     )

@@ -66,7 +66,7 @@ class StepResult:
 
 
 class NoRoomError(TrainingError):
-    """Not even one row of a batch fits into memory."""
+    """A batch does not fit into memory, however it may be cut."""
 
 
 class Stepper:
@@ -198,6 +198,12 @@ class Stepper:
                 if not is_out_of_memory(error):
                     raise
                 said = str(error).partition("\n")[0]
+            if self.together is not None:  # the others wait for this one's part of the batch
+                raise NoRoomError(
+                    f"A micro-batch does not fit into the memory of this process: {said}",
+                    hint="Set train.gradient_accumulation higher, or share the model among more "
+                    "processes (parallel.shard).",
+                )
             # Outside the handler, whose traceback holds on to what the passes had made.
             self._forget()
             set_torch_states(states)

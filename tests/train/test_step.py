@@ -291,3 +291,17 @@ def test_a_bad_gradient_is_named_and_nothing_moves(precision):
     after = snapshot(decoder)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not stepper.optimizer.state()
+
+
+def test_of_several_processes_none_cuts_a_batch_alone(monkeypatch):
+    """The others wait for its part: a step taken anew by one would never meet theirs."""
+    stepper = make_stepper(make_decoder({"kind": "none"}), "float32", LanguageModel(), pieces=2)
+    stepper.together = object()
+
+    def scarce(batch, watched):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried 1 GiB.")
+
+    monkeypatch.setattr(stepper, "_computed", scarce)
+    with pytest.raises(TrainingError, match="memory of this process: CUDA out of memory"):
+        stepper._gradients(make_batch(), watched=False)
+    assert stepper.pieces == 2
