@@ -75,6 +75,7 @@ def test_a_better_text_gets_more_and_all_lie_within_the_range(name):
 def test_every_kind_says_its_unit_and_range_and_is_tried_here():
     tried = {settings.get("kind", name) for name, (settings, _) in CASES.items()}
     tried |= {"archaic", "long_words", "fluency", "length", "function"}
+    tried |= {"model"}  # of which tests/align/test_reward_model.py makes one
     assert {each.model_fields["kind"].default for each in members(Reward)} == tried
     assert all(each.unit and each.low < each.high for each in members(Reward))
 

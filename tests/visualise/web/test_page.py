@@ -160,6 +160,7 @@ def test_the_atlas_tells_what_was_planted_beside_chance(opened, trace):
     assert "vowel" in rows[1]
     card = card_of(trace, 0, 1)
     page.click("#atlas tbody tr:nth-child(2) button")
+    page.locator("#card", has_text="of a fair share").wait_for()
     text = page.inner_text("#card")
     assert f"{card.share:.2f} of a fair share" in text
     for favourite in card.favourites[:3]:
