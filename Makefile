@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: demo test test-all check coverage clean
+.PHONY: demo test test-all test-distributed check coverage clean
 
 demo: .venv/.installed
 	$(BIN)/coterie demo $(ARGS)
@@ -18,6 +18,11 @@ test: check
 # Every combination, where `test` covers each pair; random cases are drawn anew.
 test-all: check
 	$(TEST) -m "" --seed $(shell date +%s) $(ARGS)
+
+# Several processes in full: every layout and plan; then the table of losses against one process.
+test-distributed: .venv/.installed-dev
+	$(BIN)/python -m pytest tests/parallel tests/train -m distributed $(ARGS)
+	$(BIN)/python benchmarks/invariance.py
 
 # Which lines no test runs; tracing them costs a good part of the time.
 coverage: .venv/.installed-dev
