@@ -53,6 +53,11 @@ class Shape(NamedTuple):
     width: int = 100
     cast: tuple[str, ...] | None = None
 
+    @property
+    def is_play(self) -> bool:
+        """Whether it asks for what no poem has."""
+        return any(each is not None for each in (self.acts, self.scenes, self.cast))
+
 
 # What stands in a line beside blanks; Python calls later additions to Unicode unprintable.
 _INK = r"[\p{L}\p{N}\p{P}\p{S}&&[^<>]&&\p{Age=14.0}]"
@@ -66,6 +71,7 @@ _BEFORE = {
     "SPEAKER": ("<PLAY>T</PLAY>", "<ACT>I</ACT>", "<SCENE>I</SCENE>"),
     "PART": ("<POEM>T</POEM>",),
 }
+_KINDS = ("PLAY", "POEM")
 _IN_SPEECH = (*_BEFORE["SPEAKER"], "<SPEAKER>S</SPEAKER>")
 
 
@@ -118,7 +124,7 @@ class Place:
 
     def _after_heading(self, name: str, content: str) -> "Place":
         place = replace(self, last=name, lines=0, directions=0)
-        if name in ("PLAY", "POEM"):
+        if name in _KINDS:
             return replace(place, kind=name)
         if name == "SPEAKER":
             return replace(place, speaker=content, speeches=self.speeches + 1)
@@ -170,7 +176,8 @@ class Place:
     def next_lines(self) -> list[Writable]:
         """Return every line that may stand here; none: the text must end."""
         if not self.kind:
-            return [("<PLAY>", _WORDS, "</PLAY>\n"), ("<POEM>", _WORDS, "</POEM>\n")]
+            titles: list[Writable] = [(f"<{kind}>", _WORDS, f"</{kind}>\n") for kind in _KINDS]
+            return titles[:1] if self.shape.is_play else titles
         if self.kind == "POEM":
             part = self.last == "POEM" or self.may_end
             return [*self._spoken(), *([("<PART>", _WORDS, "</PART>\n")] if part else [])]
