@@ -12,7 +12,6 @@ exits with 1 if anything was otherwise.
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import random
@@ -27,7 +26,7 @@ from typing import Any
 import torch
 import yaml
 from kills import ROUTED
-from processes import SETTINGS, TEXT, Child, Tally, copy, leftovers, options_of, room
+from processes import SETTINGS, TEXT, Child, Tally, copy, enter, leftovers, options_of, room
 from torch import distributed
 
 from coterie.checkpoint import find_problem, load_checkpoint
@@ -94,13 +93,7 @@ class Processes:
             if not pid:
                 code = 70
                 try:
-                    os.chdir(folder)
-                    os.environ.update(COTERIE_RUNS="runs", COTERIE_CACHE="cache")
-                    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                    os.dup2(descriptor, 1)
-                    os.dup2(descriptor, 2)
-                    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), "utf-8")
-                    sys.stderr = sys.stdout
+                    enter(folder, said)
                     code = work(rank, world, port, changes, resume, wait)
                     sys.stdout.flush()
                 finally:

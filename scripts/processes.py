@@ -109,6 +109,18 @@ class Gate:
         os.close(self.writer)
 
 
+def enter(folder: Path, output: Path) -> None:
+    """Go on in a folder, its runs and cache inside, and print into a file there."""
+    os.chdir(folder)
+    os.environ.update(COTERIE_RUNS="runs", COTERIE_CACHE="cache")
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8") for number in (1, 2)
+    )
+
+
 def start(
     words: list[str], folder: Path, gate: Gate | None = None, said: Path | None = None
 ) -> Child:
@@ -119,14 +131,7 @@ def start(
         return Child(pid, output, words)
     code = 70
     try:
-        os.chdir(folder)
-        os.environ.update(COTERIE_RUNS="runs", COTERIE_CACHE="cache")
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = (
-            io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8") for number in (1, 2)
-        )
+        enter(folder, output)
         if gate is not None:
             os.close(gate.writer)
             os.read(gate.reader, 1)
