@@ -4,6 +4,8 @@ DPO (Rafailov et al. 2023, arXiv:2305.18290), with r = log π(y|x) − log π_re
 h = β·(r_chosen − r_rejected): −log σ(h), with label smoothing ε
 −(1 − ε)·log σ(h) − ε·log σ(−h) (Mitchell 2023). IPO (Azar et al. 2023, arXiv:2310.12036):
 (Δ − 1/(2β))², where Δ is the difference of the r per token, as its authors had it corrected in TRL.
+`likelihood` α adds −α·log π(y_chosen) per token, which keeps the chosen text itself likely through
+rounds of pairs (Pang et al. 2024, arXiv:2404.19733).
 
 KTO (Ethayarajh et al. 2024, arXiv:2402.01306): w₊·(1 − σ(β·(r − z))) where wanted and
 w₋·(1 − σ(β·(z − r))) where not; z = max(0, mean r) over questions with another row's answer, a
@@ -62,6 +64,9 @@ class Dpo(Alignment):
     loss: Literal["sigmoid", "ipo"] = Field(default="sigmoid", description="DPO's own, or IPO's")
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=0.5, description="how likely a pair is the wrong way round"
+    )
+    likelihood: float = Field(
+        default=0.0, ge=0, description="coefficient of the chosen text's own loss, nats per token"
     )
 
     def build(self, run: RunDirectory | None) -> PreferenceMethod:
@@ -168,6 +173,8 @@ class PairObjective(_Objective):
         chosen, rejected, first, second, stats = self.read(models, batch)
         there = lengths[0] > 0
         losses = self._alignment.losses(first, second, lengths)
+        if self._alignment.likelihood:  # 0 adds nothing, not even rounding
+            losses = losses - self._alignment.likelihood * chosen / lengths[0].clamp(min=1)
         said = {
             "rewards/chosen": beta * first,
             "rewards/rejected": beta * second,

@@ -120,8 +120,10 @@ def prepared(kind, base, path, **align):
     return settings, method, data, decoder
 
 
-def test_the_loss_of_a_batch_is_that_of_its_texts_read_alone(base, rows_of):
-    settings, method, data, decoder = prepared("dpo", base, rows_of(PAIRS))
+@pytest.mark.parametrize("likelihood", [0.0, 0.5])
+def test_the_loss_of_a_batch_is_that_of_its_texts_read_alone(base, rows_of, likelihood):
+    rows = rows_of(PAIRS)
+    settings, method, data, decoder = prepared("dpo", base, rows, likelihood=likelihood)
     with torch.no_grad():
         decoder.head.weight.mul_(1.5)  # away from the reference
     batch = data.train.in_order(range(data.train.count))
@@ -134,14 +136,16 @@ def test_the_loss_of_a_batch_is_that_of_its_texts_read_alone(base, rows_of):
     def alone(row, document):
         at = batch.documents[row] == document
         tokens, targets = batch.tokens[row][None, at], batch.targets[row][None, at]
-        own = -decoder(tokens, targets).losses.sum()
-        return own - batch.reference[row][at].sum()
+        own = -decoder(tokens, targets).losses.sum().item()
+        per_token = own / int((targets >= 0).sum())
+        return own - batch.reference[row][at].sum().item(), per_token
 
     losses = []
     for row in range(len(batch.tokens)):
         for pair in range(int(batch.documents[row].max()) // 2 + 1):
-            h = 0.1 * (alone(row, 2 * pair) - alone(row, 2 * pair + 1))
-            losses.append(-math.log(sigmoid(h.item())))
+            (chosen, per_token), (rejected, _) = alone(row, 2 * pair), alone(row, 2 * pair + 1)
+            h = 0.1 * (chosen - rejected)
+            losses.append(-math.log(sigmoid(h)) - likelihood * per_token)
     mean = (terms["loss"].total / counts["pairs"]).item()
     assert mean == pytest.approx(sum(losses) / 12, rel=1e-9)
     assert mean != pytest.approx(math.log(2), abs=1e-3)
