@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd, wait_tensor
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
 from coterie.model import Decoder, DecoderSettings, routed_layers
 from coterie.model.experts import MixtureOfExperts
@@ -50,7 +51,7 @@ def expert_problems(model: DecoderSettings, processes: int) -> Iterator[str]:
     for layer in routed:
         if layer.kernel.kind == "measured":
             told.add(
-                "kernel “measured” tries kernels a different number of times on each process, "
+                f"expert={processes}: kernel “measured” tries kernels a different number of times on each process, "
                 "which would then wait for each other; choose auto, loop, grouped or padded"
             )
         for pack in layer.experts:
@@ -186,6 +187,15 @@ def spread_experts(decoder: Decoder, mesh: DeviceMesh) -> None:
             if held:
                 pack.count = pack.experts = pack._parameters[held[0]].to_local().shape[0]  # type: ignore[union-attr]
             computes_with(pack, dict.fromkeys(held, piece_of), during=part)
+
+
+def spread_parameters(decoder: Decoder) -> Iterator[nn.Parameter]:
+    """Yield the weights of experts that are spread, whose gradients have seen their whole group."""
+    for parameter in decoder.parameters():
+        if isinstance(parameter, DTensor) and "expert" in (
+            parameter.device_mesh.mesh_dim_names or ()
+        ):
+            yield parameter
 
 
 def share_statistics(decoder: Decoder, group: dist.ProcessGroup) -> None:

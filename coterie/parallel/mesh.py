@@ -20,6 +20,8 @@ class Mesh:
         sizes: of each axis.
         reader: which share of the batch's rows this process reads, of `readers`.
         batch: the group over which a batch is divided: rows and tokens of rows.
+        experts: the same processes with those that divide rows as groups of experts; None: every
+            process that divides rows has all experts.
     """
 
     whole: DeviceMesh
@@ -27,6 +29,7 @@ class Mesh:
     reader: int
     readers: int
     batch: distributed.ProcessGroup
+    experts: DeviceMesh | None = None
 
     @property
     def replicas(self) -> DeviceMesh:
@@ -41,15 +44,25 @@ class Mesh:
         )
 
 
-def build_mesh(sizes: dict[str, int], device: torch.device) -> Mesh:
-    """Lay the processes of the default group out; every process calls it, with the same sizes."""
+def build_mesh(sizes: dict[str, int], device: torch.device, expert: int = 1) -> Mesh:
+    """Lay the processes of the default group out; every process calls it, with the same sizes.
+
+    Args:
+        expert: processes that divide the experts, neighbours among those that divide rows.
+    """
     whole = init_device_mesh(device.type, tuple(sizes[axis] for axis in AXES), mesh_dim_names=AXES)
     places = {axis: whole.get_local_rank(axis) for axis in AXES}
     batch = whole["data", "shard", "context"]._flatten("batch").get_group()
+    experts, rows = None, sizes["data"] * sizes["shard"]
+    if expert > 1:
+        named = {"pipeline": sizes["pipeline"], "expert_replicas": rows // expert}
+        named |= {"expert": expert, "context": sizes["context"], "tensor": sizes["tensor"]}
+        experts = init_device_mesh(device.type, (*named.values(),), mesh_dim_names=(*named,))
     return Mesh(
         whole,
         sizes,
         reader=places["data"] * sizes["shard"] + places["shard"],
-        readers=sizes["data"] * sizes["shard"],
+        readers=rows,
         batch=batch,
+        experts=experts,
     )

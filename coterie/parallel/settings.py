@@ -15,6 +15,7 @@ from pydantic import Field
 from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import Settings
 from coterie.model import DecoderSettings
+from coterie.parallel.expert import expert_problems
 
 AXES = ("pipeline", "data", "shard", "context", "tensor")
 """The mesh's dimensions, outermost first: neighbouring ranks, which talk the fastest, share the
@@ -105,9 +106,11 @@ class Parallel(Settings):
         self, sizes: dict[str, int], model: DecoderSettings, rows: dict[int, int], accumulation: int
     ) -> Iterator[str]:
         readers = sizes["data"] * sizes["shard"]
-        for axis in ("tensor", "pipeline", "expert", "context"):
+        for axis in ("tensor", "pipeline", "context"):
             if getattr(self, axis) > 1:
-                yield f"parallel.{axis}: training divides rows alone so far; set it to 1"
+                yield f"parallel.{axis}: training divides rows and experts so far; set it to 1"
+        for problem in expert_problems(model, self.expert):
+            yield f"parallel.{problem}"
         for length, count in rows.items():
             if count % (readers * accumulation):
                 yield (

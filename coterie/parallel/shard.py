@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from coterie.model import Decoder
 from coterie.model.blocks import Block
 from coterie.model.experts import MixtureOfExpertsPart
+from coterie.parallel.expert import spread_parameters
 from coterie.parallel.mesh import Mesh
 from coterie.parallel.settings import Parallel
 
@@ -48,18 +49,19 @@ def shard(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
             **given,  # type: ignore[call-overload]
         )
 
+    spread = set(spread_parameters(decoder))  # divided already, among those that read rows
     for block in blocks_of(decoder):
         feedforward = block.feedforward
         if isinstance(feedforward, MixtureOfExpertsPart):
             if settings.gather != "float32":  # small differences decide selections
                 wrap(feedforward.router, MixedPrecisionPolicy())
-            wrap(feedforward)
-        wrap(block)
+            wrap(feedforward, ignored_params=spread)
+        wrap(block, ignored_params=spread)
         units += [cast("FSDPModule", block)]
         if isinstance(feedforward, MixtureOfExpertsPart):
             units.append(cast("FSDPModule", feedforward))
     idle = {p for head in (decoder.value, decoder.pooled) if head for p in head.parameters()}
-    wrap(decoder, ignored_params=idle)  # pretraining never asks these heads for anything
+    wrap(decoder, ignored_params=idle | spread)  # pretraining never asks these heads for anything
     for module in sharded_modules(decoder):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)

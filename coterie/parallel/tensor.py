@@ -103,7 +103,7 @@ def _problems(plan: BlockPlan, width: int, processes: int) -> Iterator[str]:
                 )
     if isinstance(feed, MixtureOfExperts) and feed.kernel.kind == "measured":
         yield (
-            "kernel “measured” tries kernels a different number of times on each process, which "
+            f"tensor={processes}: kernel “measured” tries kernels a different number of times on each process, which "
             "would then wait for each other; choose auto, loop, grouped or padded"
         )
 

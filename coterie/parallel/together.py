@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from coterie.model import Decoder
-from coterie.parallel.expert import share_statistics
+from coterie.parallel.expert import share_statistics, spread_experts, spread_parameters
 from coterie.parallel.mesh import Mesh
 from coterie.parallel.ranks import Ranks
 from coterie.parallel.settings import Parallel
-from coterie.parallel.shard import copies, shard, sharded_modules, whole
+from coterie.parallel.shard import copies, local, shard, sharded_modules, whole
 
 
 class Together:
@@ -40,6 +40,7 @@ class Together:
         self.ranks, self.mesh, self.settings = ranks, mesh, settings
         self.draws = RowDraws(mesh.reader, mesh.readers)
         apply(decoder, mesh, settings)
+        self._spread = list(spread_parameters(decoder))
         wait = datetime.timedelta(seconds=settings.timeout)
         self.everyone, self.saving = (
             cast(distributed.ProcessGroup, distributed.new_group(backend="gloo", timeout=wait))
@@ -66,6 +67,16 @@ class Together:
             else:  # parts are summed at once, for whole gradients would take their memory
                 unit.set_requires_all_reduce(last, recurse=False)
             unit.set_is_last_backward(last)
+
+    def after(self) -> None:
+        """Add up the gradients of experts over the groups that hold the same ones."""
+        if self.mesh.experts is None or self.mesh.experts.size(1) == 1:
+            return
+        group = self.mesh.experts.get_group("expert_replicas")
+        for parameter in self._spread:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            distributed.all_reduce(local(parameter.grad), group=group)
 
     def fresh(self) -> None:
         """Drop gathered weights, for the parts have changed."""
@@ -126,6 +137,8 @@ def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
     The order matters: experts, matrices, stages, recomputation, and gathering around them all.
     """
     share_statistics(decoder, mesh.batch)
+    if mesh.experts is not None:
+        spread_experts(decoder, mesh.experts["expert"])
     shard(decoder, mesh, settings)
 
 

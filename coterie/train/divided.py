@@ -98,7 +98,7 @@ def divide(
     )
     if ranks.world == 1:
         return None
-    return Together(ranks, build_mesh(sizes, device), parallel, decoder)
+    return Together(ranks, build_mesh(sizes, device, parallel.expert), parallel, decoder)
 
 
 class DividedTrainable(Trainable):

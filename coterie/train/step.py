@@ -288,6 +288,8 @@ class Stepper:
                 if self.loss_scale is not None:
                     loss = loss * self._loss_scale
                 loss.backward()
+        if together is not None:
+            together.after()
         self.trainable.take_gradients()
         return metrics
 

@@ -27,8 +27,8 @@ EVERYTHING: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("changes", "layout"),
-    [(PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2})],
-    ids=["replicas", "shards of everything"],
+    [(PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2}), (PLAIN, {"data": 2, "expert": 2})],
+    ids=["replicas", "shards of everything", "experts"],
 )
 def test_two_processes_train_as_one(source, tmp_path, changes, layout):
     alone = trained(settings(source, changes), str(tmp_path / "one"))
