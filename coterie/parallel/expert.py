@@ -51,8 +51,8 @@ def expert_problems(model: DecoderSettings, processes: int) -> Iterator[str]:
     for layer in routed:
         if layer.kernel.kind == "measured":
             told.add(
-                f"expert={processes}: kernel “measured” tries kernels a different number of times on each process, "
-                "which would then wait for each other; choose auto, loop, grouped or padded"
+                f"expert={processes}: kernel “measured” tries some kernels more often than other "
+                "processes do, which would wait for each other; choose auto, loop, grouped or padded"
             )
         for pack in layer.experts:
             if pack.computes and -(-pack.count // _largest(pack.count, processes)) < processes:

@@ -103,8 +103,8 @@ def _problems(plan: BlockPlan, width: int, processes: int) -> Iterator[str]:
                 )
     if isinstance(feed, MixtureOfExperts) and feed.kernel.kind == "measured":
         yield (
-            f"tensor={processes}: kernel “measured” tries kernels a different number of times on each process, which "
-            "would then wait for each other; choose auto, loop, grouped or padded"
+            f"tensor={processes}: kernel “measured” tries some kernels more often than other "
+            "processes do, which would wait for each other; choose auto, loop, grouped or padded"
         )
 
 
