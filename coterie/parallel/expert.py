@@ -52,7 +52,7 @@ def expert_problems(model: DecoderSettings, processes: int) -> Iterator[str]:
         if layer.kernel.kind == "measured":
             told.add(
                 f"expert={processes}: kernel “measured” tries some kernels more often than other "
-                "processes do, which would wait for each other; choose auto, loop, grouped or padded"
+                "processes do, which would wait for it; choose auto, loop, grouped or padded"
             )
         for pack in layer.experts:
             if pack.computes and -(-pack.count // _largest(pack.count, processes)) < processes:
