@@ -48,8 +48,9 @@ def losses(path: Path) -> dict[int, float]:
     return {each.step: each.loss for each in events if isinstance(each, StepDone)}
 
 
-def test_a_divided_run_goes_on_from_its_parts(source, tmp_path):  # noqa: F811
-    asked = settings(source, EVERYTHING, {"parallel": {"shard": 2}})
+@pytest.mark.parametrize("layout", [{"shard": 2}, {"data": 2, "expert": 2}], ids=str)
+def test_a_divided_run_goes_on_from_its_parts(source, tmp_path, layout):  # noqa: F811
+    asked = settings(source, EVERYTHING, {"parallel": layout})
     whole = tmp_path / "whole"
     run(2, trained, asked, str(whole))
     assert len(list((whole / "checkpoints" / "step-00000003" / "model").iterdir())) == 2
