@@ -206,7 +206,13 @@ class Ppo(Reinforcement):
     prompts_per_rollout: int = Field(default=32, ge=1, description="prompts of a rollout")
     updates: int = Field(default=2, ge=1, description="optimizer steps on each rollout")
     gamma: float = Field(default=1.0, gt=0, le=1, description="discount per token")
-    lam: float = Field(default=0.95, ge=0, le=1, description="λ of the generalised advantages")
+    lam: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="λ of the generalised advantages; below 1 early tokens hear little of a reward "
+        "that comes with the last one",
+    )
     value: float = Field(default=0.5, gt=0, description="coefficient of the value loss")
     value_clip: float | None = Field(
         default=0.2, gt=0, description="how far a value may leave its old one; None: any"
