@@ -1,5 +1,7 @@
 """A run's routing in a terminal: panels of what its record says, each with its formula."""
 
+from collections.abc import Callable
+
 import numpy as np
 from rich.console import RenderableType
 from rich.text import Text
@@ -10,7 +12,8 @@ from coterie.visualise.panel import spark
 from coterie.visualise.reducers.watched import Watched
 from coterie.visualise.routing import DEAD, HOT
 from coterie.visualise.series import Series
-from coterie.visualise.watching import Panel, bars, quoted
+from coterie.visualise.tables import Panel
+from coterie.visualise.watching import bars, quoted
 
 
 def load_of_run(series: Series, width: int) -> RenderableType:
@@ -23,9 +26,9 @@ def load_of_run(series: Series, width: int) -> RenderableType:
     table = Panel("Load over all steps, and the latest measured: count · E / Σ count, "
                   "1.00 is fair; ✗ dead (< 0.01), ▲ hot (≥ 2)")  # fmt: skip
     for name in ("layer", "steps"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name)
     for expert in range(most) if cells else ():
-        table.add_column(str(expert), justify="right", min_width=5)
+        table.add_column(str(expert), justify="right", width=5)
     if not cells:
         for name in ("load", "most", "dead and hot"):
             table.add_column(name)
@@ -33,7 +36,7 @@ def load_of_run(series: Series, width: int) -> RenderableType:
         for name, load in (("all", layer.load.sum(0)), ("latest", layer.load[-1])):
             share = load * len(load) / max(load.sum(), 1)
             flags = ["✗" if each < DEAD else "▲" if each >= HOT else "" for each in share]
-            shown: list[RenderableType]
+            shown: list[str | Text]
             if cells:
                 shown = [Text(f"{each:.2f}{flag}", "bold red" if flag else "")
                          for each, flag in zip(share, flags, strict=True)]  # fmt: skip
@@ -44,54 +47,60 @@ def load_of_run(series: Series, width: int) -> RenderableType:
     return table
 
 
-def use_of_look(series: Series, look: RoutingWatched) -> RenderableType:
-    """Return what experts tell of tokens and places, and how that grew."""
-    watched = series[Watched]
-    table = Panel(f"Step {look.step:,}, {look.tokens:,} tokens: information of a token’s expert, "
-                  "in nats, Σ p log (p / p·p); beside it labels dealt at random")  # fmt: skip
-    for name in ("layer", "token", "dealt", "place", "dealt", "token, over the looks"):
-        table.add_column(name, justify="left" if name[0] == "l" or "," in name else "right")
+def _by_layer(
+    look: RoutingWatched,
+    heading: str,
+    names: tuple[str, ...],
+    figures: Callable[[LayerWatched], tuple[float | None, ...] | None],
+    curve: Callable[[int], np.ndarray],
+) -> Panel:
+    """Return a row of figures for each layer that has them, and the curve of one over the looks."""
+    table = Panel(heading)
+    for name in ("layer", *names):
+        table.add_column(name, "left" if name == "layer" else "right")
+    table.add_column(f"{names[0].partition(',')[0]}, over the looks")
     for layer in look.layers:
-        if layer.experts:
-            curve = watched.curve(layer.layer, "token")
+        told = figures(layer)
+        if told is not None:
             table.add_row(
-                str(layer.layer), *(significant(value) for value in (
-                    layer.token, layer.token_null, layer.position, layer.position_null
-                )), _curve(curve),
+                str(layer.layer), *map(significant, told), _curve(curve(layer.layer))
             )  # fmt: skip
     return table
+
+
+def use_of_look(series: Series, look: RoutingWatched) -> RenderableType:
+    """Return what experts tell of tokens and places, and how that grew."""
+    return _by_layer(
+        look, f"Step {look.step:,}, {look.tokens:,} tokens: information of a token’s expert, "
+        "in nats, Σ p log (p / p·p); beside it labels dealt at random",
+        ("token", "dealt", "place", "dealt"),
+        lambda each: (each.token, each.token_null, each.position, each.position_null)
+        if each.experts else None,
+        lambda layer: series[Watched].curve(layer, "token"),
+    )  # fmt: skip
 
 
 def routers_of_look(series: Series, look: RoutingWatched) -> RenderableType:
     """Return how sure the routers are."""
-    watched = series[Watched]
-    table = Panel(f"Routers at step {look.step:,}: margin = least ranked score selected − best one "
-                  "not; entropy = −Σ s log s / log E (1: undecided)")  # fmt: skip
-    for name in ("layer", "margin, median", "10 %", "entropy", "margin, over the looks"):
-        table.add_column(name, justify="left" if name[0] == "l" or "over" in name else "right")
-    for layer in look.layers:
-        if layer.experts and layer.entropy is not None:
-            table.add_row(
-                str(layer.layer), significant(layer.margin), significant(layer.margin_low),
-                significant(layer.entropy / max(float(np.log(len(layer.experts))), 1e-9)),
-                _curve(watched.curve(layer.layer, "margin")),
-            )  # fmt: skip
-    return table
+    return _by_layer(
+        look, f"Routers at step {look.step:,}: margin = least ranked score selected − best one "
+        "not; entropy = −Σ s log s / log E (1: undecided)",
+        ("margin, median", "10 %", "entropy"),
+        lambda each: (each.margin, each.margin_low,
+                      each.entropy / max(float(np.log(len(each.experts))), 1e-9))
+        if each.experts and each.entropy is not None else None,
+        lambda layer: series[Watched].curve(layer, "margin"),
+    )  # fmt: skip
 
 
 def stream_of_look(series: Series, look: RoutingWatched) -> RenderableType:
     """Return the norms of the residual stream and of what each branch returned."""
-    watched = series[Watched]
-    table = Panel(f"Residual stream at step {look.step:,}: mean ‖x‖ after each layer, and mean ‖·‖ "
-                  "of what each branch returned")  # fmt: skip
-    for name in ("layer", "‖x‖", "attention", "experts/MLP", "‖x‖, over the looks"):
-        table.add_column(name, justify="left" if name[0] == "l" or "over" in name else "right")
-    for layer in look.layers:
-        table.add_row(
-            str(layer.layer), significant(layer.residual), significant(layer.attention),
-            significant(layer.feedforward), _curve(watched.curve(layer.layer, "residual")),
-        )  # fmt: skip
-    return table
+    return _by_layer(
+        look, f"Residual stream at step {look.step:,}: mean ‖x‖ after each layer, and mean ‖·‖ "
+        "of what each branch returned", ("‖x‖", "attention", "experts/MLP"),
+        lambda each: (each.residual, each.attention, each.feedforward),
+        lambda layer: series[Watched].curve(layer, "residual"),
+    )  # fmt: skip
 
 
 def card_of_look(series: Series, layer: LayerWatched, expert: int) -> RenderableType:

@@ -5,12 +5,10 @@ is replayed. Colour repeats what numbers or words say as well; nothing depends o
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from coterie.foundation.printable import printable
@@ -25,6 +23,7 @@ from coterie.visualise.routing import (
     load_of,
     routed_layers,
 )
+from coterie.visualise.tables import Panel
 
 Colouring = Literal["expert", "surprise", "entropy"]
 # Okabe & Ito 2008, told apart by eyes of every kind; beyond eight they repeat.
@@ -39,33 +38,28 @@ _CELLS_OF_BARS = 32
 _NORMS = ("residual", "attention", "feedforward")
 
 
-def coloured_text(
-    trace: Trace,
-    colouring: Colouring,
-    layer: int,
-    tokens: range | None = None,
-    at: int | None = None,
-) -> Text:
-    """Return the text, or some of its tokens, each token on its colour.
+def coloured_text(trace: Trace, colouring: Colouring, layer: int) -> Text:
+    """Return the text, each token on its colour; see `piece`."""
+    return Text.assemble(
+        *(piece(trace, place, colouring, layer) for place in range(len(trace.texts)))
+    )
+
+
+def piece(trace: Trace, place: int, colouring: Colouring, layer: int) -> tuple[str, str]:
+    """Return what a token added to the text, `_LONGEST` characters of it at most, and its style.
 
     By expert: the one of most weight in the layer. By surprise: −log p in nats, from blue (0) to
     red (log V). By entropy: of the distribution that it was chosen from, likewise. The prompt is
-    in italics, the token `at` is marked, and of a token no more than `_LONGEST` characters shown.
+    in italics.
     """
-    shown = Text()
-    bound = max(np.log(max(trace.header.vocabulary, 2)), 1e-9)
-    for place in range(len(trace.texts)) if tokens is None else tokens:
-        record, text = trace.records[place], printable(trace.texts[place][:_LONGEST])
-        if len(trace.texts[place]) > _LONGEST:
-            text += "…"
-        if colouring == "expert":
-            style = _expert_style(record, layer)
-        else:
-            style = _ramp(float(record[colouring]) / bound)
-        if place == at:
-            text, style = text.replace("\n", "⏎\n") or "·", MARK
-        shown.append(text, style if record["generated"] else f"italic {style}".strip())
-    return shown
+    record, text = trace.records[place], printable(trace.texts[place][:_LONGEST])
+    if len(trace.texts[place]) > _LONGEST:
+        text += "…"
+    if colouring == "expert":
+        style = _expert_style(record, layer)
+    else:
+        style = _ramp(float(record[colouring]) / max(np.log(max(trace.header.vocabulary, 2)), 1e-9))
+    return text, style if record["generated"] else f"italic {style}".strip()
 
 
 def _expert_style(record: np.void, layer: int) -> str:
@@ -113,7 +107,7 @@ def legend(trace: Trace, colouring: Colouring, layer: int) -> Text:
     return shown.append("   italics: prompt", "dim")
 
 
-def candidates_panel(trace: Trace, at: int) -> Table:
+def candidates_panel(trace: Trace, at: int) -> Panel:
     """Return what a token was chosen from, and what each layer's stream would have said before."""
     record = trace.records[at]
     table = Panel(
@@ -136,7 +130,7 @@ def candidates_panel(trace: Trace, at: int) -> Table:
     return table
 
 
-def lens_panel(trace: Trace, at: int, *, attention: bool = True) -> Table:
+def lens_panel(trace: Trace, at: int, *, attention: bool = True) -> Panel:
     """Return the next token by the stream after each layer, with the residual stream's parts.
 
     Args:
@@ -169,7 +163,7 @@ def lens_panel(trace: Trace, at: int, *, attention: bool = True) -> Table:
     return table
 
 
-def attention_panel(trace: Trace, at: int) -> Table:
+def attention_panel(trace: Trace, at: int) -> Panel:
     """Return where each layer's attention looked from one token."""
     record = trace.records[at]
     table = Panel("Attention from this token: tokens of most weight, averaged over heads; entropy "
@@ -190,7 +184,7 @@ def attention_panel(trace: Trace, at: int) -> Table:
     return table
 
 
-def now_panel(trace: Trace, at: int, width: int | None = None) -> Table:
+def now_panel(trace: Trace, at: int, width: int | None = None) -> Panel:
     """Return the router's shares for one token, experts × layers, the selected with weights.
 
     Where a column for each expert does not fit the width, each has a bar, and those selected stand
@@ -204,7 +198,7 @@ def now_panel(trace: Trace, at: int, width: int | None = None) -> Table:
                    f"selected; uniform {', '.join(_uniform(trace))}")  # fmt: skip
     table.add_column("layer", justify="right")
     for expert in range(most):
-        table.add_column(str(expert), justify="right", min_width=_CELL)
+        table.add_column(str(expert), justify="right", width=_CELL)
     table.add_column("margin", justify="right")
     for layer in routed_layers(trace):
         chosen = dict(zip(record["experts"][layer].tolist(), record["weights"][layer].tolist(),
@@ -223,7 +217,7 @@ def now_panel(trace: Trace, at: int, width: int | None = None) -> Table:
     return table
 
 
-def _now_in_bars(trace: Trace, record: np.void) -> Table:
+def _now_in_bars(trace: Trace, record: np.void) -> Panel:
     table = Panel(
         "Experts × layers for this token: a bar for each expert’s share, highest twice a fair one; "
         f"selected: expert=weight; uniform {', '.join(_uniform(trace))}"
@@ -245,7 +239,7 @@ def _uniform(trace: Trace) -> list[str]:
     return [f"{1 / count:.3f}" for count in dict.fromkeys(trace.header.experts) if count]
 
 
-def load_panel(trace: Trace, width: int | None = None) -> Table:
+def load_panel(trace: Trace, width: int | None = None) -> Panel:
     """Return the load so far, of the prompt and of what was generated."""
     most = max(trace.header.experts, default=0)
     if width is not None and most * (_CELL + 1) + 27 > width:
@@ -254,11 +248,11 @@ def load_panel(trace: Trace, width: int | None = None) -> Table:
     table = Panel("Load so far: count · E / Σ count, 1.00 is fair; w: Σ weight · E / ΣΣ weight; "
                    "✗ dead (< 0.01), ▲ hot (≥ 2)")  # fmt: skip
     for name in ("layer", "phase", "n"):
-        table.add_column(name, justify="right" if name == "n" else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name == "n" else "left")
     for expert in range(most):
-        table.add_column(str(expert), justify="right", min_width=_CELL)
+        table.add_column(str(expert), justify="right", width=_CELL)
     if barred:
-        table.add_column("bars", no_wrap=True)
+        table.add_column("bars")
     for layer in routed_layers(trace):
         for phase in PHASES:
             load = load_of(trace, layer, phase)
@@ -274,7 +268,7 @@ def load_panel(trace: Trace, width: int | None = None) -> Table:
     return table
 
 
-def _load_in_bars(trace: Trace) -> Table:
+def _load_in_bars(trace: Trace) -> Panel:
     table = Panel("Load so far: a bar for each expert’s count · E / Σ count, half high is fair; "
                    "✗ dead (< 0.01), ▲ hot (≥ 2)")  # fmt: skip
     for name in ("layer", "phase", "tokens", "load", "most", "dead and hot"):
@@ -310,7 +304,7 @@ def bars(shares: np.ndarray, most: int | None = None) -> Text:
     return Text("".join(_BARS[level] for level in levels))
 
 
-def routers_panel(trace: Trace) -> Table:
+def routers_panel(trace: Trace) -> Panel:
     """Return how sure each layer's router was, over the text."""
     read = trace.records[trace.records["read"]]
     table = Panel("Routers over the text: margin = least ranked score selected − best one not; "
@@ -327,7 +321,7 @@ def routers_panel(trace: Trace) -> Table:
     return table
 
 
-def card_panel(trace: Trace, layer: int, expert: int) -> Table:
+def card_panel(trace: Trace, layer: int, expert: int) -> Panel:
     """Return an expert's card."""
     card = card_of(trace, layer, expert)
     table = Panel(f"Expert {layer}:{expert}, a hypothesis: lift = its share of the token's weight "
@@ -387,24 +381,6 @@ def heading(trace: Trace, at: int) -> Text:
         if names:
             shown.append(f"  {word}: {', '.join(names)}", "bold red")
     return shown
-
-
-class Panel(Table):
-    """A table below a heading that may be wider; texts are texts, brackets and all."""
-
-    def __init__(self, heading: str) -> None:
-        super().__init__(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        self.heading = heading
-
-    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        """Add a row in which no square bracket is markup."""
-        texts = (Text(cell) if isinstance(cell, str) else cell for cell in cells)
-        super().add_row(*texts, **options)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self.heading, "dim")
-        yield from super().__rich_console__(console, options)
-        yield Text()
 
 
 def _word(trace: Trace, token: int) -> str:

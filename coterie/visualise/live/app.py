@@ -12,19 +12,29 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Static
+
+from coterie.visualise.live.lines import Lines
 
 WIDE, TALL = 130, 32  # characters from which all panes are shown at once
 FRAMES_PER_SECOND = 30
-_SPARED = 4  # times as long as a drawing took, until the next
+_SPARED = 2  # times as long as a picture took, at least, until the next is begun
 
 
 @dataclass(frozen=True)
 class Pane:
-    """A panel: what draws it for a width, and in which column it stands where there are two."""
+    """A panel.
+
+    Attributes:
+        draw: returns it for a width.
+        right: in which column it stands where there are two.
+        of: what it is of besides the state of all; where that is what it was, it is not drawn.
+    """
 
     draw: Callable[[int], RenderableType]
     right: bool = False
+    of: Callable[[], Any] = time.monotonic
 
 
 class Help(ModalScreen[None]):
@@ -56,7 +66,8 @@ class Help(ModalScreen[None]):
 class ViewApp(App[None]):
     """A view that is drawn anew where something changed, thirty times a second at most.
 
-    It takes the terminal's own colours, dark or light, and with `NO_COLOR` none.
+    A picture that takes long is followed by a pause as long, so that the view has never more than
+    half of a core. It takes the terminal's own colours, dark or light, and with `NO_COLOR` none.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -69,7 +80,6 @@ class ViewApp(App[None]):
     #columns { height: 1fr; }
     #columns VerticalScroll { width: 1fr; padding: 0 1; scrollbar-size-vertical: 1;
         scrollbar-color: ansi_bright_black; scrollbar-background: ansi_default; }
-    #columns Static { height: auto; }
     .wide #text { height: 11; }
     .alone #columns { display: none; }
     .alone #text { height: 1fr; }
@@ -85,18 +95,20 @@ class ViewApp(App[None]):
         self.chosen = ""
         self.message = ""
         self._drawn: Any = None
-        self._next = 0.0  # not drawn before: what is watched has the greater part of the time
+        self._begun, self._spent = 0.0, 0.0  # when the latest picture was, and its processor time
+        self._lines: dict[str, Lines] = {}
 
     def compose(self) -> ComposeResult:
-        yield Static(id="head")
-        yield Static(id="text")
+        self._lines = {name: Lines(name) for name in ("head", "text", *self.panes, "keys")}
+        yield self._lines["head"]
+        yield self._lines["text"]
         with Horizontal(id="columns"):
             for right in (False, True):
                 with VerticalScroll(id="right" if right else "left", can_focus=False):
                     for name, pane in self.panes.items():
                         if pane.right == right:
-                            yield Static(id=name)
-        yield Static(id="keys")
+                            yield self._lines[name]
+        yield self._lines["keys"]
 
     def on_mount(self) -> None:
         self.set_interval(1 / FRAMES_PER_SECOND, self.tick)
@@ -120,39 +132,41 @@ class ViewApp(App[None]):
     def tick(self) -> None:
         """Draw, if anything changed."""
         state = (self.state(), self.size, self.chosen, self.message)
-        begun = time.monotonic()
-        if state == self._drawn or begun < self._next or len(self.screen_stack) > 1:
+        spent = time.thread_time() - self._spent
+        if state == self._drawn or time.monotonic() < self._begun + _SPARED * spent:
             return
-        if not self.query("#keys"):  # it is being closed
+        if len(self.screen_stack) > 1 or not self._lines["keys"].is_attached:  # help, or the end
             return
         self._drawn = state
+        self._begun, self._spent = time.monotonic(), time.thread_time()
         self.draw()
-        self._next = begun + _SPARED * (time.monotonic() - begun)
 
     def draw(self) -> None:
         wide, alone = self.wide, self.chosen == self.TEXT
         self.screen.set_class(wide and not alone, "wide")
         self.screen.set_class(alone, "alone")
         inner = self.size.width - 3
-        self.query_one("#head", Static).update(self.head())
+        self._lines["head"].show(self.head(), self.size.width)
         line = Text(self.message or self.KEYS, no_wrap=True, overflow="ellipsis")
-        self.query_one("#keys", Static).update(line)
+        self._lines["keys"].show(line, self.size.width)
         rows = self.size.height - 2 if alone else 11 if wide else 6
-        self.query_one("#text", Static).update(self.text(inner, rows))
+        self._lines["text"].show(self.text(inner, rows), inner)
         for side in ("left", "right"):
-            self.query_one(f"#{side}").display = wide or any(
+            _display(self.query_one(f"#{side}"), wide or any(
                 name == self.chosen for name, pane in self.panes.items()
                 if pane.right == (side == "right")
-            )  # fmt: skip
+            ))  # fmt: skip
         if alone:
             return
+        width = inner // 2 - 1 if wide else inner
         for name, pane in self.panes.items():
-            part = self.query_one(f"#{name}", Static)
-            part.display = wide or name == self.chosen
-            if part.display:
+            part, of = self._lines[name], (width, wide, name == self.chosen, pane.of())
+            _display(part, wide or name == self.chosen)
+            if part.display and part.drawn != of:
+                part.drawn = of
                 mark = Text(f"{'▸' if name == self.chosen else ' '}{name}", "bold")
-                shown = pane.draw(inner // 2 - 1 if wide else inner)
-                part.update(Group(mark, shown) if wide else shown)
+                shown = pane.draw(width)
+                part.show(Group(mark, shown) if wide else shown, width)
 
     def action_view(self, name: str) -> None:
         """Show a pane, or where all are shown mark it and bring it into sight."""
@@ -166,3 +180,8 @@ class ViewApp(App[None]):
 
     def action_help(self) -> None:
         self.push_screen(Help(self.MEANINGS))
+
+
+def _display(part: Widget, shown: bool) -> None:
+    if part.display != shown:  # to set it asks for a layout
+        part.display = shown

@@ -1,10 +1,10 @@
 """`coterie visualise`: a text while it is written, or again, with a hand in its routing."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from rich.console import Console, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 from textual.binding import Binding, BindingType
 
@@ -12,16 +12,15 @@ from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.visualise.figures import significant, size
 from coterie.visualise.live.app import Pane, ViewApp
+from coterie.visualise.live.lines import Ribbon
 from coterie.visualise.live.memory import peak_memory
 from coterie.visualise.live.source import LiveText
 from coterie.visualise.routing import routed_layers
 from coterie.visualise.watching import (
-    MARK,
     Colouring,
     attention_panel,
     candidates_panel,
     card_panel,
-    coloured_text,
     heading,
     legend,
     lens_panel,
@@ -30,9 +29,7 @@ from coterie.visualise.watching import (
     routers_panel,
 )
 
-_AHEAD = 200  # tokens shown beyond the one that is looked at
 _PLAYED = 12  # tokens a second of a record that plays
-_LAYOUT = Console(width=80, color_system=None, force_terminal=False)  # wraps lines, shows none
 
 
 class WritingApp(ViewApp):
@@ -104,20 +101,31 @@ class WritingApp(ViewApp):
         )
         self._playing = False
         self.chosen = "experts" if layers else "candidates"
+        self._ribbon = Ribbon()
         self.panes = {
-            "candidates": Pane(lambda width: candidates_panel(self._trace, self._place)),
-            "experts": Pane(lambda width: now_panel(self._trace, self._place, width)),
-            "load": Pane(lambda width: load_panel(self._trace, width), right=True),
-            "routers": Pane(lambda width: routers_panel(self._trace)),
-            "card": Pane(lambda width: card_panel(self._trace, self.layer, self.expert)),
-            "stream": Pane(
+            "candidates": self._pane(lambda w: candidates_panel(self._trace, self._place)),
+            "experts": self._pane(lambda w: now_panel(self._trace, self._place, w)),
+            "load": self._pane(lambda w: load_panel(self._trace, w), ("count",), right=True),
+            "routers": self._pane(lambda w: routers_panel(self._trace), ("count",)),
+            "card": self._pane(lambda w: card_panel(self._trace, self.layer, self.expert),
+                               ("count", "layer", "expert")),
+            "stream": self._pane(
                 lambda w: lens_panel(self._trace, self._place, attention=False), right=True
             ),
-            "attention": Pane(lambda w: attention_panel(self._trace, self._place), right=True),
-        }
+            "attention": self._pane(lambda w: attention_panel(self._trace, self._place),
+                                    right=True),
+        }  # fmt: skip
         if not layers:
             for name in ("experts", "load", "routers", "card"):
                 self.panes[name] = Pane(lambda width: Text("No layer has experts."))
+
+    def _pane(
+        self, draw: Callable[[int], RenderableType], of: tuple[str, ...] = ("_place",),
+        *, right: bool = False,
+    ) -> Pane:  # fmt: skip
+        """Return a pane that is drawn where the text was begun anew, or one of these changed."""
+        return Pane(draw, right, lambda: (id(self._trace.header), *(getattr(self, each)
+                                                                    for each in of)))  # fmt: skip
 
     def on_unmount(self) -> None:
         self.live.close()
@@ -167,18 +175,11 @@ class WritingApp(ViewApp):
         return line
 
     def text(self, width: int, height: int) -> RenderableType:
-        at, room = self._place, max(height - 1, 1)
-        start = max(at - width * room, 0)
-        stop = min(at + _AHEAD, self.count)
-        shown = coloured_text(self._trace, self.colouring, self.layer, range(start, stop), at)
-        lines = shown.wrap(_LAYOUT, width, tab_size=4)
-        row = next((n for n, line in enumerate(lines)
-                    if any(span.style == MARK or str(span.style).endswith(MARK)
-                           for span in line.spans)), 0)  # fmt: skip
-        first = max(min(row - room // 2, len(lines) - room), 0)
         title = legend(self._trace, self.colouring, self.layer)
         title.truncate(width, overflow="ellipsis")
-        return Text("\n").join([title, *lines[first : first + room]])
+        lines = self._ribbon.lines(self._trace, self.colouring, self.layer, self._place, width,
+                                   max(height - 1, 1))  # fmt: skip
+        return Group(title, lines)
 
     def action_pause(self) -> None:
         self.message = ""

@@ -84,7 +84,7 @@ def drawn():
 
     async def wait(pilot):
         app = pilot.app
-        app._drawn, app._next = None, 0
+        app._drawn, app._begun = None, 0
         app.tick()
         await pilot.pause(0.1)
         app.screen._refresh_layout()
