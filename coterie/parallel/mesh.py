@@ -20,6 +20,7 @@ class Mesh:
         sizes: of each axis.
         reader: which share of the batch's rows this process reads, of `readers`.
         batch: the group over which a batch is divided: rows and tokens of rows.
+        stage: the group of all that hold the same layers.
         experts: the same processes with those that divide rows as groups of experts; None: every
             process that divides rows has all experts.
     """
@@ -29,6 +30,7 @@ class Mesh:
     reader: int
     readers: int
     batch: distributed.ProcessGroup
+    stage: distributed.ProcessGroup
     experts: DeviceMesh | None = None
 
     @property
@@ -64,5 +66,6 @@ def build_mesh(sizes: dict[str, int], device: torch.device, expert: int = 1) -> 
         reader=places["data"] * sizes["shard"] + places["shard"],
         readers=rows,
         batch=batch,
+        stage=whole["data", "shard", "context", "tensor"]._flatten("stage").get_group(),
         experts=experts,
     )

@@ -35,11 +35,11 @@ class Owners:
         Args:
             tensors: the same on every process but for their parts.
             costs: of updating each.
-            ranks: all processes.
+            ranks: those that hold parts of them.
         """
         self._parts = [local(each) for each in tensors]
         self._shapes = [each.shape for each in tensors]
-        self._rank, world = ranks.rank, ranks.world
+        self._rank, world, self._group = ranks.rank, ranks.world, ranks.group
         busy = [0.0] * world
         owners = [0] * len(tensors)
         for number in sorted(range(len(tensors)), key=lambda n: (-costs[n], n)):
@@ -94,7 +94,8 @@ class Owners:
         flat = [each.reshape(-1).to(torch.float32) for each in sent]
         message = torch.cat(flat) if flat else self._new(torch.Size([0]))
         received = self._new(torch.Size([sum(map(sum, sizes))]))
-        distributed.all_to_all_single(received, message, [sum(each) for each in sizes], to)
+        came_sizes = [sum(each) for each in sizes]
+        distributed.all_to_all_single(received, message, came_sizes, to, group=self._group)
         every = [each for here in came for each in here]
         parts = received.split([size for here in sizes for size in here])
         return [(each, part.view(each[1][1])) for each, part in zip(every, parts, strict=True)]

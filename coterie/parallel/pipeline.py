@@ -11,6 +11,7 @@ need (a tied embedding; all that embeds, for multi-token prediction) is on both,
 are added up. The losses of routers enter where their layers are: the stream carries their gradient.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -81,10 +82,12 @@ class Work(NamedTuple):
         loss: returns a micro-batch's share of the loss, given what stands for the decoder; called
             where the last stage is.
         routers: returns the share of the routers' terms of other stages; None: they have none.
+        within: makes the context of a forward pass.
     """
 
     loss: Callable[[Callable[..., Output], TokenBatch], Tensor]
     routers: Callable[[TokenBatch, tuple[RouterStats, ...]], Tensor | None]
+    within: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,8 @@ class Pipeline:
         target = numbers if self.is_last else None
         self._schedules[shape].step(*given, target=target, return_outputs=False, piece=numbers)
         self._pieces, self._work = [], None
-        self._add_up_shared()
 
-    def _cut(self) -> dict[str, nn.Parameter]:
+    def _cut(self) -> list[str]:
         """Drop what others hold; return what the first and the last stage both have, by name."""
         decoder = self._decoder
         embeds = [decoder.embedding, decoder.position, decoder.additive]
@@ -146,7 +148,7 @@ class Pipeline:
         both = embeds if len(decoder.mtp) else tied
         shared = {id(p) for module in both for p in module.parameters()}
         held = {layer for stage in self._own for layer in self._blocks[stage]}
-        names = {n: p for n, p in decoder.named_parameters() if id(p) in shared}
+        names = [n for n, p in decoder.named_parameters() if id(p) in shared]
         for layer, block in enumerate(decoder.blocks):
             if layer not in held:
                 _drop(block)
@@ -157,7 +159,7 @@ class Pipeline:
             for module in ends:
                 if module is not None:
                     _drop(module)
-        return names if self._rank in (0, self._size - 1) else {}
+        return names if self._rank in (0, self._size - 1) else []
 
     def _built(
         self, shape: _Shape, device: torch.device
@@ -198,11 +200,12 @@ class Pipeline:
                 for each in output.router_stats
             ))  # fmt: skip
 
-        if ends:
-            return work.loss(part, batch)
-        output = part(batch.tokens, batch.targets, ForwardContext.of(batch))
+        with work.within():
+            if ends:
+                return work.loss(part, batch)
+            output = part(batch.tokens, batch.targets, ForwardContext.of(batch))
+            terms = work.routers(batch, output.router_stats)
         assert output.hidden_states is not None
-        terms = work.routers(batch, output.router_stats)
         if terms is None or not terms.requires_grad:
             return output.hidden_states
         return _Carried.apply(output.hidden_states, terms)  # type: ignore[no-any-return]
@@ -212,13 +215,18 @@ class Pipeline:
         routed = isinstance(settings.mtp_plan().feedforward, MixtureOfExperts)
         return min(settings.mtp.depth, length - 1) if settings.mtp and routed else 0
 
-    def _add_up_shared(self) -> None:
+    def parameters_shared(self) -> list[nn.Parameter]:
+        """Return what both the first and the last stage have, on one of them."""
+        held = dict(self._decoder.named_parameters())
+        return [held[name] for name in self.shared]
+
+    def add_up_shared(self) -> None:
         """Exchange the gradients of what the first and the last stage both have."""
-        if not self.shared or self._size == 1:
+        if not self.shared:
             return
         other = dist.get_global_rank(self._group, self._size - 1 - self._rank)
         own = []
-        for parameter in self.shared.values():
+        for parameter in self.parameters_shared():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             own.append(_local(parameter.grad))

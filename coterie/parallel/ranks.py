@@ -39,10 +39,12 @@ class Ranks:
     Attributes:
         rank: of this process, from 0.
         world: how many there are.
+        group: torch's group of them; None: its default one.
     """
 
     rank = 0
     world = 1
+    group: distributed.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -97,6 +99,18 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+class Some(Ranks):
+    """This process among those of a group, as far as they exchange small values."""
+
+    def __init__(self, group: distributed.ProcessGroup) -> None:
+        self.rank, self.world, self.group = group.rank(), group.size(), group
+
+    def gather(self, value: Value) -> list[Value]:
+        found: list[Any] = [None] * self.world
+        distributed.all_gather_object(found, value, group=self.group)
+        return found
 
 
 class Several(Ranks):

@@ -16,6 +16,8 @@ from coterie.foundation.errors import SettingsError
 from coterie.foundation.settings import Settings
 from coterie.model import DecoderSettings
 from coterie.parallel.expert import expert_problems
+from coterie.parallel.pipeline import ScheduleName, pipeline_problems
+from coterie.parallel.tensor import tensor_problems
 
 AXES = ("pipeline", "data", "shard", "context", "tensor")
 """The mesh's dimensions, outermost first: neighbouring ranks, which talk the fastest, share the
@@ -39,6 +41,10 @@ class Parallel(Settings):
     pipeline: int = Field(default=1, ge=1, description="stages that the layers are divided into")
     expert: int = Field(default=1, ge=1, description="processes that divide the experts")
     context: int = Field(default=1, ge=1, description="processes that divide the tokens of a row")
+    schedule: ScheduleName = Field(
+        default="1f1b",
+        description="the order of micro-batches through stages; all but 1f1b give each process two",
+    )
     gather: Literal["float32", "bfloat16"] = Field(
         default="float32",
         description="type that sharded weights travel in; bfloat16 halves the bytes, and all but "
@@ -106,10 +112,13 @@ class Parallel(Settings):
         self, sizes: dict[str, int], model: DecoderSettings, rows: dict[int, int], accumulation: int
     ) -> Iterator[str]:
         readers = sizes["data"] * sizes["shard"]
-        for axis in ("tensor", "pipeline", "context"):
-            if getattr(self, axis) > 1:
-                yield f"parallel.{axis}: training divides rows and experts so far; set it to 1"
-        for problem in expert_problems(model, self.expert):
+        if self.context > 1:
+            yield "parallel.context: training does not divide the tokens of a row; set it to 1"
+        for problem in (
+            *expert_problems(model, self.expert),
+            *tensor_problems(model, self.tensor),
+            *pipeline_problems(model, self.pipeline, self.schedule, accumulation),
+        ):
             yield f"parallel.{problem}"
         for length, count in rows.items():
             if count % (readers * accumulation):
@@ -120,8 +129,6 @@ class Parallel(Settings):
                 )
             if length % self.context:
                 yield f"parallel.context={self.context} does not divide rows of {length} tokens"
-        if sizes["pipeline"] > model.layers:
-            yield f"parallel.pipeline={sizes['pipeline']}, but there are {model.layers} layers"
         if readers % self.expert:
             yield (
                 f"parallel.expert={self.expert} does not divide parallel.data × parallel.shard "

@@ -37,7 +37,7 @@ def shard(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
     replicas = mesh.replicas
     policy = MixedPrecisionPolicy(param_dtype=_TYPES[settings.gather], cast_forward_inputs=False)
     alone = replicas.size(-1) == 1
-    again = not (settings.keep_gathered or alone)
+    again = not (settings.keep_gathered or alone or settings.pipeline > 1)
     units: list[FSDPModule] = []
 
     def wrap(module: nn.Module, kind: MixedPrecisionPolicy = policy, **given: object) -> None:
@@ -83,6 +83,19 @@ def blocks_of(decoder: Decoder) -> Iterator[Block]:
 def sharded_modules(decoder: nn.Module) -> Iterator[FSDPModule]:
     """Yield the units that are gathered together."""
     return (module for module in decoder.modules() if isinstance(module, FSDPModule))
+
+
+def end_backward(decoder: nn.Module) -> None:
+    """Add up the gradients of backward passes that left that out, as torch's own stages do."""
+    for module in sharded_modules(decoder):
+        module.set_requires_gradient_sync(True, recurse=False)
+        module.set_reshard_after_backward(True, recurse=False)
+        module.set_is_last_backward(True)
+    root = fully_shard.state(decoder)  # type: ignore[attr-defined]
+    for state in root._state_ctx.all_states:
+        for group in state._fsdp_param_groups:
+            group.post_backward()
+    root._root_post_backward_final_callback()
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -16,12 +16,15 @@ from torch import Tensor, distributed
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from coterie.batch import TokenBatch
 from coterie.model import Decoder
 from coterie.parallel.expert import share_statistics, spread_experts, spread_parameters
 from coterie.parallel.mesh import Mesh
-from coterie.parallel.ranks import Ranks
+from coterie.parallel.pipeline import Pipeline, Work
+from coterie.parallel.ranks import Ranks, Some
 from coterie.parallel.settings import Parallel
-from coterie.parallel.shard import copies, local, shard, sharded_modules, whole
+from coterie.parallel.shard import copies, end_backward, local, shard, sharded_modules, whole
+from coterie.parallel.tensor import cut_tensors
 
 
 class Together:
@@ -30,6 +33,8 @@ class Together:
     Attributes:
         ranks: the processes.
         mesh: where each is.
+        stage: those that hold the same layers.
+        pipeline: the stages of which some are here; None: every process has all layers.
         everyone: all processes, for words between the steps.
         saving: all processes, for what checkpoints send while the steps go on.
         draws: within it, what is drawn for rows is what one process would draw for them.
@@ -39,7 +44,11 @@ class Together:
         """Divide a decoder, whose values are the same on every process, in place."""
         self.ranks, self.mesh, self.settings = ranks, mesh, settings
         self.draws = RowDraws(mesh.reader, mesh.readers)
-        apply(decoder, mesh, settings)
+        self.stage = Some(mesh.stage)
+        self.pipeline = apply(decoder, mesh, settings)
+        shared = [] if self.pipeline is None else self.pipeline.parameters_shared()
+        self._twice = {id(parameter) for parameter in shared}
+        self._decoder = decoder
         self._spread = list(spread_parameters(decoder))
         wait = datetime.timedelta(seconds=settings.timeout)
         self.everyone, self.saving = (
@@ -68,6 +77,22 @@ class Together:
                 unit.set_requires_all_reduce(last, recurse=False)
             unit.set_is_last_backward(last)
 
+    def through_stages(self, pieces: Sequence[TokenBatch], work: Work) -> None:
+        """Add up the gradients of all micro-batches, which flow through the stages."""
+        pipeline, device = self.pipeline, pieces[0].tokens.device
+        assert pipeline is not None
+        for unit in self._units:
+            unit.set_requires_gradient_sync(False, recurse=False)
+            unit.set_reshard_after_backward(False, recurse=False)
+            unit.set_is_last_backward(False)
+        # Stages draw different things: each from here on, and all go on from where they were.
+        seed = int(torch.randint(2**62, ()))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed + self.mesh.whole.get_local_rank("pipeline"))
+            pipeline.run(pieces, work)
+        end_backward(self._decoder)
+        pipeline.add_up_shared()
+
     def after(self) -> None:
         """Add up the gradients of experts over the groups that hold the same ones."""
         if self.mesh.experts is None or self.mesh.experts.size(1) == 1:
@@ -83,18 +108,32 @@ class Together:
         for unit in self._units:
             unit.reshard()
 
+    def copies(self, parameter: Tensor) -> int:
+        """Return how many processes hold the same part of a parameter as this one."""
+        stages = self.mesh.sizes["pipeline"]
+        return copies(parameter) // stages * (2 if id(parameter) in self._twice else 1)
+
     def total(
-        self, numbers: Sequence[Tensor], squares: Sequence[tuple[Tensor, Tensor]]
+        self,
+        numbers: Sequence[Tensor],
+        squares: Sequence[tuple[Tensor, Tensor]],
+        *,
+        by_stage: bool = False,
     ) -> tuple[list[Tensor], Tensor]:
         """Return sums over the batch and the sum of squares over all parameters, in one message.
 
         Args:
-            numbers: of this process, of any shape and type.
+            numbers: of this process, of any shape and type; those that divide matrices have the
+                same ones, which count once.
             squares: the norm of what this process holds of a parameter, and the parameter.
+            by_stage: whether stages have numbers of their own, rather than all the same.
         """
-        own = [norm.double() ** 2 / copies(of) for norm, of in squares]
+        own = [norm.double() ** 2 / self.copies(of) for norm, of in squares]
         held = torch.stack(own).sum() if own else torch.zeros((), dtype=torch.float64)
-        packed = torch.cat([held[None], *(each.double().flatten() for each in numbers)])
+        alike = ("tensor",) if by_stage else ("tensor", "pipeline")
+        once = all(self.mesh.whole.get_local_rank(axis) == 0 for axis in alike)
+        flat = [each.to(held).flatten() * float(once) for each in numbers]
+        packed = torch.cat([held[None], *flat])
         distributed.all_reduce(packed)
         parts = packed[1:].split([each.numel() for each in numbers])
         summed = [
@@ -131,7 +170,7 @@ class Together:
         return every.T
 
 
-def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
+def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> Pipeline | None:
     """Divide a decoder as the settings say, before an optimizer knows its parameters.
 
     The order matters: experts, matrices, stages, recomputation, and gathering around them all.
@@ -139,7 +178,14 @@ def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
     share_statistics(decoder, mesh.batch)
     if mesh.experts is not None:
         spread_experts(decoder, mesh.experts["expert"])
+    if mesh.sizes["tensor"] > 1:
+        both = None if mesh.experts is None else mesh.experts["expert", "tensor"]
+        cut_tensors(decoder, mesh.whole["tensor"], both)
+    pipeline = None
+    if mesh.sizes["pipeline"] > 1:
+        pipeline = Pipeline(decoder, mesh.whole["pipeline"], settings.schedule)
     shard(decoder, mesh, settings)
+    return pipeline
 
 
 class RowDraws(TorchFunctionMode):

@@ -15,7 +15,7 @@ from coterie.model import Decoder
 from coterie.parallel import Parallel
 from coterie.parallel.mesh import build_mesh
 from coterie.parallel.ranks import Ranks
-from coterie.parallel.shard import copies, local
+from coterie.parallel.shard import local
 from coterie.parallel.together import Together
 from coterie.train.method import Method, RunData, Tell, Trainable
 from coterie.train.monitor.parts import PartWatch
@@ -136,8 +136,20 @@ class DividedTrainable(Trainable):
     def watch(self, together: Together | None) -> PartWatch:
         """Return what measures parts of gradients and updates, over all processes."""
         assert together is not None
-        held = {each.name: (each.tensor.numel(), copies(each.tensor)) for each in self.whole}
-        return PartWatch(self.parameters, together.norms, held)
+        here = {
+            each.name: (each.role, each.tensor.numel(), together.copies(each.tensor))
+            for each in self.whole
+        }
+        every = {n: told for stage in together.ranks.gather(here) for n, told in stage.items()}
+        parts = {each.name: each for each in self.parameters}
+        nothing = nn.Parameter(torch.empty(0, device=self.parameters[0].tensor.device))
+        watched = [  # in one order everywhere, what other stages alone hold included
+            parts.get(name) or RoleParameter(name, role, nothing, 0)
+            for name, (role, _, _) in every.items()
+        ]
+        held = {name: (size, here[name][2] if name in here else 1)
+                for name, (_, size, _) in every.items()}  # fmt: skip
+        return PartWatch(watched, together.norms, held)
 
     def norms(self) -> list[tuple[Tensor, Tensor]]:
         """Return the norm of each part's gradient, and the parameter that it is of."""

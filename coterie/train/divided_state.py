@@ -84,6 +84,8 @@ def _room(session: Session, key: str, whole: Whole) -> Tensor | None:
     if not averaged and optimizer.is_elsewhere(name):
         return None
     of = next((each.tensor for each in trainable.whole if each.name == name), None)
-    if of is None or of.shape != whole.shape or not (averaged or optimizer.moves_parts(name)):
+    if of is None:
+        return None
+    if of.shape != whole.shape or not (averaged or optimizer.moves_parts(name)):
         return torch.empty(whole.shape, dtype=whole.dtype)
     return like(torch.empty_like(local(of), dtype=whole.dtype), of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -90,19 +91,30 @@ class StepMetrics:
             together: the processes.
             norms: of this process's part of each gradient, and the parameter it is of.
         """
-        held = [torch.as_tensor(self.loss), *self.auxiliary.values()]
-        layers = [self.loads, self.dropped, self.entropies]
-        for each in layers:
-            held += [torch.as_tensor(each[layer]) for layer in sorted(each)]
-        found, square = together.total(held, norms)
-        read = iter(found)
-        self.loss = next(read)
-        self.auxiliary = {name: next(read) for name in self.auxiliary}
-        for each in layers:
-            each.update({layer: next(read) for layer in sorted(each)})
         if self.rows is not None:
             self.rows = together.rows(self.rows)
+        if together.pipeline is not None:
+            self._complete(together)
+        held = [torch.as_tensor(self.loss)]
+        kinds: list[dict[Any, Any]] = [self.auxiliary, self.loads, self.dropped, self.entropies]
+        for each in kinds:
+            held += [torch.as_tensor(each[name]) for name in sorted(each)]
+        found, square = together.total(held, norms, by_stage=True)
+        read = iter(found)
+        self.loss = next(read)
+        for each in kinds:
+            each.update({name: next(read) for name in sorted(each)})
         return square.sqrt()
+
+    def _complete(self, together: Together) -> None:
+        """Put zeros where other stages alone found something; take the last one's rows."""
+        kinds: list[dict[Any, Any]] = [self.auxiliary, self.loads, self.dropped, self.entropies]
+        own = [{n: torch.zeros_like(torch.as_tensor(v)) for n, v in k.items()} for k in kinds]
+        for zeros, rows in together.ranks.gather((own, self.rows)):
+            for each, there in zip(kinds, zeros, strict=True):
+                for name, zero in there.items():
+                    each.setdefault(name, zero)
+            self.rows = rows if self.rows is None else self.rows
 
     def _report(self, name: str, value: Tensor) -> None:
         if name == "loss":

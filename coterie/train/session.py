@@ -154,7 +154,7 @@ def open_session(
     decoder.activation_checkpointing = settings.train.activation_checkpointing
     method.begin(decoder, store, tell)
     together = divide(settings, decoder, ranks, device)
-    trainable, optimizer = _moves(settings, decoder, method, ranks)
+    trainable, optimizer = _moves(settings, decoder, method, together)
     made = functools.partial(
         make_stepper, settings, decoder, optimizer, method=method, trainable=trainable,
         together=together,
@@ -180,14 +180,14 @@ def open_session(
 
 
 def _moves(
-    settings: RunSettings, decoder: Decoder, method: Method, ranks: Ranks
+    settings: RunSettings, decoder: Decoder, method: Method, together: Together | None
 ) -> tuple[Trainable, Optimizer]:
     """Return what moves of a decoder, which may be divided, and what moves it."""
-    if ranks.world == 1:
+    if together is None:
         trainable = method.trainable(decoder)
         return trainable, build_optimizer(settings.train, trainable.parameters)
     divided = DividedTrainable(decoder)
-    return divided, divided.optimizer(settings.train.optimizer, ranks)
+    return divided, divided.optimizer(settings.train.optimizer, together.stage)
 
 
 def _equip(

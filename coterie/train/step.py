@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from coterie.batch import TokenBatch
 from coterie.foundation.allocator import return_freed_memory
 from coterie.foundation.errors import TrainingError
 from coterie.generate.passes.recorded import Record, cuda_graph
-from coterie.model import Decoder, routed_layers, update_balance
+from coterie.model import Decoder, Output, RouterStats, routed_layers, update_balance
+from coterie.parallel.pipeline import Work
 from coterie.parallel.together import Together
 from coterie.train.average import WeightAverage
 from coterie.train.clip import Clipper
@@ -29,7 +30,8 @@ from coterie.train.compiled_blocks import CompiledBlocks
 from coterie.train.events import PartMeasured
 from coterie.train.method import Trainable
 from coterie.train.metrics import StepMetrics, total_counts
-from coterie.train.objective import Models, Objective
+from coterie.train.objective import Models, Objective, Terms
+from coterie.train.objective.routers import router_terms
 from coterie.train.offload import activations_away
 from coterie.train.optimizer import Optimizer
 from coterie.train.precision import LossScale, Precision
@@ -168,7 +170,9 @@ class Stepper:
     def rehearse(self, batch: TokenBatch) -> None:
         """Compute the gradients of one micro-batch and forget them, as measurements do."""
         try:
-            float(self._accumulate(batch, 1).loss)  # waits for the device
+            staged = self.together is not None and self.together.pipeline is not None
+            cuts = self._cuts(batch) if staged else 1
+            float(self._accumulate(batch, cuts).loss)  # waits for the device
         finally:
             self._forget()
 
@@ -278,20 +282,46 @@ class Stepper:
         blocks, together = self.compiled_blocks, self.together
         counts = total_counts((self._objective.counts(piece) for piece in pieces), together)
         draws = contextlib.nullcontext() if together is None else together.draws
+
+        @contextlib.contextmanager
+        def passing() -> Iterator[None]:
+            with draws, self.precision.autocast(), self._saving():
+                yield
+
+        def learned(found: Terms) -> Tensor:
+            loss = metrics.add(found, counts, entropies=watched)
+            return loss if self.loss_scale is None else loss * self._loss_scale
+
         with contextlib.nullcontext() if blocks is None else blocks.installed():
+            if together is not None and together.pipeline is not None:
+                together.through_stages(pieces, self._work(learned, passing))
+                pieces = []
             for piece in pieces:
                 if together is not None:
                     together.before(last=piece is pieces[-1])
-                with draws, self.precision.autocast(), self._saving():
-                    found = self._objective(self._models, piece)
-                    loss = metrics.add(found, counts, entropies=watched)
-                if self.loss_scale is not None:
-                    loss = loss * self._loss_scale
+                with passing():
+                    loss = learned(self._objective(self._models, piece))
                 loss.backward()
         if together is not None:
             together.after()
         self.trainable.take_gradients()
         return metrics
+
+    def _work(
+        self,
+        learned: Callable[[Terms], Tensor],
+        passing: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> Work:
+        """Return what stages compute: the last one the objective, others their routers' terms."""
+
+        def loss(decoder: Callable[..., Output], piece: TokenBatch) -> Tensor:
+            return learned(self._objective(replace(self._models, decoder=decoder), piece))
+
+        def routers(piece: TokenBatch, stats: tuple[RouterStats, ...]) -> Tensor | None:
+            terms = tuple(router_terms(stats, lambda layer: "tokens"))
+            return learned(Terms(terms, stats)) if stats else None
+
+        return Work(loss, routers, passing)
 
     def _saving(self) -> contextlib.AbstractContextManager[None]:
         """Say where what the backward pass needs is kept."""

@@ -162,7 +162,9 @@ def _piped(decoder, objective, metrics, pieces, counts, mesh, schedule):
         )
         return losses[-1]
 
-    Pipeline(decoder, mesh, schedule).run(pieces, Work(loss, routers))
+    pipeline = Pipeline(decoder, mesh, schedule)
+    pipeline.run(pieces, Work(loss, routers))
+    pipeline.add_up_shared()
     return sum(float(each.detach()) for each in losses)
 
 

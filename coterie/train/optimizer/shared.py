@@ -24,7 +24,7 @@ class SharedOptimizer:
         build: makes an optimizer of parameters.
         parameters: as the decoder names them, and this process's parts of them.
         owned: the names of those that are moved as a whole.
-        ranks: all processes.
+        ranks: those that hold the same layers.
     """
 
     def __init__(
