@@ -137,5 +137,7 @@ def copies(tensor: Tensor) -> int:
     if not isinstance(tensor, DTensor):
         return world
     mesh: DeviceMesh = tensor.device_mesh
-    divided = [mesh.size(axis) for axis, each in enumerate(tensor.placements) if each.is_shard()]
+    divided = [  # a shard of a shard is none to is_shard
+        mesh.size(axis) for axis, each in enumerate(tensor.placements) if not each.is_replicate()
+    ]
     return world // math.prod(divided)

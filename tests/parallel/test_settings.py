@@ -29,5 +29,5 @@ def test_every_problem_is_told_at_once(source):
     assert "8 rows of 16 tokens in 2 micro-batches cannot be shared by 3 processes" in told
     assert "must be a multiple of 6" in told
     assert "parallel.context=3 does not divide rows of 16 tokens" in told
-    assert "parallel.pipeline=4, but there are 2 layers" in told
+    assert "parallel.pipeline=4 with schedule=1f1b makes 4 stages, and there are 2 layers" in told
     assert "parallel.expert=2 does not divide" in told

@@ -1,7 +1,8 @@
-"""The same global batch, the same losses: replicas, shards and both, against one process."""
+"""The same global batch, the same losses: every layout of a run, against one process."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -25,15 +26,47 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
+# Stages draw by themselves, so what is compared there draws nothing.
+QUIET = {**EVERYTHING, "model": EVERYTHING["model"] | {
+    "dropout": 0.0, "layers": 4, "blocks": {"dense": {"feedforward": {"kind": "dense"}}, "moe": {}},
+    "pattern": ["dense", "moe"],
+    "feedforward": EVERYTHING["model"]["feedforward"] | {"router": {"noise": {"kind": "none"}}},
+}}  # fmt: skip
+TWO = [
+    (PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2}), (EVERYTHING, {"data": 2, "expert": 2}),
+    (EVERYTHING, {"tensor": 2}), (QUIET, {"pipeline": 2}),
+]  # fmt: skip
+MORE = [
+    (QUIET, {"pipeline": 2, "schedule": "interleaved"}),
+    (QUIET, {"pipeline": 2, "schedule": "zero_bubble"}),
+    (PLAIN, {"data": 4}),
+    (EVERYTHING, {"data": 2, "shard": 2}),
+    (EVERYTHING, {"data": 2, "tensor": 2}),
+    (EVERYTHING, {"shard": 2, "tensor": 2}),
+    (EVERYTHING, {"shard": 4, "expert": 2}),
+    (EVERYTHING, {"data": 2, "expert": 2, "tensor": 2}),
+    (QUIET, {"pipeline": 2, "data": 2}),
+    (QUIET, {"pipeline": 2, "shard": 2, "schedule": "zero_bubble"}),
+    (QUIET, {"pipeline": 2, "data": 2, "expert": 2}),
+    (QUIET, {"pipeline": 2, "tensor": 2, "schedule": "interleaved"}),
+]
+
+
+def _told(each: dict[str, Any]) -> str:
+    return "×".join(f"{k}{v}" for k, v in each.items() if not isinstance(v, dict)) or "run"
+
+
 @pytest.mark.parametrize(
     ("changes", "layout"),
-    [(PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2}), (PLAIN, {"data": 2, "expert": 2})],
-    ids=["replicas", "shards of everything", "experts"],
+    [*TWO, *(pytest.param(*each, marks=pytest.mark.distributed) for each in MORE)],
+    ids=_told,
 )
-def test_two_processes_train_as_one(source, tmp_path, changes, layout):
+def test_several_processes_train_as_one(source, tmp_path, changes, layout):
+    axes = ("data", "shard", "tensor", "pipeline")
+    world = math.prod(layout.get(axis, 1) for axis in axes)
     alone = trained(settings(source, changes), str(tmp_path / "one"))
     several = settings(source, changes, {"parallel": layout})
-    together = run(2, trained, several, str(tmp_path / "two"))[0]
+    together = run(world, trained, several, str(tmp_path / "two"))[0]
     for name in ("losses", "norms", "valid"):
         assert together[name] == pytest.approx(alone[name], rel=1e-5)
     assert len(alone["losses"]) == 6

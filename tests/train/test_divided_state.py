@@ -48,9 +48,16 @@ def losses(path: Path) -> dict[int, float]:
     return {each.step: each.loss for each in events if isinstance(each, StepDone)}
 
 
-@pytest.mark.parametrize("layout", [{"shard": 2}, {"data": 2, "expert": 2}], ids=str)
+@pytest.mark.parametrize(
+    "layout", [{"shard": 2}, {"data": 2, "expert": 2}, {"tensor": 2}, {"pipeline": 2}], ids=str
+)
 def test_a_divided_run_goes_on_from_its_parts(source, tmp_path, layout):  # noqa: F811
-    asked = settings(source, EVERYTHING, {"parallel": layout})
+    stages = layout.get("pipeline", 1)  # which draw by themselves
+    changes = {
+        "train": {"gradient_accumulation": 2},
+        "model": {"dropout": 0.1 if stages == 1 else 0.0},
+    }
+    asked = settings(source, EVERYTHING, changes, {"parallel": layout})
     whole = tmp_path / "whole"
     run(2, trained, asked, str(whole))
     assert len(list((whole / "checkpoints" / "step-00000003" / "model").iterdir())) == 2
@@ -66,5 +73,5 @@ def test_a_divided_run_goes_on_from_its_parts(source, tmp_path, layout):  # noqa
     assert losses(tmp_path / "alone") == pytest.approx(told, rel=1e-5)
     for name, tensor in tensors(tmp_path / "alone").items():
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
-    run(2, trained, settings(source, EVERYTHING, {"parallel": {"data": 2}}),
+    run(2, trained, settings(source, EVERYTHING, changes, {"parallel": {"data": 2}}),
         begun(tmp_path / "alone", 6, tmp_path / "more"), True)  # fmt: skip
