@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,12 @@ from coterie.align.reinforce.method import PromptData, ReinforceMethod
 from coterie.align.reinforce.rollout import Writer
 from coterie.align.reinforce.watch import figures_of
 from coterie.align.rewards import Judge, Sample
-from coterie.checkpoint import LoadedModel
+from coterie.align.rewards.fluency import Fluency
+from coterie.checkpoint import LoadedModel, load_model
 from coterie.evaluate.scoring import sequence_logprobs
+from coterie.foundation.errors import SettingsError
 from coterie.foundation.printable import printable
+from coterie.model import Decoder
 
 _SEED = 1 << 42  # of the texts: the same random streams for both
 _AT_ONCE = 256
@@ -78,16 +82,40 @@ def contest(
 
     Raises:
         RewardError: a text cannot be judged.
-        SettingsError: prompt and text are longer than a model's context.
+        SettingsError: prompt and text are longer than a model's context; or fluency is to judge
+            and there is no frozen start.
     """
-    return Contest(_side(one, method, data), _side(other, method, data))
+    asks = any(isinstance(each, Fluency) for each in method.alignment.rewards)
+    start = _start(one, other) if asks else None
+    return Contest(_side(one, method, data, start), _side(other, method, data, start))
 
 
-def _side(loaded: LoadedModel, method: ReinforceMethod, data: PromptData) -> Side:
+def _start(*sides: LoadedModel) -> Decoder:
+    """Return what one of the two was tuned from, by which the fluency of both is told."""
+    bases = [Path(each.settings["align"]["base"]) for each in sides if each.settings.get("align")]
+    found = next((load_model(each) for each in bases if each.is_dir()), None)
+    if found is None:
+        raise SettingsError(
+            "fluency is what a frozen start says of texts, and neither run was tuned from one"
+            + (f" that is still there ({bases[0]})." if bases else "."),
+            hint="Hold a run of coterie align against another; or judge by another reward, such "
+            "as --reward metre.",
+        )
+    if any(each.tokenizer.fingerprint != found.tokenizer.fingerprint for each in sides):
+        raise SettingsError(
+            f"{found.path} cannot tell the fluency of both: their tokenizers differ.",
+            hint="Judge by another reward, such as --reward metre.",
+        )
+    return found.decoder
+
+
+def _side(
+    loaded: LoadedModel, method: ReinforceMethod, data: PromptData, start: Decoder | None
+) -> Side:
     own = method.alignment
     writer = Writer(loaded.decoder, loaded.tokenizer, own.rollout, _AT_ONCE)
     judge = Judge(own.rewards, data.corpus)
-    collector = Collector(own, loaded.decoder, None, writer, judge, contextlib.nullcontext)
+    collector = Collector(own, loaded.decoder, start, writer, judge, contextlib.nullcontext)
     course = Course(own.rollout.max_tokens, own.lines[-1])
     _, _, samples, scores = collector.judged(data.valid, 1, _SEED, course)
     figures = figures_of(samples, data.corpus, scores)

@@ -23,7 +23,7 @@ from coterie.checkpoint.manifest import tensors_digest
 from coterie.checkpoint.tensor_file import read_tensors
 from coterie.checkpoint.tensors import model_tensors
 from coterie.evaluate import validate
-from coterie.foundation.errors import CheckpointError, DataError
+from coterie.foundation.errors import CheckpointError, DataError, SettingsError
 from coterie.foundation.files import sha256_bytes
 from coterie.foundation.runs import RunDirectory
 from coterie.model import Decoder
@@ -161,23 +161,28 @@ class AlignMethod(Method):
 
     def packed(self, units: Sequence[Unit], settings: RunSettings) -> PackedRows:
         """Return texts packed into rows."""
-        return PackedRows(units, self.width * settings.model.context, settings.seed)
+        return PackedRows(units, self.width * settings.row_length, settings.seed)
 
     def prepare(self, settings: RunSettings, tell: Tell) -> tuple[RunSettings, RunData]:
         """Read the rows, hold some out, pack them; fill in what follows from them."""
-        context, source = settings.model.context, self.template.source  # refused before any row
+        context, source = settings.row_length, self.template.source  # refused before any row
+        if context > settings.model.context:
+            raise SettingsError(
+                f"align.max_length={context:,} is more than the {settings.model.context:,} tokens "
+                "that the model reads."
+            )
         every = self.units(tell)
         units = [unit for unit in every if max(len(t.tokens) for t in unit) <= context]
         if len(units) < len(every):
             tell(
-                f"{len(every) - len(units):,} of {len(every):,} rows are longer than the context "
-                f"of {context:,} tokens and are left out."
+                f"{len(every) - len(units):,} of {len(every):,} rows are longer than "
+                f"{context:,} tokens and are left out."
             )
         held, kept = _held_out(units, self.alignment.valid_fraction, settings.seed)
         if not kept:
             raise DataError(
                 f"No row of {self.alignment.data} is left to train on.",
-                hint=f"The model reads {context:,} tokens at most; give shorter rows.",
+                hint=f"A row holds {context:,} tokens; give shorter texts.",
             )
         valid = self.packed(held, settings) if held else None
         about = f"{self.alignment.base_sha256} {source}"

@@ -263,7 +263,7 @@ class _Referred(PairedMethod):
 
     def packed(self, units: Sequence[Unit], settings: RunSettings) -> PackedRows:
         """Return texts packed in twos."""
-        rows = PackedRows(units, 2 * settings.model.context, settings.seed, ReferredBatch)
+        rows = PackedRows(units, 2 * settings.row_length, settings.seed, ReferredBatch)
         rows.fill("reference", np.zeros((rows.count, rows.length), dtype=np.float32))
         return rows
 

@@ -37,6 +37,12 @@ class Alignment(Settings):
         "tokenizer's own, else play",
     )
     data: str = Field(default="", description="the rows: a JSONL or Parquet file")
+    max_length: int | None = Field(
+        default=None,
+        ge=2,
+        description="tokens of the rows that texts are packed into; longer texts are left out; "
+        "None: the model's context",
+    )
     valid_fraction: float = Field(
         default=0.1, ge=0, lt=1, description="share of the rows that is held out"
     )

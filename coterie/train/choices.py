@@ -196,8 +196,8 @@ def short_batch(settings: RunSettings, batch: TokenBatch) -> TokenBatch:
         settings: the run's, vocabulary included.
         batch: of a whole step.
     """
-    model, train = settings.model, settings.train
-    per_token = count(model).training_flops_per_token(model.context)
+    length, train = settings.row_length, settings.train
+    per_token = count(settings.model).training_flops_per_token(length)
     tokens = max(_PASS_TOKENS, int(_PASS_FLOPS / max(per_token, 1)))
-    rows = min(max(tokens // model.context, 1), train.micro_batch_size)
-    return batch.part(rows, min(tokens, model.context))
+    rows = min(max(tokens // length, 1), train.micro_batch_size)
+    return batch.part(rows, min(tokens, length))

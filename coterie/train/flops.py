@@ -13,7 +13,7 @@ def step_flops(settings: RunSettings, stage: Stage | None = None) -> float:
     Of a step at full length, or of those of a stage. This is what MFU counts. Recomputation and the
     optimizer are not in it.
     """
-    stage = stage or Stage(0, settings.model.context, settings.train.batch_size)
+    stage = stage or Stage(0, settings.row_length, settings.train.batch_size)
     per_token = count(settings.model).training_flops_per_token(stage.context)
     return float(per_token * stage.tokens)
 

@@ -72,7 +72,7 @@ def _at_most(settings: RunSettings, precision: Precision) -> int:
     """Return bytes that a run of these sizes does not reach, without counting it."""
     train, model = settings.train, settings.model
     held = sum(p.tensor.numel() for p in shadow_parameters(model)) * 4
-    tokens = train.micro_batch_size * model.context
+    tokens = train.micro_batch_size * settings.row_length
     activations = tokens * model.layers * model.width * _ACTIVATION_BYTES
     logits = min(tokens * model.known_vocab_size(), LOGITS_AT_ONCE) * 4
     counted = 0 if model.ngram is None else model.ngram.bytes

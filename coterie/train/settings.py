@@ -288,8 +288,13 @@ class RunSettings(Settings):
         """
         train = self.train
         return Stages(
-            self.model.context, train.batch_size, self.data.curriculum, train.gradient_accumulation
+            self.row_length, train.batch_size, self.data.curriculum, train.gradient_accumulation
         )
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row: the context, or less where an alignment packs short texts."""
+        return (self.align or {}).get("max_length") or self.model.context
 
     @model_validator(mode="after")
     def _fitting_lengths(self) -> Self:

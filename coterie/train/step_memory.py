@@ -76,7 +76,8 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
     )
     accumulated = min(train.gradient_accumulation, 2)  # the second piece meets all gradients
     # Whole numbers are real, so of more rows than these the rest is added in proportion.
-    most = max(1, _TOKENS // model.context)
+    length = settings.row_length
+    most = max(1, _TOKENS // length)
     times = max(1.0, train.micro_batch_size / most)
     rows = accumulated * min(train.micro_batch_size, most)
     changes = {"gradient_accumulation": accumulated, "batch_size": rows, "health_every": 0}
@@ -92,7 +93,7 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
     )  # fmt: skip
     if train.ema is not None:
         stepper.average = WeightAverage(parameters, train.ema)
-    tokens = torch.zeros(2, rows, model.context, dtype=torch.int64, device=precision.device)
+    tokens = torch.zeros(2, rows, length, dtype=torch.int64, device=precision.device)
     live, period = LiveMemory(precision.device.type), len(model.pattern) or 1
     starts = {layers - 1: "last layers", layers - 1 - period: _BETWEEN,
               len(model.opening) + period - 1: "first layers"}  # fmt: skip
@@ -105,5 +106,5 @@ def _phases(settings: RunSettings, precision: Precision, layers: int) -> dict[st
             peak[part] = round(peak[part] * times)
         if phase != UPDATE:  # whose peak has the moments that it made
             peak["optimizer"] = held
-        peak["batches"] = 2 * 8 * train.batch_size * model.context  # tokens and targets
+        peak["batches"] = 2 * 8 * train.batch_size * length  # tokens and targets
     return live.peaks

@@ -18,6 +18,7 @@ from coterie.foundation.runs import RunDirectory
 from coterie.tokenizer.chat import template_of
 from coterie.train import train
 from coterie.train.events import Evaluated, StepDone
+from coterie.train.flops import step_flops
 from coterie.train.proof import prove_resume
 from tests.align.conftest import ROWS
 
@@ -155,10 +156,24 @@ def test_what_is_too_long_is_left_out_and_told(base, rows_of):
     rows = [*ROWS, {"prompt": "a" * 70, "completion": "b"}]
     settings, told = settings_of(base, rows_of(rows)), []
     method_of(settings, None).prepare(settings, told.append)
-    assert "1 of 13 rows are longer than the context of 64 tokens" in told[0]
+    assert "1 of 13 rows are longer than 64 tokens" in told[0]
     settings = settings_of(base, rows_of(rows[-1:]))
     with pytest.raises(DataError, match=r"No row .* is left to train on"):
         method_of(settings, None).prepare(settings, told.append)
+
+
+def test_rows_are_as_short_as_asked_and_no_longer_than_the_model_reads(base, rows_of):
+    settings = settings_of(base, rows_of(ROWS), {"max_length": 48, "valid_fraction": 0})
+    settings, data = method_of(settings, None).prepare(settings, lambda said: None)
+    whole = {"model": settings.model, "train": settings.train}
+    assert data.train.length == settings.row_length == 48
+    assert settings.model.context == 64, "the model reads as much as before"
+    longer = settings.model_copy(update={"align": settings.align | {"max_length": None}})
+    assert whole == {"model": longer.model, "train": longer.train}
+    assert step_flops(settings) < 48 / 64 * step_flops(longer), "what is counted is what is read"
+    too_long = settings_of(base, rows_of(ROWS), {"max_length": 65})
+    with pytest.raises(SettingsError, match=r"max_length=65 is more than the 64 tokens"):
+        method_of(too_long, None).prepare(too_long, lambda said: None)
 
 
 def test_wrong_settings_and_templates_are_refused(base, rows_of):

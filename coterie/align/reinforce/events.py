@@ -27,7 +27,8 @@ class RolloutDone(Event):
 class HeldOutJudged(Event):
     """Texts on prompts that are never trained on, judged by everything, rewarded or not.
 
-    `human` has the same figures of how the held-out text goes on itself, where that is known.
+    `start` has the same figures of the frozen start, `human` of how the held-out text goes on
+    itself, where that is known.
     """
 
     kind: Literal["held_out_judged"] = "held_out_judged"
@@ -35,6 +36,7 @@ class HeldOutJudged(Event):
     texts: Count
     figures: dict[str, Number]
     human: dict[str, Number] = {}
+    start: dict[str, Number] = {}
 
     def numbers(self) -> dict[str, float]:
         return {f"held_out/{name}": value for name, value in self.figures.items()}

@@ -261,8 +261,9 @@ class ReinforceMethod(AlignMethod):
         human = figures_of(data.human, data.corpus, None) if data.human else {}
         step = session.progress.step
         session.publish(
-            HeldOutJudged(step=step, texts=len(data.valid), figures=figures, human=human)
-        )
+            HeldOutJudged(step=step, texts=len(data.valid), figures=figures, human=human,
+                          start=rollouts.start)
+        )  # fmt: skip
         found = alarms(step, figures, rollouts.start, human)
         for alarm in found:
             session.publish(alarm)

@@ -18,6 +18,7 @@ class Reinforcement(Reducer):
         self.rollouts, self.steps, self.held_out = Curves(), Curves(), Curves()
         self.alarms: Sequence[Alarm] = ()
         self.human: dict[str, float] = {}
+        self.start: dict[str, float] = {}
 
     def update(self, event: Event) -> None:
         match event:
@@ -29,7 +30,7 @@ class Reinforcement(Reducer):
                     self.steps.add(event.step, told)
             case HeldOutJudged():
                 self.held_out.add(event.step, event.figures)
-                self.human = event.human
+                self.human, self.start = event.human, event.start
             case Alarm():
                 self.alarms = (*self.alarms, event)[-100:]
             case _:

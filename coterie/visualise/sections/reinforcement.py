@@ -53,16 +53,16 @@ def _chart(
 
 
 def _held_out(state: Reinforcement) -> str:
-    """Return a table of held-out texts at first and at last, beside how the text itself goes on."""
+    """Return a table of held-out texts: of the start, the latest, and how the text goes on."""
     rows = []
     for name in state.held_out.names:
         values = state.held_out[name]
         seen = values[np.isfinite(values)]
         if len(seen):
-            known = [float(seen[0]), float(seen[-1]), state.human.get(name)]
+            known = [state.start.get(name), float(seen[-1]), state.human.get(name)]
             cells = [significant(each) if each is not None else "–" for each in known]
             rows.append([name, *cells])
-    return table("Held-out texts", ["figure", "first", "latest", "the text itself"], rows)
+    return table("Held-out texts", ["figure", "start", "latest", "the text itself"], rows)
 
 
 def _alarms(state: Reinforcement) -> str:
