@@ -19,7 +19,7 @@ from coterie.cli.console import console, emit_json, facts, next_step, stderr
 from coterie.cli.contest import ContestFlags, tell_contest
 from coterie.cli.flags import refuse_flags
 from coterie.cli.reading import ReadingFlags, reading_figures, tell_reading
-from coterie.cli.routing import tell_routing, texts_of
+from coterie.cli.routing import by_source, tell_routing, texts_of
 from coterie.cli.words import read_words, standard_input
 from coterie.data import Document, evaluation_batches, store_for
 from coterie.data.clean import Clean, cleaned
@@ -161,8 +161,9 @@ def _measure(
     if asked.contest != (_ALONE, []):
         tell_contest(loaded, *asked.contest, json=json)
     elif asked.routing:
-        texts = texts_of(loaded, _read(loaded, asked)[0]) if asked.some else _own_texts(loaded)
-        tell_routing(loaded, texts, json=json)
+        documents = by_source(_read(loaded, asked)[0]) if asked.some else {}
+        texts = texts_of(loaded, documents) if asked.some else _own_texts(loaded)
+        tell_routing(loaded, texts, documents, json=json)
     elif asked.some:
         _tell_texts(loaded, asked, cache, json=json, tokens=tokens)
     else:

@@ -5,9 +5,10 @@ count alike. How much the expert of a token tells of what the token is, where it
 domain it is, is mutual information in nats, Σ p(x, e) log (p(x, e) / p(x) p(e)): zero where they
 are independent, at most the entropy of the experts. Estimated from few tokens it is never zero, so
 beside each stands what labels dealt at random give (the permutation null), and how often they give
-as much. Domains are dealt to whole windows, for tokens of one window are no independent draws; and
-told once more for tokens of equal kind (I(e; d | token) = I(e; d, token) − I(e; token)), for an
-expert of one word looks like an expert of the domain that uses it.
+as much. Domains, and other labels of whole stretches such as languages and speakers, are dealt to
+whole windows or stretches, for their tokens are no independent draws; and told once more for tokens
+of equal kind (I(e; d | token) = I(e; d, token) − I(e; token)), for an expert of one word looks like
+an expert of the domain that uses it.
 """
 
 from collections import defaultdict
@@ -31,6 +32,8 @@ _UNTOUCHED = Steering()
 Progress = Callable[[int], None]
 Texts = Mapping[str, Sequence[Sequence[int]]]
 """Texts as tokens, by domain."""
+Labels = Mapping[str, Texts]
+"""Of each kind of label, that of each token of some texts, from 0; below 0: not known."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class Information:
 
 
 @dataclass(frozen=True)
+class Told:
+    """What experts tell of a label of whole stretches, and what beyond what the token tells."""
+
+    plain: Information
+    given_token: Information
+
+
+@dataclass(frozen=True)
 class LayerUse:
     """What one layer's E experts are used for.
 
@@ -58,8 +69,8 @@ class LayerUse:
         expert_entropy: of the experts over all tokens, in nats, the most that they can tell.
         entropy: mean entropy of the router's shares of a token, over log E: 1 is undecided.
         margin: median distance of a selection from another one.
-        token, position, domain, domain_given_token: what experts tell; domains: None where there is
-            but one.
+        token, position: what experts tell of them.
+        told: what they tell of domains (“domain”) and of further labels, where there are several.
         domains: each expert's share of a domain's weight over its share of all, [E, D]; 1 is none.
         together: how often two experts were selected for one token over how often they would be
             if each were independent of the other, [E, E]; NaN where one never was.
@@ -75,8 +86,7 @@ class LayerUse:
     margin: float
     token: Information
     position: Information
-    domain: Information | None
-    domain_given_token: Information | None
+    told: Mapping[str, Told]
     domains: np.ndarray
     together: np.ndarray
     together_even: float
@@ -91,29 +101,39 @@ class _Windows:
         tokens: inputs and, one further, targets, [B, T + 1].
         domains: of each row.
         numbers: of each row among all.
+        labels: of the inputs, by kind, [B · T].
     """
 
     tokens: torch.Tensor
     domains: list[int]
     numbers: list[int]
+    labels: dict[str, np.ndarray]
 
 
-def _windows(texts: Texts, context: int) -> list[_Windows]:
+_NO_LABELS: Labels = {}
+
+
+def _windows(texts: Texts, context: int, labels: Labels = _NO_LABELS) -> list[_Windows]:
     """Cut texts into windows of at most `context` inputs, those of one length side by side."""
-    alike: defaultdict[int, list[tuple[int, Sequence[int]]]] = defaultdict(list)
-    for domain, rows in enumerate(texts.values()):
-        for row in rows:
+    alike: defaultdict[int, list[tuple[int, Sequence[int], list[Sequence[int]]]]]
+    alike = defaultdict(list)
+    for domain, (name, rows) in enumerate(texts.items()):
+        for number, row in enumerate(rows):
             for start in range(0, len(row) - 1, context):
                 piece = row[start : start + context + 1]
-                alike[len(piece)].append((domain, piece))
+                own = [each[name][number][start : start + len(piece) - 1]
+                       for each in labels.values()]  # fmt: skip
+                alike[len(piece)].append((domain, piece, own))
     found, number = [], 0
     for rows in alike.values():
         for at in range(0, len(rows), _ROWS):
             some = rows[at : at + _ROWS]
             numbers = list(range(number, number + len(some)))
             number += len(some)
-            tokens = torch.tensor([list(piece) for _, piece in some])
-            found.append(_Windows(tokens, [domain for domain, _ in some], numbers))
+            tokens = torch.tensor([list(piece) for _, piece, _ in some])
+            own = {kind: np.concatenate([labels[place] for _, _, labels in some])
+                   for place, kind in enumerate(labels)}  # fmt: skip
+            found.append(_Windows(tokens, [domain for domain, _, _ in some], numbers, own))
     return found
 
 
@@ -138,6 +158,7 @@ def analyse_routing(
     decoder: Decoder,
     texts: Texts,
     *,
+    labels: Labels = _NO_LABELS,
     masking: Texts | None = None,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
@@ -148,18 +169,14 @@ def analyse_routing(
     Args:
         decoder: in any mode, which it keeps.
         texts: what is read, by domain, in windows of the model's context.
+        labels: further labels of the tokens of `texts`, such as who speaks.
         masking: what is read again without each expert, by the same domains; None: nothing.
         permutations: deals of labels at random; the seed decides them.
         progress: told how many passes over `masking` were made, of one for each expert.
     """
-    windows = _windows(texts, decoder.settings.context)
-    seen: defaultdict[int, list[LayerRouting]] = defaultdict(list)
-    look = nullcontext() if not windows else routing_watched(
-        decoder, lambda layer, routing: seen[layer].append(routing)
-    )  # fmt: skip
-    with look:
-        _losses(decoder, windows, len(texts))
-    labels = _Labels.of(windows, len(texts))
+    windows = _windows(texts, decoder.settings.context, labels)
+    seen = _routed(decoder, windows, len(texts))
+    known = _Labels.of(windows, len(texts))
     again = None if masking is None else _windows(masking, decoder.settings.context)
     plain = None if again is None else _losses(decoder, again, len(texts))
     found, done = [], 0
@@ -174,8 +191,45 @@ def analyse_routing(
                 progress(done)
             effects = np.stack(rows)
         random = np.random.default_rng((seed, layer))
-        found.append(_use_of(layer, calls, labels, effects, permutations, random))
+        found.append(_use_of(layer, calls, known, effects, permutations, random))
     return tuple(found)
+
+
+def _routed(
+    decoder: Decoder, windows: Sequence[_Windows], domains: int
+) -> dict[int, list[LayerRouting]]:
+    """Return what each layer's router decided, call by call."""
+    seen: defaultdict[int, list[LayerRouting]] = defaultdict(list)
+    look = nullcontext() if not windows else routing_watched(
+        decoder, lambda layer, routing: seen[layer].append(routing)
+    )  # fmt: skip
+    with look:
+        _losses(decoder, windows, domains)
+    return dict(seen)
+
+
+def selections(decoder: Decoder, texts: Texts) -> dict[int, np.ndarray]:
+    """Return the experts that each token of texts is sent to, by layer, [N, k]."""
+    seen = _routed(decoder, _windows(texts, decoder.settings.context), len(texts))
+    return {
+        layer: torch.cat([call.indices for call in calls]).cpu().numpy()
+        for layer, calls in sorted(seen.items())
+    }
+
+
+def saturation(earlier: np.ndarray, last: np.ndarray, experts: int) -> float:
+    """Return the share of the experts that tokens are sent to in the end which they had before.
+
+    |earlier ∩ last| / k, the mean over tokens: router saturation of OLMoE (Muennighoff et al. 2024,
+    “OLMoE: open mixture-of-experts language models”, section 5.1). Two routers that know nothing of
+    each other have k / E.
+
+    Args:
+        earlier, last: of the same tokens, [N, k], as `selections` returns them.
+        experts: E, the number that stands where no expert was selected.
+    """
+    kept = (earlier[:, :, None] == last[:, None, :]).any(1)
+    return float(kept[last < experts].mean())
 
 
 @dataclass(frozen=True)
@@ -187,6 +241,7 @@ class _Labels:
     windows: np.ndarray
     domain_of: np.ndarray  # of each window
     domains: int
+    others: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, windows: Sequence[_Windows], domains: int) -> "_Labels":
@@ -200,7 +255,44 @@ class _Labels:
         return cls(
             np.unique(np.concatenate(tokens), return_inverse=True)[1],
             np.concatenate(positions), np.concatenate(numbers), np.array(domain_of), domains,
+            {kind: np.concatenate([each.labels[kind] for each in windows])
+             for kind in (windows[0].labels if windows else ())},
         )  # fmt: skip
+
+    def stretches(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield each label of whole stretches: its kind, that of each token, and the stretches."""
+        yield "domain", self.domain_of[self.windows], self.windows
+        for kind, label in self.others.items():
+            begins = (np.diff(label) != 0) | (np.diff(self.windows) != 0)
+            yield kind, label, np.concatenate([[0], np.cumsum(begins)])
+
+    def told(
+        self, weights: np.ndarray, permutations: int, random: np.random.Generator
+    ) -> dict[str, Told]:
+        """Return what weights [N, E] tell of each of them that has several values."""
+        found = {}
+        for kind, all_labels, all_stretches in self.stretches():
+            known = all_labels >= 0
+            label, own, tokens = all_labels[known], weights[known], self.tokens[known]
+            if len(np.unique(label)) < 2:
+                continue
+            stretch = np.unique(all_stretches[known], return_inverse=True)[1]
+            of = np.zeros(stretch.max() + 1, int)
+            of[stretch] = label
+            of_token, kinds = information(tokens, own), self.tokens.max() + 1
+
+            def both(
+                label: np.ndarray, own=own, tokens=tokens, kinds=kinds, of_token=of_token
+            ) -> tuple[float, float]:
+                given = information(label * kinds + tokens, own) - of_token
+                return information(label, own), given
+
+            dealt = [both(random.permutation(of)[stretch]) for _ in range(permutations)]
+            found[kind] = Told(*(
+                _against(measured, null)
+                for measured, null in zip(both(label), zip(*dealt, strict=True), strict=True)
+            ))  # fmt: skip
+        return found
 
 
 def _use_of(
@@ -219,23 +311,15 @@ def _use_of(
     members = (indices[:, :, None] == np.arange(experts)).any(1)
     weights = _spread(indices, gates, experts)
     load, mass = members.sum(0), weights.sum(0)
-    label, deal = labels.domain_of[labels.windows], labels.domains > 1
+    label = labels.domain_of[labels.windows]
     by_domain = _joint(label, weights, labels.domains)
     of_domain = by_domain / np.maximum(by_domain.sum(1, keepdims=True), 1e-30)
     share = mass / max(mass.sum(), 1e-30)
     logs = np.log(np.where(shares > 0, shares, 1.0))
 
-    def dealt() -> np.ndarray:
-        return random.permutation(labels.domain_of)[labels.windows]
-
     def told(name: np.ndarray) -> Information:
         null = [information(random.permutation(name), weights) for _ in range(permutations)]
         return _against(information(name, weights), null)
-
-    of_token = information(labels.tokens, weights)
-
-    def given_token(domain: np.ndarray) -> float:
-        return information(domain * (labels.tokens.max() + 1) + labels.tokens, weights) - of_token
 
     chosen = indices.shape[1]
     expected = np.outer(load, load) / max(len(indices), 1)
@@ -250,12 +334,7 @@ def _use_of(
         margin=float(np.median(margin)),
         token=told(labels.tokens),
         position=told(labels.positions),
-        domain=_against(information(label, weights),
-                        [information(dealt(), weights) for _ in range(permutations)])
-        if deal else None,
-        domain_given_token=_against(given_token(label),
-                                    [given_token(dealt()) for _ in range(permutations)])
-        if deal else None,
+        told=labels.told(weights, permutations, random),
         domains=np.divide(of_domain.T, share[:, None], out=np.ones((experts, labels.domains)),
                           where=share[:, None] > 0),
         together=together,

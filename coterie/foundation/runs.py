@@ -6,6 +6,7 @@ runs/NAME/
   checkpoints/    step-00001000/, ...
   samples/        text written during training
   profile/        what was seen in some steps, where it was asked for
+  routing.json    what its experts are used for, where that was asked
   report.html     the page made from the above
 """
 
@@ -61,6 +62,11 @@ class RunDirectory:
     def profile(self) -> Path:
         """The directory of what was seen in training steps; made when something is written."""
         return self.path / "profile"
+
+    @property
+    def routing(self) -> Path:
+        """What its experts are used for, JSON; made by `coterie evaluate RUN routing`."""
+        return self.path / "routing.json"
 
     @property
     def report(self) -> Path:

@@ -15,6 +15,7 @@ from coterie.visualise.sections.reinforcement import REINFORCEMENT
 from coterie.visualise.sections.routing import ROUTING
 from coterie.visualise.sections.section import added_html, added_reducers
 from coterie.visualise.sections.training import LOSS, MEMORY, OPTIMIZER
+from coterie.visualise.sections.uses import TITLE, uses_section
 from coterie.visualise.series import Series, read_series
 
 _FIRST = (LOSS, REINFORCEMENT, SAMPLES, EXPERTS, ROUTING, OPTIMIZER, MEMORY)
@@ -28,7 +29,8 @@ def write_report(run: RunDirectory, out: Path | str | None = None) -> Path:
         RunError: the run has recorded nothing yet.
         UserError: the place cannot be written, or the disk is full.
     """
-    return _write(Path(out) if out else run.report, report_page(read_series(run, added_reducers())))
+    page = report_page(read_series(run, added_reducers()), uses_section(run))
+    return _write(Path(out) if out else run.report, page)
 
 
 def write_comparison(runs: Sequence[RunDirectory], out: Path | str | None = None) -> Path:
@@ -42,10 +44,11 @@ def write_comparison(runs: Sequence[RunDirectory], out: Path | str | None = None
     return _write(place, comparison([read_series(run) for run in runs]))
 
 
-def report_page(series: Series) -> str:
+def report_page(series: Series, uses: str = "") -> str:
+    """Return a run's page; `uses` is the section on what its experts are used for, HTML."""
     first = [(each.anchor, each.title, each.html(series)) for each in _FIRST]
     last = [(each.anchor, each.title, each.html(series)) for each in _LAST]
-    sections = [*first, *added_html(series), *last]
+    sections = [*first, ("uses", TITLE, uses), *added_html(series), *last]
     return document(f"{series.name} · Coterie", header(series), sections)
 
 

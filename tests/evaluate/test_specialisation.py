@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from coterie.evaluate.specialisation import analyse_routing, information
+from coterie.evaluate.specialisation import (
+    analyse_routing,
+    information,
+    saturation,
+    selections,
+)
 from coterie.model import DecoderSettings, routed_layers
 from coterie.model.observe import Steering, steered
 
@@ -57,8 +62,8 @@ def test_planted_routing_is_found(planted):
     assert use.token.p == 0.05
     assert use.position.nats == pytest.approx(use.position.null, abs=0.02)  # no position does
     assert use.position.p > 0.05
-    assert use.domain.p > 0.05
-    assert use.domain_given_token.nats == pytest.approx(0, abs=1e-9)
+    assert use.told["domain"].plain.p > 0.05
+    assert use.told["domain"].given_token.nats == pytest.approx(0, abs=1e-9)
     assert use.together_even == 0.0  # one expert a token: no two are together
     assert np.nansum(use.together) == 0
     assert use.entropy < 0.01
@@ -68,9 +73,9 @@ def test_planted_routing_is_found(planted):
 def test_experts_of_a_domain_are_told_from_experts_of_its_words(planted):
     texts = {"low": rows([0, 1, 4, 5], 30, 0), "high": rows([2, 3, 6, 7], 30, 1)}
     use = analyse(planted, texts)
-    assert use.domain.nats == pytest.approx(math.log(2))
-    assert use.domain.p == 0.05
-    assert use.domain_given_token.nats == pytest.approx(0, abs=1e-9)  # the words say it all
+    assert use.told["domain"].plain.nats == pytest.approx(math.log(2))
+    assert use.told["domain"].plain.p == 0.05
+    assert use.told["domain"].given_token.nats == pytest.approx(0, abs=1e-9)  # the words say it all
     np.testing.assert_allclose(use.domains, [[2, 0], [2, 0], [0, 2], [0, 2]])
 
 
@@ -92,7 +97,8 @@ def test_what_an_expert_is_worth_is_the_loss_without_it(planted):
 
 def test_one_domain_says_nothing_of_domains(planted):
     use = analyse(planted, {"one": rows([0, 1], 4, 0)})
-    assert use.domain is use.domain_given_token is use.masked is None
+    assert use.told == {}
+    assert use.masked is None
     assert use.health.load[2:] == (0, 0)
 
 
@@ -124,3 +130,45 @@ def test_pairs_are_compared_with_independence():
         found = use.together[a, b]
         assert (np.isnan(found) and not apart) or found == pytest.approx(both / apart)
     assert use.together_even == pytest.approx((1 / 6) / (1 / 2) ** 2)
+
+
+def test_a_label_of_stretches_is_told_and_what_is_unknown_left_out(planted):
+    # Two speakers with words, and so experts, of their own take turns of three tokens.
+    random, texts, who = np.random.default_rng(0), [], []
+    for _ in range(20):
+        turns = random.permutation([0, 1, 0])
+        row = np.concatenate([random.choice([[0, 1], [2, 3]][each], 3) for each in turns])
+        texts.append(row.tolist())
+        who.append(np.repeat(turns, 3))
+        who[-1][0] = -1  # nobody has spoken yet
+    use = analyse(planted, {"one": texts}, labels={"speaker": {"one": who}})
+    (told,) = use.told.values()  # one domain is none
+    label = np.concatenate([each[:8] for each in who])
+    known = label >= 0
+    experts = np.concatenate([row[:8] for row in texts])  # token t is of expert t
+    expected = information(label[known], np.eye(4)[experts][known])
+    assert told.plain.nats == pytest.approx(expected)
+    assert told.plain.nats > 0.6
+    assert told.plain.p == 0.05
+    assert told.plain.null < 0.1
+    assert told.given_token.nats == pytest.approx(0, abs=1e-9)
+
+
+def test_turns_dealt_whole_make_no_evidence_of_few(planted):
+    # Two turns, each of one word: dealt token by token this would be overwhelming evidence.
+    who = {"one": [np.repeat([0, 1], [4, 5])]}
+    use = analyse(planted, {"one": [[0] * 4 + [1] * 5]}, labels={"speaker": who})
+    assert use.told["speaker"].plain.nats == pytest.approx(math.log(2))
+    assert use.told["speaker"].plain.p == 1.0  # either deal gives as much
+
+
+def test_saturation_is_the_share_of_experts_that_are_kept(planted):
+    chosen = selections(planted, {"one": [[0, 1, 2, 3, 5]], "other": [[7, 6, 5]]})[0]
+    assert sorted(chosen[:, 0].tolist()) == [0, 1, 2, 2, 3, 3]
+    earlier, last = np.array([[0, 1], [2, 3]]), np.array([[1, 0], [0, 3]])
+    assert saturation(earlier, last, 4) == 0.75
+    assert saturation(last, last, 4) == 1.0
+    assert saturation(np.array([[0, 4]]), np.array([[1, 4]]), 4) == 0.0  # 4: there is none
+    random = np.random.default_rng(0)
+    one, other = (random.permuted(np.tile(np.arange(8), (4000, 1)), axis=1)[:, :2] for _ in "ab")
+    assert saturation(one, other, 8) == pytest.approx(2 / 8, abs=0.02)
