@@ -32,7 +32,7 @@ _UNTOUCHED = Steering()
 Progress = Callable[[int], None]
 Texts = Mapping[str, Sequence[Sequence[int]]]
 """Texts as tokens, by domain."""
-Labels = Mapping[str, Texts]
+Labels = Mapping[str, Mapping[str, Sequence[np.ndarray]]]
 """Of each kind of label, that of each token of some texts, from 0; below 0: not known."""
 
 
@@ -115,7 +115,7 @@ _NO_LABELS: Labels = {}
 
 def _windows(texts: Texts, context: int, labels: Labels = _NO_LABELS) -> list[_Windows]:
     """Cut texts into windows of at most `context` inputs, those of one length side by side."""
-    alike: defaultdict[int, list[tuple[int, Sequence[int], list[Sequence[int]]]]]
+    alike: defaultdict[int, list[tuple[int, Sequence[int], list[np.ndarray]]]]
     alike = defaultdict(list)
     for domain, (name, rows) in enumerate(texts.items()):
         for number, row in enumerate(rows):
