@@ -232,15 +232,19 @@ CASES = {
 }  # fmt: skip
 ALIGNED = ["train.steps=12", "train.checkpoint_every=2", "train.evaluate_every=4",
            "train.sample_every=0"]  # fmt: skip
+ROLLOUTS = ["align.prompts=lines.txt", "align.updates=2", "align.rollout.max_tokens=6",
+            "align.prompts_per_rollout=2", "align.texts_per_prompt=4"]  # fmt: skip
 CASES |= {
     f"align: {words[0]}": Case(
         ["align", words[0], "mine", *words[1:], *ALIGNED, "--name", "new"],
         _run("new"), "trained", ["train", "--resume", "new"], unfinished=True, training=True,
     )
     for words in (
-        ["grpo", "--reward", "pattern:regex=e", "align.prompts=lines.txt", "align.updates=2",
-         "align.rollout.max_tokens=6", "align.prompts_per_rollout=2", "align.texts_per_prompt=4"],
+        ["grpo", "--reward", "pattern:regex=e", *ROLLOUTS],
         ["sft", "answers.jsonl", "--lora", "2", "align.template=plain", "train.batch_size=4"],
+        ["ppo", "--reward", "pattern:regex=e", *ROLLOUTS],
+        ["rejection", "--reward", "pattern:regex=e", *ROLLOUTS],
+        ["dpo", "pairs.jsonl", "align.template=plain", "train.batch_size=4"],
     )
 }  # fmt: skip
 CASES |= {
@@ -285,6 +289,9 @@ def bases(root: Path) -> dict[str, Path]:
     (trained / "lines.txt").write_text("a\nb c\nthe\nfool\nsays\n" * 4)
     row = '{"prompt": "so says", "completion": " he"}\n'
     (trained / "answers.jsonl").write_text(row * 20)
+    (trained / "pairs.jsonl").write_text(
+        '{"prompt": "so says", "chosen": " he", "rejected": " the fool"}\n' * 20
+    )
     return {"base": base, "stored": stored, "trained": trained}
 
 

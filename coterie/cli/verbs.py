@@ -277,6 +277,22 @@ GROUPS = {
                     "coterie align kto answers marked.jsonl align.undesirable=0.5 --lora 8",
                 ),
             ),
+            "adapters": Verb(
+                "coterie.cli.adapters:adapters",
+                "Write what a run with --lora learnt.",
+                (
+                    "coterie align adapters latest --out adapters.safetensors",
+                    "coterie align adapters answers --peft --out adapter",
+                ),
+            ),
+            "merge": Verb(
+                "coterie.cli.adapters:merge",
+                "Put adapters into the model they were tuned from.",
+                (
+                    "coterie align merge mine adapters.safetensors",
+                    "coterie align merge mine adapters.safetensors --name merged",
+                ),
+            ),
             "reward-model": Verb(
                 "coterie.cli.align:reward_model",
                 "Learn to judge from pairs.",
