@@ -65,7 +65,7 @@ class FunctionReward:
             values = self._ask(samples)
         except RewardError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # one that exits would end the run wordlessly
             raise self._raised(samples, error) from error
         name = self._settings.function
         if not isinstance(values, Sequence) or len(values) != len(samples):
@@ -96,7 +96,7 @@ class FunctionReward:
             samples[0],
         )
 
-    def _raised(self, samples: Sequence[Sample], error: Exception) -> RewardError:
+    def _raised(self, samples: Sequence[Sample], error: BaseException) -> RewardError:
         """Return the error with the first sample that raises by itself, if one does."""
         guilty = samples[0]
         for sample in samples:
@@ -104,7 +104,7 @@ class FunctionReward:
                 self._ask([sample])
             except RewardError:
                 break
-            except Exception as alone:
+            except (Exception, SystemExit) as alone:
                 guilty, error = sample, alone
                 break
         return RewardError(

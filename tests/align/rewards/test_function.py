@@ -49,6 +49,7 @@ def fails_on_one(prompts, completions):
         (lambda prompts, completions: [0.0, "good", 1.0], r"good for “Once →  upon 1”"),
         (lambda prompts, completions: [0.0], r"1 numbers for 3 texts, .* “Once →  upon 0”"),
         (lambda prompts, completions: None, r"returned None for 3 texts"),
+        (lambda prompts, completions: sys.exit(3), r"raised SystemExit: 3 on “Once →  upon 0”"),
     ],
 )
 def test_what_goes_wrong_names_the_sample_and_the_way_on(reward, function, told):
