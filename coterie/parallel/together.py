@@ -205,6 +205,8 @@ class RowDraws(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.dropout:
             return self._dropout(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
         if func is torch.randn_like:
             return self._own(args[0], lambda drawn: drawn.normal_())
         if func is torch.Tensor.uniform_:
@@ -219,6 +221,33 @@ class RowDraws(TorchFunctionMode):
         with torch.no_grad():
             drawn = draw(like.detach().new_empty(self._readers * rows, *like.shape[1:]))
         return drawn[self._reader * rows : (self._reader + 1) * rows]
+
+    def _attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return what torch's own does; where it drops weights, in its steps on a CPU."""
+        if not dropout_p:
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask, is_causal=is_causal, **kwargs
+            )
+        groups = query.shape[1] // key.shape[1]
+        key, value = (each.repeat_interleave(groups, 1) for each in (key, value))
+        scale = kwargs.get("scale")
+        scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        if is_causal:
+            attn_mask = torch.ones_like(scores[0, 0], dtype=torch.bool).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        return self._dropout(scores.softmax(-1), dropout_p) @ value
 
     def _dropout(
         self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
