@@ -163,10 +163,12 @@ def visualise(
 
 def _replay(path: str, trace: Trace, look: Look) -> None:
     """Show a record in a view."""
+    from coterie.visualise.live.source import LiveText
+
     _check(trace.header.experts, look.asked())
     at = _place(look.at, trace)
     require_terminal(f"coterie visualise {path} --plain")
-    open_text(_live_text(trace=trace), look.asked(), at)
+    open_text(LiveText(trace=trace), look.asked(), at)
 
 
 def _write_on(
@@ -191,28 +193,36 @@ def _open(
 ) -> None:
     """Let a model write in a view that takes a hand."""
     require_terminal('coterie visualise RUN "PROMPT" --plain')
-    model, prompt, layers = _loaded(said, step, device)
-    sampling, asked = model.sampling(*layers), look.asked()
-    text = model.watch_with(prompt, sampling, *hand.by_layer())
-    _check(text.header.experts, asked)
+    from coterie.visualise.live.apart import TextApart
 
-    def write(
-        prompt: Sequence[int], written: Sequence[int], masked: Any, forced: Any, start: int
-    ) -> WatchedText:
-        return model.watch_with(
-            prompt, sampling, masked, forced, written=written, steered_from=start
-        )
-
-    live = _live_text(text, write=write)
-    if record is not None:
-        live.record(record)
-    open_text(live, asked, None if look.at is None else max(look.at - 1, 0))
+    if said.targets[1:] == ("-",):
+        raise UserError("The view reads keys from the terminal, so no prompt: write it out.")
+    live = TextApart(_live, said, step, device, record, hand, look)
+    open_text(live, look.asked(), None if look.at is None else max(look.at - 1, 0))
 
 
-def _live_text(*args: Any, **options: Any) -> LiveText:
+def _live(
+    said: Words, step: int | None, device: str, record: Path | None, hand: Hand, look: Look
+) -> LiveText:
+    """Return the text that a view shows, in the process that writes it."""
     from coterie.visualise.live.source import LiveText
 
-    return LiveText(*args, **options)
+    model, prompt, layers = _loaded(said, step, device)
+    sampling = model.sampling(*layers)
+    text = model.watch_with(prompt, sampling, *hand.by_layer())
+    _check(text.header.experts, look.asked())
+
+    def write(
+        prompt: Sequence[int], written: Sequence[int], masked: Any, forced: Any, steered_from: int
+    ) -> WatchedText:
+        return model.watch_with(
+            prompt, sampling, masked, forced, written=written, steered_from=steered_from
+        )
+
+    live = LiveText(text, write=write)
+    if record is not None:
+        live.record(record)
+    return live
 
 
 def _replayed(said: Words, *, several: bool) -> dict[str, Trace]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -14,6 +15,7 @@ from coterie.foundation.locks import owner_of
 from coterie.foundation.runs import RunDirectory, find_run
 
 if TYPE_CHECKING:
+    from coterie.visualise.live.apart import TextApart
     from coterie.visualise.live.source import LiveText
 
 
@@ -92,14 +94,15 @@ def require_terminal(plain: str) -> None:
         UserError: there is no terminal; the hint is the command that prints instead.
         MissingExtraError: textual is not installed.
     """
-    if not console.is_terminal or console.is_dumb_terminal:
-        raise UserError(
-            "This view needs a terminal, and standard output is none.", hint=f"Print it: {plain}"
-        )
+    shown = console.is_terminal and not console.is_dumb_terminal
+    for name, there in (("output", shown), ("input", sys.stdin.isatty())):
+        if not there:
+            raise UserError(f"This view needs a terminal, and standard {name} is none.",
+                            hint=f"Print it: {plain}")  # fmt: skip
     require("textual", "watch")
 
 
-def open_text(live: LiveText, asked: dict[str, Any], at: int | None) -> None:
+def open_text(live: LiveText | TextApart, asked: dict[str, Any], at: int | None) -> None:
     """Show a text until somebody quits."""
     from coterie.visualise.live.writing import WritingApp
 

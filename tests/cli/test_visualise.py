@@ -46,10 +46,15 @@ def test_a_terminal_opens_the_view_and_none_is_told_of(tiny_run, tmp_path, capsy
     assert "--plain" in told
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(watch, "console", SafeConsole(force_terminal=True))
+    assert run(["visualise", "tiny", "It was"]) == 2
+    assert "standard input is none" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert run(["visualise", "tiny", "-"]) == 2
+    assert "write it out" in " ".join(capsys.readouterr().err.split())
     opened = []
 
     def look(app):
-        while app.live.writing:
+        while app.live.trace and app.live.writing:
             pass
         opened.append((app.live.trace, app.at, app.live.can_write))
         app.live.close()
@@ -61,6 +66,8 @@ def test_a_terminal_opens_the_view_and_none_is_told_of(tiny_run, tmp_path, capsy
     (first, at, can), (second, at_again, can_again) = opened
     assert (at, can, at_again, can_again) == (None, True, 1, False)
     assert first.records.tobytes() == second.records.tobytes()
+    assert run(["visualise", "tiny", "--layer", "9"]) == 2, "what is wrong there is said here"
+    assert "Layer 9 has no experts." in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "textual", None)
     assert run(["visualise", str(file)]) == 2
     assert 'pip install "coterie[watch]"' in capsys.readouterr().err

@@ -66,6 +66,7 @@ def test_it_needs_a_terminal_or_says_what_does_not(events, capsys, monkeypatch):
     assert "coterie report tiny" in capsys.readouterr().err
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(watch, "console", SafeConsole(force_terminal=True))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     opened = []
     monkeypatch.setattr(TrainingApp, "run", lambda app: opened.append(app._trains()))
     assert run(["watch", "tiny"]) == 0

@@ -16,6 +16,7 @@ import numpy as np
 
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.traces import Trace, TraceHeader, TraceWriter
+from coterie.visualise.live.memory import peak_memory
 
 Experts = Mapping[int, tuple[int, ...]]
 _CHOSEN = ("surprise", "entropy", "allowed", "before", "before_p", "after", "after_p")
@@ -58,6 +59,34 @@ class Write(Protocol):
         ...
 
 
+class Store:
+    """The tokens of a text that grows."""
+
+    def __init__(self, header: TraceHeader) -> None:
+        self._records = np.empty(256, header.record_type())
+        self._texts: list[str] = []
+        self._words: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def put(
+        self, start: int, records: np.ndarray, texts: list[str], words: Mapping[int, str]
+    ) -> None:
+        """Take tokens in, in the place of all that stand from `start` on."""
+        stop = start + len(texts)
+        if stop > len(self._records):
+            grown = np.empty(2 * stop, self._records.dtype)
+            grown[:start] = self._records[:start]
+            self._records = grown
+        self._records[start:stop] = records
+        self._texts[start:] = texts
+        self._words |= words
+
+    def trace(self, header: TraceHeader, ending: str | None) -> Trace:
+        return Trace(header, self._records[: len(self)], self._texts[:], self._words, ending)
+
+
 class LiveText:
     """What is there of a text.
 
@@ -84,25 +113,27 @@ class LiveText:
         self.recording: Path | None = None
         self._moments: deque[float] = deque(maxlen=_PACE)
         self.version, self.problem = 0, ""
-        if trace is not None:
-            self.header, self._records, self._count = trace.header, trace.records, len(trace.texts)
-            self._texts, self._words, self._ending = trace.texts, trace.words, trace.ending
-            return
-        assert text is not None
-        self.header, self._count = text.header, 0
-        self._records = np.empty(256, text.header.record_type())
-        self._texts: list[str] = []
-        self._words: dict[int, str] = {}
         self._ending: str | None = None
-        self._start(text, 0)
+        source = text or trace
+        assert source is not None
+        self.header = source.header
+        self._store = Store(self.header)
+        if trace is not None:
+            self._ending = trace.ending
+            self._store.put(0, trace.records, trace.texts, trace.words)
+        elif text is not None:
+            self._start(text, 0)
 
     @property
     def trace(self) -> Trace:
         """All that is there."""
         with self._lock:
-            records = self._records[: self._count]
-            return Trace(self.header, records, self._texts[: self._count], self._words,
-                         self._ending)  # fmt: skip
+            return self._store.trace(self.header, self._ending)
+
+    @property
+    def memory(self) -> int | None:
+        """The most bytes that the process of the model has held; None where it cannot be told."""
+        return peak_memory()
 
     @property
     def can_write(self) -> bool:
@@ -149,15 +180,17 @@ class LiveText:
         """
         if self._write is None:
             raise UserError("A record is shown as it is: there is no model to go on with.")
-        records = self._records[: at + 1]
+        records = self.trace.records[: at + 1]
+        if at >= len(records):
+            raise UserError("That token was not read yet.")
         tokens, prompt = records["token"].tolist(), int((~records["generated"]).sum())
         text = self._write(tokens[:prompt], tokens[prompt:], masked, forced, at)
         self._stop()
         self._end_record("left")
         with self._lock:
-            self.header, self._count, self._ending = text.header, at, None
+            self.header, self._ending = text.header, None
             self._chosen = {name: records[name][at].copy() for name in _CHOSEN}
-            del self._texts[at:]
+            self._store.put(at, records[:0], [], {})
             self.problem, self._budget = "", inf
             self._moments.clear()
             self.version += 1
@@ -171,8 +204,9 @@ class LiveText:
         """
         with self._lock:
             writer = TraceWriter(path, self.header)
-            if self._count:
-                writer.add(self._records[: self._count], self._texts[: self._count], self._words)
+            there = self._store.trace(self.header, self._ending)
+            if there.texts:
+                writer.add(there.records, there.texts, there.words)
             self._writer, self.recording = writer, path
             if not self.writing:
                 self._end_record(self._ending or "left")
@@ -213,11 +247,11 @@ class LiveText:
         try:
             for part in parts:
                 first, at = at, at + len(part.texts)
-                if at > known:
+                if at > known:  # what was there before takes no step
                     self._take(part, max(known - first, 0), known)
-                with self._lock:
-                    self._lock.wait_for(lambda: self._budget > 0 or stopped.is_set())
-                    self._budget -= 1
+                    with self._lock:
+                        self._lock.wait_for(lambda: self._budget > 0 or stopped.is_set())
+                        self._budget -= 1
                 if stopped.is_set():
                     return
             with self._lock:
@@ -232,18 +266,12 @@ class LiveText:
     def _take(self, part: Part, skipped: int, known: int) -> None:
         records, texts = part.records[skipped:], part.texts[skipped:]
         with self._lock:
-            if self._count == known and known:  # read again: what it was chosen from stays
+            if len(self._store) == known and known:  # read again: what it was chosen from stays
                 for name, value in self._chosen.items():
                     records[name][0] = value
-            start, self._count = self._count, self._count + len(texts)
-            if self._count > len(self._records):
-                grown = np.empty(2 * self._count, self._records.dtype)
-                grown[:start] = self._records[:start]
-                self._records = grown
-            self._records[start : self._count] = records
-            self._texts += texts
-            self._words |= part.words
+            self._store.put(len(self._store), records, texts, part.words)
             if self._writer is not None:
                 self._writer.add(records, texts, part.words)
-            self._moments.append(time.monotonic())
+            if records["read"][-1]:  # the last token of a text comes with the one before
+                self._moments.append(time.monotonic())
             self.version += 1

@@ -11,9 +11,9 @@ from textual.binding import Binding, BindingType
 from coterie.foundation.errors import UserError
 from coterie.foundation.printable import printable
 from coterie.visualise.figures import significant, size
+from coterie.visualise.live.apart import TextApart
 from coterie.visualise.live.app import Pane, ViewApp
 from coterie.visualise.live.lines import Ribbon
-from coterie.visualise.live.memory import peak_memory
 from coterie.visualise.live.source import LiveText
 from coterie.visualise.routing import routed_layers
 from coterie.visualise.watching import (
@@ -33,7 +33,7 @@ _PLAYED = 12  # tokens a second of a record that plays
 
 
 class WritingApp(ViewApp):
-    """Shows a `LiveText`.
+    """Shows a text.
 
     Args:
         layer, experts: chosen first; None: the first layer with experts, its first expert.
@@ -80,7 +80,7 @@ class WritingApp(ViewApp):
 
     def __init__(
         self,
-        live: LiveText,
+        live: LiveText | TextApart,
         *,
         colouring: Colouring = "expert",
         layer: int | None = None,
@@ -146,6 +146,8 @@ class WritingApp(ViewApp):
     def _place(self) -> int:
         """The token that is looked at: of the latest, one that was read."""
         last = self.count - 1
+        if last < 0:
+            return 0
         return min(self.at, last) if self.at is not None else max(
             last - (not self._trace.records["read"][last]), 0
         )  # fmt: skip
@@ -165,7 +167,7 @@ class WritingApp(ViewApp):
         line.append(f"step {header.step:,} " if self.wide else "").append(f"{doing} ")
         if live.writing or live.can_write:
             line.append(f"{significant(live.speed)} tokens/s ", "not bold")
-            line.append(f"{size(peak_memory())} " if self.wide else "", "not bold")
+            line.append(f"{size(live.memory)} " if self.wide else "", "not bold")
         line.append(" ")
         line.append_text(heading(self._trace, self._place))
         if live.recording:
