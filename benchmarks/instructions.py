@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--speakers", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lora", type=int, help="rank; without, all weights move")
+    parser.add_argument("--rate", type=float, default=2e-4, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     train, held, names = rows_of(given.speakers, given.seed)
@@ -107,7 +108,8 @@ def main() -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in train[: given.rows]))
     print(f"{len(train):,} rows, {len(held):,} held out; {', '.join(names)}", flush=True)
     settings = {"train.epochs": given.epochs, "train.sample_every": 0, "train.device": "cpu",
-                "align.template": "play", "seed": given.seed}  # fmt: skip
+                "align.template": "play", "seed": given.seed,
+                "train.optimizer.learning_rate": given.rate}  # fmt: skip
     if given.lora:
         settings["align.lora.rank"] = given.lora
     tuned = align("sft", given.run, file, settings, name=f"{Path(given.run).name}-instructed")

@@ -74,7 +74,7 @@ def ours(name: str, asked: list[str]) -> list[list[int]]:
     sampling = SamplingSettings(temperature=0.0, max_tokens=24)
     prompts = [template.render([{"role": "user", "content": each}], ask=True) for each in asked]
     made = engine.generate_many([Request(engine.encode_prompt(p), sampling, 0) for p in prompts])
-    return [list(each.tokens) for each in made]
+    return [[t for t in each.tokens if t not in loaded.tokenizer.ends] for each in made]
 
 
 def theirs(folder: Path, asked: list[str], adapter: Path | None = None) -> list[list[int]]:
@@ -127,7 +127,7 @@ def main() -> None:
     command("model", "export", NAME, "--out", str(work / "whole"))
     command("align", "adapters", NAME, "--peft", "--out", str(work / "adapter"))
     before, after = held_out_loss("smollm2", held), held_out_loss(NAME, held)
-    print(f"nats per token of {len(held)} held-out answers: {before:.3f} → {after:.3f}")
+    print(f"nats per token of {len(held)} held-out answers: {before:.3f} → {after:.3f}", flush=True)
     asked = [row["prompt"] for row in held[:4]]
     own, other = ours(NAME, asked), theirs(work / "whole", asked)
     print(f"tokens through transformers are {'ours' if own == other else 'NOT OURS'}")
