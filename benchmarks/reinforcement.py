@@ -54,10 +54,10 @@ _POLICY = {"train.optimizer.learning_rate": 5e-4, "train.schedule.final": 0.2}
 SETTINGS = {
     "grpo": {**_POLICY, "align.kl": 0.02},
     "reinforce": {**_POLICY, "align.kl": 0.02},
-    "ppo": {**_POLICY, "align.kl": 0.02, "align.updates": 1},
+    "ppo": {**_POLICY, "align.kl": 0.02, "align.updates": 1, "align.lam": 1.0},
     "rejection": _POLICY,
-    "dpo": {"train.optimizer.learning_rate": 6e-4, "align.template": "continuation",
-            "train.epochs": 2, "align.valid_fraction": 0.0},
+    "dpo": {"train.optimizer.learning_rate": 5e-4, "align.template": "continuation",
+            "align.likelihood": 1.0, "train.epochs": 2, "align.valid_fraction": 0.0},
 }  # fmt: skip
 """What suits each: those of GRPO were searched, of the others a rate or two was tried."""
 _HELD_OUT_SEED = 1 << 41
@@ -148,16 +148,17 @@ def trained(kind: str, base: str, name: str, given: argparse.Namespace, **settin
     return RunDirectory(runs_root() / name)
 
 
-def policy(kind: str, seed: int, given: argparse.Namespace) -> list[tuple[float, Path]]:
-    """Train by a method that writes itself; return its checkpoints, each with its seconds."""
+def policy(kind: str, seed: int, given: argparse.Namespace) -> list[tuple[float, float, Path]]:
+    """Train by a method that writes itself; return checkpoints, with share done and seconds."""
     name = f"{Path(given.run).name}-{kind}-{seed}"
     run = trained(kind, given.run, name, given, seed=seed,
                   **{"align.rewards": REWARDS, "train.steps": given.steps})  # fmt: skip
     at = seconds_of(run)
-    return [(at[int(path.name[-8:])], path) for path in list_checkpoints(run.checkpoints)]
+    kept = [(int(path.name[-8:]), path) for path in list_checkpoints(run.checkpoints)]
+    return [(step / given.steps, at[step], path) for step, path in kept]
 
 
-def preferences(seed: int, given: argparse.Namespace) -> list[tuple[float, Path]]:
+def preferences(seed: int, given: argparse.Namespace) -> list[tuple[float, float, Path]]:
     """Learn pairs in rounds, each of the model as it is then; return the same."""
     base, spent, found = given.run, 0.0, []
     count = given.steps * 64 // (8 * given.rounds)  # texts as many as GRPO writes
@@ -173,7 +174,7 @@ def preferences(seed: int, given: argparse.Namespace) -> list[tuple[float, Path]
                       **{"train.checkpoint_every": 0})  # fmt: skip
         spent += time.perf_counter() - began
         base = str(list_checkpoints(run.checkpoints)[-1])
-        found.append((spent, Path(base)))
+        found.append(((number + 1) / given.rounds, spent, Path(base)))
     return found
 
 
@@ -184,7 +185,7 @@ def one(kind: str, seed: int, given: argparse.Namespace) -> None:
     points = preferences(seed, given) if kind == "dpo" else policy(kind, seed, given)
     took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
     bench = Bench(load_model(given.run), given.texts)
-    curve = [{"at": at, **bench(path)} for at, path in points]
+    curve = [{"share": share, "at": at, **bench(path)} for share, at, path in points]
     found = {"method": kind, "seed": seed, "steps": given.steps, **took, "curve": curve}
     (Path(given.out) / f"{kind}-{seed}.json").write_text(json.dumps(found, indent=1))
 
@@ -210,7 +211,7 @@ def table(folder: Path, another: LoadedModel | None) -> None:
     """Print a row of each method, means over seeds with their range, from the files of a folder."""
     ends = json.loads((folder / "ends.json").read_text())
     runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*-[0-9]*.json"))]
-    print("| method | seeds | seconds | " + " | ".join(SHOWN) + " |")
+    print("| method | seeds | seconds of the processor | " + " | ".join(SHOWN) + " |")
     print("|---|---:|---:|" + "---:|" * len(SHOWN))
 
     def row(name: str, of: list[dict], seconds: str = "–") -> None:
@@ -229,14 +230,14 @@ def table(folder: Path, another: LoadedModel | None) -> None:
     for kind in SETTINGS:
         own = [run for run in runs if run["method"] == kind]
         if own:
-            seconds = f"{statistics.fmean(run['seconds'] for run in own):.0f}"
+            seconds = f"{statistics.fmean(run['cpu_seconds'] for run in own):.0f}"
             row(kind, [run["curve"][-1] for run in own], seconds)
     row("the text itself", [ends["human"]])
     picture(folder, ends, runs)
 
 
 def picture(folder: Path, ends: dict, runs: list[dict]) -> None:
-    """Draw metrical lines over seconds of training, a line of each run."""
+    """Draw metrical lines over the share of all texts written so far, a line of each run."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -244,20 +245,20 @@ def picture(folder: Path, ends: dict, runs: list[dict]) -> None:
 
     colours = dict(zip(SETTINGS, ("#1f5f9e", "#5b636d", "#c2540d", "#2e7d4f", "#8a4fa3"),
                        strict=True))  # fmt: skip
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharex=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
     for place, (name, title) in enumerate(
         (("metrical", "metrical lines (rewarded)"), ("other checker", "by another checker"))
     ):
         panel = axes[place]
         for run in runs:
-            start = {"at": 0.0, **ends["start"]}
+            start = {"share": 0.0, **ends["start"]}
             points = [start, *run["curve"]]
             label = run["method"] if run["seed"] == min(
                 r["seed"] for r in runs if r["method"] == run["method"]) else None  # fmt: skip
-            panel.plot([p["at"] for p in points], [p[name] for p in points], marker="o", ms=3,
+            panel.plot([p["share"] for p in points], [p[name] for p in points], marker="o", ms=3,
                        color=colours[run["method"]], label=label, lw=1.2)  # fmt: skip
         panel.axhline(ends["human"][name], color="#1d2126", lw=0.8, ls=":")
-        panel.set(title=title, xlabel="seconds of training", ylim=(0, 1))
+        panel.set(title=title, xlabel="share of the texts written", ylim=(0, 1))
         panel.spines[["top", "right"]].set_visible(False)
     axes[0].legend(frameon=False)
     figure.savefig(folder / "curves.svg", metadata={"Date": None})
@@ -272,7 +273,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seeds-from", type=int, default=0)
     parser.add_argument("--steps", type=int, default=240)
-    parser.add_argument("--rounds", type=int, default=3, help="of DPO")
+    parser.add_argument("--rounds", type=int, default=6, help="of DPO")
     parser.add_argument("--points", type=int, default=4, help="of each curve")
     parser.add_argument("--texts", type=int, default=150)
     parser.add_argument("--other", help="a run of another model, for fluency")
