@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from coterie.foundation.errors import UserError
-from coterie.foundation.runs import RunDirectory, runs_root
+from coterie.foundation.errors import CoterieError, UserError
+from coterie.foundation.layers import file_layer
+from coterie.foundation.runs import RunDirectory, find_run, runs_root
 
 if TYPE_CHECKING:
     from coterie.parallel.ranks import Ranks
@@ -32,8 +33,12 @@ class Where(NamedTuple):
 
 
 @contextlib.contextmanager
-def together(settings: RunSettings | None) -> Iterator[Ranks]:
-    """Join the processes of this run, if a launcher started several."""
+def together(settings: RunSettings | None, resumed: str = "latest") -> Iterator[Ranks]:
+    """Join the processes of this run, if a launcher started several.
+
+    Args:
+        settings: of a new run; None: the one named `resumed` goes on, with its own.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         from coterie.parallel.ranks import ALONE
 
@@ -41,7 +46,11 @@ def together(settings: RunSettings | None) -> Iterator[Ranks]:
         return
     from coterie.parallel import Parallel
     from coterie.parallel.launch import joined
+    from coterie.train import run_settings
 
+    if settings is None:
+        with contextlib.suppress(CoterieError):  # all processes together tell what is wrong
+            settings = run_settings([file_layer(find_run(resumed).config)]).settings
     asked = (settings and settings.parallel) or Parallel()
     with joined(asked.timeout) as ranks:
         yield ranks

@@ -100,7 +100,7 @@ def _train(
     settings = None if resolved is None else resolved.settings
     if where.several:
         return launched([*parsed.given, *flags], settings, name, Path(target or "run").stem, where)
-    with together(settings) as ranks:
+    with together(settings, parsed.targets[0] if parsed.targets else "latest") as ranks:
         if target is None or settings is None:
             result, run = _resume(parsed, look, ranks)
         else:

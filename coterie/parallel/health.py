@@ -27,6 +27,10 @@ class LostRankError(TrainingError):
     """Another process hangs, was killed, or failed and said why."""
 
 
+class CrowdedError(TrainingError):
+    """The memory of this process did not suffice for its part of a step."""
+
+
 class Health:
     """What this process tells the others of itself, and they of them.
 
@@ -63,6 +67,14 @@ class Health:
             except RuntimeError:
                 said = "The process that keeps the store of all others cannot be reached."
             raise LostRankError(said, hint=_GO_ON) from error
+
+    def crowded(self, error: Exception) -> str | None:
+        """Return what the process said whose memory did not suffice, if an error comes of that."""
+        if isinstance(error, CrowdedError):
+            self._say("crowded", error.message)
+        elif not is_broken(error):
+            return None
+        return next(filter(None, (self._heard("crowded", r) for r in range(self._world))), None)
 
     def _who(self) -> str:
         """Return in a sentence who is lost."""

@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from coterie.foundation.errors import CoterieError
+from coterie.parallel.lines import noted
 from coterie.parallel.ranks import ALONE, OtherRankError, Ranks, Several
 
 
@@ -51,7 +52,12 @@ def joined(timeout: float) -> Iterator[Ranks]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+    store, rank, world = next(distributed.rendezvous("env://"))
+    with noted():
+        distributed.init_process_group(
+            backend, store=distributed.PrefixStore("coterie", store), rank=rank, world_size=world,
+            timeout=datetime.timedelta(seconds=timeout),
+        )  # fmt: skip
     ranks = Several(device)
     try:
         yield ranks

@@ -8,6 +8,7 @@ goes through `agree` or `any`, so that all of them do the same.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import pickle
 import time
@@ -20,6 +21,7 @@ from torch.distributed import distributed_c10d
 
 from coterie.foundation.errors import CoterieError, RunError
 from coterie.parallel.health import Health
+from coterie.parallel.lines import hang_up, noted
 
 Value = TypeVar("Value")
 _NUMBERS = itertools.count()  # of what the first process told, in its store
@@ -86,6 +88,20 @@ class Ranks:
         """
         return contextlib.nullcontext()
 
+    def crowded(self, error: Exception) -> str | None:
+        """Return what the process said whose memory did not suffice, if an error comes of that.
+
+        The others are told, and hear it once `rejoin` cuts the lines on which they wait.
+        """
+        return None
+
+    def rejoin(self, timeout: float) -> None:
+        """Leave all groups and join the same processes anew, all of which do so.
+
+        Args:
+            timeout: seconds after which a process that others wait for counts as lost.
+        """
+
     def first_then(self, make: Callable[[], Value]) -> Value:
         """Call `make` on the first process and then on the others, which find its files."""
         return make()
@@ -131,6 +147,20 @@ class Several(Ranks):
 
     def told(self) -> contextlib.AbstractContextManager[None]:
         return self._health.told()
+
+    def crowded(self, error: Exception) -> str | None:
+        return self._health.crowded(error)
+
+    def rejoin(self, timeout: float) -> None:
+        hang_up()
+        store = distributed.PrefixStore("again", distributed_c10d._get_default_store())
+        distributed.destroy_process_group()
+        with noted():
+            distributed.init_process_group(
+                "gloo", store=store, rank=self.rank, world_size=self.world,
+                timeout=datetime.timedelta(seconds=timeout),
+            )  # fmt: skip
+        self._health = Health(store, self.rank, self.world)
 
     def total(self, numbers: Tensor) -> Tensor:
         distributed.all_reduce(numbers)

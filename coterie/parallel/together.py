@@ -62,6 +62,11 @@ class Together:
         """Which share of a batch's rows this process reads, of how many."""
         return self.mesh.reader, self.mesh.readers
 
+    @property
+    def joins_anew(self) -> bool:
+        """Whether processes that wait can be woken, as over gloo, and any finer cut will do."""
+        return self.mesh.whole.device_type == "cpu" and self.pipeline is None
+
     def counts(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return counts summed over the batch, in one message."""
         packed = torch.stack([count.double() for count in counts.values()])

@@ -13,6 +13,7 @@ from coterie.foundation.errors import SettingsError
 from coterie.foundation.layers import leaves
 from coterie.model import Decoder
 from coterie.parallel import Parallel
+from coterie.parallel.lines import noted
 from coterie.parallel.mesh import build_mesh
 from coterie.parallel.ranks import Ranks
 from coterie.parallel.shard import local
@@ -98,7 +99,8 @@ def divide(
     )
     if ranks.world == 1:
         return None
-    return Together(ranks, build_mesh(sizes, device, parallel.expert), parallel, decoder)
+    with noted():
+        return Together(ranks, build_mesh(sizes, device, parallel.expert), parallel, decoder)
 
 
 class DividedTrainable(Trainable):

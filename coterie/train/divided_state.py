@@ -39,9 +39,7 @@ def restore_parts(session: Session, path: Path) -> None:
     Raises:
         CheckpointError: it is of another model or optimizer, or cannot be read.
     """
-    stepper, group = session.stepper, session.group
-    optimizer = stepper.optimizer
-    assert isinstance(optimizer, SharedOptimizer)
+    group = session.group
     own, weights = model_tensors(session.decoder), stored(path, MODEL)
     there = {
         name: torch.empty(each.shape, device="meta") for name, each in _wholes(weights).items()
@@ -57,16 +55,36 @@ def restore_parts(session: Session, path: Path) -> None:
     rooms = {name: _room(session, name, whole) for name, whole in wholes.items()}
     held = {name: room for name, room in rooms.items() if room is not None}
     read_into(held, moments, group)
-    used: set[str] = set()
-    if stepper.average is not None:
-        used |= stepper.average.load({name: local(part) for name, part in held.items()})
-    used |= optimizer.load_state(held)  # whose wholes are made of the weights in training
+    used = _take_moments(session, held)
     every = set[str]().union(*group.every(lambda: used))
     if left := sorted(set(wholes) - every):
         raise CheckpointError(
             f"The checkpoint {path} is of another optimizer: {left[0]} has no place in this run's.",
             hint="Resume with the settings the run was started with.",
         )
+
+
+def held_parts(session: Session) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what this process holds of weights, and of moments and average, to be put back."""
+    average = session.stepper.average
+    own = local if average is None else lambda part: local(part).clone()  # it is swapped back
+    with session.stepper.averaged():
+        weights = {name: own(each) for name, each in model_tensors(session.decoder).items()}
+        return weights, {name: own(each) for name, each in kept_parts(session).items()}
+
+
+def put_back(session: Session, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+    """Give a session that is divided as before what `held_parts` returned; all call it."""
+    for name, each in model_tensors(session.decoder).items():
+        local(each).copy_(weights[name])
+    _take_moments(session, moments)
+
+
+def _take_moments(session: Session, held: dict[str, Tensor]) -> set[str]:
+    stepper, used = session.stepper, set[str]()
+    if stepper.average is not None:
+        used |= stepper.average.load({name: local(part) for name, part in held.items()})
+    return used | stepper.optimizer.load_state(held)  # whose wholes are made of weights in training
 
 
 def _wholes(path: Path) -> Mapping[str, Whole]:

@@ -43,6 +43,7 @@ from coterie.train.monitor.publish import Observer, Publisher, Silent
 from coterie.train.monitor.report import StepReporter
 from coterie.train.monitor.routing import RoutingWatch
 from coterie.train.randomness import set_aside
+from coterie.train.regroup import stepped
 from coterie.train.resume import (
     checkpoint_settings,
     find_misfit,
@@ -228,14 +229,13 @@ class _Training:
         self._publish = publish
         self._stop = stop
         self._settings = session.settings.train
-        self._engine = session.engine()
+        self._engine = session.engine() if session.together is None else None
         self._saver = Saver(session, publish, checkpoint)
         self._look = look
         self._guard = Guard(session, publish)
         self._began = time.perf_counter()
         self._ranks = session.ranks
-        first = self._ranks.is_first
-        self._peak_flops = peak_flops(session.precision) if first else None
+        self._peak_flops = peak_flops(session.precision) if self._ranks.is_first else None
         flops = functools.cache(functools.partial(step_flops, session.settings))
         self._reporter = StepReporter(
             publish,
@@ -306,13 +306,14 @@ class _Training:
                 self._ranks.at(f"step {progress.step + 1:,}")
                 shared_cores().look()
                 with self._look.step():
-                    result = session.stepper(progress.step, batch := next(batches))
+                    result = stepped(session, batch := next(batches), self._saver.wait)
                 progress.advance(
                     tokens=(size := session.stages.of(progress.step).tokens),
                     seconds=time.perf_counter() - begin,
                     loss=result.loss,
                 )
                 # Report: what the step did, for whoever listens.
+                self._reporter.decoder = self._watch.decoder = session.decoder
                 last, padding = progress.step == settings.steps, session.method.padding(batch, size)
                 self._reporter.step_done(progress, result, last=last, padding=padding)
                 self._watch.step_done(progress.step, batch)
@@ -382,9 +383,8 @@ class _Training:
         whole = Evaluated.together("valid", found)
         self._judge(whole.loss)
         self._publish(whole)  # first, as views take it for what is held out
-        if len(session.store.sources) > 1:
-            for each in found:
-                self._publish(each)
+        for each in found if len(session.store.sources) > 1 else ():
+            self._publish(each)
 
     def _judge(self, loss: float) -> None:
         """Take note of a validation loss, and lower the learning rate if the schedule says so."""
@@ -402,7 +402,7 @@ class _Training:
         self._guard.check()
         session = self._session
         with session.stepper.averaged():
-            engine = self._engine if session.together is None else session.replica_engine()
+            engine = self._engine or session.replica_engine()
             if engine is None:  # another process writes
                 return
             samples = draw_samples(

@@ -154,7 +154,7 @@ def open_session(
     decoder.activation_checkpointing = settings.train.activation_checkpointing
     method.begin(decoder, store, tell)
     together = divide(settings, decoder, ranks, device)
-    trainable, optimizer = _moves(settings, decoder, method, together)
+    trainable, optimizer = moves(settings, decoder, method, together)
     made = functools.partial(
         make_stepper, settings, decoder, optimizer, method=method, trainable=trainable,
         together=together,
@@ -171,7 +171,7 @@ def open_session(
     if settings.train.compile:
         shared_cores().hold()  # what is compiled is compiled again for each number of threads
         stepper, compiled = _compiled(settings, example, stepper, kept, tell, made)
-    _equip(stepper, settings, kept, tell, ranks)
+    equip(stepper, settings, kept, tell, ranks)
     if device.type == "cuda" and settings.train.cuda_graph and trainable.recordable:
         stepper.record()
     stream = method.stream(settings, store, tell)
@@ -179,7 +179,7 @@ def open_session(
     return Session(*found, stream=stream, ranks=ranks, together=together)
 
 
-def _moves(
+def moves(
     settings: RunSettings, decoder: Decoder, method: Method, together: Together | None
 ) -> tuple[Trainable, Optimizer]:
     """Return what moves of a decoder, which may be divided, and what moves it."""
@@ -190,7 +190,7 @@ def _moves(
     return divided, divided.optimizer(settings.train.optimizer, together.stage)
 
 
-def _equip(
+def equip(
     stepper: Stepper,
     settings: RunSettings,
     kept: ChoicesState | None,

@@ -22,6 +22,7 @@ from coterie.foundation.allocator import return_freed_memory
 from coterie.foundation.errors import TrainingError
 from coterie.generate.passes.recorded import Record, cuda_graph
 from coterie.model import Decoder, Output, RouterStats, routed_layers, update_balance
+from coterie.parallel.health import CrowdedError
 from coterie.parallel.pipeline import Work
 from coterie.parallel.together import Together
 from coterie.train.average import WeightAverage
@@ -203,7 +204,7 @@ class Stepper:
                     raise
                 said = str(error).partition("\n")[0]
             if self.together is not None:  # the others wait for this one's part of the batch
-                raise NoRoomError(
+                raise (CrowdedError if self.together.joins_anew else NoRoomError)(
                     f"A micro-batch does not fit into the memory of this process: {said}",
                     hint="Set train.gradient_accumulation higher, or share the model among more "
                     "processes (parallel.shard).",
@@ -211,7 +212,7 @@ class Stepper:
             # Outside the handler, whose traceback holds on to what the passes had made.
             self._forget()
             set_torch_states(states)
-            self._cut_finer(batch, said)
+            self.cut_finer(batch, said)
 
     def _computed(self, batch: TokenBatch, watched: bool) -> tuple[StepMetrics, Tensor]:
         found = None if self.recorded is None else self.recorded(batch)
@@ -230,8 +231,12 @@ class Stepper:
         rows = batch.tokens.shape[0]
         return next((n for n in range(self.pieces, rows) if rows % n == 0), rows)
 
-    def _cut_finer(self, batch: TokenBatch, said: str) -> None:
-        """Cut batches into the next larger number of equal pieces that this one has."""
+    def cut_finer(self, batch: TokenBatch, said: str) -> None:
+        """Cut batches into the next larger number of equal pieces that this one has.
+
+        Raises:
+            NoRoomError: it is cut into single rows already.
+        """
         rows, cuts = batch.tokens.shape[0], self._cuts(batch)
         finer = next((n for n in range(cuts + 1, rows + 1) if rows % n == 0), None)
         if finer is None and self.recorded is not None and not self.recorded.refused:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
+from coterie.parallel.lines import noted
+
 _SECONDS = 120.0
 
 
@@ -25,7 +27,8 @@ def _work(rank: int, world: int, place: str, asked: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     store = distributed.FileStore(f"{place}/store", world)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    with noted():
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     while (job := asked.get()) is not None:
         module, name, arguments, environment, seconds = job
         os.environ.update(environment)

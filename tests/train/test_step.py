@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ import torch
 from coterie.batch import IGNORE, TokenBatch
 from coterie.foundation.errors import TrainingError
 from coterie.model import DecoderSettings, selection_biases
+from coterie.parallel.health import CrowdedError
 from coterie.train.clip import NoClip, NormClip
 from coterie.train.objective import LanguageModel, Models
 from coterie.train.optimizer import AdamW, RoleParameter
 from coterie.train.precision import LossScale, resolve_precision
 from coterie.train.settings import TrainSettings
-from coterie.train.step import Stepper, is_out_of_memory
+from coterie.train.step import NoRoomError, Stepper, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -293,15 +295,16 @@ def test_a_bad_gradient_is_named_and_nothing_moves(precision):
     assert not stepper.optimizer.state()
 
 
-def test_of_several_processes_none_cuts_a_batch_alone(monkeypatch):
+@pytest.mark.parametrize(("wakes", "kind"), [(True, CrowdedError), (False, NoRoomError)])
+def test_of_several_processes_none_cuts_a_batch_alone(monkeypatch, wakes, kind):
     """The others wait for its part: a step taken anew by one would never meet theirs."""
     stepper = make_stepper(make_decoder({"kind": "none"}), "float32", LanguageModel(), pieces=2)
-    stepper.together = object()
+    stepper.together = SimpleNamespace(joins_anew=wakes)
 
     def scarce(batch, watched):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried 1 GiB.")
 
     monkeypatch.setattr(stepper, "_computed", scarce)
-    with pytest.raises(TrainingError, match="memory of this process: CUDA out of memory"):
+    with pytest.raises(kind, match="memory of this process: CUDA out of memory"):
         stepper._gradients(make_batch(), watched=False)
     assert stepper.pieces == 2

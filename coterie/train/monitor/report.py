@@ -53,7 +53,7 @@ class StepReporter:
         sources: Sequence[str] = (),
     ) -> None:
         self._publish = publish
-        self._decoder = decoder
+        self.decoder = decoder
         self._device = next(decoder.parameters()).device
         self._flops_of = flops_of
         self._peak_flops = peak_flops
@@ -96,7 +96,7 @@ class StepReporter:
         if result.parts is not None:
             self._publish(PartsMeasured(step=progress.step, parts=result.parts))
         if self._loads.steps and (progress.step % self._load_every == 0 or last):
-            self._publish(self._loads.take(progress.step, selection_biases(self._decoder)))
+            self._publish(self._loads.take(progress.step, selection_biases(self.decoder)))
 
     def _record(self, progress: Progress, result: StepResult) -> StepDone:
         seconds = progress.train_seconds - self._before.train_seconds

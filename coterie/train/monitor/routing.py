@@ -47,7 +47,7 @@ class RoutingWatch:
         tokenizer: Tokenizer,
         publish: Publisher,
     ) -> None:
-        self._every, self._decoder, self._precision = every, decoder, precision
+        self._every, self.decoder, self._precision = every, decoder, precision
         self._tokenizer, self._publish = tokenizer, publish
         self._named: set[int] = set()
 
@@ -60,10 +60,10 @@ class RoutingWatch:
         """Return what layers do to the batch's first rows, ignored tokens left out."""
         length = min(batch.tokens.shape[1], MOST_TOKENS)
         read = batch.part(max(MOST_TOKENS // length, 1), length)
-        watcher = Watcher(self._decoder, attention=False, lens=False)
-        with set_aside(), evaluation(self._decoder), self._precision.autocast():
+        watcher = Watcher(self.decoder, attention=False, lens=False)
+        with set_aside(), evaluation(self.decoder), self._precision.autocast():
             with watcher:
-                self._decoder(read.tokens, None, ForwardContext.of(read), last=1)  # no losses
+                self.decoder(read.tokens, None, ForwardContext.of(read), last=1)  # no losses
             labels = _Labels.of(read, step)
             layers = [_reduced(each, labels) for each in watcher.take(read.tokens.numel())]
         named = {token for layer in layers for expert in layer.experts
