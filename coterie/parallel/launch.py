@@ -15,9 +15,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.rendezvous import rendezvous
 
 from coterie.foundation.errors import CoterieError
 from coterie.parallel.lines import noted
@@ -52,10 +54,10 @@ def joined(timeout: float) -> Iterator[Ranks]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, world = next(distributed.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     with noted():
         distributed.init_process_group(
-            backend, store=distributed.PrefixStore("coterie", store), rank=rank, world_size=world,
+            backend, store=PrefixStore("coterie", store), rank=rank, world_size=world,
             timeout=datetime.timedelta(seconds=timeout),
         )  # fmt: skip
     ranks = Several(device)

@@ -153,7 +153,7 @@ class Several(Ranks):
 
     def rejoin(self, timeout: float) -> None:
         hang_up()
-        store = distributed.PrefixStore("again", distributed_c10d._get_default_store())
+        store = distributed_c10d.PrefixStore("again", distributed_c10d._get_default_store())
         distributed.destroy_process_group()
         with noted():
             distributed.init_process_group(
