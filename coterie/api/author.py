@@ -9,6 +9,7 @@ import torch
 from coterie.api.given import layer_of
 from coterie.api.model import Model, load
 from coterie.checkpoint.layout import list_checkpoints, step_of
+from coterie.evaluate.specialisation import selections
 from coterie.foundation.errors import UserError
 from coterie.foundation.layers import Layer
 from coterie.generate.modes import evaluation
@@ -55,6 +56,10 @@ class ModelAuthor:
     ) -> np.ndarray:
         """Return what `surprises_of` does, by the checkpoint of a step."""
         return surprises_of(self._at(step).decoder, tokens, masked, forced)
+
+    def selections(self, tokens: Sequence[int], step: int) -> dict[int, np.ndarray]:
+        """Return the experts of each token but the last, [N − 1, k], by layer."""
+        return selections(self._at(step).decoder, {"": [tokens]})
 
     def _steps(self) -> list[int]:
         inside = self._model.path.absolute().parent

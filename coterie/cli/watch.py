@@ -41,7 +41,7 @@ def watch(
     if page.export is not None:
         raise UserError("A run's page is its report.", hint=f"coterie report {run.name}")
     if page.web:
-        serve_runs(run.name, page)
+        serve_runs(run, page)
         return
     if not run.events.exists():
         raise UserError(f"The run {run.name} has recorded nothing yet.")

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 from cyclopts import Parameter
 
 from coterie.cli.console import console, next_step, note
 from coterie.foundation.errors import MissingExtraError, UserError
+from coterie.foundation.runs import RunDirectory, list_runs
 from coterie.foundation.traces import Trace
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ class PageFlags:
         str, Parameter(help="The address that --web listens at; by default this machine alone.")
     ] = "127.0.0.1"
     port: Annotated[int, Parameter(help="Its port; 0: any free one.")] = 0
+    control: Annotated[bool, Parameter(help="Let the page of --web stop and resume runs, too.")] = (
+        False
+    )
 
     @property
     def asked(self) -> bool:
@@ -77,14 +82,14 @@ def show_writing(
     _serve(studio, page, "")
 
 
-def serve_runs(name: str | None, page: PageFlags) -> None:
-    """Serve the board of all runs, open at one."""
+def serve_runs(run: RunDirectory, page: PageFlags) -> None:
+    """Serve the board of a run and of all others below the root, open at the one."""
     from coterie.visualise.web.studio import Studio
 
-    _serve(Studio(), page, "training" + (f"&run={name}" if name else ""))
+    _serve(Studio(), page, f"training&run={quote(run.name)}", run)
 
 
-def _serve(studio: Studio, page: PageFlags, view: str) -> None:
+def _serve(studio: Studio, page: PageFlags, view: str, run: RunDirectory | None = None) -> None:
     try:
         from coterie.visualise.web.runs import Board
         from coterie.visualise.web.server import serve
@@ -99,4 +104,9 @@ def _serve(studio: Studio, page: PageFlags, view: str) -> None:
         console.print(f"Open {address}", soft_wrap=True, highlight=False)
         note("the address holds a token: whoever has it can use the page. Ctrl-C stops serving.")
 
-    serve(studio, Board(), host=page.host, port=page.port, tell=tell, view=view)
+    def listed() -> list[RunDirectory]:
+        others = [each for each in list_runs() if run is None or each.name != run.name]
+        return others if run is None else [*others, run]
+
+    board = Board(listed, control=page.control)
+    serve(studio, board, host=page.host, port=page.port, tell=tell, view=view)

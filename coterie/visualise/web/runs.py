@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.event_log import LogReader
+from coterie.foundation.locks import owner_of
 from coterie.foundation.runs import RunDirectory, list_runs
 from coterie.visualise.reducers.curves import thin
 from coterie.visualise.reducers.steps import Steps
 from coterie.visualise.reducers.watched import Watched
 from coterie.visualise.series import Series
+from coterie.visualise.web.control import resume, stop
 
 MOST_RUNS = 100  # the latest
 _POINTS = 400  # of a curve
@@ -24,10 +26,13 @@ class Board:
 
     Args:
         listed: returns the runs there are, the latest last.
+        control: runs may be stopped and resumed from the page.
     """
 
-    def __init__(self, listed: Callable[[], Sequence[RunDirectory]] = list_runs) -> None:
-        self._listed, self._lock = listed, threading.Lock()
+    def __init__(
+        self, listed: Callable[[], Sequence[RunDirectory]] = list_runs, *, control: bool = False
+    ) -> None:
+        self._listed, self._lock, self.control = listed, threading.Lock(), control
         self._known: dict[str, tuple[LogReader, Series]] = {}
 
     def listing(self) -> list[dict[str, Any]]:
@@ -36,7 +41,8 @@ class Board:
         found = []
         for run in runs:
             try:
-                found.append({**self._series(run).headline(), "name": run.name})
+                headline = {**self._series(run).headline(), "name": run.name}
+                found.append({**headline, "owned": owner_of(run.path) is not None})
             except CoterieError as error:
                 found.append({"name": run.name, "status": "unreadable", "problem": str(error)})
         return found
@@ -49,9 +55,7 @@ class Board:
         Raises:
             UserError: there is no such run, or its record cannot be read.
         """
-        run = next((each for each in self._listed() if each.name == name), None)
-        if run is None:
-            raise UserError(f"There is no run {name[:80]} here.")
+        run = self._run(name)
         series = self._series(run)
         step = series.step
         held_out = series.validation
@@ -70,6 +74,22 @@ class Board:
                         for each in series.samples[-12:]],
             "notices": [each.message for each in series.warnings[-5:]],
         }  # fmt: skip
+
+    def act(self, name: str, what: Literal["stop", "resume"]) -> str:
+        """Stop or resume a run; return what was done, in a sentence.
+
+        Raises:
+            UserError: there is no such run, or that may not or cannot be done.
+        """
+        if not self.control:
+            raise UserError("Runs are only looked at here.", hint="coterie watch --web --control")
+        return {"stop": stop, "resume": resume}[what](self._run(name))
+
+    def _run(self, name: str) -> RunDirectory:
+        run = next((each for each in self._listed() if each.name == name), None)
+        if run is None:
+            raise UserError(f"There is no run {name[:80]} here.")
+        return run
 
     def _series(self, run: RunDirectory) -> Series:
         with self._lock:

@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -16,7 +16,7 @@ from coterie.foundation.errors import CoterieError, UserError
 from coterie.visualise.web.export import export_page
 from coterie.visualise.web.guard import Guard
 from coterie.visualise.web.runs import Board
-from coterie.visualise.web.studio import Ask, Effect, Shown, Studio
+from coterie.visualise.web.studio import Ask, Effect, Lapse, Shown, Studio
 
 _PAGE = files("coterie.visualise.web").joinpath("page")
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
@@ -39,7 +39,7 @@ def make_app(studio: Studio, board: Board, hosts: list[str], token: str) -> Guar
         return JSONResponse({"problem": str(error)}, 422)
 
     _add_page(app)
-    _add_texts(app, studio)
+    _add_texts(app, studio, control=board.control)
     _add_runs(app, board)
     return Guard(app, hosts, token)
 
@@ -59,11 +59,12 @@ def _add_page(app: FastAPI) -> None:
         return Response(assets[name], media_type=_KINDS["." + name.rpartition(".")[2]])
 
 
-def _add_texts(app: FastAPI, studio: Studio) -> None:
+def _add_texts(app: FastAPI, studio: Studio, *, control: bool) -> None:
     @app.get("/api/state")
     def state() -> dict[str, Any]:
         model = studio.author.facts() if studio.author else None
-        return {"model": model, "texts": [each.facts() for each in list(studio.texts.values())]}
+        texts = [each.facts() for each in list(studio.texts.values())]
+        return {"model": model, "control": control, "texts": texts}
 
     @app.post("/api/texts")
     def write(ask: Ask) -> dict[str, Any]:
@@ -72,6 +73,10 @@ def _add_texts(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/effect")
     def effect(asked: Effect) -> dict[str, Any]:
         return studio.effect(asked)
+
+    @app.post("/api/lapse")
+    def lapse(asked: Lapse) -> dict[str, Any]:
+        return studio.lapse(asked)
 
     @app.post("/api/texts/{number}/stop")
     def stop(number: int) -> dict[str, Any]:
@@ -99,6 +104,10 @@ def _add_runs(app: FastAPI, board: Board) -> None:
     @app.get("/api/runs")
     def runs() -> list[dict[str, Any]]:
         return board.listing()
+
+    @app.post("/api/runs/{name}/{what}")
+    def act(name: str, what: Literal["stop", "resume"]) -> dict[str, str]:
+        return {"done": board.act(name, what)}
 
     @app.get("/api/runs/{name}/events")
     def run_events(name: str) -> Response:

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from coterie.evaluate.specialisation import saturation
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.traces import Trace, TraceHeader
 from coterie.visualise.web.pack import opening, packed, tokens
 
 MOST_TOKENS = 20_000  # of a text that the page asks for
 MOST_TEXTS = 64
+MOST_LAPSE, MOST_STEPS = 2_048, 12  # tokens that checkpoints read, and how many of these
 Experts = Mapping[int, tuple[int, ...]]
 
 
@@ -68,6 +70,13 @@ class Effect(BaseModel):
     seed: int = Field(default=1, ge=0, lt=1 << 31)
 
 
+class Lapse(BaseModel):
+    """A text on show that each checkpoint of the run is to read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: int
+
+
 class Writing(Protocol):
     """A text while it is written: iterated over once, it yields records, texts and words."""
 
@@ -101,6 +110,7 @@ class Author(Protocol):
     def surprises(
         self, tokens: Sequence[int], step: int, masked: Experts, forced: Experts
     ) -> np.ndarray: ...
+    def selections(self, tokens: Sequence[int], step: int) -> dict[int, np.ndarray]: ...
 
 
 class Shown:
@@ -237,6 +247,35 @@ class Studio:
             "plain": float(plain.mean()), "gain": float(np.mean(own - plain)),
             "each": np.round(own - plain, 5).tolist(), "controls": controls,
         }  # fmt: skip
+
+    def lapse(self, asked: Lapse) -> dict[str, Any]:
+        """Return how each checkpoint of the run, at most `MOST_STEPS`, reads a text's beginning.
+
+        `experts` are those of first rank of each token, −1: none; `kept` is the share of a token's
+        experts at the last checkpoint that it has at this one, `even` the same by accident, k / E.
+
+        Raises:
+            UserError: nothing can be read here.
+        """
+        author, shown = self._author(), self.find(asked.text)
+        tokens = shown.trace().records["token"].tolist()[:MOST_LAPSE]
+        steps = sorted(author.facts()["steps"])
+        places = np.linspace(0, len(steps) - 1, min(MOST_STEPS, len(steps))).astype(int)
+        steps = [steps[place] for place in places]
+        with self._model:
+            routed = [author.selections(tokens, step) for step in steps]
+            costs = [author.surprises(tokens, step, {}, {}).mean() for step in steps]
+        layers = []
+        for layer, last in routed[-1].items():
+            count = shown.header.experts[layer]
+            layers.append({
+                "layer": layer, "even": float((last < count).sum(1).mean()) / count,
+                "experts": [np.where(each[layer][:, 0] < count, each[layer][:, 0], -1).tolist()
+                            for each in routed],
+                "kept": [saturation(each[layer], last, count) for each in routed],
+            })  # fmt: skip
+        return {"text": asked.text, "steps": steps, "layers": layers,
+                "surprise": [float(cost) for cost in costs]}  # fmt: skip
 
     def _author(self) -> Author:
         if self.author is None:

@@ -3,37 +3,52 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from coterie.api.author import surprises_of
+from coterie.evaluate.specialisation import selections
+from coterie.foundation.runs import RunDirectory
 from coterie.foundation.traces import Trace
 from coterie.generate import Engine, SamplingSettings
 from coterie.generate.watched import WatchedText
 from coterie.model import DecoderSettings, routed_layers
 from coterie.model.observe import Steering
 from coterie.tokenizer.raw_bytes import Bytes
+from coterie.train.events import StepDone
 
 VOWELS, CONSONANTS = b"aeiou", b"bcdfghjklmnpqrstvwxyz"
+TRAINING = """
+import sys, time
+from coterie.foundation.locks import own
+from coterie.train.interrupt import InterruptRequest
+with own(sys.argv[1], "training"), InterruptRequest() as asked:
+    print("ready", flush=True)
+    while not asked:
+        time.sleep(0.02)
+    print("a checkpoint", flush=True)
+"""
 PROMPT = "a rose is a rose, and it is not a nose:\n"
 
 
-def planted() -> Engine:
-    """Return an engine whose first layer sends vowels to expert 1, consonants to 2, others to 3."""
+def planted(seed: int = 1, vowels: int = 1) -> Engine:
+    """Return an engine whose first layer sends vowels to 1, consonants to 2, others to 3."""
     values = {
         "layers": 2, "width": 16, "context": 96, "vocab_size": 257,
         "attention": {"kind": "grouped", "heads": 2},
         "feedforward": {"kind": "moe", "experts": [{"count": 4}], "experts_per_token": 2},
         "initial": {"std": 0.3, "outputs": "plain"},
     }  # fmt: skip
-    decoder = DecoderSettings.model_validate(values).build(torch.Generator().manual_seed(1))
+    decoder = DecoderSettings.model_validate(values).build(torch.Generator().manual_seed(seed))
     layer = routed_layers(decoder)[0]
 
     def plant(module, given, routing):
         kinds = decoder.latest.flatten()[-len(routing.indices) :]
-        own = torch.tensor([1 if b in VOWELS else 2 if b in CONSONANTS else 3
+        own = torch.tensor([vowels if b in VOWELS else 2 if b in CONSONANTS else 3
                             for b in kinds.tolist()])  # fmt: skip
         routing.indices[:, 0], routing.indices[:, 1] = own, 0
         routing.gates[:, 0], routing.gates[:, 1] = 0.75, 0.25
@@ -68,15 +83,16 @@ def trace(engine) -> Trace:
 
 
 class Author:
-    """The engine as the page's author, without a run."""
+    """The engine as the page's author, without a run; the one of step 3 knew no vowels."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.engines = {3: planted(2, vowels=2), 7: engine}
 
     def facts(self):
         settings = SamplingSettings(max_tokens=24, seed=3).model_dump()
         names = ("temperature", "top_k", "top_p", "max_tokens", "seed")
-        return {"name": "planted", "step": 7, "steps": [7],
+        return {"name": "planted", "step": 7, "steps": [3, 7],
                 "drawing": {name: settings[name] for name in names}}  # fmt: skip
 
     def write(self, start, ask, masked, forced):
@@ -88,7 +104,10 @@ class Author:
         )  # fmt: skip
 
     def surprises(self, tokens, step, masked, forced):
-        return surprises_of(self.engine.decoder, tokens, masked, forced)
+        return surprises_of(self.engines[step].decoder, tokens, masked, forced)
+
+    def selections(self, tokens, step):
+        return selections(self.engines[step].decoder, {"": [tokens]})
 
 
 @pytest.fixture
@@ -107,3 +126,29 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def step(number, loss):
+    return StepDone(
+        step=number, loss=loss, learning_rate=0.1, gradient_norm=1.0, tokens=number * 10,
+        seconds=0.5, tokens_per_second=20.0, memory_bytes=1,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    found = RunDirectory.create(tmp_path, "mine")
+    found.config.write_text("model: {}\n")
+    return found
+
+
+@pytest.fixture
+def trained(run):
+    """A process that owns the run as one that trains does, and listens to signals as it does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINING, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.wait()

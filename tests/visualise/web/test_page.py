@@ -1,6 +1,8 @@
 """What the page shows is what the model did, in a browser; and it is quick and obeys no text."""
 
+import socket
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import uvicorn
 
 from coterie.evaluate.specialisation import information
+from coterie.foundation.event_log import EventLog
 from coterie.foundation.traces import Trace
 from coterie.model.observe import Steering
 from coterie.visualise.routing import card_of, entropy_of, load_of, weights_of
@@ -15,8 +18,8 @@ from coterie.visualise.web.export import export_page
 from coterie.visualise.web.pack import packed
 from coterie.visualise.web.runs import Board
 from coterie.visualise.web.server import make_app
-from coterie.visualise.web.studio import Studio
-from tests.visualise.web.conftest import PROMPT, VOWELS, watch
+from coterie.visualise.web.studio import Lapse, Studio
+from tests.visualise.web.conftest import PROMPT, VOWELS, step, watch
 
 pytestmark = pytest.mark.browser
 EVIL = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\x1b]0;x\x07", "👩‍👩‍👧‍👦", "שלום‮", "عربى",
@@ -300,27 +303,93 @@ def test_ten_thousand_tokens_open_and_are_all_there(opened, trace):
     assert "Over 10,000 tokens" in page.inner_text("#load .words")
 
 
-@pytest.fixture
-def served(author, chromium):
-    """A page of a server that writes; its network ends at this server."""
-    import socket
-
+@contextmanager
+def serving(chromium, studio, board, view="", viewers=1):
+    """Serve to viewers, each in a context of its own; yield their pages."""
     listening = socket.create_server(("127.0.0.1", 0))
     host = f"127.0.0.1:{listening.getsockname()[1]}"
-    studio = Studio(author)
-    app = make_app(studio, Board(list), [host], "secret")
+    app = make_app(studio, board, [host], "secret")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
     server.config.load()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
-    context = chromium.new_context(viewport={"width": 1300, "height": 900})
-    page = context.new_page()
-    page.goto(f"http://{host}/?token=secret")
-    page.wait_for_selector("html[data-ready]")
-    yield page, studio
-    context.close()
-    server.should_exit = True
-    thread.join(10)
+    contexts = [
+        chromium.new_context(viewport={"width": 1300, "height": 900}) for _ in range(viewers)
+    ]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.goto(f"http://{host}/?token=secret{view}")
+        page.wait_for_selector("html[data-ready]")
+    try:
+        yield pages
+    finally:
+        for context in contexts:
+            context.close()
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture
+def served(author, chromium):
+    """A page of a server that writes; its network ends at this server."""
+    studio = Studio(author)
+    with serving(chromium, studio, Board(list)) as (page,):
+        yield page, studio
+
+
+def test_two_follow_a_run_and_one_of_them_stops_it(chromium, run, trained):
+    board = Board(lambda: [run], control=True)
+    view = "&view=training&run=mine"
+    with (
+        EventLog(run.events) as log,
+        serving(chromium, Studio(), board, view, viewers=2) as pages,
+    ):
+        for number, loss in ((1, 4.0), (2, 3.5)):
+            log(step(number, loss))
+            for page in pages:
+                words = f"mine is at step {number} with a training loss of {loss:.3f}"
+                page.wait_for_selector(f"#curves .words:has-text('{words}')")
+        page = pages[0]
+        page.wait_for_selector("#runs:has-text('1 is being trained now')")
+        page.focus("#act-mine")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#confirm:has-text('as Ctrl-C in its terminal would')")
+        page.keyboard.press("Enter")  # to leave it is what comes first
+        page.wait_for_selector("#confirm", state="detached")
+        assert trained.poll() is None
+        page.click("#act-mine")
+        page.click("#confirm button[value=yes]")
+        page.wait_for_selector("#runs:has-text('mine was asked to end')")
+        assert trained.communicate(timeout=30)[0] == "a checkpoint\n"
+        for page in pages:
+            page.wait_for_selector("#act-mine:has-text('Resume')")
+
+
+def test_a_text_is_read_by_every_checkpoint(served, trace):
+    page, studio = served
+    page.fill("#ask-prompt", PROMPT)
+    page.click("button.main")
+    until(page, "coterie.trace && coterie.trace.done")
+    show(page, "compare")
+    page.click("#textlapse button")
+    until(page, "coterie.lapse.found")
+    found = studio.lapse(Lapse(text=1))
+    planted = found["layers"][0]
+    shown = figures(page, "textlapse")
+    for place, step in enumerate(("3", "7")):
+        own = [*(each["kept"][place] for each in found["layers"]), found["surprise"][place]]
+        np.testing.assert_allclose(numbers(shown[step]), own, atol=6e-4)
+    assert numbers(shown["even, k / E"][:2]) == [0.5, 0.5]
+    page.evaluate("coterie.set({layer: 0})")
+    for place in (1, 0):
+        page.locator("#textlapse input").fill(str(place))
+        tokens = page.locator("#textlapse .ribbon span").evaluate_all(
+            "spans => spans.map(span => Number(span.className.match(/e(\\d)/)[1]))"
+        )
+        assert tokens == planted["experts"][place]
+    words = page.inner_text("#textlapse .words")
+    assert f"{100 * planted['kept'][0]:.0f} % of the experts" in words
+    assert "(by accident 50 %)" in words
 
 
 def test_a_text_is_written_and_touched_from_the_page(served, trace):

@@ -12,16 +12,9 @@ from coterie.train.events import (
     LayerWatched,
     LoadMeasured,
     RoutingWatched,
-    StepDone,
 )
 from coterie.visualise.web.runs import Board
-
-
-def step(number, loss):
-    return StepDone(
-        step=number, loss=loss, learning_rate=0.1, gradient_norm=1.0, tokens=number * 10,
-        seconds=0.5, tokens_per_second=20.0, memory_bytes=1,
-    )  # fmt: skip
+from tests.visualise.web.conftest import step
 
 
 def test_a_run_is_followed_while_it_grows(tmp_path):
@@ -53,6 +46,7 @@ def test_a_run_is_followed_while_it_grows(tmp_path):
     assert (told["token"], told["token_null"]) == ([[2, 0.5]], [[2, 0.1]])
     assert told["experts"] == [{"weight": 1.5, "favourites": [["x", 4, 2.5]]}]
     mine, other = board.listing()
+    assert mine["owned"] is False
     assert (mine["name"], mine["steps"], mine["validation_loss"]) == ("mine", 2, 3.5)
     assert (other["status"], "regular file" in other["problem"]) == ("unreadable", True)
 

@@ -8,7 +8,7 @@ import { Flow } from "./flow.js";
 import { Attention, Candidates, Lens, Load, Margins, Now, Stream } from "./panels.js";
 import { Heat } from "./heat.js";
 import { Atlas, Card, Company } from "./atlas.js";
-import { Compare, Effects, WriteForm } from "./touch.js";
+import { Compare, Effects, Lapse, WriteForm } from "./touch.js";
 import { Training } from "./training.js";
 
 const PACE = 14; // tokens a second in replay
@@ -37,6 +37,8 @@ class App {
       this.tabs.training.hidden = true;
     } else {
       const state = await this.fetch("/api/state");
+      this.training.control = state.control;
+      this.effects.panel.node.hidden = this.lapse.panel.node.hidden = !state.model;
       if (state.model) this.offerWriting(state.model, state.texts);
       this.awaited = state.texts[0]?.id;
       for (const text of state.texts) this.listen(text.id);
@@ -127,6 +129,18 @@ class App {
     this.effects.busy(false);
   }
 
+  async readThrough() {
+    this.lapse.button.disabled = true;
+    try {
+      const { trace } = this;
+      if (!trace) throw new Error("There is no text on show yet.");
+      this.lapse.show(await this.fetch("/api/lapse", { text: trace.id }), trace);
+    } catch (error) {
+      this.lapse.panel.say(error.message);
+    }
+    this.lapse.button.disabled = false;
+  }
+
   // --- texts ---
 
   get trace() {
@@ -183,7 +197,11 @@ class App {
     this.range = [new Load(hands), this.heat, new Margins(), new Company(hands), new Card({ steer }), new Atlas(hands)];
     this.effects = new Effects({ measure: (masked) => this.measure({ masked }) });
     this.compare = new Compare({ setAt: (at) => this.go(at), texts: () => this.texts.values(), changed: () => this.changed("trace") });
-    this.training = new Training({ open: (name, take) => this.follow(name, take), list: () => this.fetch("/api/runs") });
+    this.lapse = new Lapse({ ask: () => this.readThrough() });
+    this.training = new Training({
+      open: (name, take) => this.follow(name, take), list: () => this.fetch("/api/runs"),
+      act: (name, what) => this.fetch(`/api/runs/${encodeURIComponent(name)}/${what}`, {}),
+    });
     this.alert = el("p", { class: "problem", role: "alert" });
     this.heading = el("p", { class: "heading" }, "Coterie");
     this.select = el("select", { "aria-label": "text on show", onchange: () => this.open(Number(this.select.value)) });
@@ -195,8 +213,8 @@ class App {
     this.legend = el("div");
     this.views.text.append(el("div", { class: "reading" }, this.transport(), this.legend, this.ribbon.node, this.lookAt), el("div", { class: "panels" }, ...this.token.map((each) => each.panel.node)));
     this.views.experts.append(el("div", { class: "panels" }, ...this.range.map((each) => each.panel.node)));
-    this.effects.panel.node.hidden = Boolean(this.packs);
-    this.views.compare.append(el("div", { class: "panels wide" }, this.compare.panel.node, this.effects.panel.node));
+    this.effects.panel.node.hidden = this.lapse.panel.node.hidden = true;
+    this.views.compare.append(el("div", { class: "panels wide" }, this.compare.panel.node, this.effects.panel.node, this.lapse.panel.node));
     this.views.training.append(el("div", { class: "panels wide" }, ...this.training.panels.map((each) => each.node)));
     this.writing = el("div");
     document.getElementById("page").append(
@@ -350,7 +368,10 @@ class App {
       }
       this.drawn = performance.now();
       for (const panel of what.size === 1 && what.has("at") ? [this.heat] : this.range) panel.update(trace, state);
-    } else if (state.view === "compare") this.compare.update(state);
+    } else if (state.view === "compare") {
+      this.compare.update(state);
+      this.lapse.update(state);
+    }
   }
 
   drawControls(trace) {

@@ -13,6 +13,12 @@ export const COLOURINGS = {
   entropy: "entropy −Σ p log p, nats",
 };
 
+// A token's text within a ribbon: blanks are seen and kept.
+export function asShown(text) {
+  return shortened(printable(text.replaceAll("\n", "\uE000").replaceAll("\t", "\uE001")))
+    .replaceAll("\uE000", "⏎\n").replaceAll("\uE001", "\t") || "·";
+}
+
 export class Ribbon {
   // `choose(token)` is called when somebody clicks one.
   constructor(label, choose) {
@@ -55,9 +61,7 @@ export class Ribbon {
 
   append(trace, token) {
     const text = trace.texts[token];
-    const shown = shortened(printable(text.replaceAll("\n", "\uE000").replaceAll("\t", "\uE001")))
-      .replaceAll("\uE000", "⏎\n").replaceAll("\uE001", "\t");
-    const span = el("span", { role: "option", id: this.prefix + token, "data-token": token }, shown || "·");
+    const span = el("span", { role: "option", id: this.prefix + token, "data-token": token }, asShown(text));
     if (!shown.trim()) span.setAttribute("aria-label", quoted(text));
     if (/\p{Script=Hebrew}|\p{Script=Arabic}/u.test(text)) span.setAttribute("dir", "auto");
     const full = this.strip && (this.strip.childElementCount >= LONGEST_STRIP

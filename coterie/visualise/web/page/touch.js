@@ -1,8 +1,8 @@
 // A hand in the routing and what it does; and two texts side by side.
 
-import { el, Canvas, Panel, table, theme, replace, number, percent, plain } from "./dom.js";
+import { el, Canvas, Panel, table, theme, expertColour, PALETTE, replace, number, percent, plain } from "./dom.js";
 import { divergence, loadOf, meanSurprise, rerouted } from "./figures.js";
-import { Ribbon } from "./ribbon.js";
+import { asShown, Ribbon } from "./ribbon.js";
 
 // What the page says of a text that is to be written.
 export class WriteForm {
@@ -105,6 +105,94 @@ export class Effects {
     context.fillText("0", 24, middle + 4);
     context.fillText(`−${number(most, 1)}`, 0, height - 6);
     context.fillText("costs more, token by token", 46, 10);
+  }
+}
+
+// One text as each checkpoint of the run reads it.
+export class Lapse {
+  constructor({ ask }) {
+    this.panel = new Panel("textlapse", "One text through the checkpoints",
+      "Colour: the expert of first rank of each token at a checkpoint, which reads the text without a hand. Kept: |experts then ∩ experts at the last checkpoint| / k, mean over tokens; the dotted line is k / E, what routers that know nothing of each other share.");
+    this.button = el("button", { type: "button", onclick: () => ask() }, "Read it with every checkpoint");
+    this.slider = el("input", { type: "range", min: "0", value: "0", "aria-label": "checkpoint", oninput: () => this.frame(Number(this.slider.value)) });
+    this.step = el("output");
+    this.canvas = new Canvas("Share of the last checkpoint's experts that each checkpoint has, layer by layer", 170, (...given) => this.draw(...given));
+    this.ribbon = el("p", { class: "ribbon", tabindex: "0", role: "region", "aria-label": "The text by the experts of one checkpoint" });
+    this.parts = el("div", { hidden: true }, el("p", { class: "controls" }, "Checkpoint ", this.slider, " ", this.step), this.ribbon, this.canvas.node);
+    this.panel.body.append(el("p", { class: "controls" }, this.button), this.parts);
+    this.panel.say("The text on show is read by the run's checkpoints, one after the other: how did its routing come to be?");
+  }
+
+  show(found, trace) {
+    Object.assign(this, { found, layer: this.layer ?? found.layers[0]?.layer });
+    this.tokens = found.layers.length ? found.layers[0].experts[0].map((_, token) => el("span", {}, asShown(trace.texts[token]))) : [];
+    replace(this.ribbon, ...this.tokens);
+    this.parts.hidden = !found.layers.length;
+    this.slider.max = found.steps.length - 1;
+    this.frame(found.steps.length - 1);
+    this.panel.tell(() => table("Experts kept, and surprise, at each checkpoint", ["step", ...found.layers.map(({ layer }) => `layer ${layer} kept`), "surprise, nats"],
+      [...found.steps.map((step, i) => [plain(step), ...found.layers.map(({ kept }) => number(kept[i])), number(found.surprise[i])]),
+        ["even, k / E", ...found.layers.map(({ even }) => number(even)), "–"]]));
+  }
+
+  update({ layer }) {
+    this.layer = layer;
+    if (this.found) this.frame(this.at);
+  }
+
+  frame(at) {
+    this.at = at;
+    this.slider.value = at;
+    const { steps, layers, surprise } = this.found;
+    const shown = layers.find((each) => each.layer === this.layer) ?? layers[0];
+    this.step.textContent = `step ${plain(steps[at])}`;
+    if (!shown) {
+      this.panel.say("This model has no experts.");
+      return;
+    }
+    this.tokens.forEach((node, token) => {
+      const expert = shown.experts[at][token];
+      node.className = expert < 0 ? "token" : `token e${expert % PALETTE.length}`;
+    });
+    this.panel.say(`At step ${plain(steps[at])} layer ${shown.layer} sent these ${plain(this.tokens.length)} tokens to ${percent(shown.kept[at])} of the experts that they have at step ${plain(steps.at(-1))} (by accident ${percent(shown.even)}); a token cost ${number(surprise[at], 2)} nats.${steps.length < 2 ? " The run keeps but this checkpoint: train.keep_every keeps more." : ""}`);
+    this.canvas.redraw();
+  }
+
+  draw(context, width, height) {
+    if (!this.found) return;
+    const look = theme();
+    const { steps, layers } = this.found;
+    const x = (step) => 46 + ((step - steps[0]) / Math.max(steps.at(-1) - steps[0], 1)) * (width - 150);
+    const y = (share) => 10 + (1 - share) * (height - 40);
+    context.font = "11px system-ui, sans-serif";
+    context.textBaseline = "middle";
+    for (const share of [0, 0.5, 1]) {
+      context.fillStyle = look.hair;
+      context.fillRect(46, y(share), width - 150, 1);
+      context.fillStyle = look.soft;
+      context.fillText(percent(share), 4, y(share));
+    }
+    layers.forEach(({ layer, kept, even }, i) => {
+      context.strokeStyle = context.fillStyle = expertColour(i + 4);
+      context.lineWidth = layer === this.layer ? 3 : 1.5;
+      for (const [line, dash] of [[kept, []], [steps.map(() => even), [2, 4]]]) {
+        context.setLineDash(dash);
+        context.beginPath();
+        steps.forEach((step, place) => context.lineTo(x(step), y(line[place])));
+        context.stroke();
+      }
+      context.setLineDash([]);
+      context.fillRect(width - 92, 12 + 18 * i, 20, 3);
+      context.fillStyle = look.ink;
+      context.fillText(`layer ${layer}`, width - 66, 13 + 18 * i);
+    });
+    context.fillStyle = look.alert;
+    context.fillRect(x(steps[this.at]), 10, 1.5, height - 40);
+    context.fillStyle = look.soft;
+    context.fillText(`step ${plain(steps[0])}`, 46, height - 12);
+    context.textAlign = "right";
+    context.fillText(`step ${plain(steps.at(-1))}`, width - 104, height - 12);
+    context.textAlign = "left";
   }
 }
 

@@ -7,12 +7,15 @@ const MOST_CURVES = 6;
 const CELL = 12;
 
 export class Training {
-  // `open(name, take)` follows a run's curves and returns a function that stops following.
-  constructor({ open, list }) {
-    Object.assign(this, { open, list });
+  // `open(name, take)` follows a run's curves and returns a function that stops following;
+  // `act(name, what)` stops or resumes it, where `control` says that this may be.
+  constructor({ open, list, act }) {
+    Object.assign(this, { open, list, act, control: false });
     this.followed = new Map();
     this.runs = new Panel("runs", "Runs", "Losses in nats per token: validation as measured, training smoothed. Load: largest over mean, of the worst layer, over the last tenth of the measurements.", { open: true });
     this.runs.details.hidden = true;
+    this.said = el("p", { class: "words", role: "status" });
+    this.runs.node.append(this.said);
     this.curves = new Panel("curves", "Losses", "Training loss, smoothed, nats per token (lines) and validation loss as measured (dots), over optimizer steps.");
     this.picture = new Canvas("Losses of the chosen runs over their steps", 280, (...given) => this.draw(...given));
     this.curves.body.append(this.picture.node);
@@ -45,14 +48,40 @@ export class Training {
   async refresh() {
     this.listing = await this.list();
     const value = (number_, digits = 3) => (number_ === null || number_ === undefined ? "–" : number(number_, digits));
-    replace(this.runs.body, table("Runs, the latest first", ["run", "status", "steps", "training", "validation", "tokens/s", "load, max/mean", "dead"],
+    const focused = document.activeElement?.id;
+    replace(this.runs.body, table("Runs, the latest first", ["run", "status", "steps", "training", "validation", "tokens/s", "load, max/mean", "dead", ...(this.control ? ["control"] : [])],
       this.listing.map((run) => [
-        el("label", { class: "run" }, el("input", { type: "checkbox", checked: this.followed.has(run.name), onchange: (event) => (event.target.checked ? this.follow(run.name) : this.unfollow(run.name)) }), ` ${run.name}`),
-        run.problem ?? run.status, run.steps_planned ? `${plain(run.steps)} of ${plain(run.steps_planned)}` : plain(run.steps),
+        el("label", { class: "run" }, el("input", { type: "checkbox", id: `follow-${run.name}`, checked: this.followed.has(run.name), onchange: (event) => (event.target.checked ? this.follow(run.name) : this.unfollow(run.name)) }), ` ${run.name}`),
+        run.problem ?? (run.owned ? "training now" : run.status === "running" ? "no end recorded" : run.status), run.steps_planned ? `${plain(run.steps)} of ${plain(run.steps_planned)}` : plain(run.steps),
         value(run.training_loss), value(run.validation_loss), value(run.tokens_per_second, 0), value(run.max_over_mean_load, 2), value(run.dead_experts, 0),
+        ...(this.control ? [this.button(run)] : []),
       ])));
-    const running = this.listing.filter((run) => run.status === "running").length;
-    this.runs.say(this.listing.length ? `${plain(this.listing.length)} ${this.listing.length === 1 ? "run" : "runs"}; ${running} without a recorded end, so running or killed. Tick some, to see their curves together.` : "There are no runs here yet: coterie train quickstart begins one.");
+    if (focused) document.getElementById(focused)?.focus(); // the table is new, whoever stood in it stays
+    const running = this.listing.filter((run) => run.owned).length;
+    this.runs.say(this.listing.length ? `${plain(this.listing.length)} ${this.listing.length === 1 ? "run" : "runs"}; ${running} ${running === 1 ? "is" : "are"} being trained now. Tick some, to see their curves together.` : "There are no runs here yet: coterie train quickstart begins one.");
+  }
+
+  button(run) {
+    if (run.status === "finished" && !run.owned) return "–";
+    const what = run.owned ? "stop" : "resume";
+    return el("button", { type: "button", id: `act-${run.name}`, "aria-label": `${what} ${run.name}`, onclick: () => this.confirm(run.name, what) }, what === "stop" ? "Stop" : "Resume");
+  }
+
+  confirm(name, what) {
+    const words = what === "stop"
+      ? `Stop ${name}? It ends after its present step and writes a checkpoint, as Ctrl-C in its terminal would; it can be resumed.`
+      : `Resume ${name}? “coterie train --resume” starts as a process of its own on the machine of this server, and goes on when the page is closed.`;
+    const dialog = el("dialog", { id: "confirm", role: "alertdialog", "aria-label": words }, el("p", {}, words),
+      el("form", { method: "dialog", class: "controls" }, el("button", { value: "no", autofocus: true }, "Leave it"), el("button", { value: "yes" }, what === "stop" ? "Stop it" : "Resume it")));
+    dialog.addEventListener("close", async () => {
+      dialog.remove();
+      document.getElementById(`act-${name}`)?.focus();
+      if (dialog.returnValue !== "yes") return;
+      this.said.textContent = await this.act(name, what).then(({ done }) => done, (error) => error.message);
+      await this.refresh();
+    });
+    this.runs.node.append(dialog);
+    dialog.showModal();
   }
 
   follow(name) {
@@ -111,8 +140,8 @@ export class Training {
     this.story.redraw();
     this.told.say(told.length ? told.map((each) => {
       const [step, nats] = each.token.at(-1) ?? [0, NaN];
-      return `layer ${each.layer}: ${number(nats, 2)} nats at step ${plain(step)} (chance ${number(each.token_null.at(-1)?.[1], 2)})`;
-    }).join("; ") : "This run has recorded no looks into its routers (train.watch_every).");
+      return `in layer ${each.layer} ${number(nats, 2)} nats at step ${plain(step)} (chance ${number(each.token_null.at(-1)?.[1], 2)})`;
+    }).join("; ").replace(/^(.*)$/, "A token's expert tells of the token $1.") : "This run has recorded no looks into its routers (train.watch_every).");
     this.told.tell(() => table("Favourite tokens of each expert at the latest look", ["expert", "weight", "favourites by lift"], told.flatMap((each) =>
       each.experts.map((expert, i) => [`${each.layer}:${i}`, number(expert.weight, 2), expert.favourites.map(([word, , lift]) => `${quoted(word, 12)} ×${lift.toFixed(1)}`).join("  ") || "–"]))));
   }
