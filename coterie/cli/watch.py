@@ -40,6 +40,8 @@ def watch(
     run = find_run(name)
     if page.export is not None:
         raise UserError("A run's page is its report.", hint=f"coterie report {run.name}")
+    if page.control and not page.web:
+        raise UserError("--control belongs to --web: its page may stop and resume runs then.")
     if page.web:
         serve_runs(run, page)
         return

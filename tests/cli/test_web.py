@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
 import threading
 
 import pytest
 
 from coterie.cli.app import run
+from coterie.foundation.runs import find_run
+from coterie.visualise.web.studio import Lapse
 
 
 def packs_of(path):
@@ -52,6 +55,30 @@ def test_a_model_is_served_with_its_run(tiny_run, monkeypatch, capsys):
     tokens = written.records["token"].tolist()
     assert len(studio.author.surprises(tokens, 1, {}, {})) == len(tokens) - 1
     assert [each["name"] for each in served["board"].listing()] == ["tiny"]
+    lapse = studio.lapse(Lapse(text=1))
+    assert (lapse["steps"], len(lapse["layers"])) == ([1, 2], 2)
+    for layer in lapse["layers"]:  # both checkpoints have the same weights
+        assert (layer["kept"], layer["even"]) == ([1.0, 1.0], 0.5)
+        assert layer["experts"][0] == layer["experts"][1]
+
+
+def test_a_run_of_another_folder_is_on_the_board(tiny_run, tmp_path, monkeypatch, capsys):
+    from coterie.visualise.web import server
+
+    boards, far = [], tmp_path / "a share" / "far-run"
+    monkeypatch.setattr(
+        server, "serve", lambda studio, board, **given: boards.append((board, given["view"]))
+    )
+    shutil.copytree(find_run("tiny").path, far)
+    for words, control in (([], False), (["--control"], True)):
+        assert run(["watch", str(far), "--web", *words]) == 0
+        board, view = boards.pop()
+        assert view == "training&run=far-run"
+        assert [each["name"] for each in board.listing()] == ["far-run", "tiny"]
+        assert board.curves("far-run")["name"] == "far-run"
+        assert board.control is control
+    assert run(["watch", "tiny", "--control"]) == 2
+    assert "--control belongs to --web" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_nothing_is_done_unless_it_was_allowed_and_the_page_asks(run, trained, p
 
 def test_only_what_trains_here_is_asked(run, monkeypatch):
     for host, what in (("elsewhere", "training"), (socket.gethostname(), "converting")):
-        owner = Owner(1, host, "now", what)
+        owner = Owner(2**22 + 1, host, "now", what)  # a process that cannot be
         monkeypatch.setattr(control, "owner_of", lambda path, owner=owner: owner)
         with pytest.raises(UserError, match="not to be stopped from here"):
             control.stop(run)

@@ -376,9 +376,9 @@ def test_a_text_is_read_by_every_checkpoint(served, trace):
     found = studio.lapse(Lapse(text=1))
     planted = found["layers"][0]
     shown = figures(page, "textlapse")
-    for place, step in enumerate(("3", "7")):
+    for place, name in enumerate(("3", "7")):
         own = [*(each["kept"][place] for each in found["layers"]), found["surprise"][place]]
-        np.testing.assert_allclose(numbers(shown[step]), own, atol=6e-4)
+        np.testing.assert_allclose(numbers(shown[name]), own, atol=6e-4)
     assert numbers(shown["even, k / E"][:2]) == [0.5, 0.5]
     page.evaluate("coterie.set({layer: 0})")
     for place in (1, 0):
