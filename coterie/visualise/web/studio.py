@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from coterie.evaluate.specialisation import saturation
 from coterie.foundation.errors import CoterieError, UserError
 from coterie.foundation.traces import Trace, TraceHeader
 from coterie.visualise.web.pack import opening, packed, tokens
@@ -272,7 +271,7 @@ class Studio:
                 "layer": layer, "even": float((last < count).sum(1).mean()) / count,
                 "experts": [np.where(each[layer][:, 0] < count, each[layer][:, 0], -1).tolist()
                             for each in routed],
-                "kept": [saturation(each[layer], last, count) for each in routed],
+                "kept": [_kept(each[layer], last, count) for each in routed],
             })  # fmt: skip
         return {"text": asked.text, "steps": steps, "layers": layers,
                 "surprise": [float(cost) for cost in costs]}  # fmt: skip
@@ -315,6 +314,11 @@ def _begun(trace: Trace, upto: int | None) -> Start:
     if upto is None:
         return Start(tokens[:prompt])
     return Start(tokens[:prompt], tokens[prompt:upto], min(upto, len(tokens)) - 1)
+
+
+def _kept(earlier: np.ndarray, last: np.ndarray, experts: int) -> float:
+    """As `coterie.evaluate.specialisation.saturation`, which comes with torch."""
+    return float((earlier[:, :, None] == last[:, None, :]).any(1)[last < experts].mean())
 
 
 def _title(ask: Ask) -> str:

@@ -276,6 +276,9 @@ def test_keys_and_names_for_those_who_do_not_point(opened, trace):
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
     page.keyboard.press("Escape")
+    formulas = page.locator(".panel .formula").all_text_contents()
+    assert len(formulas) == page.locator(".panel").count() > 15
+    assert all(len(formula) > 20 for formula in formulas)  # no panel without how it is computed
     for view in ("text", "experts", "compare"):
         show(page, view)
         nameless = page.evaluate(
