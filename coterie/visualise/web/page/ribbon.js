@@ -61,7 +61,8 @@ export class Ribbon {
 
   append(trace, token) {
     const text = trace.texts[token];
-    const span = el("span", { role: "option", id: this.prefix + token, "data-token": token }, asShown(text));
+    const shown = asShown(text);
+    const span = el("span", { role: "option", id: this.prefix + token, "data-token": token }, shown);
     if (!shown.trim()) span.setAttribute("aria-label", quoted(text));
     if (/\p{Script=Hebrew}|\p{Script=Arabic}/u.test(text)) span.setAttribute("dir", "auto");
     const full = this.strip && (this.strip.childElementCount >= LONGEST_STRIP
