@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 from coterie.foundation.errors import UserError
 from coterie.foundation.locks import owner_of
@@ -51,6 +52,7 @@ def resume(run: RunDirectory) -> str:
         code = begun.wait(_FRESH)
     except subprocess.TimeoutExpired:
         code = 0
+        threading.Thread(target=begun.wait, daemon=True).start()  # whoever ends is taken leave of
     if code:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise UserError(f"{run.name} could not be resumed: {''.join(last)[:300]} (all: {log})")

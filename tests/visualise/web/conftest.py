@@ -145,10 +145,9 @@ def run(tmp_path):
 @pytest.fixture
 def trained(run):
     """A process that owns the run as one that trains does, and listens to signals as it does."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", TRAINING, str(run.path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.kill()
-    process.wait()
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()

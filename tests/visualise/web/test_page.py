@@ -349,8 +349,9 @@ def test_two_follow_a_run_and_one_of_them_stops_it(chromium, run, trained):
     ):
         for number, loss in ((1, 4.0), (2, 3.5)):
             log(step(number, loss))
+            ((*_, smoothed),) = board.curves("mine")["loss"][-1:]
             for page in pages:
-                words = f"mine is at step {number} with a training loss of {loss:.3f}"
+                words = f"mine is at step {number} with a training loss of {smoothed:.3f}"
                 page.wait_for_selector(f"#curves .words:has-text('{words}')")
         page = pages[0]
         page.wait_for_selector("#runs:has-text('1 is being trained now')")
