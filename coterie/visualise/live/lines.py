@@ -85,13 +85,13 @@ class Ribbon:
                      range(first, min(first + rows, len(self._starts)))])  # fmt: skip
 
     def _wrap(self, width: int) -> None:
-        """Find where lines start, from the last that is known."""
+        """Find where lines start, from the last that is known; a cell stays for a sign."""
         used, blank, flat = 0, -1, self._flat
         at = self._starts[-1]
         while at < len(flat):
             letter = flat[at]
             used += cell_len(letter)
-            if letter == "\n" or (used > width and letter != " "):
+            if letter == "\n" or (used >= width and letter != " "):
                 start = at + 1 if letter == "\n" else blank + 1 if blank >= 0 else max(
                     at, self._starts[-1] + 1
                 )  # fmt: skip

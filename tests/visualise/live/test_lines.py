@@ -49,10 +49,11 @@ def test_lines_hold_all_of_the_text_and_no_more_than_the_width(width):
         assert [line.rstrip() for line in plain[:2]] == ["Shall I compare", "🙂"]
 
 
-def test_the_token_looked_at_is_marked_also_where_it_shows_nothing():
+@pytest.mark.parametrize("width", [26, 30, 60])
+def test_the_token_looked_at_is_marked_also_where_it_shows_nothing(width):
     trace = trace_of(TEXTS, len(TEXTS))
     for at, sign in ((1, " I"), (4, "⏎"), (5, "·"), (12, "⏎"), (21, "⏎")):
-        lines = told(Ribbon(), trace, at, 30)
+        lines = told(Ribbon(), trace, at, width)
         marked = [text for line in lines for text, style in line if style == "bold reverse"]
         assert marked == [sign]
 
