@@ -99,10 +99,9 @@ def _router_hook(
         scores, indices = routing.scores.detach(), routing.indices
         bias = part.balance.selection_bias
         ranked = scores if bias is None else scores + bias
-        chosen = torch.zeros_like(F.pad(ranked, (0, 1)), dtype=torch.bool)
-        chosen = chosen.scatter_(-1, indices, True)[:, :-1]
-        least = ranked.masked_fill(~chosen, torch.inf).amin(-1)
-        margin = least - ranked.masked_fill(chosen, -torch.inf).amax(-1)
+        padded = F.pad(ranked, (0, 1), value=torch.inf)  # index E, none, is the last
+        least = padded.gather(-1, indices).amin(-1)
+        margin = least - padded.scatter(-1, indices, -torch.inf)[:, :-1].amax(-1)
         shares = part.router.scorer.probabilities(scores)
         look(layer, LayerRouting(indices, routing.gates.detach(), scores, shares, margin))
 
@@ -155,7 +154,7 @@ class Watcher:
             return seen
 
         def asks(module: nn.Module, args: Any) -> Any:
-            def look(weights: Float[Tensor, "B T S"]) -> None:
+            def look(weights: Tensor) -> None:  # [B, T, S]
                 assert weights.shape[0] == 1, "attention is watched of one text"
                 count = weights.shape[1]
                 for t, row in enumerate(weights[0]):  # each up to its own token, later ones are 0
@@ -180,9 +179,12 @@ class Watcher:
         """
         found, self._found = self._found, defaultdict(list)
 
+        def joined(parts: Sequence[Tensor]) -> Tensor:
+            return (parts[0] if len(parts) == 1 else torch.cat(tuple(parts)))[-count:]
+
         def latest(layer: int, name: str) -> Any:
             parts = found.get((layer, name))
-            return None if parts is None else torch.cat(parts)[-count:]
+            return None if parts is None else joined(parts)
 
         def routing(layer: int) -> LayerRouting | None:
             calls = found.get((layer, "routing"))
@@ -190,7 +192,7 @@ class Watcher:
                 return None
             fields = ("indices", "gates", "scores", "shares", "margin")
             return LayerRouting(
-                *(torch.cat([getattr(call, name) for call in calls])[-count:] for name in fields)
+                *(joined([getattr(call, name) for call in calls]) for name in fields)
             )
 
         def attended(layer: int) -> tuple[Tensor, ...] | None:
