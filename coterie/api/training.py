@@ -145,10 +145,10 @@ def resume_training(
                 "tokenizer.",
                 hint="Every key of data, train, sample and seed may be.",
             )
-    elif files or any(key not in (*LENGTH, *PLACES) for key in changed):
+    elif files or any(not _may_change(key) for key in changed):
         raise RunError(
             "A resumed run goes on with its own settings; only train.steps or train.epochs may be "
-            f"changed, and where the same text lies ({', '.join(PLACES)}).",
+            f"changed, where the same text lies ({', '.join(PLACES)}), and parallel.",
             hint=f"Start a new run for other settings: coterie train {run.config} key=value",
         )
     settings = run_settings([file_layer(run.config), *layers]).settings
@@ -157,6 +157,10 @@ def resume_training(
     return run_training(
         settings, run, preset=_preset_of(run), resumed_with=changed, look=look, ranks=ranks
     )
+
+
+def _may_change(key: str) -> bool:
+    return key in (*LENGTH, *PLACES) or key.split(".")[0] == "parallel"
 
 
 def _write_report_quietly(run: RunDirectory) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from coterie.foundation.errors import CoterieError, UserError
-from coterie.foundation.layers import file_layer
+from coterie.foundation.layers import Layer, file_layer
+from coterie.foundation.records import read_json
 from coterie.foundation.runs import RunDirectory, find_run, runs_root
 
 if TYPE_CHECKING:
@@ -33,27 +35,44 @@ class Where(NamedTuple):
 
 
 @contextlib.contextmanager
-def together(settings: RunSettings | None, resumed: str = "latest") -> Iterator[Ranks]:
+def together(
+    settings: RunSettings | None, resumed: str = "latest", layers: Sequence[Layer] = ()
+) -> Iterator[Ranks]:
     """Join the processes of this run, if a launcher started several.
 
     Args:
         settings: of a new run; None: the one named `resumed` goes on, with its own.
+        layers: what is said beside these.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    from coterie.train import run_settings
+
+    if settings is None:
+        with contextlib.suppress(CoterieError):  # all processes together tell what is wrong
+            settings = run_settings([file_layer(find_run(resumed).config), *layers]).settings
+    asked = settings and settings.parallel
+    engine = asked is not None and asked.deepspeed is not None
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not engine:
         from coterie.parallel.ranks import ALONE
 
         yield ALONE
         return
     from coterie.parallel import Parallel
     from coterie.parallel.launch import joined
-    from coterie.train import run_settings
 
-    if settings is None:
-        with contextlib.suppress(CoterieError):  # all processes together tell what is wrong
-            settings = run_settings([file_layer(find_run(resumed).config)]).settings
-    asked = (settings and settings.parallel) or Parallel()
-    with joined(asked.timeout) as ranks:
+    with joined((asked or Parallel()).timeout, alone=engine) as ranks:
         yield ranks
+
+
+def deepspeed_word(path: Path) -> str:
+    """Return a JSON file of DeepSpeed's as a word that says the same.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return f"parallel.deepspeed={json.dumps(read_json(path))}"
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}.", hint="--deepspeed names a JSON file.") from None
 
 
 def trained(
@@ -89,6 +108,7 @@ def launched(
     from coterie.api.training import make_run
     from coterie.parallel import Parallel
     from coterie.parallel.launch import launch
+    from coterie.train.zero import zero_config
 
     devices, nodes, rendezvous, max_restarts = where
     resume, devices = settings is None, devices or 1
@@ -102,6 +122,8 @@ def launched(
         layout = settings.parallel or Parallel()
         pieces = settings.train.gradient_accumulation
         layout.require(devices * nodes, settings.model, rows, pieces)
+        if layout.deepspeed is not None:
+            zero_config(settings, devices * nodes)
         if nodes == 1:
             name = make_run(name, base).name  # one name, however often the processes start
     given = ["train", *words, *(["--resume"] if resume else ["--name", str(name)])]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coterie.cli.console import console, emit_json, next_step, stderr
-from coterie.cli.launching import Where, launched, together, trained
+from coterie.cli.launching import Where, deepspeed_word, launched, together, trained
 from coterie.cli.words import Words, one_target, read_words
 from coterie.foundation.errors import UserError
 from coterie.foundation.runs import RunDirectory, find_run
@@ -32,6 +32,7 @@ def train(
     nodes: int = 1,
     rendezvous: str | None = None,
     max_restarts: int = 0,
+    deepspeed: Path | None = None,
     json: bool = False,
 ) -> int | None:
     """Train a model: `coterie train PRESET [key=value ...] [@overlay.yaml ...]`.
@@ -58,17 +59,17 @@ def train(
         Record where the memory of a step goes, in the second step and every --report-interval
         steps. On a GPU also a snapshot for https://pytorch.org/memory_viz.
     report_interval
-        Steps between two reports of --memory-profile; by default 100, or the run's length where
-        that is less.
+        Steps between two reports of --memory-profile; by default 100, or the run's length.
     devices
-        Train in so many processes here, one a GPU; `parallel` says what they divide, by default
-        the rows of each batch.
+        Train in so many processes here, one a GPU; `parallel` says what they divide.
     nodes
         How many machines run this same command; needs --name and --rendezvous.
     rendezvous
         HOST:PORT of one of the machines.
     max_restarts
         How often all processes start anew, from the newest checkpoint, where one was lost.
+    deepspeed
+        DeepSpeed's JSON file: its engine divides the run among the processes (ZeRO).
     json
         With --dry-run, print the plan as JSON; otherwise print the result as JSON.
     """
@@ -77,6 +78,7 @@ def train(
     told += [] if report_interval is None else ["--report-interval", str(report_interval)]
     look = _look(profile, memory_profile, report_interval, dry_run=dry_run)
     where = Where(devices, nodes, rendezvous, max_restarts)
+    words += () if deepspeed is None else (deepspeed_word(deepspeed),)
     return _train(read_words(words), look, where, name, told, resume=resume, plan=dry_run)
 
 
@@ -100,7 +102,8 @@ def _train(
     settings = None if resolved is None else resolved.settings
     if where.several:
         return launched([*parsed.given, *flags], settings, name, Path(target or "run").stem, where)
-    with together(settings, parsed.targets[0] if parsed.targets else "latest") as ranks:
+    resumed = parsed.targets[0] if parsed.targets else "latest"
+    with together(settings, resumed, parsed.layers()) as ranks:
         if target is None or settings is None:
             result, run = _resume(parsed, look, ranks)
         else:

@@ -37,18 +37,22 @@ def restarts() -> int:
 
 
 @contextlib.contextmanager
-def joined(timeout: float) -> Iterator[Ranks]:
+def joined(timeout: float, alone: bool = False) -> Iterator[Ranks]:
     """Join the processes that a launcher started, inside the block; `ALONE` if none did.
 
     Args:
         timeout: seconds after which a process that others wait for counts as lost.
+        alone: be a group of one if none did, for an engine that asks for a group.
 
     Raises:
         OtherRankError: in place of an error that the first process tells as well.
     """
-    if not is_launched():
+    if not is_launched() and not alone:
         yield ALONE
         return
+    if not is_launched():
+        place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+        os.environ.update(place)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

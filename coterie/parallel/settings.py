@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -61,6 +61,11 @@ class Parallel(Settings):
         description="keep gathered weights from the forward to the backward pass: a third less to "
         "send, for the memory of the whole model",
     )
+    deepspeed: dict[str, Any] | None = Field(
+        default=None,
+        description="DeepSpeed's own configuration, as its JSON has it; DeepSpeed then divides "
+        "parameters, gradients and moments (ZeRO)",
+    )
     timeout: float = Field(
         default=600.0, gt=0, description="seconds after which a process that is waited for is lost"
     )
@@ -112,6 +117,8 @@ class Parallel(Settings):
         self, sizes: dict[str, int], model: DecoderSettings, rows: dict[int, int], accumulation: int
     ) -> Iterator[str]:
         readers = sizes["data"] * sizes["shard"]
+        if self.deepspeed is not None and max(*sizes.values(), self.expert) > sizes["data"]:
+            yield "parallel.deepspeed: DeepSpeed divides by itself; leave the other sizes out"
         if self.context > 1:
             yield "parallel.context: training does not divide the tokens of a row; set it to 1"
         for problem in (

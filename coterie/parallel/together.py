@@ -45,7 +45,7 @@ class Together:
         self.ranks, self.mesh, self.settings = ranks, mesh, settings
         self.draws = RowDraws(mesh.reader, mesh.readers)
         self.stage = Some(mesh.stage)
-        self.pipeline = apply(decoder, mesh, settings)
+        self.pipeline = self._apply(decoder)
         shared = [] if self.pipeline is None else self.pipeline.parameters_shared()
         self._twice = {id(parameter) for parameter in shared}
         self._decoder = decoder
@@ -56,6 +56,9 @@ class Together:
             for _ in range(2)
         )
         self._units = list(sharded_modules(decoder))
+
+    def _apply(self, decoder: Decoder) -> Pipeline | None:
+        return apply(decoder, self.mesh, self.settings)
 
     @property
     def share(self) -> tuple[int, int]:
@@ -81,6 +84,10 @@ class Together:
             else:  # parts are summed at once, for whole gradients would take their memory
                 unit.set_requires_all_reduce(last, recurse=False)
             unit.set_is_last_backward(last)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add up the gradients of a micro-batch."""
+        loss.backward()
 
     def through_stages(self, pieces: Sequence[TokenBatch], work: Work) -> None:
         """Add up the gradients of all micro-batches, which flow through the stages."""

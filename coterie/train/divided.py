@@ -15,9 +15,10 @@ from coterie.model import Decoder
 from coterie.parallel import Parallel
 from coterie.parallel.lines import noted
 from coterie.parallel.mesh import build_mesh
-from coterie.parallel.ranks import Ranks
+from coterie.parallel.ranks import ALONE, Ranks
 from coterie.parallel.shard import local
 from coterie.parallel.together import Together
+from coterie.parallel.zero import Zero
 from coterie.train.method import Method, RunData, Tell, Trainable
 from coterie.train.monitor.parts import PartWatch
 from coterie.train.optimizer import OptimizerSettings, RoleParameter
@@ -38,7 +39,7 @@ def prepared(
         UserError: settings or data cannot be used.
         RunError: processes do not agree on them.
     """
-    if ranks.world == 1:
+    if ranks is ALONE:
         return method.prepare(settings, tell)
     given = for_several(settings, method)
     settings, data = ranks.first_then(lambda: method.prepare(given, tell))
@@ -97,10 +98,17 @@ def divide(
     sizes = parallel.require(
         ranks.world, settings.model, rows, settings.train.gradient_accumulation
     )
-    if ranks.world == 1:
+    kind = Together if parallel.deepspeed is None else Zero
+    if ranks is ALONE:
+        if kind is Zero:
+            raise SettingsError(
+                "parallel.deepspeed: DeepSpeed divides a run among processes, and none were "
+                "started.",
+                hint="coterie train … --deepspeed FILE [--devices N], or parallel.deepspeed=null",
+            )
         return None
     with noted():
-        return Together(ranks, build_mesh(sizes, device, parallel.expert), parallel, decoder)
+        return kind(ranks, build_mesh(sizes, device, parallel.expert), parallel, decoder)
 
 
 class DividedTrainable(Trainable):

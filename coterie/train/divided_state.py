@@ -5,27 +5,32 @@ A checkpoint may have been written by any other number of processes, or by one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from coterie.checkpoint import read_into
+from coterie.checkpoint.group import Group
 from coterie.checkpoint.layout import MODEL, OPTIMIZER, stored
 from coterie.checkpoint.tensor_file import Whole, find_wholes, open_tensors
 from coterie.checkpoint.tensors import differences, model_tensors
 from coterie.foundation.errors import CheckpointError
 from coterie.parallel.shard import like, local
+from coterie.parallel.zero import Zero
 from coterie.train.average import trained_name
 from coterie.train.divided import DividedTrainable
 from coterie.train.optimizer.shared import SharedOptimizer, parameter_of
 from coterie.train.session import Session
+from coterie.train.zero import ZeroOptimizer
 
 
 def kept_parts(session: Session) -> dict[str, Tensor]:
     """Return moments and, beside an average, the weights in training, as parts of wholes."""
     stepper, trainable = session.stepper, session.stepper.trainable
+    if isinstance(stepper.optimizer, ZeroOptimizer):
+        return stepper.optimizer.state()
     assert isinstance(trainable, DividedTrainable)
     trained = {} if stepper.average is None else stepper.average.trained()
     wholes = {trained_name(each.name): each.tensor for each in trainable.whole}
@@ -39,7 +44,7 @@ def restore_parts(session: Session, path: Path) -> None:
     Raises:
         CheckpointError: it is of another model or optimizer, or cannot be read.
     """
-    group = session.group
+    group, zero = session.group, session.together
     own, weights = model_tensors(session.decoder), stored(path, MODEL)
     there = {
         name: torch.empty(each.shape, device="meta") for name, each in _wholes(weights).items()
@@ -49,15 +54,22 @@ def restore_parts(session: Session, path: Path) -> None:
             f"The checkpoint {path} belongs to another model:\n  " + "\n  ".join(found),
             hint="Use the settings it was trained with; they lie beside it in config.yaml.",
         )
-    read_into(own, weights, group)
     moments = stored(path, OPTIMIZER)
     wholes = _wholes(moments)
+    read_into(own, weights, group)
+    if isinstance(zero, Zero):
+        zero.held.refresh_fp32_params()
+        _require_used(path, wholes, session.stepper.optimizer.load_state(_Stored(moments, group)))
+        return
     rooms = {name: _room(session, name, whole) for name, whole in wholes.items()}
     held = {name: room for name, room in rooms.items() if room is not None}
     read_into(held, moments, group)
     used = _take_moments(session, held)
-    every = set[str]().union(*group.every(lambda: used))
-    if left := sorted(set(wholes) - every):
+    _require_used(path, wholes, set[str]().union(*group.every(lambda: used)))
+
+
+def _require_used(path: Path, wholes: Mapping[str, Whole], used: set[str]) -> None:
+    if left := sorted(set(wholes) - used):
         raise CheckpointError(
             f"The checkpoint {path} is of another optimizer: {left[0]} has no place in this run's.",
             hint="Resume with the settings the run was started with.",
@@ -85,6 +97,25 @@ def _take_moments(session: Session, held: dict[str, Tensor]) -> set[str]:
     if stepper.average is not None:
         used |= stepper.average.load({name: local(part) for name, part in held.items()})
     return used | stepper.optimizer.load_state(held)  # whose wholes are made of weights in training
+
+
+class _Stored(Mapping[str, Tensor]):
+    """Stored tensors, each read as a whole when it is asked for, by all processes at once."""
+
+    def __init__(self, path: Path, group: Group) -> None:
+        self._path, self._group, self._wholes = path, group, _wholes(path)
+
+    def __getitem__(self, name: str) -> Tensor:
+        whole = self._wholes[name]
+        room = torch.empty(whole.shape, dtype=whole.dtype)
+        read_into({name: room}, self._path, self._group)
+        return room
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._wholes)
+
+    def __len__(self) -> int:
+        return len(self._wholes)
 
 
 def _wholes(path: Path) -> Mapping[str, Whole]:

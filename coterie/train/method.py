@@ -95,6 +95,17 @@ class Trainable:
     def take_gradients(self) -> None:
         """Give the parameters the gradients of the decoder's, where they are not the same."""
 
+    def gradient(self, parameter: Tensor) -> Tensor | None:
+        """Return the gradient of one of the parameters, or of this process's part of it."""
+        return parameter.grad
+
+    def scale(self, factor: float, norm: float) -> None:
+        """Multiply the gradients, whose norm together is given, in one pass if at all."""
+        if factor != 1.0:
+            tensors = (each.tensor.grad for each in self.parameters)
+            gradients = [each for each in tensors if each is not None]
+            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+
     def watch(self, together: Together | None) -> PartWatch:
         """Return what measures gradients and updates part by part."""
         return PartWatch(self.parameters)

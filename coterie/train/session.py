@@ -22,6 +22,7 @@ from coterie.generate.threads import shared_cores
 from coterie.model import Decoder
 from coterie.parallel.ranks import ALONE, Ranks
 from coterie.parallel.together import Together
+from coterie.parallel.zero import Zero
 from coterie.tokenizer.interface import Tokenizer
 from coterie.train.average import WeightAverage
 from coterie.train.choices import choose_precision, short_batch
@@ -46,6 +47,7 @@ from coterie.train.randomness import seed_all, set_aside
 from coterie.train.roles import role_parameters
 from coterie.train.settings import RunSettings, TrainSettings
 from coterie.train.step import Stepper
+from coterie.train.zero import start_zero
 
 
 @dataclass
@@ -186,6 +188,8 @@ def moves(
     if together is None:
         trainable = method.trainable(decoder)
         return trainable, build_optimizer(settings.train, trainable.parameters)
+    if isinstance(together, Zero):
+        return start_zero(settings, together)
     divided = DividedTrainable(decoder)
     return divided, divided.optimizer(settings.train.optimizer, together.stage)
 

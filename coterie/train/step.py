@@ -306,7 +306,7 @@ class Stepper:
                     together.before(last=piece is pieces[-1])
                 with passing():
                     loss = learned(self._objective(self._models, piece))
-                loss.backward()
+                Tensor.backward(loss) if together is None else together.backward(loss)
         if together is not None:
             together.after()
         self.trainable.take_gradients()
@@ -370,9 +370,10 @@ class Stepper:
 
     def _first_bad_gradient(self) -> str | None:
         for name, _, parameter, _ in self.trainable.parameters:
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                bad = int((~torch.isfinite(parameter.grad)).sum())
-                total = parameter.grad.numel()
+            gradient = self.trainable.gradient(parameter)
+            if gradient is not None and not torch.isfinite(gradient).all():
+                bad = int((~torch.isfinite(gradient)).sum())
+                total = gradient.numel()
                 return f"the gradient of {name} is not finite ({bad:,} of {total:,} values)"
         return None
 
@@ -382,9 +383,7 @@ class Stepper:
         limit = self.clipper.limit()
         if limit is not None and norm > limit:
             factor *= limit / norm
-        if factor != 1.0:
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
+        self.trainable.scale(factor, norm)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,7 +21,8 @@ def test_processes_wait_for_each_other_as_long_as_the_run_says(tmp_path, monkeyp
     waited = []
 
     @contextlib.contextmanager
-    def joined(timeout: float) -> Iterator[object]:
+    def joined(timeout: float, alone: bool) -> Iterator[object]:
+        assert not alone
         waited.append(timeout)
         yield ALONE
 

@@ -36,6 +36,7 @@ class PartWatch:
         parameters: Sequence[RoleParameter],
         norms: Callable[[Tensor], Tensor] = lambda norms: norms,
         held: Mapping[str, tuple[int, int]] | None = None,
+        gradient: Callable[[Tensor], Tensor | None] = lambda tensor: tensor.grad,
     ) -> None:
         """Watch some parameters, of which other processes may hold parts.
 
@@ -43,7 +44,9 @@ class PartWatch:
             norms: makes norms over all processes of norms of what is here.
             held: how many numbers each parameter has on all processes together, and how many
                 of them hold the same part of it; None: there is one.
+            gradient: gives the gradient of a parameter, where it is kept elsewhere.
         """
+        self._gradient = gradient
         self._parts: dict[str, list[Tensor]] = {}
         self._copies: dict[str, list[float]] = {}
         self._sizes: dict[str, int] = {}
@@ -60,15 +63,12 @@ class PartWatch:
     @torch.no_grad()
     def before(self, scale: float = 1.0) -> None:
         """Take note of the gradients, of which `scale` is the loss scale, and of the weights."""
-        self._gradients = [
-            _norm(
-                [each.grad for each in part if each.grad is not None],
-                part[0],
-                [c for c, each in zip(self._copies[name], part, strict=True)
-                 if each.grad is not None] if self._divided else None,
-            ) / scale
-            for name, part in self._parts.items()
-        ]  # fmt: skip
+        self._gradients = []
+        for name, part in self._parts.items():
+            found = zip(self._copies[name], map(self._gradient, part), strict=True)
+            there = [(copies, each) for copies, each in found if each is not None]
+            shares = [copies for copies, _ in there] if self._divided else None
+            self._gradients.append(_norm([each for _, each in there], part[0], shares) / scale)
         self._before = [[_sampled(each).clone() for each in part] for part in self._parts.values()]
 
     @torch.no_grad()

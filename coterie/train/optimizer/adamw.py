@@ -59,14 +59,18 @@ class AdamW(AdamSettings):
 
 
 class AdamWOptimizer:
-    """`torch.optim.AdamW` behind the small interface that the step needs."""
+    """`torch.optim.AdamW` behind the small interface that the step needs.
+
+    Attributes:
+        inner: torch's own.
+    """
 
     def __init__(self, parameters: Sequence[RoleParameter], settings: AdamW) -> None:
         self._names: dict[Tensor, str] = {each.tensor: each.name for each in parameters}
         self.learning_rate = settings.learning_rate
         groups = group_by_role(parameters, settings)
         self._peaks = [group.learning_rate for group in groups]
-        self._optimizer = torch.optim.AdamW(
+        self.inner = torch.optim.AdamW(
             [
                 {"params": group.tensors, "lr": group.learning_rate,
                  "weight_decay": group.weight_decay}
@@ -79,15 +83,19 @@ class AdamWOptimizer:
 
     def step(self, step: int, multiplier: float) -> None:
         """Move the parameters along their gradients at `multiplier` times the peak rates."""
-        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+        self.set_rates(multiplier)
+        self.inner.step()
+
+    def set_rates(self, multiplier: float) -> None:
+        """Set the rates of the next step."""
+        for group, peak in zip(self.inner.param_groups, self._peaks, strict=True):
             group["lr"] = peak * multiplier
-        self._optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
         """Return the moments and counts by parameter name; empty before the first step."""
         return {
             f"{_PREFIX}.{self._names[parameter]}.{part}": value
-            for parameter, parts in self._optimizer.state.items()
+            for parameter, parts in self.inner.state.items()
             for part, value in parts.items()
         }
 
@@ -99,7 +107,7 @@ class AdamWOptimizer:
             keys = {prefix + part: part for part in ("step", "exp_avg", "exp_avg_sq")}
             if not all(key in state for key in keys):
                 continue
-            self._optimizer.state[parameter] = {
+            self.inner.state[parameter] = {
                 part: state[key].to(parameter.device, copy=True) for key, part in keys.items()
             }
             used.update(keys)
