@@ -3,21 +3,14 @@
 It knows nothing of optimizers, devices, precision, processes or files: those come from outside.
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-    noop_context_fn,
-)
 
 from coterie.batch import IGNORE
 from coterie.foundation.errors import SettingsError, nearest
@@ -27,6 +20,7 @@ from coterie.model.attention import Attention, GroupedAttention
 from coterie.model.block_layout import BlockLayout, Sequential
 from coterie.model.blocks import Block, BlockPlan, BlockSettings
 from coterie.model.cache import DecoderCache
+from coterie.model.checkpointing import Checkpointing, through
 from coterie.model.context import EMPTY, ForwardContext
 from coterie.model.dropout import Dropout, IndependentDropout, depth_rate
 from coterie.model.embedding import Embedding, FullEmbedding
@@ -47,18 +41,6 @@ from coterie.model.norm import Norm, RMSNorm
 from coterie.model.output import Output
 from coterie.model.placing import latest, placed, with_valid
 from coterie.model.position import Position, RotaryPosition, Span
-from coterie.model.replay import RoutingReplay
-
-Checkpointing = bool | Literal["selective"]
-_aten = torch.ops.aten
-# Dear to compute again for what they hold; those that write where they are told cannot be kept.
-_PRODUCTS = {
-    _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    _aten._scaled_dot_product_flash_attention.default,
-    _aten._scaled_dot_product_efficient_attention.default,
-    _aten._scaled_dot_product_cudnn_attention.default,
-}  # fmt: skip
 
 
 class DecoderSettings(Settings):
@@ -394,7 +376,7 @@ class Decoder(nn.Module):
             if context.routes is not None:
                 context = context.but(replay=context.routes[layer])
             if context.run_block is None:
-                hidden, of_layer = _through(block, again, hidden, context=context)
+                hidden, of_layer = through(block, again, hidden, context=context)
             else:
                 hidden, of_layer = context.run_block(block, hidden, context), None
             if of_layer is not None:
@@ -422,7 +404,7 @@ class Decoder(nn.Module):
         for depth, (module, valid) in enumerate(zip(self.mtp, valids, strict=False), start=1):
             hidden, later = hidden[:, :-1], embedded[:, depth:]
             own, _ = placed(_shortened(context, depth, valid), later, self.position)
-            hidden, of_layer = _through(
+            hidden, of_layer = through(
                 module, self.activation_checkpointing, hidden, later, context=own
             )
             assert isinstance(module, MTPModule)
@@ -461,25 +443,6 @@ class Decoder(nn.Module):
         goals = targets.flatten()
         losses = self.head.cross_entropy(final.flatten(0, 1), weight, self.head.bias, goals)
         return losses.view(targets.shape)
-
-
-def _through(
-    module: nn.Module, again: Checkpointing, *inputs: Tensor, context: ForwardContext
-) -> tuple[Tensor, RouterStats | None]:
-    """Send a stream through a block, which is computed again in the backward pass if so asked."""
-    if again and torch.is_grad_enabled():
-        context = context.but(replay=context.replay or RoutingReplay())
-        kept = _SELECTIVE if again == "selective" else noop_context_fn
-        return checkpoint(module, *inputs, context, use_reentrant=False, context_fn=kept)
-    return module(*inputs, context)
-
-
-def _policy(pass_: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    kept = operator in _PRODUCTS
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-_SELECTIVE = functools.partial(create_selective_checkpoint_contexts, _policy)
 
 
 def _shortened(context: ForwardContext, depth: int, valid: Tensor | None) -> ForwardContext:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from coterie.model.checkpointing import _PRODUCTS
 from coterie.model.context import ForwardContext
-from coterie.model.decoder import _PRODUCTS
 
 MOE = {
     "feedforward": {
@@ -39,6 +41,28 @@ def test_recomputing_changes_neither_loss_nor_gradients(changes, way, make_decod
         assert torch.equal(one.load, other.load)
     for name, gradient in gradients.items():
         assert torch.equal(gradient, expected_gradients[name])
+
+
+class HalfDropped(TorchFunctionMode):
+    """Drops every other value, as one who draws for several processes drops by other rules."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.dropout:
+            return args[0] * (torch.arange(args[0].shape[-1]) % 2)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("way", [True, "selective"])
+def test_what_was_drawn_by_other_rules_is_drawn_so_again(way, make_decoder, draw_tokens):
+    tokens, found = draw_tokens(4, 12), []
+    for again in (False, way):
+        decoder = make_decoder(torch.float32, dropout=0.3).train()
+        decoder.activation_checkpointing = again
+        with HalfDropped():
+            loss = decoder(tokens, tokens).losses.sum()
+        loss.backward()
+        found.append([parameter.grad for parameter in decoder.parameters()])
+    assert all(map(torch.equal, *found))
 
 
 class Products(TorchDispatchMode):
