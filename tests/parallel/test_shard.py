@@ -14,7 +14,7 @@ PLAIN: dict[str, Any] = {}
 EVERYTHING: dict[str, Any] = {
     "train": {
         "optimizer": {"kind": "muon"}, "gradient_accumulation": 2, "sample_every": 3,
-        "ema": 0.9, "health_every": 3,
+        "ema": 0.9, "health_every": 3, "activation_checkpointing": True,
     },
     "model": {
         "dropout": 0.1, "mtp": {"depth": 1},
