@@ -50,7 +50,7 @@ def joined(timeout: float, alone: bool = False) -> Iterator[Ranks]:
     if not is_launched() and not alone:
         yield ALONE
         return
-    if not is_launched():
+    if "RANK" not in os.environ:  # a launcher may have started one process alone
         place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
         os.environ.update(place)
     device = torch.device("cpu")
