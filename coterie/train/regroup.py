@@ -30,6 +30,8 @@ def stepped(session: Session, batch: TokenBatch, settled: Callable[[], None]) ->
     Raises:
         NoRoomError: not even one row of each process fits.
     """
+    if session.together is None:  # the stepper itself cuts finer
+        return session.stepper(session.progress.step, batch)
     states = torch_states()
     while True:
         try:
