@@ -268,7 +268,8 @@ class _Training:
             self._end("interrupted", interruption.message)
             raise
         except KeyboardInterrupt:
-            self._end("interrupted", "stopped at once; the latest checkpoint is sound")
+            kept = "the latest checkpoint is" if self._saver.newest else "nothing was"
+            self._end("interrupted", f"stopped at once; {kept} saved")
             raise
         except Exception as error:
             message = error.message if isinstance(error, CoterieError) else repr(error)
@@ -402,9 +403,8 @@ class _Training:
         self._guard.check()
         session = self._session
         with session.stepper.averaged():
-            engine = self._engine or session.replica_engine()
-            if engine is None:  # another process writes
-                return
+            if (engine := self._engine or session.replica_engine()) is None:
+                return  # another process writes
             samples = draw_samples(
                 engine, self._settings.prompts, session.settings.sample, session.progress.step
             )

@@ -22,7 +22,7 @@ from coterie.foundation.event_log import read_events
 from coterie.foundation.layers import dump_yaml, read_settings_file
 from coterie.foundation.runs import RunDirectory
 from coterie.train import RunSettings, machine, precision, train
-from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, StepDone
+from coterie.train.events import CheckpointDamaged, CheckpointSaved, Evaluated, RunEnded, StepDone
 from coterie.train.precision import LossScale
 from coterie.train.session import open_session
 
@@ -98,6 +98,11 @@ def told(run: RunDirectory) -> list[tuple[object, ...]]:
         if isinstance(event, Evaluated):
             found.append((event.step, "valid", event.loss))
     return found
+
+
+def ended(run: RunDirectory) -> str:
+    """Return what a run's record says of its end."""
+    return next(e.message for e in read_events(run.events) if isinstance(e, RunEnded))
 
 
 def stop_after(step: int):
@@ -260,7 +265,13 @@ def test_resumed_from_step_0_ends_the_same(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(settings, broken, preset="tiny", observers=[fall])
     assert newest(broken).step == 0
+    assert ended(broken) == "stopped at once; the latest checkpoint is saved"
     train(settings, broken, preset="tiny", resume=True)
     assert_same_end(whole, broken)
     saved = [e.step for e in read_events(broken.events) if isinstance(e, CheckpointSaved)]
     assert saved == [0, 4, 8, 12]  # of step 0 once
+    # Without that first checkpoint there is nothing yet to go on from, and the run says so.
+    bare = RunDirectory.create(tmp_path, "bare")
+    with pytest.raises(KeyboardInterrupt):
+        train(make_settings(tmp_path), bare, preset="tiny", observers=[fall])
+    assert ended(bare) == "stopped at once; nothing was saved"
