@@ -30,6 +30,7 @@ class Lexicon:
         classes: ways to say a word, the most frequent first.
         words: in the order of the alphabet, so that those below a node stand together.
         counts: of each word how often it is used, int64 [W].
+        syllables: of each word as it is said at first, int64 [W].
         kinds: of each word its class, int64 [W].
         shares: of each class how much of a text it is, float64 [K].
         children: of each node, by letter.
@@ -47,6 +48,7 @@ class Lexicon:
         number = {each: index for index, each in enumerate(self.classes)}
         self.words = sorted(word for word in counts if said[word] in number)
         self.counts = np.array([counts[word] for word in self.words])
+        self.syllables = np.array([len(said[word][0].signature) for word in self.words])
         self.kinds = np.array([number[said[word]] for word in self.words])
         self.shares = np.bincount(self.kinds, self.counts) / self.counts.sum()
         self._index = {word: index for index, word in enumerate(self.words)}

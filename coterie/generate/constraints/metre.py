@@ -10,58 +10,40 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coterie.foundation.errors import require
+from coterie.generate.constraints import loops
 from coterie.generate.constraints.lexicon import Lexicon
-from coterie.language.verse.scansion import State, automaton
+from coterie.generate.constraints.loops.tables import BINS, COARSE, FAR, LOWEST, Aim, Ways
+from coterie.language.verse.scansion import PAUSE, State, automaton
+from coterie.language.verse.signatures import Options
 
 COMMON = 60  # classes that are counted on to fill a line: 97 % of all words
+_ABOVE = 8  # bins above a line's budget, for what costs less than nothing
+_STATES = 128  # that a line may be in at once
 
-BINS = np.arange(-3, 8, 0.25)  # of what a line may still cost, in nats; the first stands for less
-
-
-def _bins(costs: np.ndarray) -> np.ndarray:
-    """Return the nearest bins."""
-    return np.clip((costs - BINS[0]) / 0.25 + 0.5, 0, len(BINS) - 1).astype(int)
+Line = bytes
+"""Where a line stands: the states that it may be in and what each has cost, float64 [n, 2]."""
 
 
-class Line(NamedTuple):
-    """Where a line stands: what each state that it may be in has cost, and if a pause is here."""
-
-    states: tuple[tuple[State, float], ...]
-    pause: bool = False
-
-
-class _Ways(NamedTuple):
-    """Where classes of words lead from a state, way after way, those of a class together.
+class Next(NamedTuple):
+    """What may stand next on a line.
 
     Attributes:
-        kinds: the classes that have a way, [P].
-        starts: of each its first way, [P].
-        kind: of each way, [E].
-        costs: in nats, [E].
-        after: numbers of states, [E].
-        ends: whether the line may end there, [E].
+        line: where it stands; empty: it cannot be finished.
+        going: of each class how likely the line ends well when others follow, in parts of `WHOLE`;
+            0: none can, int64 [K].
+        ending: which may end it, int64 [K].
+        value: how likely the line ends well; 0: it cannot.
     """
 
-    kinds: np.ndarray
-    starts: np.ndarray
-    kind: np.ndarray
-    costs: np.ndarray
-    after: np.ndarray
-    ends: np.ndarray
+    line: Line
+    going: np.ndarray
+    ending: np.ndarray
+    value: float
 
 
-class Aim(NamedTuple):
-    """What a line is to reach.
-
-    Attributes:
-        most: what it may cost.
-        floors: of each state what it costs at least to end in one of the classes asked for, [S].
-        hope: of each state and bin how likely the line ends so, [S, B].
-    """
-
-    most: float
-    floors: np.ndarray
-    hope: np.ndarray
+def _table(line: Line) -> np.ndarray:
+    return np.frombuffer(line, dtype=np.float64).reshape(-1, 2)
 
 
 class Metrical:
@@ -78,119 +60,132 @@ class Metrical:
         self.lexicon, self.machine = lexicon, automaton(pattern, feminine)
         self._said = lexicon.classes if licensed else lexicon.plain
         self._least = self.machine.end + self.machine.extra
-        self._states: list[State] = []
         self._numbers: dict[State, int] = {}
-        self._known: dict[tuple[int, bool], _Ways] = {}
-        self._number(self.machine.start)
-
-    @property
-    def start(self) -> Line:
-        """A line before its first word."""
-        return Line(((self.machine.start, 0.0),))
+        require("numba", "verse")
+        self._lines, self._values = np.zeros((2, _STATES, 2)), np.zeros(2)
+        self.ways = self._lay_out()
+        self.start: Line = np.array([[0.0, 0.0]]).tobytes()
 
     def cheapest(self, finals: np.ndarray) -> float:
-        """Return what the cheapest line costs that ends in one of some classes, bool [K]."""
-        return float(self._tables[0][0, finals].min(initial=np.inf))
+        """Return what the cheapest line costs that ends in one of some classes, [K]."""
+        return float(self._floors(finals)[0])
 
-    def aim(self, most: float, shares: np.ndarray) -> Aim:
+    def aim(self, most: float, finals: np.ndarray) -> Aim:
         """Return what lines are to reach.
 
         Args:
             most: what a line may cost.
-            shares: of each class how much of a text is words of it that may end the line, [K].
+            finals: of each class how much of a text is words of it that may end the line, [K].
         """
-        floors, hope = self._tables
-        few = np.flatnonzero(shares)
-        some = (shares[few], hope[few]) if 4 * len(few) < len(shares) else (shares, hope)
-        return Aim(
-            most, floors[:, few].min(1), np.tensordot(some[0].astype(np.float32), some[1], 1)
-        )
+        bins = min(BINS, int((most - LOWEST) / COARSE) + 1 + _ABOVE)
+        hope = np.zeros((len(self.ways.order), bins), dtype=np.float32)
+        loops.hopes(self.ways, finals, self.lexicon.shares, COMMON, bins, hope)
+        return Aim(np.array([most]), self._floors(finals), hope, finals)
 
-    def after(self, line: Line, kind: int, aim: Aim) -> Line:
-        """Return the line after a word of a class, in the states from which it can be finished."""
-        reached: dict[State, float] = {}
-        for state, cost in line.states:
-            for move in self.machine.moves(state, self._said[kind], line.pause):
-                total = round(cost + move.cost, 6)
-                rest = aim.floors[self._number(move.state)]
-                if total + rest <= aim.most + 1e-6 and total < reached.get(move.state, np.inf):
-                    reached[move.state] = total
-        return Line(tuple(sorted(reached.items())))
+    def ahead(self, line: Line, kind: int, aim: Aim) -> tuple[Next, Next]:
+        """Return where a line stands after a word of a class, without a pause and with one.
 
-    def look(self, line: Line, aim: Aim) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what may stand next.
-
-        Returns:
-            Which classes may stand next with others to follow, bool [K], which may end the line,
-            bool [K], and how likely the line ends well after a word of each, [K].
+        Args:
+            line: before it.
+            kind: the class; −1: no word, there is only a pause.
+            aim: of the line.
         """
-        count = len(self.lexicon.classes)
-        going_on, ending = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
-        promise = np.zeros(count, dtype=np.float32)
-        for state, cost in line.states:
-            ways = self._ways(self._number(state), line.pause)
-            if len(ways.kinds):
-                rest = aim.most + 1e-6 - cost - ways.costs
-                going_on[ways.kind[rest >= aim.floors[ways.after]]] = True
-                ending[ways.kind[ways.ends & (rest >= 0)]] = True
-                best = np.maximum.reduceat(aim.hope[ways.after, _bins(rest)], ways.starts)
-                promise[ways.kinds] = np.maximum(promise[ways.kinds], best)
-        return going_on, ending, promise
+        going, ending = np.zeros((2, 2, len(self._said)), dtype=np.int64)
+        if not line:
+            nowhere = Next(line, going[0], ending[0], 0.0)
+            return nowhere, nowhere
+        counts = loops.ahead(
+            _table(line), kind, self.ways, aim, self.lexicon.shares, self._lines, going, ending,
+            self._values,
+        )  # fmt: skip
+        one, two = [
+            Next(self._lines[at, :count].tobytes(), going[at], ending[at], float(self._values[at]))
+            for at, count in enumerate(counts)
+        ]
+        return one, two
 
-    @functools.cached_property
-    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the rest of a line costs at least, and how likely it ends well, by its last class.
+    def after_said(self, line: Line, said: Options, aim: Aim, pause: bool) -> Line:
+        """Return the line after a word that is in no class, and perhaps a pause."""
+        reached: dict[int, float] = {}
+        names = list(self._numbers)
+        for state, spent in _table(line).tolist() if line else ():
+            for move in self.machine.moves(names[int(state)], said):
+                after = self._numbers.get(move.state)
+                if after is not None and move.state.position > names[int(state)].position:
+                    total = spent + move.cost
+                    if pause:
+                        total += self.ways.prices[after]
+                        after = int(self.ways.pauses[after])
+                    if total + aim.floors[after] <= aim.most[0]:
+                        reached[after] = min(total, reached.get(after, FAR))
+        return np.array(sorted(reached.items())).tobytes()
 
-        The first is [S, K], the second [K, S, B]: the chance that words drawn by how frequent they
-        are lead to where a word of the class may end the line, at what it may still cost.
-        """
-        number, count = 0, len(self.lexicon.classes)
-        while number < len(self._states):  # which grow
-            self._ways(number, False)
+    def look(self, line: Line, aim: Aim) -> Next:
+        """Return what may stand next."""
+        going, ending = np.zeros((2, len(self._said)), dtype=np.int64)
+        if not line:
+            return Next(line, going, ending, 0.0)
+        shares = self.lexicon.shares
+        value = loops.look(_table(line), self.ways, aim, shares, going, ending)
+        return Next(line, going, ending, value)
+
+    def _floors(self, finals: np.ndarray) -> np.ndarray:
+        found = np.full(len(self.ways.order), FAR)
+        loops.floors(self.ways, finals, COMMON, found)
+        return found
+
+    def _number(self, state: State) -> int:
+        return self._numbers.setdefault(state, len(self._numbers))
+
+    def _lay_out(self) -> Ways:
+        """Return where all classes lead from all states that a line can reach."""
+        machine = self.machine
+        options = [(kind, each.signature, each.licences) for kind, said in enumerate(self._said)
+                   for each in said]  # fmt: skip
+        signatures = sorted({signature for _, signature, _ in options})
+        index = {signature: at for at, signature in enumerate(signatures)}
+        kinds = np.array([kind for kind, _, _ in options])
+        said = np.array([index[signature] for _, signature, _ in options])
+        prices = np.array([machine.price(licences) for _, _, licences in options])
+        pauses, found = [], []
+        self._number(machine.start)
+        number = 0
+        while number < len(self._numbers):  # which grow
+            state = list(self._numbers)[number]
+            pauses.append(self._number(State(state.position, PAUSE, state.inverted)))
+            led = [
+                (at, cost, self._number(after), self._ends(after))
+                for at, signature in enumerate(signatures)
+                for after, cost in machine.put(state, signature)
+                if after.position > state.position  # what fills no place is not used
+            ]
+            if led:
+                at, cost, after, ends = map(np.array, zip(*led, strict=True))
+                counts = np.bincount(at, minlength=len(signatures))
+                each = counts[said]  # of each option its ways
+                offsets = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+                way = np.repeat((np.cumsum(counts) - counts)[said], each) + offsets
+                cells = number * len(self._said) + np.repeat(kinds, each)
+                costs = cost[way] + np.repeat(prices, each)
+                found.append((cells, costs, after[way], ends[way]))
             number += 1
-        floors = np.full((number, count), np.inf)
-        hope = np.zeros((number, len(BINS), count), dtype=np.float32)
-        for at in sorted(range(number), key=lambda each: -self._states[each].position):
-            ways = self._ways(at, False)
-            ends, inside = ways.ends, ways.kind < COMMON
-            np.minimum.at(floors[at], ways.kind[ends], ways.costs[ends])
-            hope[at] = floors[at] <= BINS[:, None]
-            through = ways.costs[inside, None] + floors[ways.after[inside]]
-            floors[at] = np.minimum(floors[at], through.min(0, initial=np.inf))
-            for kind, start, end in zip(ways.kinds, ways.starts, [*ways.starts[1:], len(ways.kind)],
-                                        strict=False):  # fmt: skip
-                if kind < COMMON:
-                    each = [hope[ways.after[way], _bins(BINS - ways.costs[way])]
-                            for way in range(start, end)]  # fmt: skip
-                    best = np.maximum.reduce(each) if len(each) > 1 else each[0]
-                    hope[at] += self.lexicon.shares[kind] * best
-        return floors, np.ascontiguousarray(np.moveaxis(hope, 2, 0))
+        states = list(self._numbers)
+        cells, costs, after, ends = map(np.concatenate, zip(*found, strict=True))
+        order = np.lexsort((costs, after, cells))  # the cheapest to each state
+        first = np.append(True, np.any(np.diff([cells[order], after[order]]), axis=0))
+        kept = order[first]
+        starts = np.searchsorted(cells[kept], np.arange(len(states) * len(self._said) + 1))
+        near = np.argsort([-state.position for state in states], kind="stable")
+        caesuras = [
+            0.0 if state.before == PAUSE else machine.costs.get(f"caesura {state.position}", 0.0)
+            for state in states
+        ]
+        return Ways(
+            starts, costs[kept], after[kept], ends[kept], near, np.array(pauses), np.array(caesuras)
+        )
 
     def _ends(self, state: State) -> bool:
         return self.machine.accepts(state) and state.position >= self._least
-
-    def _number(self, state: State) -> int:
-        if state not in self._numbers:
-            self._numbers[state] = len(self._states)
-            self._states.append(state)
-        return self._numbers[state]
-
-    def _ways(self, number: int, pause: bool) -> _Ways:
-        known = self._known.get((number, pause))
-        if known is None:
-            state = self._states[number]
-            found = [
-                (kind, move.cost, self._number(move.state), self._ends(move.state))
-                for kind, said in enumerate(self._said)
-                for move in self.machine.moves(state, said, pause)
-                if move.state.position > state.position  # what fills no place is not used
-            ]
-            kind, costs, after, ends = map(np.array, zip(*found, strict=True)) if found else (
-                np.zeros(0, dtype=int), np.zeros(0), np.zeros(0, dtype=int), np.zeros(0, dtype=bool)
-            )  # fmt: skip
-            kinds, starts = np.unique(kind, return_index=True)
-            known = self._known[number, pause] = _Ways(kinds, starts, kind, costs, after, ends)
-        return known
 
 
 @functools.lru_cache(maxsize=16)

@@ -2,67 +2,122 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from coterie.generate.constraints.lexicon import ROOT, Lexicon
+from coterie.generate.constraints.loops.tables import WHOLE
+from coterie.language.verse.lines import WORD, key_of
 from coterie.tokenizer.interface import Tokenizer
 
-MARKS = ",.;:!?"
-WHOLE = 1e9  # parts of a chance: sums of whole numbers are exact
+MARKS = ',.;:!?-"'
+DASHES, QUOTES = "-—–", '"“”'
 _LETTERS = re.compile(r"( ?)([A-Za-z']?[a-z'-]*)", re.ASCII)
-_BETWEEN = re.compile(rf"([{MARKS}]?)( |\n)?")
+_BETWEEN = re.compile(r"[,.;:!?\"“”—– \n-]+")
+_STOPS = ",.;:!?"
+# What stands between words, by phase: after a word, after a mark, after a closing quote, after the
+# first half of a dash or a whole one, before the next word, and behind the quote that opens it.
+_GOES: dict[str, dict[str, str]] = {
+    "word": {"mark": _STOPS, "shut": '"”', "dash": "—–", "half": "-", "space": " ", "open": "\n"},
+    "mark": {"shut": '"”', "dash": "—–", "half": "-", "space": " ", "open": "\n"},
+    "shut": {"dash": "—–", "half": "-", "space": " ", "open": "\n"},
+    "half": {"dash": "-"},
+    "dash": {"space": " ", "open": "\n"},
+    "space": {"quote": '"“'},
+    "open": {"quote": '"“'},
+}
+SAID = ("word", "mark", "shut", "half", "dash")  # phases in which a word waits for what follows
+
+
+def between(phase: str, character: str) -> str | None:
+    """Return the phase after a character between words; None: it cannot stand there."""
+    for after, characters in _GOES.get(phase, {}).items():
+        if character in characters:
+            return after
+    return None
+
+
+def last_word(line: str) -> str:
+    """Return the last word of a line as it is looked up."""
+    return key_of((WORD.findall(line) or [""])[-1])
 
 
 class Words(NamedTuple):
-    """Tokens that begin or continue words, and what is below where they lead.
+    """Tokens that begin or continue words, and what is below the nodes where they lead.
 
     Attributes:
         tokens: their numbers.
-        first: the first word of each.
+        at: of each its node's place in what follows.
+        first: the first word of each node.
         after: the word after the last one of each.
         parts: one over how often all these words are used, in parts of a chance.
     """
 
     tokens: np.ndarray
+    at: np.ndarray
     first: np.ndarray
     after: np.ndarray
     parts: np.ndarray
+
+
+class Between(NamedTuple):
+    """Tokens between words, and where they lead.
+
+    Attributes:
+        tokens: their numbers.
+        at: of each its place in what follows.
+        leads: the phase after it, and whether it pauses.
+    """
+
+    tokens: np.ndarray
+    at: np.ndarray
+    leads: tuple[tuple[str, bool], ...]
 
 
 class Pieces:
     """The tokens that verse is written with.
 
     Attributes:
+        texts: of all tokens.
         opening: tokens of letters, from the root on.
         spaced: the same with a blank before them.
-        between: what may stand between words, by whether it has a mark, and its blank or line end.
+        letters: of tokens of letters the text, by token.
+        between: what may stand between words, by the phase before it.
+        newline: tokens of a line's end alone.
         tags: tokens that begin a tag.
         ends: tokens that end the text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon) -> None:
+    def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon, marks: str) -> None:
         special = set(tokenizer.special_tokens.values())
         self.ends = sorted(tokenizer.ends)
         self.size = tokenizer.vocab_size
         self._lexicon = lexicon
         self._running = np.append(0, np.cumsum(lexicon.counts))
         opening, spaced, self._letters = _Tree(), _Tree(), _Tree()
-        self.between: dict[tuple[bool, str], list[int]] = {}
+        found_between: dict[str, list[tuple[int, tuple[str, bool]]]] = {each: [] for each in _GOES}
         self.tags: list[int] = []
-        for token in range(tokenizer.vocab_size):
-            text = tokenizer.token_bytes(token).decode("utf-8", "replace")
+        self.letters: dict[int, str] = {}
+        self.texts = [
+            tokenizer.token_bytes(token).decode("utf-8", "replace") for token in range(self.size)
+        ]
+        for token, text in enumerate(self.texts):
             if text.startswith("<"):
                 self.tags += [token] if token not in tokenizer.ends else []
             elif token in special or not text:
                 continue
-            elif found := _BETWEEN.fullmatch(text):
-                self.between.setdefault((bool(found[1]), found[2] or ""), []).append(token)
-            elif found := _LETTERS.fullmatch(text):
+            if _BETWEEN.fullmatch(text) and not set(text) & _barred(marks):
+                for phase, lead in _leads(text):
+                    found_between[phase].append((token, lead))
+            if found := _LETTERS.fullmatch(text):
+                self.letters[token] = text
                 (spaced if found[1] else opening).add(found[2].lower(), token)
                 if text == text.lower():
                     self._letters.add(text, token)
+        self.between = {phase: _together(found) for phase, found in found_between.items()}
+        self.newline = [token for token, text in enumerate(self.texts) if text == "\n"]
         self.opening, self.spaced = self._from(ROOT, opening), self._from(ROOT, spaced)
 
     @functools.cache  # noqa: B019 - one for each tokenizer in use
@@ -82,10 +137,33 @@ class Pieces:
             children = self._lexicon.children[at]
             waiting += [(children[letter], after) for letter, after in letters.children.items()
                         if letter in children]  # fmt: skip
-        at = np.array(nodes, dtype=np.int64)
-        first, after = self._lexicon.first[at], self._lexicon.after[at]
+        unique, at = np.unique(np.array(nodes, dtype=np.int64), return_inverse=True)
+        first, after = self._lexicon.first[unique], self._lexicon.after[unique]
         parts = 1 / (WHOLE * (self._running[after] - self._running[first]))
-        return Words(np.array(tokens, dtype=np.int64), first, after, parts)
+        return Words(np.array(tokens, dtype=np.int64), at, first, after, parts)
+
+
+def _leads(text: str) -> Iterator[tuple[str, tuple[str, bool]]]:
+    """Yield from which phases a text between words leads, to which phase, and if it pauses."""
+    for start in _GOES:
+        phase, pauses = start, start not in ("word", "space", "open")
+        for character in text:
+            phase = between(phase or "", character)
+            pauses |= phase not in ("space", "open") and start != "open"
+        if phase is not None:
+            yield start, (phase, pauses)
+
+
+def _together(found: list[tuple[int, tuple[str, bool]]]) -> Between:
+    leads = tuple(dict.fromkeys(lead for _, lead in found))
+    tokens = np.array([token for token, _ in found], dtype=np.int64)
+    return Between(tokens, np.array([leads.index(lead) for _, lead in found], dtype=int), leads)
+
+
+def _barred(marks: str) -> set[str]:
+    """Return the characters between words that are not among the marks that may stand there."""
+    asked = {*marks, *(DASHES if "-" in marks else ""), *(QUOTES if '"' in marks else "")}
+    return {*_STOPS, *DASHES, *QUOTES} - asked
 
 
 class _Tree:
@@ -103,6 +181,6 @@ class _Tree:
 
 
 @functools.lru_cache(maxsize=4)
-def pieces_of(tokenizer: Tokenizer, lexicon: Lexicon) -> Pieces:
+def pieces_of(tokenizer: Tokenizer, lexicon: Lexicon, marks: str) -> Pieces:
     """Return the tokens of a vocabulary by what they are, made once."""
-    return Pieces(tokenizer, lexicon)
+    return Pieces(tokenizer, lexicon, marks)

@@ -6,9 +6,8 @@ rhymes as the scheme asks (`metre`), by spelling out the words of a lexicon (`le
 characters, bytes and subwords serve alike.
 """
 
-import functools
-import random
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,25 +16,35 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from coterie.data.corpus import shakespeare
 from coterie.foundation.errors import UserError
+from coterie.generate.constraints import loops
 from coterie.generate.constraints.interface import ConstraintSettings
 from coterie.generate.constraints.lexicon import ROOT, lexicon_of
-from coterie.generate.constraints.metre import Aim, Line, Metrical, metrical
-from coterie.generate.constraints.pieces import MARKS, WHOLE, Pieces, Words, pieces_of
+from coterie.generate.constraints.loops.tables import WHOLE
+from coterie.generate.constraints.metre import Line, Next
+from coterie.generate.constraints.pieces import (
+    MARKS,
+    SAID,
+    Pieces,
+    Words,
+    between,
+    last_word,
+    pieces_of,
+)
+from coterie.generate.constraints.rules import Demands, Rules
 from coterie.language.verse.lines import key_of
 from coterie.language.verse.metres import metre_of
-from coterie.language.verse.scansion import scan
 from coterie.language.verse.schemes import form_of
+from coterie.language.verse.signatures import options
 from coterie.tokenizer.interface import Tokenizer
 
 FEMININE, LICENSED = 0.09, 0.18  # of the sonnets' lines
-_LEAST = 1e-6  # the chance of what is seldom, but possible
-_MOST = 512  # places that are remembered
+_MOST = 64  # places that are remembered
 _POEM = 5  # forms of so many lines are a poem, shorter ones a stanza
-_NEAR = 14  # lines, after which a rhyme may come back
-_ROOM, _FAIR = 0.5, 2.0  # nats that a line may cost above the cheapest, and in all
-_DEAREST = 3.0  # nats of the sonnets' lines that budgets are drawn from: what is left is filled
+_FINE = 16  # parts of a use of a word
+_TRIED, _LONGEST = 64, 20  # likeliest tokens tried as unknown words, and letters of one
+_NONE = -1  # no word
+_NOWHERE = Next(b"", np.zeros(0), np.zeros(0), 0.0)
 
 
 class Verse(ConstraintSettings):
@@ -60,6 +69,15 @@ class Verse(ConstraintSettings):
         default=LICENSED, ge=0, le=1, description="share of lines that may elide or stretch words"
     )
     words: tuple[str, ...] = Field(default=(), description="words beside those of Shakespeare")
+    unknown: Literal["barred", "allowed"] = Field(
+        default="barred", description="other words, read by their spelling, within lines"
+    )
+    marks: str = Field(
+        default=",.;:!?", description='between words: of these, and - for dashes, " for quotes'
+    )
+    long_words: float = Field(
+        default=0.0, description="nats by which words count more for each syllable but the first"
+    )
     tags: bool = Field(default=False, description="whether lines of tags may stand between")
     look_ahead: float = Field(
         default=1.0, ge=0, description="how gladly what leaves good endings is chosen; 0: never"
@@ -75,6 +93,8 @@ class Verse(ConstraintSettings):
         if self.metre is None and not scheme:
             raise ValueError("name a form, a metre or a rhyme scheme")
         metre_of(self.measure)
+        if not set(self.marks) <= set(MARKS):
+            raise ValueError(f"marks are of {MARKS}, not {self.marks}")
         return self
 
     @property
@@ -90,6 +110,13 @@ class Verse(ConstraintSettings):
         return self.metre or own or "iambic-pentameter"
 
     @property
+    def demands(self) -> Demands:
+        """What is asked of all lines."""
+        return Demands(
+            self.letters, self.measure, self.budget, self.feminine, self.licences, self.seed
+        )
+
+    @property
     def total(self) -> int | None:
         """How many lines the text has; None: any number of whole stanzas."""
         whole = len(self.letters) if len(self.letters) >= _POEM else None
@@ -102,7 +129,7 @@ class Verse(ConstraintSettings):
             UserError: the prompt's last line does not fit, or nothing rhymes with its lines.
         """
         words = tuple(sorted(key_of(word) for word in self.words))
-        pieces = pieces_of(tokenizer, lexicon_of(words))
+        pieces = pieces_of(tokenizer, lexicon_of(words), self.marks)
         last = max((at for at, each in enumerate(prompt) if each in tokenizer.ends), default=-1)
         return VerseText(self, tokenizer, pieces, tokenizer.decode(prompt[last + 1 :]))
 
@@ -113,9 +140,9 @@ class _Place(NamedTuple):
     Attributes:
         ends: the last word of each line of the poem so far.
         line: the running line as metre hears it, without the word that has begun.
-        phase: `open` before a line's first word, `tag` in one, `space` before another word,
-            `word` in one, `mark` after a mark.
-        node: of the word that has begun.
+        phase: `open` before a line's first word, `tag` in one, `word` in one; else as `pieces` has
+            what stands between words.
+        node: of the word that has begun; −1: it is an unknown one.
         text: the running line as written.
     """
 
@@ -126,46 +153,15 @@ class _Place(NamedTuple):
     text: str = ""
 
 
-class _Rules(NamedTuple):
-    """What a line must be like.
+class _May(NamedTuple):
+    """What the chances are after a word: if others follow, the same behind a pause, if it ends."""
 
-    Attributes:
-        metre: over the lexicon.
-        aim: its budget, and what is likely to reach its end.
-        finals: which classes may end it, bool [K].
-        shares: of each class how much of a text is words that may end the line, as welcome, [K].
-        last: the words that may end it.
-        welcome: how welcome each word is at its end, in parts of `WHOLE`, 0: not at all, int [W].
-    """
-
-    metre: Metrical
-    aim: Aim
-    finals: np.ndarray
-    shares: np.ndarray
-    last: np.ndarray
-    welcome: np.ndarray
+    on: float
+    paused: float
+    last: float
 
 
-class _Ways(NamedTuple):
-    """What may stand next.
-
-    Attributes:
-        going_on: of each class how likely the line ends well when others follow, in parts of
-            `WHOLE`; 0: none can, int [K].
-        ending: which may end it, bool [K].
-        value: how likely the line ends well; 0: it cannot.
-    """
-
-    going_on: np.ndarray
-    ending: np.ndarray
-    value: float
-
-
-class _Next(NamedTuple):
-    """Tokens that may come next, with what each makes of the chances."""
-
-    tokens: np.ndarray
-    weights: np.ndarray
+_Chances = tuple[Any, np.ndarray | None, Any]  # tokens; of each its chance's place; the chances
 
 
 class VerseText:
@@ -173,11 +169,15 @@ class VerseText:
 
     def __init__(self, settings: Verse, tokenizer: Tokenizer, pieces: Pieces, prompt: str) -> None:
         self._settings, self._tokenizer, self._pieces = settings, tokenizer, pieces
-        self._lexicon = lexicon_of(tuple(sorted(key_of(word) for word in settings.words)))
-        self._rules_of: dict[tuple[str, ...], _Rules] = {}
-        self._ways_of: dict[Any, _Ways] = {}
-        self._running_of: dict[Any, np.ndarray] = {}
-        self._kept: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self._demands = settings.demands
+        lexicon = lexicon_of(tuple(sorted(key_of(word) for word in settings.words)))
+        self._lexicon = lexicon
+        self._gains = np.exp(settings.long_words * (lexicon.syllables - 1))
+        self._uses = np.round(lexicon.counts * self._gains * _FINE).astype(np.int64)
+        self._rules_of: dict[tuple[str, ...], Rules] = {}
+        self._next_of: dict[Any, Next] = {}
+        self._ahead_of: dict[Any, tuple[Next, Next]] = {}
+        self._sums_of: dict[Any, np.ndarray] = {}
         self._places = [self._begin(prompt)]
 
     def mask(self, logits: Float[Tensor, " V"]) -> Float[Tensor, " V"]:
@@ -186,35 +186,40 @@ class VerseText:
         To the others is added the logarithm of how likely, after them, words drawn by how frequent
         they are end the line well, beside how likely that is now.
         """
-        place, row = self._places[-1], logits.float().cpu().numpy()
-        masked = np.full_like(row, -np.inf)
+        place, pieces = self._places[-1], self._pieces
+        added = np.full(len(logits), -np.inf, dtype=np.float32)
         if place.phase == "tag":
-            masked[: self._pieces.size] = row[: self._pieces.size]
-            masked[self._pieces.ends] = -np.inf
+            added[: pieces.size] = 0.0
+            added[pieces.ends] = -np.inf
         else:
-            tokens, weights = self._allowed(place)
-            masked[tokens] = row[tokens] + weights
-        return torch.from_numpy(masked).to(logits)
+            for number, (tokens, at, chances) in enumerate(self._find(place)):
+                weights = self._weight(chances)
+                weights = weights if at is None else weights[at]
+                # A hyphen may go on with a word and be half a dash.
+                added[tokens] = np.maximum(added[tokens], weights) if number else weights
+            if self._settings.unknown == "allowed":
+                self._try_unknown(place, logits.float().cpu().numpy(), added)
+        return logits + torch.from_numpy(added).to(logits)
+
+    def _weight(self, chances: np.ndarray | float) -> Any:
+        """Return what is added to logits."""
+        gladly = self._settings.look_ahead
+        with np.errstate(divide="ignore"):
+            return np.log(chances) * gladly if gladly else np.log(np.sign(chances))
 
     def accept(self, token: int) -> None:
         place = self._places[-1]
         if token not in self._tokenizer.ends:
-            text = self._tokenizer.token_bytes(token).decode("utf-8", "replace")
-            for character in text:
-                place = self._after(place, character)
+            place = self._after_all(place, self._pieces.texts[token])
         self._places.append(place)
 
     def leads_nowhere(self, token: int) -> bool:
         """Whether a barred token spells words that are known, so that only the rest is lacking."""
-        place, text = (
-            self._places[-1],
-            self._tokenizer.token_bytes(token).decode("utf-8", "replace"),
-        )
+        place, text = self._places[-1], self._pieces.texts[token]
         if place.phase == "tag" or token in self._tokenizer.ends or not set(text).isdisjoint("<\n"):
             return False
         try:
-            for character in text:
-                place = self._after(place, character)
+            self._after_all(place, text)
         except LookupError:
             return False
         return True
@@ -234,11 +239,8 @@ class VerseText:
         *lines, rest = prompt.split("\n")
         for line in lines:
             bare = line.rpartition(">")[2].strip()
-            if not bare:
-                place = _Place((), self._fresh(()), "open")
-            else:
-                ends = (*place.ends, key_of(bare.split()[-1].strip(MARKS)))
-                place = _Place(ends, self._fresh(ends), "open")
+            ends = (*place.ends, last_word(bare)) if bare else ()
+            place = _Place(ends, self._fresh(ends), "open")
         for at, character in enumerate(rest):
             try:
                 place = self._after(place, character)
@@ -254,170 +256,181 @@ class VerseText:
     def _fresh(self, ends: tuple[str, ...]) -> Line:
         return self._rules(ends).metre.start
 
-    def _rules(self, ends: tuple[str, ...]) -> _Rules:
+    def _rules(self, ends: tuple[str, ...]) -> Rules:
         """Return what the line after those that end so must be like."""
         known = self._rules_of.get(ends)
         if known is None:
-            known = self._rules_of[ends] = self._make_rules(ends)
+            known = self._demands.rules(self._lexicon, ends)
+            _keep(self._rules_of, ends, known)
         return known
 
-    def _make_rules(self, ends: tuple[str, ...]) -> _Rules:
-        settings, index = self._settings, len(ends)
-        drawn = random.Random(f"{settings.seed} {index} {' '.join(ends[-4:])}")
-        feminine = drawn.random() < settings.feminine
-        licensed = drawn.random() < settings.licences
-        budget = drawn.choice(human_costs()) if settings.budget is None else settings.budget
-        welcome = self._last_words(ends)
-        pattern = drawn.choice(metre_of(settings.measure).of_line(index).patterns)
-        lexicon = self._lexicon
-        finals = np.bincount(lexicon.kinds, welcome, len(lexicon.classes)) > 0
-        metre, least = None, np.inf
-        for way in ((feminine, licensed), (not feminine, licensed), (False, True), (True, True)):
-            other = metrical(lexicon, pattern, *way)
-            cost = other.cheapest(finals) + _ROOM
-            if cost < least:
-                metre, least = other, cost
-            if least <= max(budget, _FAIR):  # else rhymes want another end than was drawn
-                break
-        if metre is None:
-            raise UserError(
-                f"verse: no word that rhymes with “{ends[-1]}” ends a line of {pattern}."
-            )
-        if pattern.isdigit() and settings.budget is None:
-            budget = 0.0  # of licences as such, which a number of syllables needs none of
-        budget = max(budget * metre.machine.end / 10, least)
-        last = np.flatnonzero(welcome)
-        shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))
-        shares /= lexicon.counts.sum()
-        parts = np.maximum(welcome * WHOLE, welcome > 0).astype(np.int64)
-        return _Rules(metre, metre.aim(budget, shares), finals, shares, last, parts)
-
-    def _last_words(self, ends: tuple[str, ...]) -> np.ndarray:
-        """Return how welcome each word is at the end of the next line, 0: not at all, [W]."""
-        letters, lexicon = self._settings.letters, self._lexicon
-        at = len(ends) % len(letters) if letters else 0
-        stanza = ends[len(ends) - at :]
-        partners = [word for word, letter in zip(stanza, letters, strict=False)
-                    if letter == letters[at]]  # fmt: skip
-        if not partners:
-            wanted = letters[at:].count(letters[at]) - 1 if letters else 0
-            ease = np.ones(len(lexicon.words))  # tempered, lest all end on what rhymes with "me"
-            ease = np.sqrt(lexicon.rhyming(2 * wanted + 1)) if wanted else ease
-            sounds = frozenset[str]().union(*map(lexicon.rhymes, ends[-_NEAR:] if letters else ()))
-            for barred in ({*ends, *sounds}, {*ends[-_NEAR:]}):  # what rhymes with none yet, or
-                left = ease * ~lexicon.chosen(barred)  # is at least another word
-                if left.any():
-                    return left
-            return ease
-        for slant in (False, True):
-            found = [lexicon.rhymes(word, slant) for word in partners]
-            rhyming = frozenset.intersection(*found) - set(partners)
-            if rhyming:  # no word twice at the end of lines, if others rhyme as well
-                return lexicon.chosen(rhyming - set(ends) or rhyming).astype(float)
-        raise UserError(
-            f"verse: no word of the lexicon rhymes with “{partners[-1]}”.",
-            hint="Begin with another line, or name rhymes in verse.words.",
-        )
-
-    def _allowed(self, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-        """Return the tokens that may come next, each with what is added to its logit."""
-        key = (place.line, place.phase, place.node, place.ends)
-        known = self._kept.get(key)
-        if known is None:
-            found = self._find(place)
-            tokens = np.concatenate([each.tokens for each in found])
-            weights = np.concatenate([each.weights for each in found]).astype(np.float32)
-            weights = self._settings.look_ahead * np.log(np.maximum(weights, _LEAST))
-            for memory in (self._kept, self._running_of, self._ways_of, self._rules_of):
-                if len(memory) > _MOST:
-                    memory.clear()
-            known = self._kept[key] = tokens, weights
-        return known
-
-    def _find(self, place: _Place) -> list[_Next]:
-        pieces, total = self._pieces, self._settings.total
+    def _find(self, place: _Place) -> Iterator[_Chances]:
+        """Yield tokens that may come next, with how likely the line ends well after each."""
+        pieces = self._pieces
         if place.phase == "open":
-            done = total is not None and len(place.ends) >= total
-            whole = not self._settings.letters or not len(place.ends) % len(self._settings.letters)
-            may_end = done or (total is None and bool(place.ends) and whole)
-            found = [_all(pieces.ends, 1.0)] if may_end else []
-            if done:
-                return found
-            if self._settings.tags:
-                found.append(_all(pieces.tags, 1.0))
-            if place.ends and whole and place.text != "\n":
-                found.append(_all(pieces.between.get((False, "\n"), []), 1.0))
-            return [*found, self._fit(place, pieces.opening, 1 / self._ways(place).value)]
-        if place.phase == "space":
-            return [self._fit(place, pieces.opening)]
-        found = []
-        if place.phase == "word":
-            found.append(self._fit(place, pieces.continuing(place.node)))
-        on, last = self._may(place)
-        paused = on if place.phase == "mark" else self._may(place._replace(phase="mark"))[0]
-        for (mark, blank), tokens in pieces.between.items():
-            goes = paused if mark else on
-            value = {" ": goes, "\n": last, "": max(goes, last) if mark else 0.0}[blank]
-            if value and not (mark and place.phase == "mark"):
-                found.append(_all(tokens, value))
-        if on:
-            after = place._replace(line=self._said(place), phase="space", node=ROOT)
-            found.append(self._fit(after, pieces.spaced))
-        return found
+            yield from self._open(place)
+        elif place.phase in ("space", "quote"):
+            yield self._fit(place, pieces.opening)
+            if place.phase == "space" and len(pieces.between["space"].tokens):
+                yield pieces.between["space"].tokens, None, self._ahead(place)[1].value
+        else:
+            yield from self._go_on(place)
+            if place.phase == "word" and place.node >= 0:
+                yield self._fit(place, pieces.continuing(place.node))
+            if place.phase == "word" and place.text.endswith("-"):
+                half = self._halved(place)
+                yield self._between(half, self._may(half))
 
-    def _fit(self, place: _Place, words: Words, scale: float = 1.0) -> _Next:
+    def _open(self, place: _Place) -> Iterator[_Chances]:
+        pieces, total, letters = self._pieces, self._settings.total, self._settings.letters
+        done = total is not None and len(place.ends) >= total
+        whole = not letters or not len(place.ends) % len(letters)
+        if not done:
+            value = self._next(place).value
+            yield self._fit(place, pieces.opening, 1 / value)
+            yield pieces.between["open"].tokens, None, 1.0
+        if done or (total is None and place.ends and whole):
+            yield pieces.ends, None, 1.0
+        if self._settings.tags and not done:
+            yield pieces.tags, None, 1.0
+        if place.ends and whole and place.text != "\n" and not done:
+            yield pieces.newline, None, 1.0
+
+    def _go_on(self, place: _Place) -> Iterator[_Chances]:
+        """Yield what may follow a word."""
+        pieces, may = self._pieces, self._may(place)
+        if may.on if place.phase == "word" else may.paused:
+            after = place._replace(
+                line=self._ahead(place)[place.phase != "word"].line, phase="space"
+            )
+            words = pieces.opening if place.phase == "dash" else pieces.spaced
+            if place.phase != "half":
+                yield self._fit(after, words, self._gain(place))
+        yield self._between(place, may)
+
+    def _between(self, place: _Place, may: _May) -> _Chances:
+        """Return marks, blanks and line ends after a word, with their chances."""
+        words = self._pieces.between[place.phase]
+        chances = [
+            {"space": on, "quote": on, "open": may.last}.get(phase, max(on, may.last))
+            for phase, pauses in words.leads
+            for on in [may.paused if pauses else may.on]
+        ]
+        return words.tokens, words.at, np.array(chances, dtype=np.float32) * self._gain(place)
+
+    def _fit(self, place: _Place, words: Words, scale: float = 1.0) -> _Chances:
         """Return the tokens towards words of which some can stand here, with their chances."""
-        running = self._running(place)
-        chances = (running[words.after] - running[words.first]) * (scale * words.parts)
-        fits = np.flatnonzero(chances)
-        return _Next(words.tokens[fits], chances[fits])
+        chances = np.empty(len(words.first), dtype=np.float32)
+        parts, sums = words.parts, self._sums(place)
+        loops.chances(words.first, words.after, parts, sums, scale / _FINE, chances)
+        return words.tokens, words.at, chances
 
-    def _running(self, place: _Place) -> np.ndarray:
+    def _sums(self, place: _Place) -> np.ndarray:
         """Return how often words before each stand here and end well, in parts, int64 [W + 1]."""
         key = (place.line, place.ends)
-        if key not in self._running_of:
-            rules, lexicon, ways = self._rules(place.ends), self._lexicon, self._ways(place)
-            chances = ways.going_on[lexicon.kinds]
-            if ways.ending.any():
-                last = rules.last
-                chances[last] += ways.ending[lexicon.kinds[last]] * rules.welcome[last]
-            self._running_of[key] = running = np.zeros(len(chances) + 1, dtype=np.int64)
-            np.cumsum(chances * lexicon.counts, out=running[1:])
-        return self._running_of[key]
+        known = self._sums_of.get(key)
+        if known is None:
+            lexicon, after, welcome = (
+                self._lexicon,
+                self._next(place),
+                self._rules(place.ends).welcome,
+            )
+            known = np.zeros(len(self._uses) + 1, dtype=np.int64)
+            kinds, uses = lexicon.kinds, self._uses
+            loops.running(after.going, after.ending, welcome, kinds, uses, known)
+            _keep(self._sums_of, key, known)
+        return known
 
-    def _ways(self, place: _Place) -> _Ways:
-        """Return what may stand next."""
+    def _next(self, place: _Place) -> Next:
+        """Return what may stand next where no word has begun."""
         key = (place.line, place.ends)
-        if key not in self._ways_of:
+        known = self._next_of.get(key)
+        if known is None:
             rules = self._rules(place.ends)
-            going_on, ending, promise = rules.metre.look(place.line, rules.aim)
-            ending &= rules.finals
-            promise = np.where(going_on, np.maximum(promise, _LEAST), 0.0)
-            value = float(promise @ self._lexicon.shares + ending @ rules.shares)
-            parts = (promise * WHOLE).astype(np.int64)
-            self._ways_of[key] = _Ways(parts, ending, value)
-        return self._ways_of[key]
+            known = rules.metre.look(place.line, rules.aim)
+            _keep(self._next_of, key, known)
+        return known
 
-    def _may(self, place: _Place) -> tuple[float, float]:
-        """Return what the chances are if the word that was written goes before others, or ends.
+    def _ahead(self, place: _Place) -> tuple[Next, Next]:
+        """Return what may stand after the word that was written, without a pause and with one."""
+        word = self._lexicon.word[place.node] if place.phase in SAID else -1
+        kind = int(self._lexicon.kinds[word]) if word >= 0 else _NONE
+        if place.phase in SAID and place.node < 0:
+            kind = last_word(place.text)
+        elif place.phase in SAID and word < 0:
+            return _NOWHERE, _NOWHERE
+        key = (place.line, place.ends, kind)
+        known = self._ahead_of.get(key)
+        if known is None:
+            rules = self._rules(place.ends)
+            if isinstance(kind, str):
+                said = options(kind)
+                one, two = (
+                    rules.metre.look(
+                        rules.metre.after_said(place.line, said, rules.aim, pause), rules.aim
+                    )
+                    for pause in (False, True)
+                )
+                known = one, two
+            else:
+                known = rules.metre.ahead(place.line, kind, rules.aim)
+            _keep(self._ahead_of, key, known)
+            for each in known:
+                _keep(self._next_of, (each.line, place.ends), each)
+        return known
 
-        0 says that it may not.
+    def _may(self, place: _Place) -> _May:
+        """Return what the chances are after the word that was written; 0: it may not."""
+        on, paused = self._ahead(place)
+        word = int(self._lexicon.word[place.node]) if place.node >= 0 else -1
+        if word < 0:  # an unknown one, if any, ends no line
+            return _May(on.value, paused.value, 0.0)
+        ends = self._next(place).ending[self._lexicon.kinds[word]]
+        last = float(ends * self._rules(place.ends).welcome[word] / WHOLE)
+        return _May(on.value, paused.value, last)
+
+    def _gain(self, place: _Place) -> float:
+        word = int(self._lexicon.word[place.node]) if place.node >= 0 else -1
+        return float(self._gains[word]) if word >= 0 else 1.0
+
+    def _halved(self, place: _Place) -> _Place:
+        """Return the place where a hyphen that was written is half a dash."""
+        node = self._lexicon.node(last_word(place.text))
+        return place._replace(phase="half", node=ROOT if node is None else node)
+
+    def _try_unknown(
+        self, place: _Place, logits: Float[np.ndarray, " V"], added: Float[np.ndarray, " V"]
+    ) -> None:
+        """Admit those of the likeliest tokens that spell a word that could stand as it is."""
+        likely = np.argsort(-logits)[:_TRIED]
+        for token in likely[np.isneginf(added[likely])].tolist():
+            text = self._pieces.letters.get(token, "")
+            if place.phase == "word" and text != text.lower():
+                continue
+            with contextlib.suppress(LookupError):
+                after = self._after_all(place, text)
+                word = last_word(after.text) if after.phase == "word" and after.node < 0 else ""
+                if text and 0 < len(word) <= _LONGEST:
+                    value = self._may(after).on
+                    added[token] = self._weight(value * self._gain(place)) if value else -np.inf
+
+    def _after_all(self, place: _Place, text: str) -> _Place:
+        """Return the place after some characters.
+
+        Raises:
+            LookupError: they cannot stand here.
         """
-        word = int(self._lexicon.word[place.node])
-        if word < 0:
-            return 0.0, 0.0
-        kind = int(self._lexicon.kinds[word])
-        ways, rules, on = self._ways(place), self._rules(place.ends), 0.0
-        if ways.going_on[kind]:  # a pause has its price, which the next word pays
-            on = self._ways(place._replace(line=self._said(place))).value
-        return on, float(ways.ending[kind] * rules.welcome[word] / WHOLE)
-
-    def _said(self, place: _Place) -> Line:
-        """Return the line after the word that was written."""
-        rules = self._rules(place.ends)
-        kind = int(self._lexicon.kinds[self._lexicon.word[place.node]])
-        after = rules.metre.after(place.line, kind, rules.aim)
-        return after._replace(pause=place.phase == "mark")
+        at, children = 0, self._lexicon.children
+        while at < len(text):
+            node, begin = place.node, at
+            if place.phase == "word" and node >= 0:
+                while at < len(text) and (below := children[node].get(text[at].lower())):
+                    node, at = below, at + 1
+            if at > begin:
+                place = place._replace(node=node, text=place.text + text[begin:at])
+            else:
+                place, at = self._after(place, text[at]), at + 1
+        return place
 
     def _after(self, place: _Place, character: str) -> _Place:
         """Return the place after a character.
@@ -433,32 +446,37 @@ class VerseText:
             return place._replace(phase=phase, text="" if phase == "open" else text)
         if place.phase == "open" and character in "<\n":
             return place._replace(phase="tag" if character == "<" else "open", text=text)
-        if character == "\n":
-            word = key_of(place.text.split()[-1].strip(MARKS))
-            ends = (*place.ends, word)
-            return _Place(ends, self._fresh(ends), "open")
-        if character in MARKS and place.phase == "word":
-            return place._replace(phase="mark", text=text)
-        if character == " " and place.phase in ("word", "mark"):
-            line = self._said(place) if self._lexicon.word[place.node] >= 0 else Line(())
-            if not line.states:
-                raise LookupError(character)
-            return place._replace(line=line, phase="space", node=ROOT, text=text)
-        first = place.phase in ("open", "space")
-        node = self._lexicon.children[ROOT if first else place.node].get(character.lower())
-        if node is None or place.phase == "mark":
+        word, letter = place.phase == "word", character.lower()
+        if word and character == "-" and place.text.endswith("-"):
+            place = self._halved(place)
+        elif word or place.phase in ("open", "space", "quote", "dash"):
+            strange = word and place.node < 0
+            children = self._lexicon.children[place.node if word else ROOT]
+            node = None if strange else children.get(letter)
+            if node is None and letter.isascii() and letter.isalpha():
+                node = -1 if self._settings.unknown == "allowed" else None
+            if node is not None:
+                line = self._ahead(place)[1].line if place.phase == "dash" else place.line
+                return place._replace(line=line, phase="word", node=node, text=text)
+        phase = between(place.phase, character)
+        if phase is None:
             raise LookupError(character)
-        return place._replace(phase="word", node=node, text=text)
+        if phase == "open":
+            ends = (*place.ends, last_word(place.text))
+            return _Place(ends, self._fresh(ends), "open")
+        line = place.line
+        if phase == "space":
+            line = self._ahead(place)[place.phase != "word"].line
+        elif phase == "quote" and place.phase == "space":
+            line = self._ahead(place)[1].line
+        if not line:
+            raise LookupError(character)
+        node = place.node if phase in SAID else ROOT
+        return place._replace(line=line, phase=phase, node=node, text=text)
 
 
-def _all(tokens: Sequence[int], chance: float) -> _Next:
-    return _Next(np.array(tokens, dtype=np.int64), np.full(len(tokens), chance))
-
-
-@functools.cache
-def human_costs() -> tuple[float, ...]:
-    """Return what Shakespeare's sonnets cost line by line, in nats, the dearest left aside."""
-    sonnets = next(each for each in shakespeare() if each.name == "sonnets")
-    lines = [line for line in sonnets.text.split("\n") if line and not line.startswith("<")]
-    costs = [scan(line) for line in lines]
-    return tuple(sorted(each.cost for each in costs if each.cost <= _DEAREST))
+def _keep(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    """Remember something; when there is much, all that is older is forgotten."""
+    if len(memory) > _MOST:
+        memory.clear()
+    memory[key] = value

@@ -10,5 +10,11 @@ which is imported with the first name taken from here.
 from coterie.foundation.lazy import lazy_names
 
 __getattr__ = lazy_names(
-    __name__, {"LoweringError": "builder", "Program": "program", "compiled_before": "folder"}
+    __name__,
+    {
+        "LoweringError": "builder",
+        "Program": "program",
+        "compiled_before": "folder",
+        "entry_point": "compile",
+    },
 )

@@ -12,7 +12,7 @@ The automaton is incremental: its state after some words is all that the rest of
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coterie.language.verse.costs import learned
@@ -141,12 +141,21 @@ class Automaton:
     def _say(self, state: State, option: Option, after_break: bool) -> Iterator[Move]:
         """Yield the ways to put one option into the positions, with a foot turned round or not."""
         licences = tuple(f"licence {name}" for name in option.licences)
-        price = sum(self.costs.get(key, 0.0) for key in licences)
+        price = self.price(option.licences)
         asked = (state, option.signature, after_break)
         if asked not in self._put:
             self._put[asked] = self._put_all(*asked)
         for after, cost, keys, marks in self._put[asked]:
             yield Move(after, price + cost, (*licences, *keys), marks, option)
+
+    def price(self, licences: Iterable[str]) -> float:
+        """Return what licences cost, in nats."""
+        return sum(self.costs.get(f"licence {name}", 0.0) for name in licences)
+
+    def put(self, state: State, signature: str) -> Iterator[tuple[State, float]]:
+        """Yield where syllables lead from a state, each with its cost in nats."""
+        for after, cost, _, _ in self._put_all(state, signature, False):
+            yield after, cost
 
     def _put_all(self, state: State, signature: str, after_break: bool) -> list[_Put]:
         """Return the ways to put syllables into the positions: state, cost, its keys, marks."""

@@ -100,6 +100,28 @@ def test_haiku_have_their_syllables(written):
     assert [scan(line, "haiku", at).cost for at, line in enumerate(lines)] == [0, 0, 0]
 
 
+def test_dashes_and_quotes_stand_where_they_are_asked_for(written):
+    made, text = tokenizer("bytes"), ""
+    for marks in (",.;:!?", ',-"'):
+        setting = Verse(rhyme="AABB", lines=4, marks=marks)
+        text = made.decode(written(setting.build(made, []), made, 6))
+        assert ("--" in text, '"' in text) == ("-" in marks, '"' in marks), text
+        check(text.rstrip("\n").split("\n"), "AABB")
+    assert set(text).isdisjoint(".;:!?")
+
+
+def test_words_nobody_knows_stand_within_lines_where_they_may(written):
+    made = tokenizer("characters")
+    for unknown in ("barred", "allowed"):
+        setting = Verse(rhyme="AABB", lines=4, unknown=unknown)
+        constraint = setting.build(made, [])
+        lines = made.decode(written(constraint, made, 7)).rstrip("\n").split("\n")
+        check(lines, "AABB")
+        known = constraint._lexicon._index
+        strange = [word.key not in known for line in lines for word in scan(line).words]
+        assert any(strange) == (unknown == "allowed")
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "metre", ["alexandrine", "trochaic-tetrameter", "ballad", "anapestic-trimeter"]
@@ -188,9 +210,9 @@ def test_chances_are_those_of_words_drawn_by_how_frequent_they_are():
     for row in lexicon.kinds[drawn].tolist():
         line = rules.metre.start
         for kind in row:
-            good += bool(rules.metre.look(line, rules.aim)[1][kind] and rules.finals[kind])
-            line = rules.metre.after(line, kind, rules.aim)
-            if not line.states:
+            good += bool(rules.metre.look(line, rules.aim).ending[kind])
+            line = rules.metre.ahead(line, kind, rules.aim)[0].line
+            if not line:
                 break
-    told = text._ways(text._places[0]).value
+    told = text._next(text._places[0]).value
     assert 0.4 < told / (good / len(drawn)) < 1.2  # of ways to say a word the best one counts alone
