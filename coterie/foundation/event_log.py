@@ -1,6 +1,7 @@
 """A run's events as a file: one JSON line each, appended, read whole or followed while it grows."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class EventLog:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._lock = threading.Lock()
         self._file = open_append(self.path, RunError)
 
     def append(self, event: Event) -> None:
@@ -39,8 +41,10 @@ class EventLog:
             UserError: the disk is full.
         """
         with explain_disk_errors(str(self.path), whole=False):
-            self._file.write(event.model_dump_json(exclude_none=True) + "\n")
-            self._file.flush()
+            line = event.model_dump_json(exclude_none=True) + "\n"
+            with self._lock:  # a thread may tell of what the one that trains waits for
+                self._file.write(line)
+                self._file.flush()
 
     __call__ = append
 

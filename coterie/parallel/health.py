@@ -17,6 +17,7 @@ from torch.distributed.distributed_c10d import Store
 
 from coterie.foundation.errors import CoterieError, TrainingError
 
+_LEFT = "left"
 _POLL = 0.05  # seconds between looks at what the others say
 _BROKEN = re.compile(
     r"gloo|NCCL|Connection (reset|closed|refused)|pair closure|Timed out waiting|Broken pipe"
@@ -42,10 +43,39 @@ class Health:
 
     def __init__(self, store: Store, rank: int, world: int, seconds: float = 5.0) -> None:
         self._store, self._rank, self._world, self._seconds = store, rank, world, seconds
+        self._beats = 0
+        self._last: dict[int, tuple[str, float]] = {}  # what each said last, and when it was new
+        self._told: set[int] = set()
+        self._looked = 0.0
 
     def at(self, place: str) -> None:
         """Say where this process is: "step 12"."""
         self._say("at", place)
+
+    def beat(self, leaving: bool = False) -> None:
+        """Give a sign of life, or say that none will follow."""
+        self._beats += 1
+        self._say("beat", _LEFT if leaving else str(self._beats))
+
+    def silent(self, seconds: float) -> list[str]:
+        """Return a sentence for each process that gave no sign for so long, once per silence.
+
+        Must be called several times within that time; what slept itself judges nobody.
+        """
+        now, slept = time.monotonic(), time.monotonic() - self._looked > seconds / 2
+        self._looked, found = now, []
+        for rank in range(self._world):
+            said = self._heard("beat", rank)
+            known, since = self._last.get(rank, ("", now))
+            if slept or said != known or said in ("", _LEFT):
+                self._last[rank] = said, now
+                self._told.discard(rank)
+            elif now - since >= seconds and rank not in self._told:
+                self._told.add(rank)
+                place = self._heard("at", rank) or "its beginning"
+                found.append(f"Nothing was heard of rank {rank} for {now - since:.0f} s "
+                             f"(last at {place}).")  # fmt: skip
+        return found
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:

@@ -80,6 +80,13 @@ class Ranks:
     def at(self, place: str) -> None:
         """Say where this process is, for others to tell if it is lost."""
 
+    def beat(self, leaving: bool = False) -> None:
+        """Give a sign of life; see `coterie.parallel.waiting`."""
+
+    def silent(self, seconds: float) -> list[str]:
+        """Return a sentence for each process that gave none for so long."""
+        return []
+
     def told(self) -> contextlib.AbstractContextManager[None]:
         """Tell the others if this process fails inside the block, or find out which is lost.
 
@@ -144,6 +151,12 @@ class Several(Ranks):
 
     def at(self, place: str) -> None:
         self._health.at(place)
+
+    def beat(self, leaving: bool = False) -> None:
+        self._health.beat(leaving)
+
+    def silent(self, seconds: float) -> list[str]:
+        return self._health.silent(seconds)
 
     def told(self) -> contextlib.AbstractContextManager[None]:
         return self._health.told()

@@ -223,6 +223,39 @@ class PartsMeasured(Event):
         }
 
 
+class RankMeasured(BaseModel):
+    """What one of several processes came to over some steps.
+
+    `waiting` is the share of its time that went on messages and on waiting for them; None where
+    it is a device that waits. `seconds` is a step's mean time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rank: Count
+    seconds: Number
+    memory_bytes: Count | None = None  # the most it held so far
+    waiting: Number | None = None
+
+
+class RanksMeasured(Event):
+    """The processes of a run over the latest `steps` steps; all wait for the `straggler`."""
+
+    kind: Literal["ranks"] = "ranks"
+    step: Count
+    steps: Count
+    ranks: tuple[RankMeasured, ...]
+    straggler: Count | None = None
+
+    def numbers(self) -> dict[str, float]:
+        return {
+            f"ranks/{each.rank}/{name}": value
+            for each in self.ranks
+            for name in ("memory_bytes", "waiting")
+            if (value := getattr(each, name)) is not None
+        }
+
+
 class MicroBatchChanged(Event):
     """From this step on a batch was computed in another number of pieces.
 

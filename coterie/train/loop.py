@@ -238,15 +238,11 @@ class _Training:
         self._peak_flops = peak_flops(session.precision) if self._ranks.is_first else None
         flops = functools.cache(functools.partial(step_flops, session.settings))
         self._reporter = StepReporter(
-            publish,
-            session.decoder,
-            flops_of=lambda step: flops(session.stages.of(step)),
-            peak_flops=self._peak_flops,
-            log_every=self._settings.log_every,
-            load_every=self._settings.load_every,
-            begun=session.progress,
-            sources=tuple(session.store.sources),
-        )
+            publish, session.decoder, flops_of=lambda step: flops(session.stages.of(step)),
+            peak_flops=self._peak_flops, log_every=self._settings.log_every,
+            load_every=self._settings.load_every, begun=session.progress,
+            sources=tuple(session.store.sources), ranks=self._ranks,
+        )  # fmt: skip
         self._watch = RoutingWatch(
             self._settings.watch_every, session.decoder, session.precision, session.tokenizer,
             publish,
@@ -258,7 +254,7 @@ class _Training:
             self._announce(preset, resumed_from)
             if self._session.progress.step == 0:
                 self._begin()
-            with self._ranks.told():
+            with self._ranks.told(), self._reporter:
                 self._take_steps()
                 self._saver.wait()
             self._guard.check()

@@ -16,7 +16,7 @@ from coterie.train.events import LayerLoad, RunStarted, Sampled
 from coterie.visualise.figures import clock, count, loss, percent, significant, split_name
 from coterie.visualise.reducers.course import Evaluations, Samples
 from coterie.visualise.reducers.loads import Loads
-from coterie.visualise.reducers.steps import Pace, Steps
+from coterie.visualise.reducers.steps import Pace, Processes, Steps
 from coterie.visualise.sections.section import added_lines
 from coterie.visualise.series import Series
 
@@ -126,9 +126,25 @@ def _figures(series: Series, width: int) -> Table:
         line = Text(f"rate {significant(last.learning_rate)}")
         line.append(f"  gradient norm {significant(last.gradient_norm)}")
         table.add_row("optimizer", line)
+    if shared := processes(series):
+        table.add_row("processes", shared)
     for title, text in added_lines(series):
         table.add_row(title, text)
     return table
+
+
+def processes(series: Series) -> Text | None:
+    """Return how many processes share the run and how long they wait; None: there is only one."""
+    last = series[Processes].last
+    if last is None:
+        return None
+    line = Text(f"{len(last.ranks)}")
+    known = [each.waiting for each in last.ranks if each.waiting is not None]
+    if known:
+        line.append(f"  waiting {percent(min(known))} to {percent(max(known))}", style="dim")
+    if last.straggler is not None:
+        line.append(f"  all wait for rank {last.straggler}", style="bold yellow")
+    return line
 
 
 def _loads(layers: Sequence[LayerLoad], width: int, rows: int) -> Table:

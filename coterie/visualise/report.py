@@ -14,11 +14,11 @@ from coterie.visualise.sections.record import CONFIGURATION, DATA, RECORD, SAMPL
 from coterie.visualise.sections.reinforcement import REINFORCEMENT
 from coterie.visualise.sections.routing import ROUTING
 from coterie.visualise.sections.section import added_html, added_reducers
-from coterie.visualise.sections.training import LOSS, MEMORY, OPTIMIZER
+from coterie.visualise.sections.training import LOSS, MEMORY, OPTIMIZER, PROCESSES
 from coterie.visualise.sections.uses import TITLE, uses_section
 from coterie.visualise.series import Series, read_series
 
-_FIRST = (LOSS, REINFORCEMENT, SAMPLES, EXPERTS, ROUTING, OPTIMIZER, MEMORY)
+_FIRST = (LOSS, REINFORCEMENT, SAMPLES, EXPERTS, ROUTING, OPTIMIZER, MEMORY, PROCESSES)
 _LAST = (DATA, RECORD, CONFIGURATION)
 
 

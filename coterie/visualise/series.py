@@ -35,13 +35,13 @@ from coterie.visualise.reducers.course import (
 )
 from coterie.visualise.reducers.loads import LayerHistory, Loads
 from coterie.visualise.reducers.reinforcement import Reinforcement
-from coterie.visualise.reducers.steps import MemoryByPart, Pace, Parts, Steps
+from coterie.visualise.reducers.steps import MemoryByPart, Pace, Parts, Processes, Steps
 from coterie.visualise.reducers.watched import Watched
 
 R = TypeVar("R", bound=Reducer)
 REDUCERS: tuple[type[Reducer], ...] = (
-    Course, Steps, Pace, Loads, Parts, MemoryByPart, Evaluations, Samples, Checkpoints, Data,
-    Notices, Unread, Reinforcement, Watched,
+    Course, Steps, Pace, Loads, Parts, MemoryByPart, Processes, Evaluations, Samples, Checkpoints,
+    Data, Notices, Unread, Reinforcement, Watched,
 )  # fmt: skip
 
 

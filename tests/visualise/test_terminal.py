@@ -8,7 +8,15 @@ import pytest
 from rich.console import Console
 
 from coterie.foundation.events import Notice
-from coterie.train.events import Evaluated, LayerLoad, LoadMeasured, Sampled, StepDone
+from coterie.train.events import (
+    Evaluated,
+    LayerLoad,
+    LoadMeasured,
+    RankMeasured,
+    RanksMeasured,
+    Sampled,
+    StepDone,
+)
 from coterie.visualise.panel import panel, spark
 from coterie.visualise.reducers.steps import Pace
 from coterie.visualise.series import series_of
@@ -152,3 +160,11 @@ def test_loss_per_character_is_told_where_it_differs(synthetic):
     ]
     assert "nats per character" in plain(events)
     assert "nats per character" in drawn(events)
+
+
+def test_several_processes_tell_who_keeps_the_others_waiting(synthetic):
+    assert "processes" not in drawn(synthetic(steps=10))
+    ranks = [RankMeasured(rank=r, seconds=0.5, waiting=w) for r, w in enumerate((0.61, 0.034))]
+    asked = RanksMeasured(step=10, steps=10, ranks=ranks, straggler=1)
+    text = drawn([*synthetic(steps=10), asked])
+    assert re.search("processes +2  waiting 3.4% to 61.0%  all wait for rank 1", text), text

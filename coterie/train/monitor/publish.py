@@ -50,6 +50,10 @@ class Publisher:
         self._log.move(run.events)
         return True
 
+    def record(self, message: str) -> None:
+        """Write a warning down from another thread, without observers, which draw numbers."""
+        self._log.append(Notice(level="warning", message=message))
+
     def notice(self, message: str, *, warning: bool = False) -> None:
         """Publish a sentence for the reader."""
         self(Notice(level="warning" if warning else "info", message=message))
@@ -101,6 +105,9 @@ class Silent(Publisher):
         self._run, self._observers = run, []
 
     def __call__(self, event: Event) -> None:
+        """Say nothing."""
+
+    def record(self, message: str) -> None:
         """Say nothing."""
 
     def move(self, run: RunDirectory) -> None:

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 
 from coterie.model import Decoder, selection_biases
-from coterie.train.events import LayerLoad, LoadMeasured, MicroBatchChanged, PartsMeasured, StepDone
+from coterie.parallel.ranks import ALONE, Ranks
+from coterie.parallel.waiting import Waiting, straggler
+from coterie.train.events import (
+    LayerLoad,
+    LoadMeasured,
+    MicroBatchChanged,
+    PartsMeasured,
+    RankMeasured,
+    RanksMeasured,
+    StepDone,
+)
 from coterie.train.metrics import StepMetrics
 from coterie.train.monitor.publish import Publisher
 from coterie.train.progress import Progress
@@ -38,6 +48,7 @@ class StepReporter:
         load_every: steps between recorded loads.
         begun: how far the run had come before, in earlier sessions.
         sources: the names of mixed sources.
+        ranks: the processes that take each step; all of them report.
     """
 
     def __init__(
@@ -51,8 +62,11 @@ class StepReporter:
         load_every: int,
         begun: Progress,
         sources: Sequence[str] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self._publish = publish
+        self._ranks, self._waiting = ranks, Waiting(ranks, lambda said: publish.record(said))
+        self._asked = replace(begun)  # how far the run was when the processes were last asked
         self.decoder = decoder
         self._device = next(decoder.parameters()).device
         self._flops_of = flops_of
@@ -65,6 +79,13 @@ class StepReporter:
         self._sources = sources
         self._cut: tuple[int, int] | None = None
         self._pressure: float | None = None
+
+    def __enter__(self) -> StepReporter:
+        self._waiting.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._waiting.__exit__()
 
     def step_done(
         self, progress: Progress, result: StepResult, *, last: bool, padding: int = 0
@@ -93,10 +114,28 @@ class StepReporter:
             self._publish(self._record(progress, result))
             self._steps_since, self._flops_since, self._before = 0, 0.0, replace(progress)
             self._padding_since = 0
+        if self._ranks.world > 1 and (progress.step % self._load_every == 0 or last):
+            self._publish(self._every_rank(progress))
         if result.parts is not None:
             self._publish(PartsMeasured(step=progress.step, parts=result.parts))
         if self._loads.steps and (progress.step % self._load_every == 0 or last):
             self._publish(self._loads.take(progress.step, selection_biases(self.decoder)))
+
+    def _every_rank(self, progress: Progress) -> RanksMeasured:
+        """Return what the processes came to; all of them call it."""
+        steps = progress.step - self._asked.step
+        own = RankMeasured(
+            rank=self._ranks.rank,
+            seconds=(progress.train_seconds - self._asked.train_seconds) / max(steps, 1),
+            memory_bytes=peak_memory_bytes(self._device),
+            waiting=self._waiting.take() if self._device.type == "cpu" else None,
+        )
+        self._asked = replace(progress)
+        told = self._ranks.gather(own)
+        return RanksMeasured(
+            step=progress.step, steps=steps, ranks=tuple(told),
+            straggler=straggler([each.waiting for each in told]),
+        )  # fmt: skip
 
     def _record(self, progress: Progress, result: StepResult) -> StepDone:
         seconds = progress.train_seconds - self._before.train_seconds

@@ -15,7 +15,7 @@ from coterie.foundation.runs import RunDirectory
 from coterie.train.events import RoutingWatched
 from coterie.visualise.figures import clock, count, loss, size
 from coterie.visualise.live.app import Pane, ViewApp
-from coterie.visualise.panel import spark
+from coterie.visualise.panel import processes, spark
 from coterie.visualise.reducers.course import Samples
 from coterie.visualise.reducers.curves import Thinned
 from coterie.visualise.reducers.steps import Pace, Steps
@@ -147,6 +147,8 @@ class TrainingApp(ViewApp):
         known = [math.log(max(value, 1e-9)) for value in series.smoothed.tolist()
                  if math.isfinite(value)]  # fmt: skip
         lines = [Text(f"loss, logarithmic {spark(known, max(width - 20, 8))}"), self._validation()]
+        if shared := processes(series):
+            lines.append(Text.assemble("processes: ", shared))
         for sentence in series.complaints[:2]:
             sentence = sentence.replace(str(self._run.events), self._run.events.name)
             lines.append(Text(printable(sentence, ""), "bold red"))

@@ -5,7 +5,14 @@ from collections import deque
 import numpy as np
 
 from coterie.foundation.events import Event
-from coterie.train.events import MemoryProfiled, PartsMeasured, RunEnded, RunStarted, StepDone
+from coterie.train.events import (
+    MemoryProfiled,
+    PartsMeasured,
+    RanksMeasured,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
 from coterie.visualise.reducers.base import Reducer
 from coterie.visualise.reducers.curves import Curves, smooth
 
@@ -122,6 +129,25 @@ class Parts(Reducer):
     def updates(self) -> dict[str, np.ndarray]:
         """[N] how far each part's weights were moved, over how large they were."""
         return self.curves.under(_UPDATE)
+
+
+class Processes(Reducer):
+    """How much of its time each of several processes waits; `last` is the latest of all."""
+
+    kinds = (RanksMeasured,)
+
+    def __init__(self) -> None:
+        self.curves = Curves()
+        self.last: RanksMeasured | None = None
+
+    def update(self, event: RanksMeasured) -> None:
+        self.curves.add(event.step, {f"rank {each.rank}": each.waiting for each in event.ranks})
+        self.last = event
+
+    def rewind(self, step: int) -> None:
+        self.curves.rewind(step)
+        if self.last and self.last.step > step:
+            self.last = None
 
 
 _PART = "part/"

@@ -7,13 +7,13 @@ import numpy as np
 
 from coterie.foundation.printable import printable
 from coterie.visualise.charts import PALETTE, Chart, Line
-from coterie.visualise.figures import split_name
+from coterie.visualise.figures import duration, percent, size, split_name
 from coterie.visualise.memory import HEAD, memory_rows, memory_title
 from coterie.visualise.page import table
 from coterie.visualise.reducers.course import Course, Evaluations
 from coterie.visualise.reducers.curves import Curves, smooth
 from coterie.visualise.reducers.reinforcement import Reinforcement
-from coterie.visualise.reducers.steps import MemoryByPart, Parts, Steps
+from coterie.visualise.reducers.steps import MemoryByPart, Parts, Processes, Steps
 from coterie.visualise.sections.section import Section
 from coterie.visualise.series import Series
 
@@ -141,3 +141,29 @@ def _with_mean(label: str, curves: Curves, name: str, scale: float = 1.0) -> lis
 
 
 OPTIMIZER = Section("optimizer", "Optimiser and speed", (Steps, Parts, Course), optimizer_section)
+
+
+def processes_section(series: Series) -> str:
+    processes = series[Processes]
+    last = processes.last
+    if last is None:
+        return ""
+    steps, waits = processes.curves.steps, processes.curves.under("rank ")
+    chart = Chart(
+        "Waiting", "per cent of each process's time in messages",
+        by_name(steps, {f"rank {rank}": 100 * values for rank, values in waits.items()}),
+        base=0.0, wide=True, marks=resume_marks(series),
+        note="All take the same time for a step: the one that waits least is waited for.",
+    ).html()  # fmt: skip
+    rows = [
+        (f"rank {each.rank}{' (waited for)' if each.rank == last.straggler else ''}",
+         duration(each.seconds), percent(each.waiting),
+         size(each.memory_bytes))
+        for each in last.ranks
+    ]  # fmt: skip
+    title = f"Processes over {last.steps:,} steps up to step {last.step:,}"
+    known = any(each.waiting is not None for each in last.ranks)
+    return chart * known + table(title, ("process", "a step", "waiting", "memory, peak"), rows)
+
+
+PROCESSES = Section("processes", "Processes", (Processes, Course), processes_section)
