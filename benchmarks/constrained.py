@@ -33,13 +33,13 @@ from coterie.language.verse.schemes import pairs_of
 from coterie.tokenizer.settings import parse_tokenizer
 
 
-def held_out(model: Model, count: int) -> list[str]:
-    """Return whole lines of the part that a run never trained on, spread evenly."""
+def held_out(model: Model, count: int, offset: int = 0) -> list[str]:
+    """Return whole lines of the part that a run never trained on, spread evenly from one on."""
     store = store_for(model.settings.data, model.settings.tokenizer, cache_root())
     part = next(iter(parts_held_out(store).values()))
     text = model.tokenizer.decode(np.asarray(part.tokens("valid")[:]).tolist())
     lines = [each for each in text.split("\n")[1:-1] if each.strip() and "<" not in each]
-    return lines[:: max(1, len(lines) // count)][:count]
+    return lines[offset :: max(1, len(lines) // count)][:count]
 
 
 def quatrains(count: int, skip: int = 77) -> list[list[str]]:
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?")
     parser.add_argument("--step", help="a vocabulary, such as gpt2: time of the mask alone")
     parser.add_argument("--prompts", type=int, default=150)
+    parser.add_argument("--offset", type=int, default=0, help="lines before the first prompt")
     parser.add_argument("--scheme", default="ABAB")
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--budget", type=float, help="nats a line; default as sonnets")
@@ -147,7 +148,7 @@ def main() -> None:
         steps(asked.step, 12)
         return
     model = coterie.load(asked.run)
-    prompts = [f"{line}\n" for line in held_out(model, asked.prompts)]
+    prompts = [f"{line}\n" for line in held_out(model, asked.prompts, asked.offset)]
     verse = {"rhyme": asked.scheme, "lines": len(asked.scheme), "budget": asked.budget}
     ways: dict[str, dict[str, object]] = {"freely": {"max_tokens": 45 * (len(asked.scheme) - 1)}}
     for each in asked.look_ahead:

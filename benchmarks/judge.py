@@ -66,13 +66,13 @@ def real(count: int) -> list[str]:
     return lines[:: max(1, len(lines) // count)][:count]
 
 
-def written(run: str, words: list[str], prompts: int) -> list[str]:
+def written(run: str, words: list[str], prompts: int, offset: int) -> list[str]:
     """Return whole lines that a run writes after held-out ones."""
     model = coterie.load(run)
     layers = [overrides_layer(words)] if words else []
     asked = [
         Request(f"{line}\n", model.sampling(*layers), seed)
-        for seed, line in enumerate(held_out(model, prompts))
+        for seed, line in enumerate(held_out(model, prompts, offset), offset)
     ]
     texts = dict.fromkeys(map(id, asked), "")
     for request, piece in model.run(asked):
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("target", help="a run, or a file of verse")
     parser.add_argument("words", nargs="*", help="settings of generate, as key=value")
     parser.add_argument("--prompts", type=int, default=50)
+    parser.add_argument("--offset", type=int, default=0, help="lines before the first prompt")
     parser.add_argument("--real", type=int, default=300, help="lines of sonnets beside them")
     parser.add_argument("--out", type=Path, help="where to keep the lines that were judged")
     asked = parser.parse_args()
@@ -94,7 +95,7 @@ def main() -> None:
     if file.is_file():
         lines = lines_of(file.read_text(encoding="utf-8"))
     else:
-        lines = written(asked.target, asked.words, asked.prompts)
+        lines = written(asked.target, asked.words, asked.prompts, asked.offset)
     if asked.out:
         asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{asked.target} {' '.join(asked.words)}: {share(lines)}", flush=True)

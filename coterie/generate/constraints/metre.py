@@ -66,21 +66,18 @@ class Metrical:
         self.ways = self._lay_out()
         self.start: Line = np.array([[0.0, 0.0]]).tobytes()
 
-    def cheapest(self, finals: np.ndarray) -> float:
-        """Return what the cheapest line costs that ends in one of some classes, [K]."""
-        return float(self._floors(finals)[0])
-
-    def aim(self, most: float, finals: np.ndarray) -> Aim:
+    def aim(self, most: float, floors: np.ndarray, finals: np.ndarray) -> Aim:
         """Return what lines are to reach.
 
         Args:
             most: what a line may cost.
+            floors: what `floors` returns.
             finals: of each class how much of a text is words of it that may end the line, [K].
         """
         bins = min(BINS, int((most - LOWEST) / COARSE) + 1 + _ABOVE)
         hope = np.zeros((len(self.ways.order), bins), dtype=np.float32)
         loops.hopes(self.ways, finals, self.lexicon.shares, COMMON, bins, hope)
-        return Aim(np.array([most]), self._floors(finals), hope, finals)
+        return Aim(np.array([most]), floors, hope, finals)
 
     def ahead(self, line: Line, kind: int, aim: Aim) -> tuple[Next, Next]:
         """Return where a line stands after a word of a class, without a pause and with one.
@@ -129,7 +126,8 @@ class Metrical:
         value = loops.look(_table(line), self.ways, aim, shares, going, ending)
         return Next(line, going, ending, value)
 
-    def _floors(self, finals: np.ndarray) -> np.ndarray:
+    def floors(self, finals: np.ndarray) -> np.ndarray:
+        """Return what lines cost at least, from each state on, that end in some classes, [S]."""
         found = np.full(len(self.ways.order), FAR)
         loops.floors(self.ways, finals, COMMON, found)
         return found

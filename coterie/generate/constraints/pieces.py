@@ -3,12 +3,11 @@
 import functools
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
 from coterie.generate.constraints.lexicon import ROOT, Lexicon
-from coterie.generate.constraints.loops.tables import WHOLE
+from coterie.generate.constraints.loops.tables import WHOLE, Between, Words
 from coterie.language.verse.lines import WORD, key_of
 from coterie.tokenizer.interface import Tokenizer
 
@@ -28,6 +27,8 @@ _GOES: dict[str, dict[str, str]] = {
     "space": {"quote": '"“'},
     "open": {"quote": '"“'},
 }
+Lead = tuple[str, bool]
+"""The phase after a text between words, and whether it pauses."""
 SAID = ("word", "mark", "shut", "half", "dash")  # phases in which a word waits for what follows
 
 
@@ -44,38 +45,6 @@ def last_word(line: str) -> str:
     return key_of((WORD.findall(line) or [""])[-1])
 
 
-class Words(NamedTuple):
-    """Tokens that begin or continue words, and what is below the nodes where they lead.
-
-    Attributes:
-        tokens: their numbers.
-        at: of each its node's place in what follows.
-        first: the first word of each node.
-        after: the word after the last one of each.
-        parts: one over how often all these words are used, in parts of a chance.
-    """
-
-    tokens: np.ndarray
-    at: np.ndarray
-    first: np.ndarray
-    after: np.ndarray
-    parts: np.ndarray
-
-
-class Between(NamedTuple):
-    """Tokens between words, and where they lead.
-
-    Attributes:
-        tokens: their numbers.
-        at: of each its place in what follows.
-        leads: the phase after it, and whether it pauses.
-    """
-
-    tokens: np.ndarray
-    at: np.ndarray
-    leads: tuple[tuple[str, bool], ...]
-
-
 class Pieces:
     """The tokens that verse is written with.
 
@@ -84,7 +53,7 @@ class Pieces:
         opening: tokens of letters, from the root on.
         spaced: the same with a blank before them.
         letters: of tokens of letters the text, by token.
-        between: what may stand between words, by the phase before it.
+        between: tokens that may stand between words, and where they lead, by the phase before.
         newline: tokens of a line's end alone.
         tags: tokens that begin a tag.
         ends: tokens that end the text.
@@ -97,7 +66,7 @@ class Pieces:
         self._lexicon = lexicon
         self._running = np.append(0, np.cumsum(lexicon.counts))
         opening, spaced, self._letters = _Tree(), _Tree(), _Tree()
-        found_between: dict[str, list[tuple[int, tuple[str, bool]]]] = {each: [] for each in _GOES}
+        found_between: dict[str, list[tuple[int, Lead]]] = {each: [] for each in _GOES}
         self.tags: list[int] = []
         self.letters: dict[int, str] = {}
         self.texts = [
@@ -128,22 +97,23 @@ class Pieces:
     def _from(self, node: int, tree: "_Tree") -> Words:
         """Return the tokens of a tree that words go on with from a node, and where they lead."""
         tokens: list[int] = []
-        nodes: list[int] = []
+        nodes, starts = [], [0]
         waiting = [(node, tree)]
         while waiting:
             at, letters = waiting.pop()
-            tokens += letters.tokens
-            nodes += [at] * len(letters.tokens)
+            if letters.tokens:
+                tokens += letters.tokens
+                nodes.append(at)
+                starts.append(len(tokens))
             children = self._lexicon.children[at]
             waiting += [(children[letter], after) for letter, after in letters.children.items()
                         if letter in children]  # fmt: skip
-        unique, at = np.unique(np.array(nodes, dtype=np.int64), return_inverse=True)
-        first, after = self._lexicon.first[unique], self._lexicon.after[unique]
+        first, after = self._lexicon.first[nodes], self._lexicon.after[nodes]
         parts = 1 / (WHOLE * (self._running[after] - self._running[first]))
-        return Words(np.array(tokens, dtype=np.int64), at, first, after, parts)
+        return Words(np.array(tokens, dtype=np.int64), np.array(starts), first, after, parts)
 
 
-def _leads(text: str) -> Iterator[tuple[str, tuple[str, bool]]]:
+def _leads(text: str) -> Iterator[tuple[str, Lead]]:
     """Yield from which phases a text between words leads, to which phase, and if it pauses."""
     for start in _GOES:
         phase, pauses = start, start not in ("word", "space", "open")
@@ -154,10 +124,11 @@ def _leads(text: str) -> Iterator[tuple[str, tuple[str, bool]]]:
             yield start, (phase, pauses)
 
 
-def _together(found: list[tuple[int, tuple[str, bool]]]) -> Between:
-    leads = tuple(dict.fromkeys(lead for _, lead in found))
+def _together(found: list[tuple[int, Lead]]) -> tuple[Between, list[Lead]]:
+    leads = list(dict.fromkeys(lead for _, lead in found))
     tokens = np.array([token for token, _ in found], dtype=np.int64)
-    return Between(tokens, np.array([leads.index(lead) for _, lead in found], dtype=int), leads)
+    at = np.array([leads.index(lead) for _, lead in found], dtype=np.int64)
+    return Between(tokens, at), leads
 
 
 def _barred(marks: str) -> set[str]:

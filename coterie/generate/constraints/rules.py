@@ -65,12 +65,12 @@ class Demands(NamedTuple):
         pattern = drawn.choice(metre_of(self.measure).of_line(len(ends)).patterns)
         shares = np.bincount(lexicon.kinds, lexicon.counts * welcome, len(lexicon.classes))
         shares /= lexicon.counts.sum()
-        metre, least = None, np.inf
+        metre, least, floors = None, np.inf, np.zeros(0)
         for way in ((feminine, licensed), (not feminine, licensed), (False, True), (True, True)):
             other = metrical(lexicon, pattern, *way)
-            cost = other.cheapest(shares) + _ROOM
-            if cost < least and cost < FAR / 2:
-                metre, least = other, cost
+            costs = other.floors(shares)
+            if costs[0] + _ROOM < min(least, FAR / 2):
+                metre, least, floors = other, float(costs[0]) + _ROOM, costs
             if least <= max(budget, _FAIR):  # else rhymes want another end than was drawn
                 break
         if metre is None:
@@ -81,7 +81,7 @@ class Demands(NamedTuple):
             budget = 0.0  # of licences as such, which a number of syllables needs none of
         budget = max(budget * metre.machine.end / 10, least)
         parts = np.maximum(welcome * WHOLE, welcome > 0).astype(np.int64)
-        return Rules(metre, metre.aim(budget, shares), parts)
+        return Rules(metre, metre.aim(budget, floors, shares), parts)
 
     def _last_words(self, lexicon: Lexicon, ends: tuple[str, ...]) -> np.ndarray:
         """Return how welcome each word is at the end of the next line, 0: not at all, [W]."""

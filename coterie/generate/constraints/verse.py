@@ -7,7 +7,7 @@ characters, bytes and subwords serve alike.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,13 +20,12 @@ from coterie.foundation.errors import UserError
 from coterie.generate.constraints import loops
 from coterie.generate.constraints.interface import ConstraintSettings
 from coterie.generate.constraints.lexicon import ROOT, lexicon_of
-from coterie.generate.constraints.loops.tables import WHOLE
+from coterie.generate.constraints.loops.tables import LEAST, WHOLE, Words
 from coterie.generate.constraints.metre import Line, Next
 from coterie.generate.constraints.pieces import (
     MARKS,
     SAID,
     Pieces,
-    Words,
     between,
     last_word,
     pieces_of,
@@ -161,9 +160,6 @@ class _May(NamedTuple):
     last: float
 
 
-_Chances = tuple[Any, np.ndarray | None, Any]  # tokens; of each its chance's place; the chances
-
-
 class VerseText:
     """One poem in the making."""
 
@@ -192,20 +188,10 @@ class VerseText:
             added[: pieces.size] = 0.0
             added[pieces.ends] = -np.inf
         else:
-            for number, (tokens, at, chances) in enumerate(self._find(place)):
-                weights = self._weight(chances)
-                weights = weights if at is None else weights[at]
-                # A hyphen may go on with a word and be half a dash.
-                added[tokens] = np.maximum(added[tokens], weights) if number else weights
+            self._weigh(place, added)
             if self._settings.unknown == "allowed":
                 self._try_unknown(place, logits.float().cpu().numpy(), added)
         return logits + torch.from_numpy(added).to(logits)
-
-    def _weight(self, chances: np.ndarray | float) -> Any:
-        """Return what is added to logits."""
-        gladly = self._settings.look_ahead
-        with np.errstate(divide="ignore"):
-            return np.log(chances) * gladly if gladly else np.log(np.sign(chances))
 
     def accept(self, token: int) -> None:
         place = self._places[-1]
@@ -264,80 +250,70 @@ class VerseText:
             _keep(self._rules_of, ends, known)
         return known
 
-    def _find(self, place: _Place) -> Iterator[_Chances]:
-        """Yield tokens that may come next, with how likely the line ends well after each."""
+    def _weigh(self, place: _Place, added: np.ndarray) -> None:
+        """Put what is added to the logits of tokens that may come next."""
         pieces = self._pieces
         if place.phase == "open":
-            yield from self._open(place)
+            self._weigh_opening(place, added)
         elif place.phase in ("space", "quote"):
-            yield self._fit(place, pieces.opening)
-            if place.phase == "space" and len(pieces.between["space"].tokens):
-                yield pieces.between["space"].tokens, None, self._ahead(place)[1].value
+            self._fit(place, pieces.opening, added)
+            if place.phase == "space" and len(pieces.between["space"][0].tokens):
+                self._put("space", [self._ahead(place)[1].value], added)
         else:
-            yield from self._go_on(place)
+            may, gain = self._may(place), self._gain(place)
+            if (may.on if place.phase == "word" else may.paused) and place.phase != "half":
+                line = self._ahead(place)[place.phase != "word"].line
+                words = pieces.opening if place.phase == "dash" else pieces.spaced
+                self._fit(place._replace(line=line), words, added, gain)
+            self._put(place.phase, self._chances(place, may, gain), added)
             if place.phase == "word" and place.node >= 0:
-                yield self._fit(place, pieces.continuing(place.node))
+                self._fit(place, pieces.continuing(place.node), added)
             if place.phase == "word" and place.text.endswith("-"):
                 half = self._halved(place)
-                yield self._between(half, self._may(half))
+                self._put("half", self._chances(half, self._may(half), self._gain(half)), added)
 
-    def _open(self, place: _Place) -> Iterator[_Chances]:
+    def _weigh_opening(self, place: _Place, added: np.ndarray) -> None:
         pieces, total, letters = self._pieces, self._settings.total, self._settings.letters
         done = total is not None and len(place.ends) >= total
         whole = not letters or not len(place.ends) % len(letters)
         if not done:
-            value = self._next(place).value
-            yield self._fit(place, pieces.opening, 1 / value)
-            yield pieces.between["open"].tokens, None, 1.0
+            self._fit(place, pieces.opening, added, 1 / self._next(place).value)
+            added[pieces.between["open"][0].tokens] = 0.0
         if done or (total is None and place.ends and whole):
-            yield pieces.ends, None, 1.0
+            added[pieces.ends] = 0.0
         if self._settings.tags and not done:
-            yield pieces.tags, None, 1.0
+            added[pieces.tags] = 0.0
         if place.ends and whole and place.text != "\n" and not done:
-            yield pieces.newline, None, 1.0
+            added[pieces.newline] = 0.0
 
-    def _go_on(self, place: _Place) -> Iterator[_Chances]:
-        """Yield what may follow a word."""
-        pieces, may = self._pieces, self._may(place)
-        if may.on if place.phase == "word" else may.paused:
-            after = place._replace(
-                line=self._ahead(place)[place.phase != "word"].line, phase="space"
-            )
-            words = pieces.opening if place.phase == "dash" else pieces.spaced
-            if place.phase != "half":
-                yield self._fit(after, words, self._gain(place))
-        yield self._between(place, may)
+    def _chances(self, place: _Place, may: _May, gain: float) -> list[float]:
+        """Return the chances of where marks, blanks and line ends lead after a word."""
+        found = []
+        for phase, pauses in self._pieces.between[place.phase][1]:
+            on = may.paused if pauses else may.on
+            if phase == "open":
+                on = may.last
+            elif phase not in ("space", "quote"):
+                on = max(on, may.last)
+            found.append(on * gain)
+        return found
 
-    def _between(self, place: _Place, may: _May) -> _Chances:
-        """Return marks, blanks and line ends after a word, with their chances."""
-        words = self._pieces.between[place.phase]
-        chances = [
-            {"space": on, "quote": on, "open": may.last}.get(phase, max(on, may.last))
-            for phase, pauses in words.leads
-            for on in [may.paused if pauses else may.on]
-        ]
-        return words.tokens, words.at, np.array(chances, dtype=np.float32) * self._gain(place)
+    def _put(self, phase: str, chances: list[float], added: np.ndarray) -> None:
+        words, gladly = self._pieces.between[phase][0], self._settings.look_ahead
+        loops.put(words, np.array(chances), gladly, added)
 
-    def _fit(self, place: _Place, words: Words, scale: float = 1.0) -> _Chances:
-        """Return the tokens towards words of which some can stand here, with their chances."""
-        chances = np.empty(len(words.first), dtype=np.float32)
-        parts, sums = words.parts, self._sums(place)
-        loops.chances(words.first, words.after, parts, sums, scale / _FINE, chances)
-        return words.tokens, words.at, chances
+    def _fit(self, place: _Place, words: Words, added: np.ndarray, scale: float = 1.0) -> None:
+        """Weigh the tokens towards words of which some can stand here."""
+        loops.fit(words, self._sums(place), scale / _FINE, self._settings.look_ahead, added)
 
     def _sums(self, place: _Place) -> np.ndarray:
         """Return how often words before each stand here and end well, in parts, int64 [W + 1]."""
         key = (place.line, place.ends)
         known = self._sums_of.get(key)
         if known is None:
-            lexicon, after, welcome = (
-                self._lexicon,
-                self._next(place),
-                self._rules(place.ends).welcome,
-            )
-            known = np.zeros(len(self._uses) + 1, dtype=np.int64)
-            kinds, uses = lexicon.kinds, self._uses
-            loops.running(after.going, after.ending, welcome, kinds, uses, known)
+            kinds, after = self._lexicon.kinds, self._next(place)
+            welcome, known = self._rules(place.ends).welcome, np.zeros(len(kinds) + 1, np.int64)
+            loops.running(after.going, after.ending, welcome, kinds, self._uses, known)
             _keep(self._sums_of, key, known)
         return known
 
@@ -405,14 +381,15 @@ class VerseText:
         likely = np.argsort(-logits)[:_TRIED]
         for token in likely[np.isneginf(added[likely])].tolist():
             text = self._pieces.letters.get(token, "")
-            if place.phase == "word" and text != text.lower():
+            if place.phase == "word" and text[:1].isupper():
                 continue
             with contextlib.suppress(LookupError):
                 after = self._after_all(place, text)
                 word = last_word(after.text) if after.phase == "word" and after.node < 0 else ""
                 if text and 0 < len(word) <= _LONGEST:
-                    value = self._may(after).on
-                    added[token] = self._weight(value * self._gain(place)) if value else -np.inf
+                    value = self._may(after).on * self._gain(place)
+                    if value:
+                        added[token] = self._settings.look_ahead * np.log(max(value, LEAST))
 
     def _after_all(self, place: _Place, text: str) -> _Place:
         """Return the place after some characters.

@@ -3,5 +3,6 @@
 from coterie.foundation.lazy import lazy_names
 
 __getattr__ = lazy_names(
-    __name__, dict.fromkeys(("floors", "hopes", "ahead", "look", "running", "chances"), "kernels")
+    __name__,
+    dict.fromkeys(("floors", "hopes", "ahead", "look", "running", "fit", "put"), "kernels"),
 )

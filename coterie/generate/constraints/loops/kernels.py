@@ -10,7 +10,9 @@ from coterie.generate.constraints.loops.tables import (
     SLACK,
     WHOLE,
     Aim,
+    Between,
     Ways,
+    Words,
 )
 from coterie.generate.native import entry_point
 
@@ -22,6 +24,8 @@ def floors(ways: Ways, finals: np.ndarray, common: int, out: np.ndarray) -> None
     for state in ways.order:
         best = FAR
         for kind in range(count):
+            if kind >= common and finals[kind] <= 0:
+                continue
             for way in range(
                 ways.starts[state * count + kind], ways.starts[state * count + kind + 1]
             ):
@@ -39,33 +43,38 @@ def hopes(
 ) -> None:
     """Find how likely words drawn by their shares end a line well, by what it may still cost."""
     count = len(finals)
+    wide = np.zeros((len(ways.order), 3 * bins), dtype=np.float32)  # with what is beyond either end
     best = np.zeros(bins, dtype=np.float32)
     for state in ways.order:
+        here = out[state]
         for kind in range(count):
             first, last = ways.starts[state * count + kind], ways.starts[state * count + kind + 1]
-            if first == last:
-                continue
-            least = FAR
-            best[:] = 0
-            for way in range(first, last):
-                if ways.ends[way]:
-                    least = min(least, ways.costs[way])
-                if kind < common:
-                    shift = int(np.floor(0.5 - ways.costs[way] / COARSE))
-                    after = ways.after[way]
-                    low, high = min(max(-shift, 0), bins), max(min(bins - shift, bins), 0)
-                    for at in range(low):
-                        best[at] = max(best[at], out[after, 0])
-                    for at in range(low, high):
-                        best[at] = max(best[at], out[after, at + shift])
-                    for at in range(high, bins):
-                        best[at] = max(best[at], out[after, bins - 1])
-            if kind < common:
+            share, several = np.float32(shares[kind]), last - first > 1
+            for way in range(first, last if kind < common else first):
+                shift = int(np.floor(0.5 - ways.costs[way] / COARSE))
+                start = bins + min(max(shift, -bins), bins)
+                after = wide[ways.after[way], start : start + bins]
+                if several:
+                    for at in range(bins):
+                        best[at] = max(best[at], after[at])
+                else:
+                    for at in range(bins):
+                        here[at] += share * after[at]
+            if several and kind < common:
                 for at in range(bins):
-                    out[state, at] += np.float32(shares[kind]) * best[at]
-            if finals[kind] > 0 and least < FAR:
-                for at in range(max(0, int(np.ceil((least - LOWEST) / COARSE))), bins):
-                    out[state, at] += np.float32(finals[kind])
+                    here[at] += share * best[at]
+                    best[at] = 0
+            if finals[kind] > 0:
+                least = FAR
+                for way in range(first, last):
+                    if ways.ends[way]:
+                        least = min(least, ways.costs[way])
+                if least < FAR:
+                    for at in range(max(0, int(np.ceil((least - LOWEST) / COARSE))), bins):
+                        here[at] += np.float32(finals[kind])
+        wide[state, :bins] = here[0]
+        wide[state, bins : 2 * bins] = here
+        wide[state, 2 * bins :] = here[bins - 1]
 
 
 @entry_point
@@ -188,11 +197,21 @@ def running(
 
 
 @entry_point
-def chances(
-    first: np.ndarray, after: np.ndarray, parts: np.ndarray, sums: np.ndarray, scale: float,
-    out: np.ndarray,
-) -> None:  # fmt: skip
-    """Find how likely the words between two each stand here and end well, at least `LEAST` or 0."""
-    for at in range(len(first)):
-        chance = sums[after[at]] - sums[first[at]]
-        out[at] = max(chance * parts[at] * scale, LEAST) if chance else 0.0
+def fit(words: Words, sums: np.ndarray, scale: float, gladly: float, added: np.ndarray) -> None:
+    """Weigh tokens by how likely the words below where they lead stand here and end well."""
+    for node in range(len(words.first)):
+        chance = sums[words.after[node]] - sums[words.first[node]]
+        if chance:
+            weight = gladly * np.log(max(chance * words.parts[node] * scale, LEAST))
+            for at in range(words.starts[node], words.starts[node + 1]):
+                token = words.tokens[at]
+                added[token] = max(added[token], weight)  # "-" is in words, and half a dash
+
+
+@entry_point
+def put(words: Between, chances: np.ndarray, gladly: float, added: np.ndarray) -> None:
+    """Weigh tokens by the chances of where they lead."""
+    for at in range(len(words.tokens)):
+        chance, token = chances[words.at[at]], words.tokens[at]
+        if chance:
+            added[token] = max(added[token], gladly * np.log(max(chance, LEAST)))

@@ -52,3 +52,28 @@ class Aim(NamedTuple):
     floors: np.ndarray
     hope: np.ndarray
     finals: np.ndarray
+
+
+class Words(NamedTuple):
+    """Tokens that begin or continue words, node by node of the tree where they lead.
+
+    Attributes:
+        tokens: their numbers, [T].
+        starts: of each node its first token, [N + 1].
+        first: of each node the first word below it, [N].
+        after: of each the word after the last one, [N].
+        parts: of each one over how often all these words are used, in parts of a chance, [N].
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    first: np.ndarray
+    after: np.ndarray
+    parts: np.ndarray
+
+
+class Between(NamedTuple):
+    """Tokens between words, and of each the number of where it leads."""
+
+    tokens: np.ndarray
+    at: np.ndarray
