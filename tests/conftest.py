@@ -12,6 +12,9 @@ import functools
 import os
 import random
 import resource
+import signal
+import subprocess
+import sys
 import threading
 import types
 import zlib
@@ -260,6 +263,44 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     hypothesis.settings.load_profile("same" if config.option.seed == SEED else "anew")
     config.pluginmanager.register(Spending(), "spending")
+
+
+RECORDER = """
+import sys, time
+import numpy as np
+from coterie.foundation.event_log import EventLog
+from coterie.foundation.locks import own
+from coterie.foundation.traces import TraceWriter, read_trace
+from coterie.train.events import RunStarted, StepDone
+made = read_trace(sys.argv[2])
+writer = TraceWriter(sys.argv[1] + "/seen.trace", made.header).__enter__()
+with own(sys.argv[1], "training"), EventLog(sys.argv[1] + "/events.jsonl") as log:
+    log(RunStarted(name="mine", preset="tiny", parameters=10, active_parameters=5, steps=999,
+                   tokens_per_step=8, device="cpu", precision="float32"))
+    for at in range(1000):
+        log(StepDone(step=at + 1, loss=2.0, learning_rate=0.1, gradient_norm=1, tokens=8,
+                     seconds=1, tokens_per_second=8))
+        if at < len(made.texts):
+            writer.add(made.records[at : at + 1], [made.texts[at]], made.words)
+        print(at, flush=True)
+        time.sleep(0.002)
+"""
+
+
+@pytest.fixture
+def killed_recorder():
+    """Return what records a run, and a given trace anew, until it is killed with `kill -9`."""
+
+    def kill(run, made, tokens=40):
+        command = [sys.executable, "-c", RECORDER, str(run), str(made)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            while int(process.stdout.readline()) < tokens:
+                pass
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        return run / "seen.trace"
+
+    return kill
 
 
 @pytest.fixture(scope="session")

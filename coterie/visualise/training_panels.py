@@ -127,4 +127,4 @@ def _curve(values: np.ndarray) -> str:
     known = [float(value) for value in values if np.isfinite(value)]
     if not known:
         return ""
-    return f"{spark(known, 24)} {significant(known[0])} → {significant(known[-1])}"
+    return f"{spark(known, 16)} {significant(known[0])} → {significant(known[-1])}"

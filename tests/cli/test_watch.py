@@ -4,7 +4,9 @@ import pytest
 
 from coterie.cli.app import run
 from coterie.foundation.event_log import EventLog
+from coterie.foundation.locks import owner_of
 from coterie.foundation.runs import find_run
+from coterie.foundation.traces import read_trace
 from coterie.train.events import (
     ExpertWatched,
     LayerWatched,
@@ -52,6 +54,35 @@ def test_a_killed_and_damaged_record_is_named(events, capsys):
     assert "routing at step 2" in out
     assert "line 2 of" in " ".join(err.split())
     assert "no end was recorded" in " ".join(err.split())
+
+
+def test_a_recorder_that_was_killed_is_seen_by_all_who_look(
+    tiny_run, tmp_path, capsys, killed_recorder
+):
+    pytest.importorskip("textual")
+    from coterie.visualise.live.source import LiveText
+    from coterie.visualise.live.training import TrainingApp
+    from coterie.visualise.live.writing import WritingApp
+
+    made, tiny = tmp_path / "made.trace", find_run("tiny")
+    assert run(["visualise", "tiny", "max_tokens=60", "--plain", "--record", str(made)]) == 0
+    left = killed_recorder(tiny.path, made)
+    capsys.readouterr()
+    assert run(["watch", "tiny", "--plain"]) == 0
+    out, err = capsys.readouterr()
+    assert "step" in out
+    assert "no end was recorded: the run stopped without a word" in " ".join(err.split())
+    assert run(["visualise", str(left), "--plain"]) == 0
+    assert "ends early, after " in " ".join(capsys.readouterr().err.split())
+    app = TrainingApp(tiny, lambda: owner_of(tiny.path) is not None)
+    for event in app._reader.read():
+        app._series.update(event)
+    app._running = app._trains()
+    assert "stopped without a word, or elsewhere  step " in app.head().plain
+    for file, told in ((left, " record, cut short "), (made, " record ")):
+        view = WritingApp(LiveText(trace=read_trace(file)))
+        view._trace = view.live.trace
+        assert told in view.head().plain
 
 
 def test_it_needs_a_terminal_or_says_what_does_not(events, capsys, monkeypatch):

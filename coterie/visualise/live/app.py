@@ -78,7 +78,8 @@ class ViewApp(App[None]):
     #keys { color: ansi_bright_black; }
     #text { height: 6; padding: 0 1; }
     #columns { height: 1fr; }
-    #columns VerticalScroll { width: 1fr; padding: 0 1; scrollbar-size-vertical: 1;
+    #columns Lines { padding-right: 1; }
+    #columns VerticalScroll { width: 1fr; padding-left: 1; scrollbar-size-vertical: 1;
         scrollbar-color: ansi_bright_black; scrollbar-background: ansi_default; }
     .wide #text { height: 11; }
     .alone #columns { display: none; }

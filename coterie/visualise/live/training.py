@@ -146,7 +146,10 @@ class TrainingApp(ViewApp):
         series = self._series
         known = [math.log(max(value, 1e-9)) for value in series.smoothed.tolist()
                  if math.isfinite(value)]  # fmt: skip
-        lines = [Text(f"loss, logarithmic {spark(known, max(width - 20, 8))}"), self._validation()]
+        lines = [
+            Text(f"loss, logarithmic {spark(known, max(width - 20, 8))}"),
+            self._validation(width),
+        ]
         if shared := processes(series):
             lines.append(Text.assemble("processes: ", shared))
         for sentence in series.complaints[:2]:
@@ -163,8 +166,8 @@ class TrainingApp(ViewApp):
             line.truncate(width, overflow="ellipsis")
         return Text("\n").join(lines[:height])
 
-    def _validation(self) -> Text:
-        found = self._series.validation[-8:]
+    def _validation(self, width: int) -> Text:
+        found = self._series.validation[-max(1, width // 22) :]
         told = "  ".join(f"{each.step:,}: {loss(each.loss)}" for each in found)
         best = self._series.best
         line = Text(f"validation {told or '–'}")

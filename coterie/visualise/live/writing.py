@@ -163,6 +163,7 @@ class WritingApp(ViewApp):
         doing = "paused" if live.paused and live.writing else "writing" if live.writing else "ended"
         if not live.can_write and not live.writing:
             doing = "playing" if self._playing else "record"
+            doing += "" if self._trace.ending else ", cut short"
         line = Text(f"{printable(header.model, '') or 'model'} ", no_wrap=True, overflow="ellipsis")
         line.append(f"step {header.step:,} " if self.wide else "").append(f"{doing} ")
         if live.writing or live.can_write:

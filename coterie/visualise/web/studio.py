@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from coterie.foundation.errors import CoterieError, UserError
+from coterie.foundation.printable import printable
 from coterie.foundation.traces import Trace, TraceHeader
 from coterie.visualise.web.pack import opening, packed, tokens
 
@@ -326,7 +327,9 @@ def _title(ask: Ask) -> str:
              ("always", ask.forced)) if some]  # fmt: skip
     if ask.upto is not None:
         hands.append(f"from token {ask.upto:,} on")
-    return "; ".join(hands) or ("a text" if ask.step is None else f"step {ask.step:,}")
+    told = printable(" ".join(ask.prompt.split()))
+    told = f"“{told[:20]}{'…' if told[20:] else ''}”" if told else "a text"
+    return "; ".join(hands) or told + ("" if ask.step is None else f", step {ask.step:,}")
 
 
 def experts(words: Sequence[str]) -> Experts:

@@ -1,6 +1,7 @@
 """A model with planted routing, and screens as a person sees them."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -62,7 +63,9 @@ def on_screen():
                 await pilot.pause(0.1)
                 return await play(pilot)
 
-        return asyncio.run(asyncio.wait_for(main(), 180))
+        # Playwright's loop runs on in the thread of tests that drive a browser: this has its own.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(asyncio.wait_for(main(), 180))).result()
 
     return run
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+import uvicorn
 
 from coterie.api.author import surprises_of
 from coterie.evaluate.specialisation import selections
@@ -20,6 +24,9 @@ from coterie.model import DecoderSettings, routed_layers
 from coterie.model.observe import Steering
 from coterie.tokenizer.raw_bytes import Bytes
 from coterie.train.events import StepDone
+from coterie.visualise.web.export import export_page
+from coterie.visualise.web.pack import packed
+from coterie.visualise.web.server import make_app
 
 VOWELS, CONSONANTS = b"aeiou", b"bcdfghjklmnpqrstvwxyz"
 TRAINING = """
@@ -126,6 +133,90 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def page(chromium):
+    """A page whose every error fails the test, with the network refused."""
+    context = chromium.new_context(viewport={"width": 1300, "height": 900}, offline=True)
+    page = context.new_page()
+    page.problems = []
+    page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else 0)
+    page.on("dialog", lambda dialog: page.problems.append(dialog.message))
+    yield page
+    context.close()
+
+
+@pytest.fixture
+def opened(page, tmp_path):
+    """Return a function that opens traces as an exported file."""
+
+    def open_(*traces):
+        file = tmp_path / "page.html"
+        packs = [packed(trace, f"text {n}") for n, trace in enumerate(traces)]
+        file.write_text(export_page(packs), encoding="utf-8")
+        page.problems.clear()
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_
+    assert page.problems == []
+
+
+def figures(page, panel):
+    """Return a panel's table: its rows by their names."""
+    page.evaluate(f"document.querySelector('#{panel} details.figures').open = true")
+    page.wait_for_selector(f"#{panel} .figures table")
+    rows = page.locator(f"#{panel} .figures tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
+    )
+    return {row[0]: row[1:] for row in rows}
+
+
+def numbers(cells):
+    return [float(cell.replace("−", "-").rstrip("✗▲")) for cell in cells]
+
+
+def until(page, condition):
+    """Wait for a condition; the page's policy lets no string be made a script inside it."""
+    for _ in range(600):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"it never came that {condition}")
+
+
+def show(page, view):
+    page.click(f"#tab-{view}")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+@contextmanager
+def serving(chromium, studio, board, view="", viewers=1):
+    """Serve to viewers, each in a context of its own; yield their pages."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    host = f"127.0.0.1:{listening.getsockname()[1]}"
+    app = make_app(studio, board, [host], "secret")
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+    server.config.load()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    contexts = [
+        chromium.new_context(viewport={"width": 1300, "height": 900}) for _ in range(viewers)
+    ]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
+        page.goto(f"http://{host}/?token=secret{view}")
+        page.wait_for_selector("html[data-ready]")
+    try:
+        yield pages
+    finally:
+        for context in contexts:
+            context.close()
+        server.should_exit = True
+        thread.join(10)
 
 
 def step(number, loss):

@@ -1,87 +1,32 @@
 """What the page shows is what the model did, in a browser; and it is quick and obeys no text."""
 
-import socket
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import uvicorn
 
 from coterie.evaluate.specialisation import information
 from coterie.foundation.event_log import EventLog
 from coterie.foundation.traces import Trace
 from coterie.model.observe import Steering
 from coterie.visualise.routing import card_of, entropy_of, load_of, weights_of
-from coterie.visualise.web.export import export_page
-from coterie.visualise.web.pack import packed
 from coterie.visualise.web.runs import Board
-from coterie.visualise.web.server import make_app
 from coterie.visualise.web.studio import Lapse, Studio
-from tests.visualise.web.conftest import PROMPT, VOWELS, step, watch
+from tests.visualise.web.conftest import (
+    PROMPT,
+    VOWELS,
+    figures,
+    numbers,
+    serving,
+    show,
+    step,
+    until,
+    watch,
+)
 
 pytestmark = pytest.mark.browser
 EVIL = ["</script><img src=x onerror=alert(1)>", "\x1b[2J\x1b]0;x\x07", "👩‍👩‍👧‍👦", "שלום‮", "عربى",
         "x" * 100_000, "\ud800", "\n", "\t", "‮abc", "&lt;b&gt;", "\x00"]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def page(chromium):
-    """A page whose every error fails the test, with the network refused."""
-    context = chromium.new_context(viewport={"width": 1300, "height": 900}, offline=True)
-    page = context.new_page()
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(said.text) if said.type == "error" else 0)
-    page.on("dialog", lambda dialog: page.problems.append(dialog.message))
-    yield page
-    context.close()
-
-
-@pytest.fixture
-def opened(page, tmp_path):
-    """Return a function that opens traces as an exported file."""
-
-    def open_(*traces):
-        file = tmp_path / "page.html"
-        packs = [packed(trace, f"text {n}") for n, trace in enumerate(traces)]
-        file.write_text(export_page(packs), encoding="utf-8")
-        page.problems.clear()
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        return page
-
-    yield open_
-    assert page.problems == []
-
-
-def figures(page, panel):
-    """Return a panel's table: its rows by their names."""
-    page.evaluate(f"document.querySelector('#{panel} details.figures').open = true")
-    page.wait_for_selector(f"#{panel} .figures table")
-    rows = page.locator(f"#{panel} .figures tbody tr").evaluate_all(
-        "rows => rows.map(row => [...row.children].map(cell => cell.textContent))"
-    )
-    return {row[0]: row[1:] for row in rows}
-
-
-def numbers(cells):
-    return [float(cell.replace("−", "-").rstrip("✗▲")) for cell in cells]
-
-
-def until(page, condition):
-    """Wait for a condition; the page's policy lets no string be made a script inside it."""
-    for _ in range(600):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"it never came that {condition}")
-
-
-def show(page, view):
-    page.click(f"#tab-{view}")
-    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def test_planted_routing_is_what_the_page_shows(opened, trace):
@@ -220,7 +165,7 @@ def test_two_texts_part_where_their_tokens_do(opened, trace, engine):
         record = each.records[:both]
         best = record["weights"][:, 1].argmax(1)
         tops.append(record["experts"][np.arange(both), 1, best])
-    assert cells[-1] == f"{100 * (tops[0] != tops[1]).mean():.0f} %"
+    assert cells[-1] == f"{100 * (tops[0] != tops[1]).mean():.0f}\u00a0%"
 
 
 def test_text_from_outside_is_shown_and_not_obeyed(opened, trace):
@@ -306,32 +251,6 @@ def test_ten_thousand_tokens_open_and_are_all_there(opened, trace):
     assert "Over 10,000 tokens" in page.inner_text("#load .words")
 
 
-@contextmanager
-def serving(chromium, studio, board, view="", viewers=1):
-    """Serve to viewers, each in a context of its own; yield their pages."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    host = f"127.0.0.1:{listening.getsockname()[1]}"
-    app = make_app(studio, board, [host], "secret")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-    server.config.load()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    contexts = [
-        chromium.new_context(viewport={"width": 1300, "height": 900}) for _ in range(viewers)
-    ]
-    pages = [context.new_page() for context in contexts]
-    for page in pages:
-        page.goto(f"http://{host}/?token=secret{view}")
-        page.wait_for_selector("html[data-ready]")
-    try:
-        yield pages
-    finally:
-        for context in contexts:
-            context.close()
-        server.should_exit = True
-        thread.join(10)
-
-
 @pytest.fixture
 def served(author, chromium):
     """A page of a server that writes; its network ends at this server."""
@@ -392,8 +311,8 @@ def test_a_text_is_read_by_every_checkpoint(served, trace):
         )
         assert tokens == planted["experts"][place]
     words = page.inner_text("#textlapse .words")
-    assert f"{100 * planted['kept'][0]:.0f} % of the experts" in words
-    assert "(by accident 50 %)" in words
+    assert f"{100 * planted['kept'][0]:.0f}\u00a0% of the experts" in words
+    assert "(by accident 50\u00a0%)" in words
 
 
 def test_a_text_is_written_and_touched_from_the_page(served, trace):

@@ -74,6 +74,7 @@ class App {
       source.close();
       Object.assign(trace, JSON.parse(data), { done: true });
       if (trace.problem) this.complain(trace.problem);
+      if (trace === this.trace) this.entitle();
       this.grown(trace);
     });
   }
@@ -150,7 +151,8 @@ class App {
   add(id, trace) {
     trace.id = id;
     this.texts.set(id, trace);
-    replace(this.select, ...[...this.texts.values()].map((each) => el("option", { value: each.id }, `${each.id} · ${each.title}`)));
+    this.select.hidden = this.exporter.hidden = false;
+    replace(this.select, ...[...this.texts.values()].sort((one, other) => one.id - other.id).map((each) => el("option", { value: each.id }, `${each.id} · ${each.title}`)));
     if (this.current === undefined || this.awaited === id) this.open(id);
     this.select.value = String(this.current);
     this.changed("trace");
@@ -164,11 +166,17 @@ class App {
     Object.assign(this.state, { at: Math.max(0, trace.readUpTo - 1), brush: null });
     if (!trace.routed.includes(this.state.layer)) this.state.layer = trace.routed[0] ?? 0;
     if (!trace.routed.length && this.state.colouring === "expert") this.state.colouring = "surprise";
-    const { model, step, masked, forced } = trace.header;
+    this.entitle();
+    this.changed("trace");
+  }
+
+  entitle() {
+    const { header: { model, step, masked, forced }, done, ending, problem } = this.trace;
+    const cut = done && !problem && (ending ?? "cut short") === "cut short";
     replace(this.heading, el("b", {}, printable(model || "a model")), step ? ` step ${plain(step)}` : "",
       ...masked.map((each) => el("span", { class: "hand" }, `without ${each}`)),
-      ...forced.map((each) => el("span", { class: "hand" }, `always ${each}`)));
-    this.changed("trace");
+      ...forced.map((each) => el("span", { class: "hand" }, `always ${each}`)),
+      cut ? el("span", { class: "hand", title: "No end was recorded: whoever wrote the record stopped without a word. What stands here is whole." }, "cut short") : null);
   }
 
   grown(trace) {
@@ -204,7 +212,8 @@ class App {
     });
     this.alert = el("p", { class: "problem", role: "alert" });
     this.heading = el("p", { class: "heading" }, "Coterie");
-    this.select = el("select", { "aria-label": "text on show", onchange: () => this.open(Number(this.select.value)) });
+    this.exporter = el("button", { type: "button", hidden: true, onclick: () => this.export(), title: "All texts in one file that works offline" }, "Export");
+    this.select = el("select", { "aria-label": "text on show", hidden: true, onchange: () => this.open(Number(this.select.value)) });
     this.tabs = Object.fromEntries(Object.entries(VIEWS).map(([view, name]) => [view, el("button", {
       type: "button", role: "tab", id: `tab-${view}`, "aria-controls": `view-${view}`, onclick: () => this.show(view),
     }, name)]));
@@ -219,7 +228,7 @@ class App {
     this.writing = el("div");
     document.getElementById("page").append(
       el("header", {}, this.heading, el("div", { role: "tablist", "aria-label": "Views" }, ...Object.values(this.tabs)),
-        el("div", { class: "tools" }, this.select, this.packs ? null : el("button", { type: "button", onclick: () => this.export(), title: "All texts in one file that works offline" }, "Export"),
+        el("div", { class: "tools" }, this.select, this.packs ? null : this.exporter,
           el("button", { type: "button", onclick: () => this.turn(), title: "light or dark" }, "◐"),
           el("button", { type: "button", onclick: () => this.help.showModal(), "aria-label": "help: keys" }, "?"))),
       this.alert, el("main", { id: "views" }, this.writing, ...Object.values(this.views)), this.helpDialog());

@@ -61,7 +61,7 @@ export function number(value, digits = 3) {
   return value.toFixed(digits).replace("-", "−");
 }
 
-export const percent = (value) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(0)} %`);
+export const percent = (value) => (Number.isNaN(value) ? "–" : `${(100 * value).toFixed(0)}\u00a0%`);
 export const plain = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : "–");
 
 // A table whose first column names the rows; cells are texts, numbers (right) or nodes.

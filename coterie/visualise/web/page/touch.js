@@ -4,6 +4,8 @@ import { el, Canvas, Panel, table, theme, expertColour, PALETTE, replace, number
 import { divergence, loadOf, meanSurprise, rerouted } from "./figures.js";
 import { asShown, Ribbon } from "./ribbon.js";
 
+const cost = (nats) => nats.toFixed(4).replace("-", "−");
+
 // What the page says of a text that is to be written.
 export class WriteForm {
   // `write(ask)` sends it.
@@ -73,10 +75,10 @@ export class Effects {
     const controls = found.controls.map((each) => each.gain);
     const hand = [...found.masked.map((each) => `without ${each}`), ...found.forced.map((each) => `always ${each}`)].join(", ");
     const beside = controls.length
-      ? ` As many others of the same layer, drawn ${controls.length} times, cost ${number(controls.reduce((a, b) => a + b) / controls.length)} on average (${number(Math.min(...controls))} to ${number(Math.max(...controls))}).`
+      ? ` As many others of the same layer, drawn ${controls.length} times, cost ${cost(controls.reduce((a, b) => a + b) / controls.length)} on average (${cost(Math.min(...controls))} to ${cost(Math.max(...controls))}).`
       : " The layer has too few other experts for a control.";
     const verdict = controls.length ? (found.gain > Math.max(...controls) ? " It is worth more here than any of those." : " It is worth no more here than others.") : "";
-    this.panel.say(`${hand}: each of the ${plain(found.tokens)} tokens costs ${number(found.gain)} nats more on average, from ${number(found.plain)} to ${number(found.plain + found.gain)}.${beside}${verdict}`);
+    this.panel.say(`${hand}: each of the ${plain(found.tokens)} tokens costs ${cost(found.gain)} nats more on average, from ${number(found.plain)} to ${number(found.plain + found.gain)}.${beside}${verdict}`);
     this.panel.tell(() => table("Cost of the hand and of its controls, nats a token", ["experts", "cost"], [
       [hand, number(found.gain)],
       ...found.controls.map((each) => [[...each.masked.map((one) => `control: without ${one}`), ...each.forced.map((one) => `control: always ${one}`)].join(", "), number(each.gain)]),
@@ -217,7 +219,7 @@ export class Compare {
   }
 
   update({ colouring, layer, at }) {
-    const texts = [...this.texts()];
+    const texts = [...this.texts()].sort((one, other) => one.id - other.id); // several come at once
     if (!texts.length) return;
     this.selects.forEach((select, side) => {
       const value = this.chosen?.[side] ?? (Number(select.value) || texts[Math.min(side, texts.length - 1)].id);

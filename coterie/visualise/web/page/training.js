@@ -1,9 +1,10 @@
 // All runs, their curves beside each other, and how the load of each expert came to be.
 
-import { el, Canvas, Panel, table, theme, PALETTE, replace, number, plain, quoted, ramp } from "./dom.js";
+import { el, Canvas, Panel, table, theme, PALETTE, replace, number, plain, printable, quoted, ramp } from "./dom.js";
 
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [1, 2], [12, 4]];
 const MOST_CURVES = 6;
+const written = (text) => text.split("\n").map(printable).join("\n");
 const CELL = 12;
 
 export class Training {
@@ -53,7 +54,7 @@ export class Training {
       this.listing.map((run) => [
         el("label", { class: "run" }, el("input", { type: "checkbox", id: `follow-${run.name}`, checked: this.followed.has(run.name), onchange: (event) => (event.target.checked ? this.follow(run.name) : this.unfollow(run.name)) }), ` ${run.name}`),
         run.problem ?? (run.owned ? "training now" : run.status === "running" ? "no end recorded" : run.status), run.steps_planned ? `${plain(run.steps)} of ${plain(run.steps_planned)}` : plain(run.steps),
-        value(run.training_loss), value(run.validation_loss), value(run.tokens_per_second, 0), value(run.max_over_mean_load, 2), value(run.dead_experts, 0),
+        value(run.training_loss), value(run.validation_loss), run.tokens_per_second ? plain(Math.round(run.tokens_per_second)) : "–", value(run.max_over_mean_load, 2), value(run.dead_experts, 0),
         ...(this.control ? [this.button(run)] : []),
       ])));
     if (focused) document.getElementById(focused)?.focus(); // the table is new, whoever stood in it stays
@@ -131,12 +132,13 @@ export class Training {
     this.film.resize(loads.reduce((sum, each) => sum + Math.max(each.share[0].length * CELL, 60) + 26, 0) || 40);
     this.frame(this.at);
     this.tellStory(run);
-    replace(this.samples.body, ...(run?.samples ?? []).toReversed().map((sample) => el("article", {}, el("h3", {}, `step ${plain(sample.step)}`), el("pre", {}, el("i", {}, sample.prompt), sample.text))));
+    replace(this.samples.body, ...(run?.samples ?? []).toReversed().map((sample) => el("article", {}, el("h3", {}, `step ${plain(sample.step)}`), el("pre", {}, el("i", {}, written(sample.prompt)), written(sample.text)))));
     this.samples.say(run ? `${run.samples.length === 1 ? "The sample" : `The latest ${plain(run.samples.length)} samples`} of ${run.name}; the prompt in italics.` : "");
   }
 
   tellStory(run) {
     const told = run?.told ?? [];
+    this.story.node.hidden = this.told.details.hidden = !told.length;
     this.story.redraw();
     this.told.say(told.length ? told.map((each) => {
       const [step, nats] = each.token.at(-1) ?? [0, NaN];
