@@ -105,9 +105,9 @@ class Pieces:
                 tokens += letters.tokens
                 nodes.append(at)
                 starts.append(len(tokens))
-            children = self._lexicon.children[at]
-            waiting += [(children[letter], after) for letter, after in letters.children.items()
-                        if letter in children]  # fmt: skip
+            children = self._lexicon.children[at]  # few, but for the first letters
+            waiting += [(below, letters.children[letter]) for letter, below in children.items()
+                        if letter in letters.children]  # fmt: skip
         first, after = self._lexicon.first[nodes], self._lexicon.after[nodes]
         parts = 1 / (WHOLE * (self._running[after] - self._running[first]))
         return Words(np.array(tokens, dtype=np.int64), np.array(starts), first, after, parts)

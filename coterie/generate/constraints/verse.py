@@ -38,6 +38,7 @@ from coterie.language.verse.signatures import options
 from coterie.tokenizer.interface import Tokenizer
 
 FEMININE, LICENSED = 0.09, 0.18  # of the sonnets' lines
+LONGER = 0.4  # nats a syllable: without them monosyllables are more than in any human's verse
 _MOST = 64  # places that are remembered
 _POEM = 5  # forms of so many lines are a poem, shorter ones a stanza
 _FINE = 16  # parts of a use of a word
@@ -75,7 +76,7 @@ class Verse(ConstraintSettings):
         default=",.;:!?", description='between words: of these, and - for dashes, " for quotes'
     )
     long_words: float = Field(
-        default=0.0, description="nats by which words count more for each syllable but the first"
+        default=LONGER, description="nats by which words count more for each syllable but the first"
     )
     tags: bool = Field(default=False, description="whether lines of tags may stand between")
     look_ahead: float = Field(
