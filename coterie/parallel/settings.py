@@ -38,6 +38,10 @@ class Parallel(Settings):
     )
     shard: int = Field(default=1, ge=1, description="processes that hold one replica in parts")
     tensor: int = Field(default=1, ge=1, description="processes that divide each matrix")
+    sequence: bool = Field(
+        default=False,
+        description="processes that divide matrices divide the tokens of the stream between them",
+    )
     pipeline: int = Field(default=1, ge=1, description="stages that the layers are divided into")
     expert: int = Field(default=1, ge=1, description="processes that divide the experts")
     context: int = Field(default=1, ge=1, description="processes that divide the tokens of a row")
@@ -127,6 +131,8 @@ class Parallel(Settings):
             *pipeline_problems(model, self.pipeline, self.schedule, accumulation),
         ):
             yield f"parallel.{problem}"
+        if self.sequence:
+            yield from self._sequence_problems(model, rows)
         for length, count in rows.items():
             if count % (readers * accumulation):
                 yield (
@@ -141,3 +147,14 @@ class Parallel(Settings):
                 f"parallel.expert={self.expert} does not divide parallel.data × parallel.shard "
                 f"= {readers}, the processes among which it divides experts"
             )
+
+    def _sequence_problems(self, model: DecoderSettings, rows: dict[int, int]) -> Iterator[str]:
+        if self.tensor == 1:
+            yield "parallel.sequence divides tokens among those that divide matrices; tensor=1"
+        if self.pipeline > 1:
+            yield "parallel.sequence cannot send parts of tokens from stage to stage (pipeline)"
+        if model.dropout.rate:
+            yield "parallel.sequence: what model.dropout drops would depend on it; set it to 0"
+        for length in rows:
+            if length % self.tensor:
+                yield f"parallel.sequence: tensor={self.tensor} does not divide {length} tokens"

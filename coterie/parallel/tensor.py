@@ -11,10 +11,12 @@ their outputs, those out of it by their inputs, so that a region adds up once at
 - head and full embedding by the vocabulary. Losses are computed without ever joining logits: of
   each position three numbers travel.
 
-The residual stream, norms, routers and gates are whole on every process and computed alike there.
+The residual stream, norms, routers and gates are whole on every process and computed alike there,
+unless the processes divide the tokens of the stream as well (`sequence`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,6 +52,7 @@ from coterie.model.mlp import (
     PlainMLPPart,
 )
 from coterie.parallel.cut import Piece, computes_with, cut, entering, leaving, piece_of
+from coterie.parallel.sequence import Stream
 
 _INTO_HIDDEN: dict[type[MLPPart], tuple[str, ...]] = {
     GatedMLPPart: ("gate", "up"),
@@ -112,14 +115,18 @@ def _divisors(number: int) -> str:
     return ", ".join(str(n) for n in range(1, min(number, 64) + 1) if number % n == 0)
 
 
-def cut_tensors(decoder: Decoder, mesh: DeviceMesh, both: DeviceMesh | None = None) -> None:
+def cut_tensors(
+    decoder: Decoder, mesh: DeviceMesh, both: DeviceMesh | None = None, *, sequence: bool = False
+) -> None:
     """Divide a decoder's matrices among the processes of a mesh of one dimension.
 
     Args:
         mesh: of the processes that compute the same tokens.
         both: experts × tensor, where experts were spread before.
+        sequence: whether they divide the tokens of the residual stream as well.
     """
-    plan = _Plan(mesh, mesh if both is None else both)
+    stream = Stream(decoder, mesh) if sequence else None
+    plan = _Plan(mesh, mesh if both is None else both, stream)
     packs = {id(pack) for part in decoder.modules() if isinstance(part, MixtureOfExpertsPart)
              for pack in part.experts}  # fmt: skip
     for module in decoder.modules():
@@ -138,8 +145,8 @@ def cut_tensors(decoder: Decoder, mesh: DeviceMesh, both: DeviceMesh | None = No
 class _Plan:
     """How each kind of module is divided."""
 
-    def __init__(self, mesh: DeviceMesh, of_experts: DeviceMesh) -> None:
-        self._mesh, self._of_experts = mesh, of_experts
+    def __init__(self, mesh: DeviceMesh, of_experts: DeviceMesh, stream: Stream | None) -> None:
+        self._mesh, self._of_experts, self._stream = mesh, of_experts, stream
         self._rank, self._size = mesh.get_local_rank(), mesh.size()
 
     def heads(self, part: GroupedAttentionPart | LatentVectorAttentionPart) -> None:
@@ -226,12 +233,16 @@ class _Plan:
 
     def region(self, module: nn.Module) -> None:
         """Let a module read what is whole and return a part of a sum."""
+        inwards: Callable[[Tensor], Tensor] = partial(entering, mesh=self._mesh)
+        outwards: Callable[[Tensor], Tensor] = partial(leaving, mesh=self._mesh)
+        if self._stream is not None:
+            inwards, outwards = self._stream.ends_of(module)
 
         def before(_: nn.Module, args: Any) -> Any:
-            return entering(args[0], self._mesh), *args[1:]
+            return inwards(args[0]), *args[1:]
 
         def after(_: nn.Module, args: Any, output: Tensor) -> Tensor:
-            return leaving(output, self._mesh)
+            return outwards(output)
 
         module.register_forward_pre_hook(before)
         module.register_forward_hook(after)

@@ -192,7 +192,7 @@ def apply(decoder: Decoder, mesh: Mesh, settings: Parallel) -> Pipeline | None:
         spread_experts(decoder, mesh.experts["expert"])
     if mesh.sizes["tensor"] > 1:
         both = None if mesh.experts is None else mesh.experts["expert", "tensor"]
-        cut_tensors(decoder, mesh.whole["tensor"], both)
+        cut_tensors(decoder, mesh.whole["tensor"], both, sequence=settings.sequence)
     pipeline = None
     if mesh.sizes["pipeline"] > 1:
         pipeline = Pipeline(decoder, mesh.whole["pipeline"], settings.schedule)

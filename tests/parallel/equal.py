@@ -93,6 +93,7 @@ class Case:
     schedule: str = "1f1b"
     pieces: int = 1
     one_expert: bool = False
+    sequence: bool = False
 
     @property
     def world(self):
@@ -131,7 +132,8 @@ def together(case, batch):
     if readers.size() > 1:
         share_statistics(decoder, readers.get_group())
     if case.tensor > 1:
-        cut_tensors(decoder, mesh["tensor"], mesh["expert", "tensor"] if case.expert > 1 else None)
+        both = mesh["expert", "tensor"] if case.expert > 1 else None
+        cut_tensors(decoder, mesh["tensor"], both, sequence=case.sequence)
     pieces = list(batch.split(case.pieces))
     counts = total_counts(objective.counts(piece) for piece in pieces)
     own = [list(piece.split(readers.size()))[readers.get_local_rank()] for piece in pieces]

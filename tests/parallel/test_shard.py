@@ -43,6 +43,8 @@ MORE = [
     (EVERYTHING, {"data": 2, "shard": 2}),
     (EVERYTHING, {"data": 2, "tensor": 2}),
     (EVERYTHING, {"shard": 2, "tensor": 2}),
+    (QUIET, {"tensor": 2, "sequence": True}),
+    (QUIET, {"data": 2, "expert": 2, "tensor": 2, "sequence": True}),
     (EVERYTHING, {"shard": 4, "expert": 2}),
     (EVERYTHING, {"data": 2, "expert": 2, "tensor": 2}),
     (QUIET, {"pipeline": 2, "data": 2}),
