@@ -122,6 +122,17 @@ def test_words_nobody_knows_stand_within_lines_where_they_may(written):
         assert any(strange) == (unknown == "allowed")
 
 
+def test_words_count_the_more_the_longer_they_are():
+    made, found = tokenizer("characters"), []
+    for each in (0.0, 0.5):
+        setting = Verse(metre="blank-verse", lines=1, long_words=each)
+        for begun in ("Upon", "Up"):
+            masked = setting.build(made, made.encode(begun)).mask(torch.zeros(made.vocab_size))
+            found.append(float(masked[made.encode(",")[0]]))
+    assert found[2] - found[0] == pytest.approx(0.5)
+    assert found[3] == pytest.approx(found[1])
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "metre", ["alexandrine", "trochaic-tetrameter", "ballad", "anapestic-trimeter"]
