@@ -21,10 +21,10 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-_IMAGES = Path(__file__).parents[1] / "docs" / "images"
-_PROMPT = "To be, or not to be: that is the question:\n"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+PROMPT = "To be, or not to be: that is the question:\n"
 _SIZE, _PHONE = (1280, 860), (390, 860)
-_DONE = "coterie.texts.size >= {} && [...coterie.texts.values()].every(text => text.done)"
+DONE = "coterie.texts.size >= {} && [...coterie.texts.values()].every(text => text.done)"
 
 
 @contextmanager
@@ -67,13 +67,13 @@ def write(page: Page, prompt: str, **fields: str) -> None:
             page.fill(f"#ask-{name}", value)
     count = page.evaluate("coterie.texts.size")
     page.click("button.main")
-    until(page, _DONE.format(count + 1))
+    until(page, DONE.format(count + 1))
     page.evaluate("document.querySelector('details.writing').open = false")
 
 
 def prepare(page: Page, prompt: str) -> None:
     """Have all texts written that the views compare: a prompt, a checkpoint, a hand."""
-    until(page, _DONE.format(1))
+    until(page, DONE.format(1))
     steps = page.evaluate("[...document.querySelector('#ask-step').options].map(o => o.value)")
     write(page, "A rose by any other name\n", step=steps[-1], max_tokens="240")
     write(page, prompt, step=steps[0], max_tokens="240")
@@ -81,7 +81,7 @@ def prepare(page: Page, prompt: str) -> None:
     page.evaluate("coterie.set({layer: coterie.trace.routed.at(-1), expert: 2})")
     settle(page)
     page.keyboard.press("m")
-    until(page, _DONE.format(5))
+    until(page, DONE.format(5))
     until(page, "coterie.effects.found")
 
 
@@ -168,15 +168,17 @@ def taken(page: Page, panels: str) -> Image.Image:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    file = _IMAGES / f"watching-{name}.webp"
+    file = IMAGES / f"watching-{name}.webp"
     few = picture.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
     few.convert("RGB").save(file, lossless=True, quality=100, method=4)
     print(f"{file.name:32}{picture.width} × {picture.height}{file.stat().st_size:10,} bytes")
 
 
-def opened(browser: Browser, address: str, size: tuple[int, int], look: Any) -> Page:
+def opened(
+    browser: Browser, address: str, size: tuple[int, int], look: Any, motion: Any = "reduce"
+) -> Page:
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=look, reduced_motion="reduce"
+        viewport={"width": size[0], "height": size[1]}, color_scheme=look, reduced_motion=motion
     )
     page = context.new_page()
     page.set_default_timeout(120_000)
@@ -193,7 +195,7 @@ def pictures(browser: Browser, address: str, prompt: str, only: str) -> None:
         if first:
             prepare(page, prompt)
         first = False
-        until(page, _DONE.format(5))
+        until(page, DONE.format(5))
         for name, (act, panels) in VIEWS.items():
             if only in name:
                 act(page)
@@ -202,7 +204,7 @@ def pictures(browser: Browser, address: str, prompt: str, only: str) -> None:
         if only not in "phone":
             continue
         page = opened(browser, address, _PHONE, look)
-        until(page, _DONE.format(5))
+        until(page, DONE.format(5))
         shots = []
         for act in ON_PHONE.values():
             act(page)
@@ -219,7 +221,7 @@ def main() -> None:
     """Serve a text and take pictures of it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run")
-    parser.add_argument("prompt", nargs="?", default=_PROMPT)
+    parser.add_argument("prompt", nargs="?", default=PROMPT)
     parser.add_argument("--only", default="", help="of views with this in their name")
     asked = parser.parse_args()
     path = shutil.which("chromium") or shutil.which("chromium-browser")

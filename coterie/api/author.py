@@ -1,5 +1,6 @@
 """A model as the browser's author: it writes what the page asks for, and scores what stands."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class ModelAuthor:
     def __init__(self, model: Model, layers: Sequence[Layer] = ()) -> None:
         self._model, self._layers = model, tuple(layers)
         self._others: dict[int, Model] = {}
+        self._loading = threading.Lock()
 
     def facts(self) -> dict[str, Any]:
         """Return what the page shows of the model, and how it writes unless asked otherwise."""
@@ -73,6 +75,10 @@ class ModelAuthor:
         if step not in self._steps():
             known = ", ".join(f"{each:,}" for each in self._steps())
             raise UserError(f"There is no checkpoint of step {step:,}; there are: {known}.")
+        with self._loading:
+            return self._other(step)
+
+    def _other(self, step: int) -> Model:
         if step not in self._others:
             while len(self._others) >= _KEPT:
                 del self._others[next(iter(self._others))]

@@ -210,8 +210,7 @@ class Studio:
         if ask.after is not None:
             start = _begun(self.find(ask.after).trace(), ask.upto)
         masked, forced = experts(ask.masked), experts(ask.forced)
-        with self._model:
-            writing = author.write(start, ask, masked, forced)
+        writing = author.write(start, ask, masked, forced)  # which reads nothing yet: none waits
         shown = self._place(ask.title or _title(ask), writing.header, ask)
         self._waiting.put((shown, writing))
         return shown

@@ -190,8 +190,11 @@ def test_a_text_is_stopped(author):
     number = server.post("/api/texts", json=asked).json()["id"]
     while not studio.find(number).parts:
         time.sleep(0.01)
+    after = server.post("/api/texts", json={"after": number, "masked": ["1:2"]}).json()["id"]
+    assert not studio.find(number).done  # the next is taken in while one is written
     server.post(f"/api/texts/{number}/stop")
     assert events(server.get(f"/api/texts/{number}/events"))[-1][1]["ending"] == "stopped"
+    assert events(server.get(f"/api/texts/{after}/events"))[-1][1]["ending"] == "length"
 
 
 def test_an_address_that_is_all_addresses_is_refused(shown):
