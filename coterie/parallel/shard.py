@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -50,13 +50,15 @@ def shard(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
         )
 
     spread = set(spread_parameters(decoder))  # divided already, among those that read rows
-    for block in blocks_of(decoder):
+    for place, block in enumerate(blocks_of(decoder)):
         feedforward = block.feedforward
         if isinstance(feedforward, MixtureOfExpertsPart):
             if settings.gather != "float32":  # small differences decide selections
                 wrap(feedforward.router, MixedPrecisionPolicy())
             wrap(feedforward, ignored_params=spread)
         wrap(block, ignored_params=spread)
+        if place >= len(decoder.blocks):
+            continue  # evaluation leaves it out: gathered ahead, it would be stale in the next step
         units += [cast("FSDPModule", block)]
         if isinstance(feedforward, MixtureOfExpertsPart):
             units.append(cast("FSDPModule", feedforward))
@@ -66,11 +68,39 @@ def shard(decoder: Decoder, mesh: Mesh, settings: Parallel) -> None:
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
         module.set_reduce_scatter_unused_params(True)  # experts that no token of a process chose
+        if mesh.whole.device_type == "cpu":
+            module.set_custom_reduce_scatter(SumOfPieces())  # type: ignore[arg-type]
     if settings.prefetch > 1:
         for place, unit in enumerate(units):
             unit.set_modules_to_forward_prefetch(units[place + 1 : place + 1 + settings.prefetch])
             before = units[max(place - settings.prefetch, 0) : place]
             unit.set_modules_to_backward_prefetch(before[::-1])
+
+
+class SumOfPieces:
+    """Reduces and scatters by sending each process its pieces; gloo's own sums all everywhere.
+
+    That is (n − 1)/n of the gradients, half of what an all-reduce sends, in one round.
+    """
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return room for as many values as torch's units ask for."""
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: distributed.ProcessGroup,
+        op: object,
+        async_op: bool = False,
+    ) -> None:
+        """Write the sum over the group of this process's piece of `input_tensor`."""
+        assert op == distributed.ReduceOp.SUM, f"{op} is no sum"
+        assert not async_op, "what follows reads it at once"
+        pieces = torch.empty_like(input_tensor)
+        distributed.all_to_all_single(pieces, input_tensor, group=group)
+        torch.sum(pieces.view(group.size(), -1), 0, out=output_tensor)
 
 
 def blocks_of(decoder: Decoder) -> Iterator[Block]:
