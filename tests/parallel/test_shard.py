@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import socket
+import stat
+import struct
+import sys
 from typing import Any
 
 import pytest
+import torch
+from torch import distributed
+
+from coterie.parallel.shard import SumOfPieces
 
 from .processes import run
 from .runs import settings, trained
@@ -52,6 +62,40 @@ MORE = [
     (QUIET, {"pipeline": 2, "data": 2, "expert": 2}),
     (QUIET, {"pipeline": 2, "tensor": 2, "schedule": "interleaved"}),
 ]
+
+
+def sum_of_pieces() -> tuple[list[float], int, int]:
+    """Return this rank's piece of a sum, the bytes it sent for that, and those of the whole."""
+    given = torch.arange(1 << 16, dtype=torch.float32) * (1 + distributed.get_rank())
+    world, group = distributed.get_world_size(), distributed.group.WORLD
+    piece = torch.empty(len(given) // world)
+    assert group is not None
+    SumOfPieces()(piece, given, group, distributed.ReduceOp.SUM)
+    before = sent()
+    SumOfPieces()(piece, given, group, distributed.ReduceOp.SUM)
+    distributed.barrier()
+    return piece.tolist(), sent() - before, given.nbytes
+
+
+def sent() -> int:
+    """Return the bytes that this process sent over all its connections, as the kernel counts."""
+    total = 0
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the listing's own, or one that only listens
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                with socket.socket(fileno=os.dup(int(name))) as line:
+                    line.getpeername()
+                    told = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 208)
+                    total += struct.unpack_from("Q", told, 200)[0]
+    return total
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's count is read as Linux keeps it")
+def test_pieces_of_a_sum_are_sent_once() -> None:
+    found = run(2, sum_of_pieces)
+    assert [*found[0][0], *found[1][0]] == [3.0 * n for n in range(1 << 16)]
+    for _, bytes_sent, whole in found:  # and what surrounds them
+        assert whole / 2 <= bytes_sent < whole / 2 + 4096
 
 
 def _told(each: dict[str, Any]) -> str:
