@@ -43,8 +43,8 @@ QUIET = {**EVERYTHING, "model": EVERYTHING["model"] | {
     "feedforward": EVERYTHING["model"]["feedforward"] | {"router": {"noise": {"kind": "none"}}},
 }}  # fmt: skip
 TWO = [
-    (PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2, "prefetch": 2}), (EVERYTHING, {"data": 2, "expert": 2}),
-    (EVERYTHING, {"tensor": 2}), (QUIET, {"pipeline": 2}),
+    (PLAIN, {"data": 2}), (EVERYTHING, {"shard": 2, "prefetch": 2}),
+    (EVERYTHING, {"data": 2, "expert": 2}), (EVERYTHING, {"tensor": 2}), (QUIET, {"pipeline": 2}),
 ]  # fmt: skip
 MORE = [
     (QUIET, {"pipeline": 2, "schedule": "interleaved"}),
