@@ -3,6 +3,8 @@
 import pytest
 
 from coterie.foundation.event_log import EventLog
+from coterie.foundation.locks import own, owner_of
+from coterie.foundation.runs import find_run
 from coterie.train.events import LayerLoad, LoadMeasured, RunEnded
 from coterie.visualise.live.training import TrainingApp
 
@@ -66,3 +68,27 @@ def test_without_looks_it_says_what_brings_them(synthetic_run, on_screen, seen, 
     lines = on_screen(TrainingApp(run, lambda: False), (80, 24), play)
     assert any("train.watch_every=20" in line for line in lines)
     assert "finished (held)" in lines[0]
+
+
+def test_two_look_at_one_run_of_a_shared_folder_and_leave_it_as_it_is(synthetic_run):
+    run = synthetic_run(steps=20, finished=False)
+    place = find_run(str(run.path))  # by its path: it lies below no root of this machine
+    views = [TrainingApp(place, lambda: owner_of(place.path) is not None) for _ in range(2)]
+    there = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+
+    def heads():
+        for view in views:
+            for event in view._reader.read():
+                view._series.update(event)
+            view._running = view._trains()
+        return {view.head().plain for view in views}
+
+    (head,) = heads()
+    assert "stopped without a word, or elsewhere  step 20/" in head
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == there
+    with own(run.path, "training"), EventLog(run.events) as log:
+        (head,) = heads()
+        assert " trains  step 20/" in head
+        log.append(RunEnded(step=20, status="finished", seconds=1.0))
+        (head,) = heads()
+        assert " finished  step 20/" in head
