@@ -36,6 +36,16 @@ def restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def _attempt() -> str:
+    """Return what keeps the words of one start of the processes from those of the next.
+
+    torch's agent keeps its store when it starts them anew, with the addresses of those that are
+    gone. Agents of several machines may count differently, so there they stay as they are.
+    """
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return f"coterie/{restarts() if one_machine else 0}"
+
+
 @contextlib.contextmanager
 def joined(timeout: float, alone: bool = False) -> Iterator[Ranks]:
     """Join the processes that a launcher started, inside the block; `ALONE` if none did.
@@ -61,7 +71,7 @@ def joined(timeout: float, alone: bool = False) -> Iterator[Ranks]:
     store, rank, world = next(rendezvous("env://"))
     with noted():
         distributed.init_process_group(
-            backend, store=PrefixStore("coterie", store), rank=rank, world_size=world,
+            backend, store=PrefixStore(_attempt(), store), rank=rank, world_size=world,
             timeout=datetime.timedelta(seconds=timeout),
         )  # fmt: skip
     ranks = Several(device)
