@@ -6,6 +6,7 @@ or decided on it, so that a step is the same however many computed it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -114,6 +115,10 @@ class Together:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             distributed.all_reduce(local(parameter.grad), group=group)
+
+    def whole(self, *, written: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Return within what weights may be read by their names, or written; all call it."""
+        return contextlib.nullcontext()
 
     def fresh(self) -> None:
         """Drop gathered weights, for the parts have changed."""

@@ -1,13 +1,17 @@
-"""A decoder divided by DeepSpeed: ZeRO stages 1 and 2, with or without a home on the CPU.
+"""A decoder divided by DeepSpeed: ZeRO stages 1 to 3, with or without a home on the CPU.
 
 DeepSpeed's engine sums gradients, clips, moves and keeps the parts; what a step must know of the
-whole batch is asked of the other processes as ever. Weights stay whole on every process. One that
-no token of a process came to has a gradient of zeros, so that all processes send the same buckets.
+whole batch is asked of the other processes as ever. A weight that no token of a process came to has
+a gradient of zeros, so that all processes send the same buckets. Stages 1 and 2 leave weights whole
+on every process. Stage 3 divides them: those of a block are gathered together before it and let go
+after it, whichever of them its tokens use; those outside the blocks, which the decoder reads where
+DeepSpeed does not look (a tied embedding, say), are gathered after each step and stay.
 Rajbhandari et al. 2020, arXiv:1910.02054; Ren et al. 2021 (offload), arXiv:2101.06840.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -18,9 +22,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coterie.foundation.errors import SettingsError
 from coterie.model import Decoder, routed_layers
+from coterie.model.blocks import Block
 from coterie.parallel.expert import share_statistics
 from coterie.parallel.together import Together
 
@@ -55,19 +61,48 @@ class Zero(Together):
 
     Attributes:
         engine: DeepSpeed's, once `start` was called.
+        divides: whether weights are divided too (stage 3).
     """
 
     engine: Any
+    divides = False
 
     def start(self, config: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
         """Let DeepSpeed divide the decoder and what moves it."""
         library = deepspeed(torch.device(self.mesh.whole.device_type))
-        for part in routed_layers(self.decoder).values():
-            part.register_forward_hook(_touched)
+        self.divides = config["zero_optimization"]["stage"] == 3
+        if self.divides:
+            _utilities().set_z3_leaf_modules(self.decoder, [Block])
+        else:
+            for part in routed_layers(self.decoder).values():
+                part.register_forward_hook(_touched)
         self.engine, *_ = library.initialize(
             model=self.decoder, optimizer=optimizer, config=config, dist_init_required=False
         )
         self._begin(optimizer)
+        if self.divides:
+            for parameter in self.decoder.parameters():
+                if not (hasattr(parameter, "ds_z3_leaf_module") or parameter.ds_persist):
+                    parameter.ds_persist = True
+                    self.held.persistent_parameters.append(parameter)
+            self._gather_lasting()
+
+    def _gather_lasting(self) -> None:
+        """Gather what stays: what is outside the blocks, and what DeepSpeed finds small."""
+        lasting = self.held.persistent_parameters
+        lasting[0].all_gather(lasting)
+
+    @contextlib.contextmanager
+    def whole(self, *, written: bool = False) -> Iterator[None]:
+        """Let the decoder hold all weights whole, on all processes; keep what is written there."""
+        if not self.divides:
+            yield
+            return
+        zero = importlib.import_module("deepspeed.runtime.zero")
+        everything = list(self.decoder.parameters())
+        with zero.GatheredParameters(everything, modifier_rank=0 if written else None):
+            yield
+        self._gather_lasting()
 
     def _begin(self, optimizer: torch.optim.Optimizer) -> None:
         """Give each piece of DeepSpeed's moments of zeros, before the first step.
@@ -75,13 +110,16 @@ class Zero(Together):
         Else it links parameters with moments at the first group's first step, when the other
         groups have none.
         """
-        for piece in self.held.single_partition_of_fp32_groups:
+        held = self.held
+        name = "fp32_partitioned_groups_flat" if self.divides else "single_partition_of_fp32_groups"
+        for piece in getattr(held, name):
             optimizer.state[piece] = {
                 "step": torch.zeros((), device=piece.device),
                 "exp_avg": torch.zeros_like(piece),
                 "exp_avg_sq": torch.zeros_like(piece),
             }
-        self.held._lazy_init_hp_params_optimizer_state()
+        if not self.divides:
+            held._lazy_init_hp_params_optimizer_state()
 
     @property
     def held(self) -> Any:
@@ -114,17 +152,31 @@ class Zero(Together):
 
     def norm(self) -> Tensor:
         """Return the norm of all gradients together; infinite where one is not finite."""
-        norm = torch.as_tensor(self.held.scaled_global_norm())
-        return norm.where(norm >= 0, torch.inf)
+        held = self.held
+        norms = held._get_norm_groups() if self.divides else [held.scaled_global_norm()]
+        every = torch.stack([torch.as_tensor(norm) for norm in norms])
+        return every.norm().where((every >= 0).all(), torch.inf)
+
+    def gradient(self, parameter: Tensor) -> Tensor:
+        """Return the gradient of a parameter whole; all processes ask at once."""
+        if self.divides:
+            return self.held.get_fp32_grad_for_param(parameter)  # type: ignore[no-any-return]
+        return parameter.get_full_hp_grad()  # type: ignore[operator, no-any-return]
 
     def moment(self, parameter: Tensor, key: str) -> Tensor:
         """Return a moment of a parameter whole; all processes ask at once."""
         found = _utilities().safe_get_full_optimizer_state(parameter, key)
-        return found.view(parameter.shape)  # type: ignore[no-any-return]
+        return found if self.divides else found.view(parameter.shape)  # type: ignore[no-any-return]
 
     def set_moment(self, parameter: Tensor, key: str, value: Tensor) -> None:
         """Put whole values into a moment."""
-        _utilities().safe_set_full_optimizer_state(parameter, value, key)
+        if not self.divides:
+            _utilities().safe_set_full_optimizer_state(parameter, value, key)
+            return
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # the last is filled up
+        every = F.pad(value.flatten(), (0, size * self.ranks.world - value.numel()))
+        own = every.split(size)[self.ranks.rank]
+        _utilities().safe_set_local_optimizer_state(parameter, own, key)
 
     def shared(
         self, whole: Callable[[str], Tensor], names: Iterable[str]

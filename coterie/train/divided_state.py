@@ -38,6 +38,17 @@ def kept_parts(session: Session) -> dict[str, Tensor]:
     return {**stepper.optimizer.state(), **parts}
 
 
+def kept_weights(session: Session) -> dict[str, Tensor]:
+    """Return weights, or parts of wholes: copies where they are whole for this moment only."""
+    together = session.together
+    if not isinstance(together, Zero) or not together.divides:
+        return model_tensors(session.decoder)
+    with together.whole():
+        found = model_tensors(session.decoder)
+        mine = lambda name: found[name].detach().clone()  # noqa: E731
+        return dict(together.shared(mine, found))
+
+
 def restore_parts(session: Session, path: Path) -> None:
     """Read the parts of weights, moments and average that this process holds; all call it.
 
@@ -45,18 +56,11 @@ def restore_parts(session: Session, path: Path) -> None:
         CheckpointError: it is of another model or optimizer, or cannot be read.
     """
     group, zero = session.group, session.together
-    own, weights = model_tensors(session.decoder), stored(path, MODEL)
-    there = {
-        name: torch.empty(each.shape, device="meta") for name, each in _wholes(weights).items()
-    }
-    if found := differences(own, {name: each for name, each in there.items() if name in own}):
-        raise CheckpointError(
-            f"The checkpoint {path} belongs to another model:\n  " + "\n  ".join(found),
-            hint="Use the settings it was trained with; they lie beside it in config.yaml.",
-        )
+    assert zero is not None
+    with zero.whole(written=True):
+        _restore_weights(session, path)
     moments = stored(path, OPTIMIZER)
     wholes = _wholes(moments)
-    read_into(own, weights, group)
     if isinstance(zero, Zero):
         zero.held.refresh_fp32_params()
         _require_used(path, wholes, session.stepper.optimizer.load_state(_Stored(moments, group)))
@@ -66,6 +70,19 @@ def restore_parts(session: Session, path: Path) -> None:
     read_into(held, moments, group)
     used = _take_moments(session, held)
     _require_used(path, wholes, set[str]().union(*group.every(lambda: used)))
+
+
+def _restore_weights(session: Session, path: Path) -> None:
+    own, weights = model_tensors(session.decoder), stored(path, MODEL)
+    there = {
+        name: torch.empty(each.shape, device="meta") for name, each in _wholes(weights).items()
+    }
+    if found := differences(own, {name: each for name, each in there.items() if name in own}):
+        raise CheckpointError(
+            f"The checkpoint {path} belongs to another model:\n  " + "\n  ".join(found),
+            hint="Use the settings it was trained with; they lie beside it in config.yaml.",
+        )
+    read_into(own, weights, session.group)
 
 
 def _require_used(path: Path, wholes: Mapping[str, Whole], used: set[str]) -> None:

@@ -21,14 +21,13 @@ from coterie.checkpoint import Checkpoint, load_tensors, read_settings, read_sta
 from coterie.checkpoint.layout import CONFIG, MODEL, OPTIMIZER, list_checkpoints, stored
 from coterie.checkpoint.manifest import read_manifest
 from coterie.checkpoint.tensor_file import read_tensors, tensor_names
-from coterie.checkpoint.tensors import model_tensors
 from coterie.foundation.errors import CheckpointError, CoterieError
 from coterie.foundation.records import validated
 from coterie.foundation.runs import RunDirectory
 from coterie.parallel.shard import copied
 from coterie.quantise import stored_kinds
 from coterie.train.average import trained_name
-from coterie.train.divided_state import kept_parts, restore_parts
+from coterie.train.divided_state import kept_parts, kept_weights, restore_parts
 from coterie.train.memory import shadow_decoder
 from coterie.train.method import Method
 from coterie.train.pretraining import Pretraining
@@ -82,7 +81,7 @@ def checkpoint_writer(
         },
         "stream": session.stream and session.stream.position(session.first_row),
     }
-    weights = model_tensors(session.decoder)
+    weights = kept_weights(session)
     if session.together is not None:
         moments = kept_parts(session)
     else:

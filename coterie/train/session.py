@@ -109,12 +109,13 @@ class Session:
     def replica_engine(self) -> Engine | None:
         """Return an engine of a divided model's whole copy on the first process; all call it."""
         assert self.together is not None
-        tensors = self.together.gathered(self.decoder.state_dict())
-        if not self.ranks.is_first:
-            return None
-        with set_aside():
-            copy = self.settings.model.build().to(self.precision.device)
-        copy.load_state_dict(tensors, strict=False)
+        with self.together.whole():
+            tensors = self.together.gathered(self.decoder.state_dict())
+            if not self.ranks.is_first:
+                return None
+            with set_aside():
+                copy = self.settings.model.build().to(self.precision.device)
+            copy.load_state_dict(tensors, strict=False)
         return Engine(copy, self.tokenizer)
 
     def engine(self) -> Engine:

@@ -7,7 +7,7 @@ trained and how is said by the run's own settings. Where both say something they
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,9 +17,10 @@ from coterie.model import Decoder
 from coterie.parallel.together import Together
 from coterie.parallel.zero import Zero
 from coterie.train.clip import NoClip, NormClip
+from coterie.train.events import PartMeasured
 from coterie.train.method import Trainable
 from coterie.train.monitor.parts import PartWatch
-from coterie.train.optimizer import AdamW
+from coterie.train.optimizer import AdamW, RoleParameter
 from coterie.train.optimizer.adamw import AdamWOptimizer
 from coterie.train.settings import RunSettings
 
@@ -110,10 +111,8 @@ def _refused(settings: RunSettings, given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: {why}"
     train, zero = settings.train, given.get("zero_optimization")
     stage = zero.get("stage") if isinstance(zero, Mapping) else None
-    if stage == 3:
-        yield "zero_optimization.stage is 3: not here yet; parallel.shard divides as much"
-    elif stage not in (1, 2):
-        yield f"zero_optimization.stage is {stage!r}; choices: 1, 2 (none: leave it all out)"
+    if stage not in (1, 2, 3):
+        yield f"zero_optimization.stage is {stage!r}; choices: 1, 2, 3 (none: leave it all out)"
     for key, place in zero.items() if isinstance(zero, Mapping) else ():
         if key in _NOT_TRIED:
             yield f"zero_optimization.{key}: losses would be others, or nobody tried it here"
@@ -170,7 +169,7 @@ class ZeroTrainable(Trainable):
 
     def gradient(self, parameter: Tensor) -> Tensor | None:
         """Return the whole gradient of a parameter; all processes ask at once."""
-        return parameter.get_full_hp_grad()  # type: ignore[operator, no-any-return]
+        return self._zero.gradient(parameter)
 
     def scale(self, factor: float, norm: float) -> None:
         """Let DeepSpeed clip, which it does while it moves."""
@@ -178,11 +177,30 @@ class ZeroTrainable(Trainable):
 
     def watch(self, together: Together | None) -> PartWatch:
         """Return what measures gradients and updates part by part."""
-        return PartWatch(self.parameters, gradient=self.gradient)
+        return _ZeroWatch(self._zero, self.parameters)
 
     def norms(self) -> list[tuple[Tensor, Tensor]]:
         """Return the norm that DeepSpeed finds, which every process knows."""
         return [(norm := self._zero.norm(), norm)]
+
+
+class _ZeroWatch(PartWatch):
+    """Measures while weights are whole."""
+
+    def __init__(self, zero: Zero, parameters: Sequence[RoleParameter]) -> None:
+        self._zero = zero
+        with zero.whole():
+            super().__init__(parameters, gradient=zero.gradient)
+
+    def before(self, scale: float = 1.0) -> None:
+        """Take note of the gradients and the weights."""
+        with self._zero.whole():
+            super().before(scale)
+
+    def after(self) -> tuple[PartMeasured, ...]:
+        """Return how large each part's gradient was, and how far its weights were moved."""
+        with self._zero.whole():
+            return super().after()
 
 
 class ZeroOptimizer:

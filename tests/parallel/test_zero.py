@@ -29,6 +29,8 @@ EVERYTHING: dict[str, Any] = {
     },
 }  # fmt: skip
 OFFLOADED = {"offload_optimizer": {"device": "cpu"}}
+# DeepSpeed keeps small weights whole, and here all of them are.
+DIVIDED = {"stage3_param_persistence_threshold": 0}
 # Two packs of unlike experts of which each process uses one in most steps.
 SELDOM = {
     "model": {
@@ -50,6 +52,9 @@ SELDOM = {
         pytest.param(1, EVERYTHING, {}, id="1 everything", marks=pytest.mark.distributed),
         pytest.param(2, SELDOM, {}, id="2 seldom used", marks=pytest.mark.distributed),
         pytest.param(2, PLAIN, OFFLOADED, id="2 offloaded", marks=pytest.mark.distributed),
+        pytest.param(3, SELDOM, DIVIDED, id="3 seldom used"),
+        pytest.param(3, EVERYTHING, DIVIDED, id="3 everything", marks=pytest.mark.distributed),
+        pytest.param(3, EVERYTHING, OFFLOADED, id="3 offloaded", marks=pytest.mark.distributed),
     ],
 )  # fmt: skip
 def test_two_processes_train_as_one(source, tmp_path, stage, changes, more):
