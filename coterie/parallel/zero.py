@@ -81,7 +81,8 @@ class Zero(Together):
         )
         self._begin(optimizer)
         if self.divides:
-            for parameter in self.decoder.parameters():
+            every: list[Any] = [*self.decoder.parameters()]
+            for parameter in every:
                 if not (hasattr(parameter, "ds_z3_leaf_module") or parameter.ds_persist):
                     parameter.ds_persist = True
                     self.held.persistent_parameters.append(parameter)
