@@ -69,7 +69,8 @@ def _show_samples(run: RunDirectory) -> None:
 
 def _generate(run: RunDirectory) -> None:
     """Write from a prompt with the finished model, as `coterie generate` would."""
-    from coterie.cli.generate import generate
+    from coterie.api.model import load
+    from coterie.cli.generate import show_stream
 
     stderr.print("\nThe finished model, asked to go on from Juliet's name:\n", style="heading")
-    generate(run.name, _PROMPT, "max_tokens=300", "temperature=0.8", "seed=7")
+    show_stream(load(run.path).stream(_PROMPT, max_tokens=300, temperature=0.8, seed=7), _PROMPT)

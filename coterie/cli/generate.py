@@ -93,7 +93,7 @@ def generate(
     if json:
         return emit_json(_as_json(model, sampling, model.generate_with(prompt, sampling, samples)))
     if samples == 1 and sampling.beams is None and sampling.best_of == 1:
-        _show_stream(model.stream_with(prompt, sampling), prompt)
+        show_stream(model.stream_with(prompt, sampling), prompt)
     else:
         _show_samples(model.generate_with(prompt, sampling, samples))
     next_step(f"coterie evaluate {target}  # how well it predicts its own data or any file")
@@ -163,7 +163,7 @@ def _refuse_contradictions(
 
 def _go_on(model: Model, prompt: str, path: Path, layers: Sequence[Layer]) -> None:
     text = model.resumable(path, prompt, *layers)
-    _show_stream(_saving(text, path), prompt)
+    show_stream(_saving(text, path), prompt)
 
 
 def _saving(text: ResumableText, path: Path) -> Iterator[StreamedText]:
@@ -179,7 +179,7 @@ def _saving(text: ResumableText, path: Path) -> Iterator[StreamedText]:
     text.save(path)
 
 
-def _show_stream(pieces: Iterable[StreamedText], prompt: str) -> None:
+def show_stream(pieces: Iterable[StreamedText], prompt: str) -> None:
     """Print one text as it comes and then, on standard error, how fast it came."""
     if console.is_terminal:
         console.print(prompt, style="dim", end="", soft_wrap=True)

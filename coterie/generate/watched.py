@@ -239,12 +239,13 @@ def _fill(records: np.ndarray, seen: LayerSeen, header: TraceHeader) -> None:
         records["shares"][:, at, :experts] = routing.shares.cpu().numpy()
         records["margin"][:, at] = routing.margin.cpu().numpy()
     for row, weights in enumerate(seen.attended or ()):
-        chances = weights.double()
-        records["attention_entropy"][row, at] = float(torch.special.entr(chances).sum())
-        best = chances.topk(min(ATTENDED, len(chances)))
+        chances = weights.cpu().numpy().astype(np.float64)
+        some = chances[chances > 0]
+        records["attention_entropy"][row, at] = -(some @ np.log(some))
+        best = weights.topk(min(ATTENDED, len(chances))).indices.cpu().numpy()
         # As a distance: caches that forget number the keys that they keep anew.
-        records["attended"][row, at, : len(best.indices)] = len(chances) - 1 - best.indices.numpy()
-        records["attended_p"][row, at, : len(best.values)] = best.values.numpy()
+        records["attended"][row, at, : len(best)] = len(chances) - 1 - best
+        records["attended_p"][row, at, : len(best)] = chances[best]
     if seen.lens is not None and header.lens:
         likely = seen.lens.float().softmax(-1).topk(header.lens)
         records["lens"][:, at] = likely.indices.cpu().numpy()

@@ -68,10 +68,14 @@ def _weights(
 ) -> Iterator[tuple[slice, Float[Tensor, "B K G T S"]]]:
     """Yield runs of queries and their weights, of G query heads for each of the K key heads."""
     grouped = query.unflatten(1, (keys.shape[1], -1))
+    # The latest query alone, as in generation, sees all that came before it.
+    whole = query.shape[2] == 1 and mask.plain and not geometry.per_row
     for start in range(0, query.shape[2], _QUERIES):
         part = slice(start, start + _QUERIES)
-        seen = geometry.visible(mask, query.device, queries=part)
-        if geometry.per_row:
-            seen = seen[:, None, None]
         logits = torch.matmul(grouped[:, :, :, part], keys[:, :, None].mT) * scale
-        yield part, logits.masked_fill(~seen, -torch.inf).softmax(-1, torch.float32)
+        if not whole:
+            seen = geometry.visible(mask, query.device, queries=part)
+            if geometry.per_row:
+                seen = seen[:, None, None]
+            logits = logits.masked_fill(~seen, -torch.inf)
+        yield part, logits.softmax(-1, torch.float32)
