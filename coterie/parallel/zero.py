@@ -42,7 +42,6 @@ def deepspeed(device: torch.device) -> ModuleType:
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     os.environ.setdefault("LOCAL_RANK", "0")  # which a launcher need not say on a CPU
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     try:
         found = importlib.import_module("deepspeed")
@@ -51,6 +50,7 @@ def deepspeed(device: torch.device) -> ModuleType:
             f"parallel.deepspeed needs DeepSpeed, which cannot be loaded here: {error}.",
             hint='pip install "coterie[deepspeed]"',
         ) from error
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # its import has set another
     if device.type == "cpu":
         importlib.import_module("deepspeed.ops").__dict__["__compatible_ops__"] = {}
     return found
